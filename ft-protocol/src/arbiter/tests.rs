@@ -1,0 +1,212 @@
+use super::*;
+
+const P: MemberId = MemberId(1);
+const B: MemberId = MemberId(u128::MAX);
+const OTHER: MemberId = MemberId(3);
+
+fn record() -> OpenRecord {
+    let members = Members {
+        primary: P,
+        backup: Some(B),
+    };
+    OpenRecord {
+        vm: "demo".into(),
+        generation: 7,
+        members,
+        nonce: Nonce(0xabc),
+        at: 1 << 60,
+    }
+}
+
+#[test]
+fn records_are_readable_and_come_back() {
+    let text = record().encode();
+    let wanted = "lockstep-open: 1\nvm: demo\ngeneration: 7\n\
+        primary: 00000000000000000000000000000001\nbackup: ffffffffffffffffffffffffffffffff\n\
+        nonce: 00000000000000000000000000000abc\nat-ns: 1152921504606846976\n";
+    assert_eq!(text, wanted);
+    assert_eq!(OpenRecord::decode(&text, "demo", 7), Ok(record()));
+    let alone = OpenRecord {
+        members: Members {
+            primary: P,
+            backup: None,
+        },
+        ..record()
+    };
+    assert_eq!(OpenRecord::decode(&alone.encode(), "demo", 7), Ok(alone));
+    let claim = Claim { claimant: B, at: 5 };
+    assert_eq!(
+        Claim::decode(&claim.encode("demo", 7), "demo", 7),
+        Ok(claim)
+    );
+    let close = Close { member: P, at: 5 };
+    assert_eq!(
+        Close::decode(&close.encode("demo", 7), "demo", 7),
+        Ok(close)
+    );
+}
+
+#[test]
+fn a_record_for_something_else_is_refused() {
+    let text = record().encode();
+    for (vm, generation) in [("demo", 8), ("other", 7)] {
+        let error = OpenRecord::decode(&text, vm, generation).unwrap_err();
+        assert!(matches!(error, ArbiterError::WrongRecord { .. }), "{error}");
+    }
+    assert!(Claim::decode(&text, "demo", 7).is_err());
+}
+
+#[test]
+fn a_record_with_any_byte_changed_cut_or_added_is_refused_or_says_something_else() {
+    let text = record().encode();
+    for cut in 0..text.len() {
+        assert!(
+            OpenRecord::decode(&text[..cut], "demo", 7).is_err(),
+            "cut at {cut}"
+        );
+    }
+    for at in 0..text.len() {
+        for byte in [b'x', b'0', b'\n', b' '] {
+            let mut bytes = text.clone().into_bytes();
+            if bytes[at] == byte {
+                continue;
+            }
+            bytes[at] = byte;
+            let bad = String::from_utf8(bytes).unwrap();
+            assert_ne!(
+                OpenRecord::decode(&bad, "demo", 7),
+                Ok(record()),
+                "byte {at}"
+            );
+        }
+    }
+    for more in ["x", "\n\n", "at-ns: 3\n"] {
+        assert!(OpenRecord::decode(&format!("{text}{more}"), "demo", 7).is_err());
+    }
+    let newer = text.replace("open: 1", "open: 2");
+    let error = OpenRecord::decode(&newer, "demo", 7).unwrap_err();
+    assert!(error.to_string().contains("version 1"), "{error}");
+}
+
+#[test]
+fn names_that_could_leave_a_directory_or_a_line_are_refused() {
+    for name in ["demo", "a", "VM-1_b.c", &"x".repeat(MAX_VM_NAME)] {
+        assert_eq!(check_vm_name(name), Ok(()));
+    }
+    for name in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\nb",
+        "-x",
+        "é",
+        "a b",
+        &"x".repeat(MAX_VM_NAME + 1),
+    ] {
+        assert!(check_vm_name(name).is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn record_names_come_back_and_no_other_is_one() {
+    for (kind, name) in [
+        (RecordKind::Open, "7.open"),
+        (RecordKind::Claim, "7.claim"),
+        (RecordKind::Close, "7.close"),
+    ] {
+        let parsed = RecordName {
+            generation: 7,
+            kind,
+        };
+        assert_eq!(parsed.to_string(), name);
+        assert_eq!(name.parse(), Ok(parsed));
+    }
+    for name in [
+        "",
+        "7",
+        ".open",
+        "07.open",
+        "+7.open",
+        "7.opened",
+        "7.open.tmp",
+        "-1.claim",
+    ] {
+        assert!(name.parse::<RecordName>().is_err(), "{name:?}");
+    }
+}
+
+#[test]
+fn an_own_record_is_opened_however_often_it_is_asked_for() {
+    let earlier = OpenRecord { at: 3, ..record() };
+    assert_eq!(judge_open(&record(), earlier), OpenAnswer::Opened);
+    for found in [
+        OpenRecord {
+            nonce: Nonce(1),
+            ..record()
+        },
+        OpenRecord {
+            members: Members {
+                primary: OTHER,
+                backup: None,
+            },
+            ..record()
+        },
+    ] {
+        let wanted = OpenAnswer::AlreadyOpen {
+            record: found.clone(),
+        };
+        assert_eq!(judge_open(&record(), found), wanted);
+    }
+}
+
+#[test]
+fn the_first_claimant_wins_and_goes_on_winning() {
+    let claim = Claim { claimant: B, at: 0 };
+    assert_eq!(judge_claim(B, &claim), ClaimAnswer::Won);
+    assert_eq!(judge_claim(P, &claim), ClaimAnswer::Lost { by: B });
+}
+
+#[test]
+fn only_the_two_members_may_ask() {
+    assert_eq!(may_claim(Some(&record()), P), Ok(()));
+    assert_eq!(may_claim(Some(&record()), B), Ok(()));
+    assert!(matches!(
+        may_claim(Some(&record()), OTHER),
+        Err(ClaimAnswer::Refused(_))
+    ));
+    assert!(matches!(may_claim(None, P), Err(ClaimAnswer::Refused(_))));
+    let alone = OpenRecord {
+        members: Members {
+            primary: P,
+            backup: None,
+        },
+        ..record()
+    };
+    assert!(matches!(
+        may_claim(Some(&alone), B),
+        Err(ClaimAnswer::Refused(_))
+    ));
+}
+
+#[test]
+fn a_cold_start_opens_the_next_generation_unless_the_last_is_open() {
+    let latest = |claimed, closed| Latest {
+        record: record(),
+        claimed,
+        closed,
+    };
+    assert_eq!(next_generation(None, false), Ok(1));
+    assert_eq!(next_generation(Some(&latest(false, true)), false), Ok(8));
+    assert_eq!(next_generation(Some(&latest(true, true)), false), Ok(8));
+    assert_eq!(next_generation(Some(&latest(true, false)), true), Ok(8));
+    for claimed in [false, true] {
+        let error = next_generation(Some(&latest(claimed, false)), false).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("generation 7") && text.contains("--force"),
+            "{text}"
+        );
+        assert_eq!(text.contains("runs alone"), claimed, "{text}");
+    }
+}

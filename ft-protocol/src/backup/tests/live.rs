@@ -1,0 +1,190 @@
+//! The primary is lost, or done.
+
+use super::*;
+
+#[test]
+fn it_replays_everything_acknowledged_before_it_asks() {
+    let mut rig = Rig::behind(3);
+    assert_eq!(rig.drained(2), []);
+    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
+    assert_eq!(rig.pass(5000), []);
+    assert_eq!(rig.drained(3), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.drained(3), []);
+    let live = A::Live { generation: 5 };
+    assert_eq!(
+        rig.claim(ClaimAnswer::Won),
+        [A::EmitHeld, A::Announce, live]
+    );
+    assert!(rig.backup.is_live());
+    rig.backup.handle_guest_end(rig.now);
+    assert_eq!(rig.actions(), [A::Close { generation: 5 }]);
+    assert_eq!(
+        rig.closed(CloseAnswer::Closed),
+        [A::Finish { closed: true }]
+    );
+}
+
+#[test]
+fn with_everything_replayed_it_asks_at_once() {
+    let mut rig = Rig::behind(3);
+    rig.drained(3);
+    assert_eq!(
+        rig.disconnect(),
+        [A::Suspect(closed()), A::Claim { generation: 5 }]
+    );
+    let mut rig = Rig::following();
+    assert_eq!(
+        rig.disconnect(),
+        [A::Suspect(closed()), A::Claim { generation: 5 }]
+    );
+}
+
+#[test]
+fn a_suspicion_of_silence_is_withdrawn_until_it_asked() {
+    let mut rig = Rig::behind(2);
+    let silent = rig.pass(300);
+    assert!(matches!(
+        silent[..],
+        [A::Suspect(Loss::Suspected(Suspicion::Silent(_)))]
+    ));
+    assert_eq!(rig.say(Message::Heartbeat), [A::Withdraw]);
+    assert_eq!(rig.drained(2), []);
+    // The next entry is acknowledged as ever; silent again, it asks, and now it is too late.
+    assert_eq!(rig.log(&[entry(2, Event::Progress)])[1], ack(3, 0));
+    rig.drained(3);
+    let actions = rig.pass(300);
+    let [A::Suspect(_), A::Disconnect, A::Claim { generation: 5 }] = &actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(rig.log(&[entry(3, Event::Progress)]), []);
+    assert_eq!(rig.say(Message::Heartbeat), []);
+    assert_eq!(rig.backup.received(), 3);
+}
+
+#[test]
+fn a_backup_that_itself_did_not_run_does_not_accuse() {
+    let mut rig = Rig::following();
+    rig.now = Time(10_000_000_000);
+    rig.backup.handle_tick(rig.now);
+    assert_eq!(rig.actions(), [A::Send(Message::Heartbeat)]);
+    assert_eq!(rig.pass(200), []);
+}
+
+#[test]
+fn who_loses_halts_with_status_4() {
+    let mut rig = Rig::following();
+    rig.disconnect();
+    let reason = HaltReason::LostArbitration {
+        generation: 5,
+        by: THEM,
+    };
+    assert_eq!(reason.status(), 4);
+    assert_eq!(rig.claim(ClaimAnswer::Lost { by: THEM }), [A::Halt(reason)]);
+    assert_eq!(rig.claim(ClaimAnswer::Won), []);
+    assert!(!rig.backup.is_live() && !rig.backup.wants_connection());
+}
+
+#[test]
+fn an_unreachable_arbiter_is_asked_every_second() {
+    let mut rig = Rig::following();
+    rig.disconnect();
+    for _ in 0..5 {
+        assert_eq!(rig.claim(ClaimAnswer::Unreachable("no route".into())), []);
+        assert_eq!(rig.pass(999), []);
+        assert_eq!(rig.pass(1), [A::Claim { generation: 5 }]);
+        assert_eq!(rig.pass(3000), []);
+    }
+    assert_eq!(rig.claim(ClaimAnswer::Won)[0], A::EmitHeld);
+}
+
+#[test]
+fn who_has_no_right_to_ask_halts() {
+    let mut rig = Rig::following();
+    rig.disconnect();
+    let halt = A::Halt(HaltReason::NoRight("gone".into()));
+    assert_eq!(rig.claim(ClaimAnswer::Refused("gone".into())), [halt]);
+}
+
+#[test]
+fn a_diverged_backup_says_so_and_never_asks() {
+    let (at, what) = (Position(7), String::from("RIP"));
+    let halt = HaltReason::Diverged {
+        at,
+        what: what.clone(),
+    };
+    assert_eq!(halt.status(), 3);
+    let mut rig = Rig::behind(2);
+    rig.backup.handle_diverged(rig.now, at, what.clone());
+    let said = A::Send(Message::Diverged {
+        at,
+        what: what.clone(),
+    });
+    assert_eq!(rig.actions(), [said, A::Disconnect, A::Halt(halt.clone())]);
+    assert_eq!(rig.drained(2), []);
+    // While it replays the rest of a dead primary's log, too.
+    let mut rig = Rig::behind(2);
+    rig.disconnect();
+    rig.backup.handle_diverged(rig.now, at, what);
+    assert_eq!(rig.actions(), [A::Halt(halt)]);
+    assert_eq!(rig.drained(2), []);
+    assert_eq!(rig.pass(5000), []);
+}
+
+#[test]
+fn marks_of_released_outputs_are_cumulative() {
+    let mut rig = Rig::following();
+    let released = |output| Message::Released { output };
+    assert_eq!(rig.say(released(4)), [A::ForgetOutputs { up_to: 4 }]);
+    assert_eq!(rig.say(released(4)), []);
+    assert_eq!(rig.say(released(2)), []);
+    assert_eq!(rig.say(released(5)), [A::ForgetOutputs { up_to: 5 }]);
+}
+
+#[test]
+fn after_bye_it_executes_the_rest_and_finishes() {
+    let mut rig = at_the_end();
+    assert_eq!(
+        rig.say(Message::Bye),
+        [A::Send(Message::Bye), A::Disconnect]
+    );
+    assert_eq!(rig.disconnect(), []);
+    assert_eq!(rig.pass(5000), []);
+    assert_eq!(rig.drained(1), []);
+    assert_eq!(rig.drained(2), [A::Finish { closed: true }]);
+    let mut rig = at_the_end();
+    rig.drained(2);
+    let finish = A::Finish { closed: true };
+    assert_eq!(
+        rig.say(Message::Bye),
+        [A::Send(Message::Bye), A::Disconnect, finish]
+    );
+}
+
+#[test]
+fn after_bye_a_divergence_still_shows() {
+    let mut rig = at_the_end();
+    rig.say(Message::Bye);
+    rig.backup
+        .handle_diverged(rig.now, Position(3), "RAM".into());
+    assert!(matches!(
+        rig.actions()[..],
+        [A::Halt(HaltReason::Diverged { .. })]
+    ));
+}
+
+#[test]
+fn a_primary_that_dies_between_the_end_and_bye_leaves_its_outputs_to_the_backup() {
+    let mut rig = at_the_end();
+    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
+    assert_eq!(rig.drained(2), [A::Claim { generation: 5 }]);
+    assert_eq!(
+        rig.claim(ClaimAnswer::Won),
+        [A::EmitHeld, A::Close { generation: 5 }]
+    );
+    let unreachable = || CloseAnswer::Unreachable("no route".into());
+    for _ in 1..CLOSE_ATTEMPTS {
+        assert_eq!(rig.closed(unreachable()), []);
+        assert_eq!(rig.pass(1000), [A::Close { generation: 5 }]);
+    }
+    assert_eq!(rig.closed(unreachable()), [A::Finish { closed: false }]);
+}

@@ -1,0 +1,123 @@
+//! What the backup is made from, and what it asks for.
+
+use crate::arbiter::MemberId;
+use crate::detector::Timing;
+use crate::log::{Entry, Header, HostPrint};
+use crate::reason::{HaltReason, Loss};
+use crate::wire::Message;
+
+/// The primary is told at once when the vCPU took so many bytes since it was told last; smaller
+/// news wait for the next acknowledgement or heartbeat.
+pub const ACK_CONSUMED_BYTES: u64 = 1 << 20;
+
+/// What a backup starts from.
+#[derive(Clone, Debug)]
+pub struct BackupConfig {
+    /// The VM.
+    pub vm: String,
+    /// This process, random.
+    pub me: MemberId,
+    /// This host.
+    pub host: HostPrint,
+    /// What the machine must be like.
+    pub expect: Expectations,
+    /// How fast a silent primary is suspected.
+    pub timing: Timing,
+}
+
+/// What the operator said of the machine; None where nothing was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expectations {
+    /// RAM, MiB.
+    pub mem_mib: Option<u32>,
+    /// MAC address.
+    pub mac: Option<[u8; 6]>,
+    /// IPv4 address and prefix length.
+    pub ip: Option<([u8; 4], u8)>,
+}
+
+/// A piece of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Its entries.
+    pub items: Vec<LogItem>,
+    /// The same as frames, as a [`crate::log::LogWriter`] appends them.
+    pub frames: Vec<u8>,
+}
+
+/// An entry that was received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogItem {
+    /// Its sequence number.
+    pub seq: u64,
+    /// Its length in the log, bytes: what it counts when it is consumed.
+    pub bytes: u64,
+    /// Itself.
+    pub entry: Entry,
+}
+
+/// What the runtime does for the backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackupAction {
+    /// Send this.
+    Send(Message),
+    /// Read the generation's open record through this side's own arbiter, answer by
+    /// `handle_read_back`.
+    ReadBack {
+        /// The generation.
+        generation: u64,
+    },
+    /// Build the machine, then call `handle_booted` or `handle_boot_failed`. The image's hash is to
+    /// be compared with the header's.
+    Boot {
+        /// The generation.
+        generation: u64,
+        /// The log's header.
+        header: Box<Header>,
+        /// The guest's ELF file.
+        image: Vec<u8>,
+    },
+    /// Throw away the machine that is being built.
+    Discard,
+    /// Put these into the buffer for the vCPU. They are acknowledged by the next action.
+    Deliver(Delivery),
+    /// The primary released the outputs up to this number; they will never be emitted here.
+    ForgetOutputs {
+        /// Number of the last one.
+        up_to: u64,
+    },
+    /// Tell the operator that the primary is suspected, and let the vCPU execute all there is.
+    Suspect(Loss),
+    /// The primary was heard again: nothing happened.
+    Withdraw,
+    /// Tell the operator that the primary is gone before there was a pair; connect again.
+    PrimaryLost(Loss),
+    /// Claim the generation, answer by `handle_claim`.
+    Claim {
+        /// The generation.
+        generation: u64,
+    },
+    /// Hand to the backends, in order, every output that was not forgotten.
+    EmitHeld,
+    /// Announce the MAC address on the network.
+    Announce,
+    /// Let the vCPU go on from live inputs, and let outputs out as they come.
+    Live {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// Write the generation's close record, answer by `handle_closed`.
+    Close {
+        /// The generation.
+        generation: u64,
+    },
+    /// Send what is to be sent, then close the connection.
+    Disconnect,
+    /// Stop for good, with [`HaltReason::status`]; emit nothing.
+    Halt(HaltReason),
+    /// The guest has ended and everything is done.
+    Finish {
+        /// False if the arbiter was not reached: the next cold start will have to be forced.
+        closed: bool,
+    },
+}

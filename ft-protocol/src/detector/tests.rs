@@ -1,0 +1,90 @@
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn ms(n: u64) -> Time {
+    Time(n * MS)
+}
+
+fn detector() -> Detector {
+    let timing = Timing::default();
+    Detector::new(timing.heartbeat, timing.silence, ms(0))
+}
+
+/// Ticks on time from after `from` to `to`; the first suspicion and when.
+fn run(detector: &mut Detector, from: u64, to: u64) -> Option<(u64, Suspicion)> {
+    (from + 1..=to).find_map(|t| {
+        let ticked = detector.tick(ms(t));
+        detector.suspicion().filter(|_| ticked).map(|s| (t, s))
+    })
+}
+
+#[test]
+fn silence_is_suspected_after_its_limit_and_not_before() {
+    let mut detector = detector();
+    let silent = Suspicion::Silent(Duration::from_millis(260));
+    assert_eq!(run(&mut detector, 0, 1000), Some((260, silent)));
+}
+
+#[test]
+fn a_peer_that_is_heard_is_not_suspected_and_a_suspicion_is_withdrawn() {
+    let mut detector = detector();
+    for t in (0..2000).step_by(240) {
+        assert_eq!(run(&mut detector, t, t + 240), None);
+        detector.heard(ms(t + 240));
+    }
+    assert!(run(&mut detector, 2160, 5000).is_some());
+    detector.heard(ms(5000));
+    assert_eq!(detector.suspicion(), None);
+    // News that comes out of order takes nothing back.
+    detector.heard(ms(1));
+    assert_eq!(run(&mut detector, 5000, 5240), None);
+}
+
+#[test]
+fn a_side_that_did_not_run_itself_accuses_nobody() {
+    let mut detector = detector();
+    assert_eq!(run(&mut detector, 0, 240), None);
+    // Nothing ran for a second: that silence is our own.
+    assert!(detector.tick(ms(1240)));
+    assert_eq!(detector.suspicion(), None);
+    assert_eq!(run(&mut detector, 1240, 1480), None);
+    assert!(run(&mut detector, 1480, 1500).is_some());
+}
+
+#[test]
+fn a_tick_a_little_late_still_counts() {
+    let mut detector = detector();
+    let late = Timing::default().heartbeat.as_millis() as u64 * u64::from(LATE_TICKS);
+    let t = (1..).map(|n| n * late).find(|&t| {
+        assert!(detector.tick(ms(t)));
+        detector.suspicion().is_some()
+    });
+    assert_eq!(t, Some(300));
+}
+
+#[test]
+fn a_closed_connection_skips_the_wait_and_is_not_withdrawn() {
+    let mut detector = detector();
+    detector.closed();
+    assert_eq!(detector.suspicion(), Some(Suspicion::Closed));
+    detector.heard(ms(1));
+    assert_eq!(detector.suspicion(), Some(Suspicion::Closed));
+}
+
+#[test]
+fn another_limit_starts_anew() {
+    let mut detector = detector();
+    detector.relimit(Duration::from_secs(10), ms(200));
+    assert_eq!(run(&mut detector, 200, 10_190), None);
+    assert!(run(&mut detector, 10_190, 10_220).is_some());
+}
+
+#[test]
+fn ticks_are_due_every_heartbeat() {
+    let mut detector = detector();
+    assert_eq!(detector.next_tick(), ms(20));
+    assert!(!detector.tick(ms(19)));
+    assert!(detector.tick(ms(23)));
+    assert_eq!(detector.next_tick(), ms(43));
+}

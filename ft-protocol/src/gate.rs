@@ -1,0 +1,103 @@
+//! The output gate: the Output Rule (paper, section 2.2; invariant I2).
+
+use std::collections::VecDeque;
+
+/// Outputs that may wait at once; with more, the vCPU waits ([`Gate::is_full`]). One exit of the
+/// guest may still add its own, at most a ring of them.
+pub const GATE_OUTPUTS: usize = 4096;
+
+/// Holds outputs until the backup has acknowledged every log entry that led to them.
+///
+/// The gate knows numbers only; the bytes wait with the runtime. Outputs are numbered from 1 and
+/// pass in that order.
+#[derive(Debug, Default)]
+pub struct Gate {
+    held: VecDeque<Held>,
+    /// Number of the last output that came.
+    queued: u64,
+    /// Number of the last output that may leave.
+    passed: u64,
+    /// The last output's need; needs never go down.
+    needed: u64,
+    acked: u64,
+    open: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    number: u64,
+    needs: u64,
+}
+
+impl Gate {
+    /// A closed gate that has seen nothing.
+    pub fn new() -> Gate {
+        Gate::default()
+    }
+
+    /// An output that may leave once log entry `needs` is acknowledged.
+    ///
+    /// # Panics
+    /// If it is not the next in number, or needs less than the one before it.
+    pub fn queue(&mut self, number: u64, needs: u64) {
+        assert_eq!(number, self.queued + 1, "outputs come in order");
+        assert!(
+            needs >= self.needed,
+            "a later output needs no less of the log"
+        );
+        (self.queued, self.needed) = (number, needs);
+        self.held.push_back(Held { number, needs });
+        self.advance();
+    }
+
+    /// The backup has every entry up to `seq`. What is older news is ignored.
+    pub fn ack(&mut self, seq: u64) {
+        self.acked = self.acked.max(seq);
+        self.advance();
+    }
+
+    /// Nobody's acknowledgement is needed any more: this side goes on alone, by right.
+    pub fn open(&mut self) {
+        self.open = true;
+        self.advance();
+    }
+
+    fn advance(&mut self) {
+        while let Some(&Held { number, needs }) = self.held.front() {
+            if !self.open && needs > self.acked {
+                break;
+            }
+            assert_eq!(number, self.passed + 1, "outputs leave in order");
+            self.passed = number;
+            self.held.pop_front();
+        }
+    }
+
+    /// Number of the last output that may leave; 0 before the first.
+    pub fn passed(&self) -> u64 {
+        self.passed
+    }
+
+    /// Number of the last output that came; 0 before the first.
+    pub fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// The last entry that the backup acknowledged.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Outputs that wait.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Whether the vCPU has to wait for outputs to leave.
+    pub fn is_full(&self) -> bool {
+        self.held.len() >= GATE_OUTPUTS
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! Lockstep's log and its fault-tolerance protocol.
+//!
+//! Everything here is a function of its inputs: no sockets, no clock, no threads, no KVM. The
+//! runtime in `vmm` feeds the state machines and performs what they ask for; a test does the same
+//! with a model of the network, so the code that is checked is the code that ships.
+//!
+//! - [`log`]: what a log holds, its encoding, its file.
+//! - [`wire`]: messages on the logging channel.
+//! - [`arbiter`]: what the test-and-set means.
+//! - [`gate`] and [`detector`]: the Output Rule, and who is thought dead.
+//! - [`primary`] and [`backup`]: the two halves of a pair.
+
+pub mod arbiter;
+pub mod backup;
+pub mod detector;
+pub mod gate;
+pub mod log;
+pub mod primary;
+mod question;
+mod reason;
+mod time;
+pub mod wire;
+
+pub use reason::{HaltReason, Loss};
+pub use time::Time;
+
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod testing;

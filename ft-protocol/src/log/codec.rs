@@ -1,0 +1,280 @@
+//! Frames and payloads: the one encoding, on the wire and on disk.
+//!
+//! A frame is
+//!
+//! | bytes | field                                     |
+//! |-------|-------------------------------------------|
+//! | 4     | payload length, little-endian             |
+//! | 8     | sequence, little-endian                   |
+//! | 4     | CRC-32 of the 12 bytes before             |
+//! | n     | payload                                   |
+//! | 4     | CRC-32 of the payload                     |
+//!
+//! The length has a checksum of its own, so a stream that ends early is told from one that is
+//! damaged: a flipped length can never pose as a frame that is merely not all there.
+//!
+//! This is the only module that calls bincode.
+
+use super::Entry;
+use bincode::{Decode, Encode};
+use thiserror::Error;
+
+/// Bytes before a frame's payload.
+pub const FRAME_HEADER_LEN: usize = 16;
+/// Bytes after a frame's payload.
+pub const FRAME_TRAILER_LEN: usize = 4;
+/// Longest payload of a log entry or of a log's header, bytes.
+pub const MAX_ENTRY_PAYLOAD: usize = 1 << 20;
+/// Longest payload of a message on the logging channel, bytes: a guest image has to fit.
+pub const MAX_MESSAGE_PAYLOAD: usize = 64 << 20;
+
+/// Bytes of a decoder's buffer that may be spent before it is moved to the front.
+const COMPACT_AT: usize = 64 << 10;
+
+/// A stream of frames that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("damaged at byte {offset}: {what}")]
+pub struct Damage {
+    /// Where the frame starts in which it was found, bytes from the start of the stream.
+    pub offset: u64,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// A payload that does not decode.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PayloadError {
+    /// Its bytes mean nothing.
+    #[error("its content is not understood ({0})")]
+    Undecodable(String),
+    /// It goes on after its end.
+    #[error("{0} bytes too many after its content")]
+    Trailing(usize),
+}
+
+/// A whole frame, as a [`FrameDecoder`] hands it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
+    /// Its sequence number.
+    pub seq: u64,
+    /// What it carries.
+    pub payload: &'a [u8],
+    /// Where it starts, bytes from the start of the stream.
+    pub offset: u64,
+}
+
+impl Frame<'_> {
+    /// Length of the whole frame, bytes.
+    pub fn size(&self) -> usize {
+        frame_len(self.payload.len())
+    }
+}
+
+/// Length of a frame with a payload of `payload` bytes.
+pub const fn frame_len(payload: usize) -> usize {
+    FRAME_HEADER_LEN + payload + FRAME_TRAILER_LEN
+}
+
+/// Appends a frame with this payload to `out`.
+///
+/// # Panics
+/// If the payload is longer than [`MAX_MESSAGE_PAYLOAD`].
+pub fn encode_frame(seq: u64, payload: &[u8], out: &mut Vec<u8>) {
+    out.reserve(frame_len(payload.len()));
+    frame_around(seq, MAX_MESSAGE_PAYLOAD, out, |out| {
+        out.extend_from_slice(payload);
+    });
+}
+
+/// Appends a log entry's frame to `out`.
+///
+/// # Panics
+/// If the entry does not fit in [`MAX_ENTRY_PAYLOAD`]; backends hand over far smaller inputs.
+pub fn encode_entry(seq: u64, entry: &Entry, out: &mut Vec<u8>) {
+    frame_around(seq, MAX_ENTRY_PAYLOAD, out, |out| {
+        encode_payload(entry, out)
+    });
+}
+
+/// Appends the frame around what `fill` appends.
+pub(crate) fn frame_around(
+    seq: u64,
+    limit: usize,
+    out: &mut Vec<u8>,
+    fill: impl FnOnce(&mut Vec<u8>),
+) {
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
+    fill(out);
+    let payload = start + FRAME_HEADER_LEN;
+    let len = out.len() - payload;
+    assert!(
+        len <= limit,
+        "a payload of {len} bytes in a frame that holds {limit}"
+    );
+    let crc = crc32fast::hash(&out[payload..]);
+    out.extend_from_slice(&crc.to_le_bytes());
+    out[start..start + 4].copy_from_slice(&(len as u32).to_le_bytes());
+    out[start + 4..start + 12].copy_from_slice(&seq.to_le_bytes());
+    let crc = crc32fast::hash(&out[start..start + 12]);
+    out[start + 12..payload].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Appends a value's encoding to `out`.
+pub(crate) fn encode_payload<T: Encode>(value: &T, out: &mut Vec<u8>) {
+    bincode::encode_into_std_write(value, out, bincode::config::standard())
+        .expect("a Vec takes any bytes, and no type here refuses to be encoded");
+}
+
+/// Reads a value back; the payload must hold it and nothing else.
+///
+/// A length inside the payload cannot make it allocate much more than the payload's own size:
+/// bincode allocates up to its limit before it looks for the bytes, hence a limit that grows with
+/// the payload. Each leaves room for integers, which count in full however short their encoding.
+pub(crate) fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> {
+    let config = bincode::config::standard();
+    let decoded = match payload.len() {
+        0..=0x1000 => bincode::decode_from_slice(payload, config.with_limit::<0x2000>()),
+        0x1001..=0x1_0000 => bincode::decode_from_slice(payload, config.with_limit::<0x2_0000>()),
+        0x1_0001..=0x10_0000 => {
+            bincode::decode_from_slice(payload, config.with_limit::<0x20_0000>())
+        }
+        _ => bincode::decode_from_slice(
+            payload,
+            config.with_limit::<{ MAX_MESSAGE_PAYLOAD + 0x1000 }>(),
+        ),
+    };
+    let (value, used) = decoded.map_err(|e| PayloadError::Undecodable(e.to_string()))?;
+    match payload.len() - used {
+        0 => Ok(value),
+        more => Err(PayloadError::Trailing(more)),
+    }
+}
+
+/// Reads the payload of a log entry's frame.
+///
+/// # Errors
+/// If it is no entry, or goes on after it.
+pub fn decode_entry(payload: &[u8]) -> Result<Entry, PayloadError> {
+    decode_payload(payload)
+}
+
+/// Takes a stream of bytes apart into frames, and checks that their sequences count up by one.
+///
+/// Push bytes as they come, then take frames until there is none. Damage is final: once found, it
+/// is the only answer.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    buf: Vec<u8>,
+    /// Where the next frame starts in `buf`.
+    start: usize,
+    /// Where the next frame starts in the stream.
+    offset: u64,
+    next_seq: u64,
+    max_payload: usize,
+    damage: Option<Damage>,
+}
+
+impl FrameDecoder {
+    /// A decoder of frames from `first_seq` on with payloads of at most `max_payload` bytes; the
+    /// first byte pushed is the stream's byte `offset`.
+    pub fn new(first_seq: u64, max_payload: usize, offset: u64) -> FrameDecoder {
+        FrameDecoder {
+            buf: Vec::new(),
+            start: 0,
+            offset,
+            next_seq: first_seq,
+            max_payload,
+            damage: None,
+        }
+    }
+
+    /// Takes more of the stream.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start == self.buf.len() || self.start >= COMPACT_AT {
+            self.buf.drain(..self.start);
+            self.start = 0;
+        }
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Bytes pushed that are part of no frame yet.
+    pub fn pending(&self) -> usize {
+        self.buf.len() - self.start
+    }
+
+    /// Where the next frame starts, bytes from the start of the stream.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The next frame; None until more of it is pushed.
+    ///
+    /// # Errors
+    /// If a checksum does not hold, a sequence is not the last one's successor, or a length is over
+    /// the limit.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Damage> {
+        if let Some(damage) = &self.damage {
+            return Err(damage.clone());
+        }
+        let len = match self.check() {
+            Ok(Some(len)) => len,
+            Ok(None) => return Ok(None),
+            Err(what) => {
+                let damage = Damage {
+                    offset: self.offset,
+                    what,
+                };
+                self.damage = Some(damage.clone());
+                return Err(damage);
+            }
+        };
+        let payload = self.start + FRAME_HEADER_LEN;
+        let frame = Frame {
+            seq: self.next_seq,
+            payload: &self.buf[payload..payload + len],
+            offset: self.offset,
+        };
+        self.start += frame_len(len);
+        self.offset += frame_len(len) as u64;
+        self.next_seq += 1;
+        Ok(Some(frame))
+    }
+
+    /// The payload's length, if a whole frame is there and sound.
+    fn check(&self) -> Result<Option<usize>, String> {
+        let bytes = &self.buf[self.start..];
+        let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEADER_LEN>() else {
+            return Ok(None);
+        };
+        if crc32fast::hash(&head[..12]).to_le_bytes() != head[12..] {
+            return Err("the checksum of a frame's header does not hold".into());
+        }
+        let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let seq = u64::from_le_bytes(head[4..12].try_into().expect("eight bytes"));
+        if seq != self.next_seq {
+            return Err(format!("frame {seq} where {} belongs", self.next_seq));
+        }
+        if len > self.max_payload {
+            return Err(format!(
+                "a payload of {len} bytes, the limit is {}",
+                self.max_payload
+            ));
+        }
+        let Some((payload, rest)) = rest.split_at_checked(len) else {
+            return Ok(None);
+        };
+        let Some(crc) = rest.first_chunk::<FRAME_TRAILER_LEN>() else {
+            return Ok(None);
+        };
+        if crc32fast::hash(payload).to_le_bytes() != *crc {
+            return Err(format!(
+                "the checksum of frame {seq}'s payload does not hold"
+            ));
+        }
+        Ok(Some(len))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! What a log holds: a header and entries, each at a position.
+
+use bincode::{Decode, Encode};
+use std::fmt;
+
+/// A point in the guest's execution: how many exits the guest has caused.
+///
+/// Position 0 is before its first instruction. Position `n` is after exit `n` was handled, before
+/// the guest runs on; that is where inputs are applied and interrupts delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+pub struct Position(pub u64);
+
+impl Position {
+    /// The position one exit later.
+    pub fn next(self) -> Position {
+        Position(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// A cheap look at the vCPU where an entry was made: a divergence shows at the first entry after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Check {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Hash of the general registers and the flags.
+    pub regs: u32,
+}
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Entry {
+    /// Where in the execution it belongs. Positions never go down within a log.
+    pub at: Position,
+    /// The vCPU at that position. None where the vCPU was not there to be looked at
+    /// ([`Event::Progress`] may run ahead of it).
+    pub check: Option<Check>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What can happen at a position.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Event {
+    /// Input: guest time is now this many nanoseconds. The 8254 expires by it too, so a timer expiry
+    /// needs no entry of its own.
+    Clock {
+        /// Nanoseconds since boot; never less than the last.
+        ns: u64,
+    },
+    /// Input: virtio-net received a frame (Ethernet, without the virtio header and the FCS).
+    Frame {
+        /// The frame's bytes.
+        data: Vec<u8>,
+    },
+    /// Input: the console received bytes.
+    ConsoleInput {
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// Answer, consumed in order at the exit that asks: the time, for a device model that needed it
+    /// while it handled the exit.
+    Time {
+        /// Nanoseconds since boot.
+        ns: u64,
+    },
+    /// Marker: the guest emitted an output.
+    Output(OutputMark),
+    /// Marker: an interrupt was handed to the vCPU.
+    Interrupt {
+        /// Its vector.
+        vector: u8,
+    },
+    /// Marker: nothing that is not yet in the log was or will be applied before this position.
+    Progress,
+    /// Marker: the state of the whole machine.
+    Digest(MachineDigest),
+    /// Marker: a control operation.
+    Control(Control),
+    /// Marker: the log's last entry.
+    End(End),
+}
+
+/// An output, as the log remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OutputMark {
+    /// Outputs are numbered from 1 over the whole life of a VM.
+    pub number: u64,
+    /// Where it goes.
+    pub port: OutputPort,
+    /// Its length, bytes.
+    pub len: u32,
+    /// xxh3-64 of its bytes.
+    pub hash: u64,
+}
+
+/// Where an output leaves the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum OutputPort {
+    /// A frame sent by virtio-net.
+    Net,
+    /// Bytes written to the console (16550 or virtio-console).
+    Console,
+}
+
+/// The state of a machine, component by component, so that a mismatch has a name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct MachineDigest {
+    /// Guest RAM.
+    pub ram: u64,
+    /// vCPU state, less what no replay can reproduce (TSC, KVM's paravirtual MSRs).
+    pub cpu: u64,
+    /// Device models.
+    pub devices: u64,
+}
+
+impl fmt::Display for MachineDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:016x}-{:016x}-{:016x}",
+            self.ram, self.cpu, self.devices
+        )
+    }
+}
+
+/// Operations that both sides must see at the same position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Control {
+    /// A survivor took over here and runs on alone in this generation.
+    GoLive {
+        /// The generation it won.
+        generation: u64,
+    },
+}
+
+/// How a log ends when it is not cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct End {
+    /// Why.
+    pub reason: EndReason,
+    /// The machine at the end.
+    pub digest: MachineDigest,
+}
+
+/// Why a log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum EndReason {
+    /// The guest ended with this status.
+    Exited {
+        /// Exit status.
+        status: u32,
+    },
+    /// The guest can never run again: it halted with interrupts off, or its CPU shut down.
+    Dead,
+    /// The operator stopped the machine.
+    Stopped,
+}
+
+/// What must be equal for a log to mean anything: the first thing in a log and in the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Header {
+    /// Name of the VM.
+    pub vm: String,
+    /// The machine.
+    pub machine: MachineConfig,
+    /// The guest program.
+    pub guest: GuestImage,
+    /// The host that the log was made on.
+    pub host: HostPrint,
+    /// When, nanoseconds since 1970.
+    pub started_ns: u64,
+}
+
+/// The machine's configuration: with the guest image, its whole initial state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MachineConfig {
+    /// RAM, MiB.
+    pub mem_mib: u32,
+    /// virtio-net, if there is one.
+    pub net: Option<NetConfig>,
+    /// The random number handed to the guest.
+    pub seed: u64,
+    /// Wall clock at boot, nanoseconds since 1970.
+    pub wall_ns: u64,
+}
+
+/// What the guest is told about its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NetConfig {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// IPv4 address.
+    pub ip: [u8; 4],
+    /// Length of the prefix, bits.
+    pub prefix_len: u8,
+    /// IPv4 gateway, zero if none.
+    pub gateway: [u8; 4],
+}
+
+/// The guest image, by name and content.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GuestImage {
+    /// Name or path, as the user gave it.
+    pub name: String,
+    /// xxh3-128 of the ELF file.
+    pub hash: u128,
+}
+
+/// What of the host a log depends on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HostPrint {
+    /// Hash of the exit trace of a self-test guest: positions mean the same on hosts where it is equal.
+    pub exits: u64,
+    /// Vendor, family, model and stepping of the CPU.
+    pub cpu: String,
+}

@@ -1,0 +1,360 @@
+//! The log file.
+//!
+//! | bytes | field                                                        |
+//! |-------|--------------------------------------------------------------|
+//! | 8     | magic                                                        |
+//! | 4     | format version, little-endian                                |
+//! | 4     | the version's complement                                     |
+//! | …     | frame 0: [`Header`]                                          |
+//! | …     | frames 1, 2, …: [`Entry`]; the last is [`Event::End`] if the run ended |
+//!
+//! A file cut anywhere is a log that ends early, which is no error: see [`Tail`].
+
+use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD};
+use super::{Entry, Event, Header, Position};
+use std::io::{self, Read, Write};
+use thiserror::Error;
+
+/// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
+pub const MAGIC: [u8; 8] = *b"\x89LKSTP\r\n";
+/// The format that this version writes, and the only one it reads.
+pub const FORMAT_VERSION: u32 = 1;
+/// Bytes before frame 0.
+pub const PREFIX_LEN: usize = 16;
+
+/// Bytes asked of the file at a time.
+const READ_CHUNK: usize = 64 << 10;
+
+/// Why a log cannot be read (on).
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The file could not be read.
+    #[error("the log cannot be read: {0}")]
+    Io(#[from] io::Error),
+    /// Not a log, or its first 16 bytes are damaged.
+    #[error("this is no Lockstep log: its first {PREFIX_LEN} bytes are not a log's")]
+    BadMagic,
+    /// A log of another format.
+    #[error(
+        "the log has format version {found}, and this version of lockstep reads {FORMAT_VERSION}: \
+         replay it with the version that wrote it"
+    )]
+    BadVersion {
+        /// The version in the file.
+        found: u32,
+    },
+    /// The file ends before its header does, so it holds no entry.
+    #[error("the log is cut inside its header: it holds no entry")]
+    CutInHeader,
+    /// The file is not what was written.
+    #[error("the log is damaged at byte {offset}: {what}")]
+    Damaged {
+        /// Where the frame starts in which it was found, bytes from the start of the file.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+impl From<Damage> for LogError {
+    fn from(Damage { offset, what }: Damage) -> LogError {
+        LogError::Damaged { offset, what }
+    }
+}
+
+/// How a log ends, as far as it has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// With [`Event::End`]: nothing is missing.
+    Ended,
+    /// After a whole frame, but without [`Event::End`]: it is still written, or its writer died.
+    Open,
+    /// Inside a frame.
+    Cut {
+        /// Where that frame starts, bytes from the start of the file.
+        offset: u64,
+    },
+}
+
+/// Writes a log.
+#[derive(Debug)]
+pub struct LogWriter<W: Write> {
+    out: W,
+    next_seq: u64,
+    /// Reused for each entry.
+    frame: Vec<u8>,
+}
+
+impl<W: Write> LogWriter<W> {
+    /// Starts a log: writes everything up to the first entry.
+    ///
+    /// # Errors
+    /// If `out` does not take it.
+    pub fn create(mut out: W, header: &Header) -> io::Result<LogWriter<W>> {
+        let mut bytes = prefix(FORMAT_VERSION).to_vec();
+        codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
+            codec::encode_payload(header, out);
+        });
+        out.write_all(&bytes)?;
+        Ok(LogWriter {
+            out,
+            next_seq: 1,
+            frame: Vec::new(),
+        })
+    }
+
+    /// Appends an entry; gives its sequence number.
+    ///
+    /// # Errors
+    /// If the output does not take it. What was written until then is a log, possibly cut.
+    pub fn append(&mut self, entry: &Entry) -> io::Result<u64> {
+        let seq = self.next_seq;
+        self.frame.clear();
+        codec::encode_entry(seq, entry, &mut self.frame);
+        self.out.write_all(&self.frame)?;
+        self.next_seq += 1;
+        Ok(seq)
+    }
+
+    /// Appends whole frames that were encoded before; the first has sequence [`Self::next_seq`].
+    ///
+    /// # Errors
+    /// If the output does not take them.
+    ///
+    /// # Panics
+    /// If they are not whole, sound and next in order.
+    pub fn append_frames(&mut self, frames: &[u8]) -> io::Result<()> {
+        let mut decoder = FrameDecoder::new(self.next_seq, MAX_ENTRY_PAYLOAD, 0);
+        decoder.push(frames);
+        while let Some(frame) = decoder
+            .next_frame()
+            .expect("frames made by encode_entry, in order")
+        {
+            self.next_seq = frame.seq + 1;
+        }
+        assert_eq!(decoder.pending(), 0, "frames are appended whole");
+        self.out.write_all(frames)
+    }
+
+    /// The sequence number that the next entry gets.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Hands what is buffered below to the system.
+    ///
+    /// # Errors
+    /// If the output does not take it.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// What it writes to.
+    pub fn get_ref(&self) -> &W {
+        &self.out
+    }
+
+    /// Gives the output back. Nothing is flushed.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+}
+
+/// Magic, version and the version's complement.
+fn prefix(version: u32) -> [u8; PREFIX_LEN] {
+    let mut bytes = [0; PREFIX_LEN];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..12].copy_from_slice(&version.to_le_bytes());
+    bytes[12..].copy_from_slice(&(!version).to_le_bytes());
+    bytes
+}
+
+/// Reads a log.
+///
+/// After the end of the file was met, [`LogReader::next`] may be called again: it goes on if the
+/// file has grown, so a log can be followed while it is written.
+#[derive(Debug)]
+pub struct LogReader<R: Read> {
+    input: R,
+    decoder: FrameDecoder,
+    header: Header,
+    last: Position,
+    ended: bool,
+    damage: Option<Damage>,
+}
+
+impl<R: Read> LogReader<R> {
+    /// Reads everything up to the first entry.
+    ///
+    /// # Errors
+    /// See [`LogError`]; every kind is possible.
+    pub fn open(mut input: R) -> Result<LogReader<R>, LogError> {
+        read_prefix(&mut input)?;
+        let mut decoder = FrameDecoder::new(0, MAX_ENTRY_PAYLOAD, PREFIX_LEN as u64);
+        let header = loop {
+            if let Some(frame) = decoder.next_frame()? {
+                break codec::decode_payload::<Header>(frame.payload).map_err(|e| {
+                    LogError::Damaged {
+                        offset: frame.offset,
+                        what: format!("the header: {e}"),
+                    }
+                })?;
+            }
+            if !fill(&mut input, &mut decoder)? {
+                return Err(LogError::CutInHeader);
+            }
+        };
+        Ok(LogReader {
+            input,
+            decoder,
+            header,
+            last: Position::default(),
+            ended: false,
+            damage: None,
+        })
+    }
+
+    /// What the log was made of.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The next entry: sequence number, where its frame starts in the file, and itself. None at the
+    /// end of the file, and then [`LogReader::tail`] says how it ends.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], or [`LogError::Damaged`], which is final.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "an end that may move is no iterator's"
+    )]
+    pub fn next(&mut self) -> Result<Option<(u64, u64, Entry)>, LogError> {
+        loop {
+            if let Some(damage) = &self.damage {
+                return Err(damage.clone().into());
+            }
+            match self.take() {
+                Ok(Some(item)) => return Ok(Some(item)),
+                Ok(None) => {}
+                Err(damage) => self.damage = Some(damage),
+            }
+            if self.damage.is_none() && !fill(&mut self.input, &mut self.decoder)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next entry of what was read from the file.
+    fn take(&mut self) -> Result<Option<(u64, u64, Entry)>, Damage> {
+        if self.ended && self.decoder.pending() > 0 {
+            let what = "the log goes on after its end entry".into();
+            return Err(Damage {
+                offset: self.decoder.offset(),
+                what,
+            });
+        }
+        let Some(frame) = self.decoder.next_frame()? else {
+            return Ok(None);
+        };
+        let (seq, offset) = (frame.seq, frame.offset);
+        let entry = codec::decode_entry(frame.payload).map_err(|e| Damage {
+            offset,
+            what: format!("entry {seq}: {e}"),
+        })?;
+        if entry.at < self.last {
+            let what = format!(
+                "entry {seq} goes back from position {} to {}",
+                self.last, entry.at
+            );
+            return Err(Damage { offset, what });
+        }
+        self.last = entry.at;
+        self.ended = matches!(entry.event, Event::End(_));
+        Ok(Some((seq, offset, entry)))
+    }
+
+    /// How the log ends, as far as it was read. Means something once [`LogReader::next`] gave None.
+    pub fn tail(&self) -> Tail {
+        match (self.ended, self.decoder.pending()) {
+            (true, _) => Tail::Ended,
+            (false, 0) => Tail::Open,
+            (false, _) => Tail::Cut {
+                offset: self.decoder.offset(),
+            },
+        }
+    }
+}
+
+/// Reads magic and version.
+fn read_prefix(input: &mut impl Read) -> Result<(), LogError> {
+    let mut bytes = [0; PREFIX_LEN];
+    let mut have = 0;
+    while have < PREFIX_LEN {
+        match read_some(input, &mut bytes[have..])? {
+            0 => break,
+            n => have += n,
+        }
+    }
+    if bytes[..have.min(8)] != MAGIC[..have.min(8)] {
+        return Err(LogError::BadMagic);
+    }
+    let [.., a, b, c, d, e, f, g, h] = bytes;
+    let found = u32::from_le_bytes([a, b, c, d]);
+    if have < PREFIX_LEN {
+        return Err(LogError::CutInHeader);
+    }
+    if u32::from_le_bytes([e, f, g, h]) != !found {
+        return Err(LogError::BadMagic);
+    }
+    if found != FORMAT_VERSION {
+        return Err(LogError::BadVersion { found });
+    }
+    Ok(())
+}
+
+/// Reads more into the decoder; false at the end of the file.
+fn fill(input: &mut impl Read, decoder: &mut FrameDecoder) -> io::Result<bool> {
+    let mut chunk = [0; READ_CHUNK];
+    let n = read_some(input, &mut chunk)?;
+    decoder.push(&chunk[..n]);
+    Ok(n > 0)
+}
+
+/// One read, repeated while a signal interrupts it.
+fn read_some(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(buf) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Reads a whole log: its header, its entries, how it ends.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn read_all(input: impl Read) -> Result<(Header, Vec<Entry>, Tail), LogError> {
+    let mut log = LogReader::open(input)?;
+    let mut entries = Vec::new();
+    while let Some((_, _, entry)) = log.next()? {
+        entries.push(entry);
+    }
+    let tail = log.tail();
+    Ok((log.header, entries, tail))
+}
+
+/// Writes a whole log: with [`read_all`], how a test plants a fault in one.
+///
+/// # Errors
+/// If `out` does not take it.
+pub fn write_all(out: impl Write, header: &Header, entries: &[Entry]) -> io::Result<()> {
+    let mut log = LogWriter::create(out, header)?;
+    for entry in entries {
+        log.append(entry)?;
+    }
+    log.flush()
+}
+
+#[cfg(test)]
+mod tests;

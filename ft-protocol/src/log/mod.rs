@@ -1,0 +1,9 @@
+//! The log: entries, their encoding on the wire and on disk, and the log file.
+
+pub mod codec;
+mod entry;
+pub mod file;
+
+pub use codec::{Damage, FrameDecoder, encode_entry, encode_frame};
+pub use entry::*;
+pub use file::{LogError, LogReader, LogWriter, Tail};

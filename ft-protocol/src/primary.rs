@@ -1,0 +1,447 @@
+//! The primary's half of the protocol.
+
+mod outcome;
+mod types;
+
+pub use types::{LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, Stalls};
+
+use crate::Time;
+use crate::arbiter::{MemberId, Members};
+use crate::detector::{Detector, Suspicion};
+use crate::gate::Gate;
+use crate::log::HostPrint;
+use crate::question::Question;
+use crate::reason::Loss;
+use crate::wire::{Message, PROTOCOL_VERSION, common_version};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A connection that does not say Hello for so long is closed.
+const HELLO_WAIT: Duration = Duration::from_secs(5);
+
+/// The primary, from waiting for its backup to the guest's end.
+///
+/// # How to drive it
+///
+/// After every `handle_*`, take [`Primary::poll_action`] until it gives None and perform the
+/// actions **in that order**, then look at [`Primary::may_run`]; call [`Primary::handle_tick`] when
+/// [`Primary::poll_timeout`] has come (earlier does no harm). The times handed in never go back.
+///
+/// - There is one connection at a time. Accept one only while [`Primary::accepts_connection`]; let
+///   others wait. [`Primary::handle_disconnected`] is for a connection that broke or that a
+///   [`crate::wire::WireDecoder`] found damaged; after [`PrimaryAction::Disconnect`] it is not
+///   called, and nothing more is handed in from that connection.
+/// - Each `Open`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the question
+///   is then asked again later.
+/// - Log entries and outputs: [`Primary::handle_output`] when the guest emits one,
+///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
+///   **after** the backends took what [`PrimaryAction::Release`] let go: the backup forgets it then.
+/// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
+///   `may_run`.
+/// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
+#[derive(Debug)]
+pub struct Primary {
+    config: PrimaryConfig,
+    phase: Phase,
+    generation: u64,
+    actions: VecDeque<PrimaryAction>,
+    /// Whether there is a connection.
+    connected: bool,
+    /// Who joins in this generation.
+    members: Members,
+    protocol: u32,
+    detector: Detector,
+    question: Question,
+    gate: Gate,
+    log: LogMark,
+    /// Bytes of the log that the backup's vCPU took.
+    consumed: u64,
+    /// The last output that the backends took, and the last that the backup was told of.
+    released: u64,
+    told: u64,
+    /// Sequence of the end entry.
+    end: Option<u64>,
+    stalls: Stalls,
+    stalled: (bool, bool),
+}
+
+/// How far the log goes.
+#[derive(Clone, Copy, Debug, Default)]
+struct LogMark {
+    seq: u64,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// For a backup, connected or not, that has not said Hello.
+    Waiting,
+    /// Asked the arbiter to open the generation.
+    Opening,
+    /// Sent the machine; the backup builds it.
+    Joining,
+    /// Runs, protected.
+    Paired,
+    /// Lost the backup, asked the arbiter; outputs held.
+    Claiming { started: bool },
+    /// Runs alone, by right.
+    Solo,
+    /// The guest has ended; closes the generation, and waits for the backup's Bye until then.
+    Closing { closed: bool, bye_by: Option<Time> },
+    /// Halted or finished.
+    Ended,
+}
+
+impl Primary {
+    /// A primary that waits for its backup, or opens a generation of its own if it is to run alone.
+    pub fn new(config: PrimaryConfig, now: Time) -> Primary {
+        let mut primary = Primary {
+            phase: Phase::Waiting,
+            generation: config.generation,
+            actions: VecDeque::new(),
+            connected: false,
+            members: Members {
+                primary: config.me,
+                backup: None,
+            },
+            protocol: PROTOCOL_VERSION,
+            detector: Detector::new(config.timing.heartbeat, config.timing.silence, now),
+            question: Question::default(),
+            gate: Gate::new(),
+            log: LogMark::default(),
+            consumed: 0,
+            released: 0,
+            told: 0,
+            end: None,
+            stalls: Stalls::default(),
+            stalled: (false, false),
+            config,
+        };
+        if primary.config.solo {
+            primary.ask(Phase::Opening);
+        }
+        primary
+    }
+
+    /// What to do next.
+    pub fn poll_action(&mut self) -> Option<PrimaryAction> {
+        self.actions.pop_front()
+    }
+
+    /// When to call [`Primary::handle_tick`] if nothing else happens.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let tick = self.connected.then(|| self.detector.next_tick());
+        let bye = match self.phase {
+            Phase::Closing { bye_by, .. } => bye_by,
+            _ => None,
+        };
+        [tick, bye, self.question.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Whether the vCPU may enter the guest: false until the start, while the backup is too far
+    /// behind or too many outputs wait, and while it is open who goes on.
+    pub fn may_run(&self) -> bool {
+        match self.phase {
+            Phase::Paired => self.stalled == (false, false),
+            Phase::Solo => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a connection would be of use.
+    pub fn accepts_connection(&self) -> bool {
+        !self.connected && matches!(self.phase, Phase::Waiting | Phase::Solo)
+    }
+
+    /// A connection was accepted.
+    ///
+    /// # Panics
+    /// If [`Primary::accepts_connection`] is false.
+    pub fn handle_connected(&mut self, now: Time) {
+        assert!(
+            self.accepts_connection(),
+            "one connection at a time, and only when it is of use"
+        );
+        self.connected = true;
+        self.detector = Detector::new(self.config.timing.heartbeat, HELLO_WAIT, now);
+    }
+
+    /// The connection is gone.
+    pub fn handle_disconnected(&mut self, _now: Time) {
+        if self.connected {
+            self.connected = false;
+            self.lose(Loss::Suspected(Suspicion::Closed));
+        }
+    }
+
+    /// A message came.
+    pub fn handle_message(&mut self, now: Time, message: Message) {
+        if !self.connected {
+            return;
+        }
+        self.detector.heard(now);
+        match (self.phase, message) {
+            (
+                Phase::Waiting | Phase::Solo,
+                Message::Hello {
+                    protocol,
+                    vm,
+                    member,
+                    host,
+                },
+            ) => match self.refusal(protocol, &vm, member, &host) {
+                Some(reason) => self.refuse(reason),
+                None => self.welcome(now, protocol, member),
+            },
+            (Phase::Opening | Phase::Joining | Phase::Paired, Message::Heartbeat) => {}
+            (Phase::Joining, Message::Ready) => self.start(now),
+            (Phase::Opening | Phase::Joining, Message::Refuse { reason }) => {
+                self.lose(Loss::Refused(reason));
+            }
+            (Phase::Paired, Message::Ack { received, consumed }) => {
+                self.acknowledged(now, received, consumed);
+            }
+            (Phase::Paired, Message::Diverged { at, what }) => {
+                self.lose(Loss::Diverged { at, what });
+            }
+            (Phase::Closing { .. }, message) => self.parting(message),
+            (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
+        }
+    }
+
+    /// Why whoever says Hello cannot join.
+    fn refusal(
+        &self,
+        protocol: u32,
+        vm: &str,
+        member: MemberId,
+        host: &HostPrint,
+    ) -> Option<String> {
+        let ours = &self.config;
+        if self.phase == Phase::Solo {
+            return Some(format!(
+                "VM {} runs alone in generation {}, and nobody can join a running VM",
+                ours.vm, self.generation
+            ));
+        }
+        if common_version(PROTOCOL_VERSION, protocol).is_none() {
+            return Some(format!(
+                "the primary speaks protocol version {PROTOCOL_VERSION} and the backup {protocol}: \
+                 update the older one"
+            ));
+        }
+        if vm != ours.vm {
+            return Some(format!(
+                "the primary runs VM {:?}, the backup wants {vm:?}",
+                ours.vm
+            ));
+        }
+        if member == ours.me {
+            return Some("the backup has the primary's own member id".into());
+        }
+        host_refusal(&ours.host, host)
+    }
+
+    /// Refuses whoever is connected.
+    fn refuse(&mut self, reason: String) {
+        self.push(PrimaryAction::Send(Message::Refuse { reason }));
+        self.disconnect();
+    }
+
+    /// Opens a generation for the pair.
+    fn welcome(&mut self, now: Time, protocol: u32, backup: MemberId) {
+        self.detector.relimit(self.config.timing.joining, now);
+        self.protocol = protocol.min(PROTOCOL_VERSION);
+        self.members.backup = Some(backup);
+        self.ask(Phase::Opening);
+    }
+
+    /// The backup stands where we stand.
+    fn start(&mut self, now: Time) {
+        self.phase = Phase::Paired;
+        self.detector.relimit(self.config.timing.silence, now);
+        self.push(PrimaryAction::Start);
+    }
+
+    /// Log entries up to `seq`, `bytes` of them in all since entry 1, can be sent, and are where a
+    /// replay would look for them.
+    ///
+    /// # Panics
+    /// If the log shrank.
+    pub fn handle_appended(&mut self, now: Time, seq: u64, bytes: u64) {
+        assert!(
+            seq >= self.log.seq && bytes >= self.log.bytes,
+            "a log only grows"
+        );
+        self.log = LogMark { seq, bytes };
+        if self.phase == Phase::Paired {
+            match self.actions.back_mut() {
+                Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
+                _ => self.push(PrimaryAction::SendLog { up_to: seq }),
+            }
+            self.tell_released();
+        }
+        self.note_stalls();
+        self.try_finish(now);
+    }
+
+    /// The guest emitted output `number`; it may leave once entry `needs` is acknowledged.
+    ///
+    /// # Panics
+    /// See [`Gate::queue`].
+    pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64) {
+        let passed = self.gate.passed();
+        self.gate.queue(number, needs);
+        self.release(passed);
+        self.note_stalls();
+    }
+
+    /// The backends took every output up to this one.
+    ///
+    /// # Panics
+    /// If they took one that was not let go.
+    pub fn handle_released(&mut self, now: Time, up_to: u64) {
+        assert!(
+            up_to <= self.gate.passed(),
+            "output {up_to} left before it was let go"
+        );
+        self.released = self.released.max(up_to);
+        self.try_finish(now);
+    }
+
+    /// Lets go what the gate lets go, if that is more than before.
+    fn release(&mut self, before: u64) {
+        let up_to = self.gate.passed();
+        if up_to > before {
+            self.push(PrimaryAction::Release { up_to });
+        }
+    }
+
+    /// Tells the backup what has left since it was told last; whether there was anything.
+    fn tell_released(&mut self) -> bool {
+        let news = self.released > self.told;
+        if news {
+            self.told = self.released;
+            self.push(PrimaryAction::Send(Message::Released { output: self.told }));
+        }
+        news
+    }
+
+    fn acknowledged(&mut self, now: Time, received: u64, consumed: u64) {
+        if received > self.log.seq || consumed > self.log.bytes {
+            return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
+        }
+        self.consumed = self.consumed.max(consumed);
+        let passed = self.gate.passed();
+        self.gate.ack(received);
+        self.release(passed);
+        self.note_stalls();
+        self.try_finish(now);
+    }
+
+    /// Bytes of the log that the backup's vCPU has not taken yet.
+    pub fn lag_bytes(&self) -> u64 {
+        self.log.bytes - self.consumed
+    }
+
+    /// Looks what keeps the vCPU, and counts what newly does.
+    fn note_stalls(&mut self) {
+        let (window, gate) = (self.lag_bytes() > LOG_WINDOW_BYTES, self.gate.is_full());
+        self.stalls.window += u64::from(window && !self.stalled.0);
+        self.stalls.gate += u64::from(gate && !self.stalled.1);
+        self.stalled = (window, gate);
+    }
+
+    /// The backup is gone, or of no use.
+    fn lose(&mut self, loss: Loss) {
+        self.disconnect();
+        match self.phase {
+            Phase::Waiting | Phase::Solo | Phase::Claiming { .. } | Phase::Ended => {}
+            Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
+            Phase::Joining | Phase::Paired => {
+                let started = self.phase == Phase::Paired;
+                self.push(PrimaryAction::BackupLost(loss));
+                self.ask(Phase::Claiming { started });
+            }
+            Phase::Closing { closed, .. } => self.close_or_finish(closed, None),
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_tick(&mut self, now: Time) {
+        if self.question.due(now) {
+            self.push_question();
+        }
+        if let Phase::Closing {
+            closed,
+            bye_by: Some(by),
+        } = self.phase
+            && by <= now
+        {
+            self.disconnect();
+            self.close_or_finish(closed, None);
+        }
+        if self.connected && self.detector.tick(now) {
+            match self.detector.suspicion() {
+                Some(suspicion) => self.lose(Loss::Suspected(suspicion)),
+                None => self.heartbeat(),
+            }
+        }
+    }
+
+    /// Shows the backup that we are there; a mark that is due does as well.
+    fn heartbeat(&mut self) {
+        let greeted = !matches!(self.phase, Phase::Waiting | Phase::Solo);
+        if greeted && !self.tell_released() {
+            self.push(PrimaryAction::Send(Message::Heartbeat));
+        }
+    }
+
+    fn disconnect(&mut self) {
+        if std::mem::take(&mut self.connected) {
+            self.push(PrimaryAction::Disconnect);
+        }
+    }
+
+    fn push(&mut self, action: PrimaryAction) {
+        self.actions.push_back(action);
+    }
+
+    /// The generation it is in, or opens next.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether it runs alone.
+    pub fn is_solo(&self) -> bool {
+        self.phase == Phase::Solo
+    }
+
+    /// Outputs that wait for an acknowledgement.
+    pub fn held_outputs(&self) -> usize {
+        self.gate.held()
+    }
+
+    /// How often the vCPU was made to wait.
+    pub fn stalls(&self) -> Stalls {
+        self.stalls
+    }
+}
+
+/// Why two hosts cannot be a pair, if so.
+pub(crate) fn host_refusal(primary: &HostPrint, backup: &HostPrint) -> Option<String> {
+    let same = primary == backup;
+    (!same).then(|| {
+        format!(
+            "the hosts differ (primary: CPU {}, exits {:016x}; backup: CPU {}, exits {:016x}), so \
+             positions would not mean the same: use two hosts with the same CPU and KVM",
+            primary.cpu, primary.exits, backup.cpu, backup.exits
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What the primary asks the arbiter, and how it ends.
+
+use super::{Phase, Primary, PrimaryAction};
+use crate::Time;
+use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
+use crate::question::CLOSE_ATTEMPTS;
+use crate::reason::{HaltReason, Loss};
+use crate::wire::Message;
+use std::time::Duration;
+
+/// A primary that has said Bye waits so long for the backup's before it leaves.
+const BYE_WAIT: Duration = Duration::from_secs(2);
+
+impl Primary {
+    /// Random in its upper part, different for every generation.
+    fn nonce(&self) -> Nonce {
+        Nonce(
+            self.config
+                .nonce
+                .0
+                .wrapping_add(u128::from(self.generation)),
+        )
+    }
+
+    /// Goes into a phase and asks the arbiter what belongs to it.
+    pub(super) fn ask(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.question.ask();
+        self.push_question();
+    }
+
+    pub(super) fn push_question(&mut self) {
+        let generation = self.generation;
+        match self.phase {
+            Phase::Opening => {
+                let (members, nonce) = (self.members, self.nonce());
+                self.push(PrimaryAction::Open {
+                    generation,
+                    members,
+                    nonce,
+                });
+            }
+            Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
+            Phase::Closing { .. } => self.push(PrimaryAction::Close { generation }),
+            phase => unreachable!("{phase:?} asks nothing"),
+        }
+    }
+
+    /// The answer to [`PrimaryAction::Open`].
+    pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
+        if self.phase != Phase::Opening || !self.question.answered() {
+            return;
+        }
+        match answer {
+            OpenAnswer::Unreachable(_) => self.question.unreachable(now),
+            OpenAnswer::AlreadyOpen { record } => {
+                self.halt(HaltReason::NotFree(ArbiterError::StillOpen {
+                    vm: record.vm,
+                    generation: record.generation,
+                    members: record.members,
+                    claimed: false,
+                }));
+            }
+            // A pair whose backup went meanwhile was opened all the same, and must be won.
+            OpenAnswer::Opened if !self.connected => self.ask(Phase::Claiming { started: false }),
+            OpenAnswer::Opened => {
+                self.phase = Phase::Joining;
+                self.push(PrimaryAction::Welcome {
+                    protocol: self.protocol,
+                    generation: self.generation,
+                    members: self.members,
+                    nonce: self.nonce(),
+                });
+            }
+        }
+    }
+
+    /// The answer to [`PrimaryAction::Claim`].
+    pub fn handle_claim(&mut self, now: Time, answer: ClaimAnswer) {
+        let Phase::Claiming { started } = self.phase else {
+            return;
+        };
+        if !self.question.answered() {
+            return;
+        }
+        match answer {
+            ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
+            ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
+            ClaimAnswer::Lost { by } => {
+                self.halt(HaltReason::LostArbitration {
+                    generation: self.generation,
+                    by,
+                });
+            }
+            ClaimAnswer::Won if started || self.config.solo => self.go_solo(now, started),
+            // Nothing was executed yet, so there is nothing to go on with: the next one may join.
+            ClaimAnswer::Won => {
+                self.generation += 1;
+                self.members.backup = None;
+                self.phase = Phase::Waiting;
+            }
+        }
+    }
+
+    fn go_solo(&mut self, now: Time, started: bool) {
+        self.phase = Phase::Solo;
+        self.push(match started {
+            true => PrimaryAction::GoSolo {
+                generation: self.generation,
+            },
+            false => PrimaryAction::Start,
+        });
+        let passed = self.gate.passed();
+        self.gate.open();
+        self.release(passed);
+        self.note_stalls();
+        self.try_finish(now);
+    }
+
+    /// The guest has ended; its end entry has this sequence and is the log's last.
+    pub fn handle_guest_end(&mut self, now: Time, seq: u64) {
+        self.end = Some(seq);
+        self.try_finish(now);
+    }
+
+    /// Ends it once the guest has ended, all is acknowledged and all has left.
+    pub(super) fn try_finish(&mut self, now: Time) {
+        let Some(end) = self.end else {
+            return;
+        };
+        let left = self.released == self.gate.queued();
+        match self.phase {
+            Phase::Paired if left && self.gate.acked() >= end => {
+                self.tell_released();
+                self.push(PrimaryAction::Send(Message::Bye));
+                self.ask(Phase::Closing {
+                    closed: false,
+                    bye_by: Some(now.after(BYE_WAIT)),
+                });
+            }
+            Phase::Solo if left => self.ask(Phase::Closing {
+                closed: false,
+                bye_by: None,
+            }),
+            _ => {}
+        }
+    }
+
+    /// What a backup may still say after it was told Bye.
+    pub(super) fn parting(&mut self, message: Message) {
+        let Phase::Closing { closed, .. } = self.phase else {
+            unreachable!("{:?} is no parting", self.phase);
+        };
+        match message {
+            Message::Heartbeat | Message::Ack { .. } => return,
+            Message::Diverged { at, what } => {
+                self.push(PrimaryAction::BackupLost(Loss::Diverged { at, what }));
+            }
+            _ => {}
+        }
+        self.disconnect();
+        self.close_or_finish(closed, None);
+    }
+
+    /// The answer to [`PrimaryAction::Close`].
+    pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
+        let Phase::Closing { bye_by, .. } = self.phase else {
+            return;
+        };
+        if !self.question.answered() {
+            return;
+        }
+        match answer {
+            CloseAnswer::Closed => self.close_or_finish(true, bye_by),
+            CloseAnswer::Unreachable(_) if self.question.attempts() < CLOSE_ATTEMPTS => {
+                self.question.unreachable(now);
+            }
+            CloseAnswer::Unreachable(_) => self.finish(false),
+        }
+    }
+
+    pub(super) fn close_or_finish(&mut self, closed: bool, bye_by: Option<Time>) {
+        self.phase = Phase::Closing { closed, bye_by };
+        if closed && bye_by.is_none() {
+            self.finish(true);
+        }
+    }
+
+    fn finish(&mut self, closed: bool) {
+        self.disconnect();
+        self.phase = Phase::Ended;
+        self.push(PrimaryAction::Finish { closed });
+    }
+
+    fn halt(&mut self, reason: HaltReason) {
+        self.disconnect();
+        self.phase = Phase::Ended;
+        self.push(PrimaryAction::Halt(reason));
+    }
+}

@@ -1,0 +1,106 @@
+//! What the primary is made from, and what it asks for.
+
+use crate::arbiter::{MemberId, Members, Nonce};
+use crate::detector::Timing;
+use crate::log::HostPrint;
+use crate::reason::{HaltReason, Loss};
+use crate::wire::Message;
+
+/// Bytes of the log that the backup may be behind, by what its vCPU took out of its buffer; with
+/// more, the primary's vCPU waits. The last flush may go over it.
+pub const LOG_WINDOW_BYTES: u64 = 16 << 20;
+
+/// What a primary starts from.
+#[derive(Clone, Debug)]
+pub struct PrimaryConfig {
+    /// The VM.
+    pub vm: String,
+    /// This process, random.
+    pub me: MemberId,
+    /// This host.
+    pub host: HostPrint,
+    /// The first generation to open: see [`crate::arbiter::next_generation`].
+    pub generation: u64,
+    /// Random; the generations' nonces are derived from it.
+    pub nonce: Nonce,
+    /// Run without a backup: start at once, outputs are held for nobody.
+    pub solo: bool,
+    /// How fast a silent backup is suspected.
+    pub timing: Timing,
+}
+
+/// How often the vCPU was made to wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stalls {
+    /// For the backup, more than [`LOG_WINDOW_BYTES`] behind.
+    pub window: u64,
+    /// For outputs, [`crate::gate::GATE_OUTPUTS`] of them held.
+    pub gate: u64,
+}
+
+/// What the runtime does for the primary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PrimaryAction {
+    /// Send this.
+    Send(Message),
+    /// Send [`Message::Welcome`] with this, the log's header and the guest image.
+    Welcome {
+        /// Version to speak.
+        protocol: u32,
+        /// The generation.
+        generation: u64,
+        /// Its members.
+        members: Members,
+        /// Its nonce.
+        nonce: Nonce,
+    },
+    /// Send the log's frames up to this sequence that were not sent yet, in messages of
+    /// [`Message::Log`].
+    SendLog {
+        /// Sequence of the last one.
+        up_to: u64,
+    },
+    /// Hand the outputs up to this number to the backends, in order, then say so by
+    /// `handle_released`.
+    Release {
+        /// Number of the last one.
+        up_to: u64,
+    },
+    /// Write the generation's open record, answer by `handle_opened`.
+    Open {
+        /// The generation.
+        generation: u64,
+        /// Its members.
+        members: Members,
+        /// Its nonce.
+        nonce: Nonce,
+    },
+    /// Claim the generation, answer by `handle_claim`.
+    Claim {
+        /// The generation.
+        generation: u64,
+    },
+    /// Let the vCPU execute.
+    Start,
+    /// Tell the operator that the backup counts as lost, and why. The arbiter decides the rest.
+    BackupLost(Loss),
+    /// Won: tell the operator that this side runs on alone. Everything held is released next.
+    GoSolo {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// Write the generation's close record, answer by `handle_closed`.
+    Close {
+        /// The generation.
+        generation: u64,
+    },
+    /// Send what is to be sent, then close the connection.
+    Disconnect,
+    /// Stop for good, with [`HaltReason::status`]; release nothing more.
+    Halt(HaltReason),
+    /// The guest has ended and everything is done.
+    Finish {
+        /// False if the arbiter was not reached: the next cold start will have to be forced.
+        closed: bool,
+    },
+}

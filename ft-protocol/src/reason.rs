@@ -1,0 +1,70 @@
+//! Why a side is given up, and why one gives up.
+
+use crate::arbiter::{ArbiterError, MemberId};
+use crate::detector::Suspicion;
+use crate::log::Position;
+use thiserror::Error;
+
+/// Why the other side counts as lost.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Loss {
+    /// The detector suspects it.
+    #[error("{0}")]
+    Suspected(Suspicion),
+    /// It sent what the protocol does not allow.
+    #[error("it broke the protocol: {0}")]
+    Broke(String),
+    /// It refused this pair.
+    #[error("it refused: {0}")]
+    Refused(String),
+    /// The backup's execution differs from the log.
+    #[error("it diverged at position {at}: {what}")]
+    Diverged {
+        /// Where that showed.
+        at: Position,
+        /// How.
+        what: String,
+    },
+}
+
+/// Why a side stops for good.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum HaltReason {
+    /// The other side goes on alone.
+    #[error("halted: member {by} won generation {generation} and goes on alone")]
+    LostArbitration {
+        /// The generation.
+        generation: u64,
+        /// The winner.
+        by: MemberId,
+    },
+    /// This backup's execution differs from the log.
+    #[error("diverged at position {at}: {what}")]
+    Diverged {
+        /// Where that showed.
+        at: Position,
+        /// How.
+        what: String,
+    },
+    /// The pair cannot be: one side refuses the other.
+    #[error("{0}")]
+    Refused(String),
+    /// The generation was opened by others.
+    #[error(transparent)]
+    NotFree(ArbiterError),
+    /// The arbiter says that this side has no right to ask.
+    #[error("{0}")]
+    NoRight(String),
+}
+
+impl HaltReason {
+    /// The process's exit status.
+    pub fn status(&self) -> u8 {
+        match self {
+            HaltReason::NoRight(_) => 1,
+            HaltReason::Refused(_) | HaltReason::NotFree(_) => 2,
+            HaltReason::Diverged { .. } => 3,
+            HaltReason::LostArbitration { .. } => 4,
+        }
+    }
+}

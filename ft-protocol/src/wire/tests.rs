@@ -1,0 +1,142 @@
+use super::*;
+use crate::testing::{self, Rng};
+
+fn messages() -> Vec<Message> {
+    let members = Members {
+        primary: MemberId(1),
+        backup: Some(MemberId(u128::MAX)),
+    };
+    vec![
+        Message::Hello {
+            protocol: PROTOCOL_VERSION,
+            vm: "demo".into(),
+            member: MemberId(2),
+            host: testing::host(),
+        },
+        Message::Refuse {
+            reason: "no".into(),
+        },
+        Message::Welcome {
+            protocol: PROTOCOL_VERSION,
+            generation: 4,
+            members,
+            nonce: Nonce(9),
+            header: Box::new(testing::header()),
+            image: vec![0x7f; 300_000],
+        },
+        Message::Ready,
+        Message::Log {
+            frames: vec![5; 1000],
+        },
+        Message::Ack {
+            received: 3,
+            consumed: 1 << 40,
+        },
+        Message::Released { output: 8 },
+        Message::Heartbeat,
+        Message::Diverged {
+            at: Position(77),
+            what: "RIP".into(),
+        },
+        Message::Bye,
+    ]
+}
+
+#[test]
+fn messages_come_back_in_order_however_the_stream_is_cut() {
+    let mut encoder = WireEncoder::default();
+    let mut stream = Vec::new();
+    for message in messages() {
+        encoder.encode(&message, &mut stream).unwrap();
+    }
+    let mut rng = Rng::seeded(3);
+    for max in [7, 100, 100_000, 1 << 20] {
+        let mut decoder = WireDecoder::new();
+        let (mut got, mut rest) = (Vec::new(), &stream[..]);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(1 + rng.below(max) as usize));
+            decoder.push(now);
+            rest = later;
+            while let Some(message) = decoder.next_message().unwrap() {
+                got.push(message);
+            }
+        }
+        assert_eq!(got, messages());
+    }
+}
+
+#[test]
+fn a_message_that_is_lost_repeated_or_garbled_is_damage() {
+    let encoded = |seq, payload: &[u8]| {
+        let mut stream = Vec::new();
+        codec::encode_frame(seq, payload, &mut stream);
+        let mut decoder = WireDecoder::new();
+        decoder.push(&stream);
+        decoder.next_message()
+    };
+    let mut payload = Vec::new();
+    codec::encode_payload(&Message::Heartbeat, &mut payload);
+    assert_eq!(encoded(0, &payload), Ok(Some(Message::Heartbeat)));
+    assert!(encoded(1, &payload).is_err());
+    payload.push(0);
+    assert!(encoded(0, &payload).unwrap_err().what.contains("too many"));
+    assert!(encoded(0, &[200]).is_err());
+    let mut decoder = WireDecoder::new();
+    decoder.push(b"GET / HTTP/1.1\r\nHost: x\r\n");
+    assert!(decoder.next_message().is_err());
+}
+
+#[test]
+fn the_longest_image_fits_and_a_longer_message_is_refused() {
+    let mut welcome = messages().swap_remove(2);
+    for (len, fits) in [(MAX_IMAGE, true), (MAX_MESSAGE_PAYLOAD, false)] {
+        let Message::Welcome { image, .. } = &mut welcome else {
+            unreachable!()
+        };
+        *image = vec![1; len];
+        let mut out = Vec::new();
+        assert_eq!(encode_message(0, &welcome, &mut out).is_ok(), fits);
+        let mut decoder = WireDecoder::new();
+        decoder.push(&out);
+        let wanted = fits.then(|| welcome.clone());
+        assert!(decoder.next_message().unwrap() == wanted, "{len}");
+    }
+}
+
+#[test]
+fn versions_one_apart_talk_and_others_do_not() {
+    assert_eq!(common_version(5, 5), Some(5));
+    assert_eq!(common_version(5, 4), Some(4));
+    assert_eq!(common_version(5, 6), Some(5));
+    assert_eq!(common_version(5, 3), None);
+    assert_eq!(common_version(5, 7), None);
+    assert_eq!(common_version(1, 0), None);
+    assert_eq!(common_version(1, u32::MAX), None);
+}
+
+#[test]
+fn garbled_messages_never_panic() {
+    let mut rng = Rng::seeded(4);
+    let samples = messages();
+    for _ in 0..20_000 {
+        let mut payload = Vec::new();
+        let sample = &samples[rng.below(samples.len() as u64) as usize];
+        if matches!(sample, Message::Welcome { .. }) && !rng.one_in(20) {
+            continue;
+        }
+        codec::encode_payload(sample, &mut payload);
+        for _ in 0..1 + rng.below(4) {
+            let at = rng.below(payload.len() as u64) as usize;
+            payload[at] = if rng.one_in(2) {
+                251 + rng.below(5) as u8
+            } else {
+                rng.next() as u8
+            };
+        }
+        if let Ok(message) = codec::decode_payload::<Message>(&payload) {
+            let mut again = Vec::new();
+            codec::encode_payload(&message, &mut again);
+            assert_eq!(codec::decode_payload::<Message>(&again), Ok(message));
+        }
+    }
+}

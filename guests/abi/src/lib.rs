@@ -1,0 +1,134 @@
+//! What a Lockstep machine promises its guest: ports, interrupt lines, addresses and the two
+//! pages it shares with it.
+//!
+//! The VMM and the guests' runtime both build on this crate, so that neither can drift from the
+//! other. `docs/machine.md` tells the same in prose.
+//!
+//! # Entry
+//!
+//! A guest is a static x86-64 ELF file whose segments lie in `IMAGE_BASE..` (2 MiB and up). The
+//! VMM enters it at `e_entry` in long mode, CPL 0, interrupts off, with paging on:
+//!
+//! - `rdi` = [`BOOT_INFO`], `rsp` = [`BOOT_STACK_TOP`]; all other general registers are 0.
+//! - RAM is mapped one to one. Below 2 MiB: [`BOOT_INFO`] read-only and [`CLOCK_PAGE`] read-write
+//!   for CPL 3, the rest (page tables, boot stack) for CPL 0 alone, page 0 not at all. The image
+//!   has the rights of its ELF segments; the rest of RAM is read-write and not executable. No
+//!   page is both writable and executable. All accessed and dirty bits are set beforehand.
+//! - [`MMIO_BASE`]`..+`[`MMIO_LEN`] is mapped read-write and uncached.
+//! - The VMM's GDT holds the selectors in [`selector`]; the guest loads an IDT and a TSS of its
+//!   own (the TSS descriptor's place in the GDT is the guest's to provide: it loads its own GDT).
+//! - CR4.OSFXSR and CR4.OSXMMEXCPT are set, XSAVE is not enabled: SSE2 works, AVX does not.
+#![no_std]
+#![warn(missing_docs)]
+
+/// I/O ports.
+pub mod port {
+    /// 16550 UART, eight registers. IRQ [`super::irq::COM1`].
+    pub const COM1: u16 = 0x3f8;
+    /// Master 8259: command, data.
+    pub const PIC1: u16 = 0x20;
+    /// Slave 8259: command, data.
+    pub const PIC2: u16 = 0xa0;
+    /// 8254: three counters and the control word. Counter 0 drives [`super::irq::PIT`].
+    pub const PIT: u16 = 0x40;
+    /// `OUT dx, eax`: nothing to do. `eax` holds the low half of [`super::ClockPage::activity`]
+    /// as the guest last saw it; the machine stops the vCPU until the count differs from that, the
+    /// guest's `wake_at_ns` has come or an interrupt can be delivered. So no wake-up is lost between looking
+    /// and idling.
+    pub const IDLE: u16 = 0xe0;
+    /// `OUT dx, al`: one quantum of counted branch edges has passed (kept for the software
+    /// instruction counter).
+    pub const QUANTUM: u16 = 0xe4;
+    /// `OUT dx, eax`: the guest ends; `eax` is its exit status.
+    pub const EXIT: u16 = 0xf4;
+}
+
+/// Lines of the 8259 pair.
+pub mod irq {
+    /// Counter 0 of the 8254.
+    pub const PIT: u8 = 0;
+    /// The 16550.
+    pub const COM1: u8 = 4;
+    /// virtio-net.
+    pub const NET: u8 = 5;
+    /// virtio-console.
+    pub const CONSOLE: u8 = 10;
+}
+
+/// Selectors in the GDT that the VMM provides at entry.
+pub mod selector {
+    /// CPL 0 code, 64 bit.
+    pub const KERNEL_CODE: u16 = 0x08;
+    /// CPL 0 data.
+    pub const KERNEL_DATA: u16 = 0x10;
+}
+
+/// Guest-physical address of the [`BootInfo`] page.
+pub const BOOT_INFO: u64 = 0x6000;
+/// Top of the 4 KiB stack that the guest is entered on.
+pub const BOOT_STACK_TOP: u64 = 0x8000;
+/// Guest-physical address of the [`ClockPage`].
+pub const CLOCK_PAGE: u64 = 0x8000;
+/// Lowest address of a guest's image.
+pub const IMAGE_BASE: u64 = 0x20_0000;
+/// Where the virtio-mmio windows begin; window `n` is at `MMIO_BASE + n * MMIO_STRIDE`.
+pub const MMIO_BASE: u64 = 0xd000_0000;
+/// Distance between two virtio-mmio windows, bytes.
+pub const MMIO_STRIDE: u64 = 0x1000;
+/// Bytes of address space kept for devices (one 2 MiB page).
+pub const MMIO_LEN: u64 = 0x20_0000;
+/// Window of virtio-net. Present only with a network: the magic value reads 0 otherwise.
+pub const MMIO_NET: u64 = MMIO_BASE;
+/// Window of virtio-console.
+pub const MMIO_CONSOLE: u64 = MMIO_BASE + MMIO_STRIDE;
+/// RAM ends below the devices.
+pub const RAM_MAX: u64 = 0xc000_0000;
+
+/// [`BootInfo::magic`]: `LOCKSTEP`.
+pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"LOCKSTEP");
+/// [`BootInfo::version`] of this crate.
+pub const ABI_VERSION: u32 = 1;
+
+/// What the machine tells its guest once, before the first instruction.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BootInfo {
+    /// [`BOOT_MAGIC`].
+    pub magic: u64,
+    /// [`ABI_VERSION`].
+    pub version: u32,
+    /// 1 if there is a virtio-net device, else 0.
+    pub has_net: u32,
+    /// RAM, bytes from address 0.
+    pub ram_bytes: u64,
+    /// First byte after the image, page-aligned: the guest's heap may begin here.
+    pub free_start: u64,
+    /// A random number of this machine's, the same on primary and backup.
+    pub seed: u64,
+    /// Wall clock at boot, nanoseconds since 1970; add [`ClockPage::now_ns`].
+    pub wall_ns: u64,
+    /// IPv4 address.
+    pub ip: [u8; 4],
+    /// IPv4 gateway, zero if none.
+    pub gateway: [u8; 4],
+    /// Length of the IPv4 prefix, bits.
+    pub prefix_len: u8,
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 1],
+}
+
+/// The paravirtual clock: written by the machine at positions, read by the guest without an exit.
+///
+/// Only `wake_at_ns` is the guest's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockPage {
+    /// Guest time since boot, nanoseconds. Never goes back; stands still between positions.
+    pub now_ns: u64,
+    /// Counts what the machine delivered: frames, console input, timer expiries.
+    pub activity: u64,
+    /// The guest's: an idle wait ends when `now_ns` reaches it. `u64::MAX`: no such wait.
+    pub wake_at_ns: u64,
+}

@@ -1,0 +1,11 @@
+//! The least a guest can do: a line, and status 0.
+#![no_std]
+#![no_main]
+
+guest_rt::entry!(main);
+
+fn main() -> u32 {
+    guest_rt::println!("hello: from CPL 3");
+    guest_rt::println!("hello: done");
+    0
+}

@@ -1,0 +1,133 @@
+//! Byte queues whose memory counts against a budget.
+
+use alloc::vec::Vec;
+
+use thiserror::Error;
+
+/// Memory that an empty buffer keeps for the next use, bytes.
+const KEPT: usize = 16 * 1024;
+
+/// No memory: the budget is spent or the heap is.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("out of memory")]
+pub struct OutOfMemory;
+
+/// Bytes taken of a limit.
+#[derive(Debug)]
+pub struct Budget {
+    used: usize,
+    limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self { used: 0, limit }
+    }
+
+    /// Takes `bytes` of it.
+    pub fn take(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
+        if bytes > self.limit.saturating_sub(self.used) {
+            return Err(OutOfMemory);
+        }
+        self.used += bytes;
+        Ok(())
+    }
+
+    /// Gives `bytes` back.
+    pub fn give(&mut self, bytes: usize) {
+        assert!(bytes <= self.used, "memory given back that nobody took");
+        self.used -= bytes;
+    }
+
+    /// Bytes taken.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Bytes that can be taken in all.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+}
+
+/// A queue of bytes.
+#[derive(Debug, Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    /// Bytes consumed and not yet moved away.
+    start: usize,
+}
+
+impl Buffer {
+    /// What is in it.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// How many bytes are in it.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes room for `more` bytes.
+    pub fn reserve(&mut self, more: usize, budget: &mut Budget) -> Result<(), OutOfMemory> {
+        if more <= self.bytes.capacity() - self.bytes.len() {
+            return Ok(());
+        }
+        self.bytes.drain(..self.start);
+        self.start = 0;
+        let (needed, old) = (self.bytes.len() + more, self.bytes.capacity());
+        if needed <= old {
+            return Ok(());
+        }
+        let new = needed.max(old * 2);
+        budget.take(new - old)?;
+        if self
+            .bytes
+            .try_reserve_exact(new - self.bytes.len())
+            .is_err()
+        {
+            budget.give(new - old);
+            return Err(OutOfMemory);
+        }
+        assert_eq!(
+            self.bytes.capacity(),
+            new,
+            "the budget counts what is allocated"
+        );
+        Ok(())
+    }
+
+    /// Appends `bytes`, for which there is room.
+    pub fn push(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= self.bytes.capacity() - self.bytes.len(),
+            "pushed without a reservation"
+        );
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Drops the first `count` bytes.
+    pub fn consume(&mut self, count: usize) {
+        assert!(count <= self.len(), "consumed more than there is");
+        self.start += count;
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Gives memory back if it is empty and has much; all of it if `all`, with what is in it.
+    pub fn trim(&mut self, all: bool, budget: &mut Budget) {
+        if all || (self.is_empty() && self.bytes.capacity() > KEPT) {
+            budget.give(self.bytes.capacity());
+            *self = Self::default();
+        }
+    }
+}

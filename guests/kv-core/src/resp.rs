@@ -1,0 +1,182 @@
+//! Commands from bytes: RESP2 arrays of bulk strings, and inline commands (words on a line).
+//!
+//! See the Redis serialization protocol specification. Inline words are split at blanks; there is
+//! no quoting.
+
+use alloc::vec::Vec;
+
+use thiserror::Error;
+
+use crate::number;
+
+/// Longest bulk string, hence longest key and value, bytes.
+pub const MAX_BULK: usize = 512 * 1024;
+/// Most arguments of a command, its name included.
+pub const MAX_ARGS: usize = 16_384;
+/// Longest command, bytes.
+pub const MAX_COMMAND: usize = 2 * 1024 * 1024;
+/// Longest inline command, bytes.
+pub const MAX_INLINE: usize = 64 * 1024;
+/// Longest line with a count, bytes.
+const MAX_COUNT_LINE: usize = 32;
+
+/// What is no command. The connection cannot go on: where the next one begins is unknown.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// The count behind `*` is no number or too large.
+    #[error("invalid multibulk length (a command has at most {MAX_ARGS} arguments)")]
+    ArrayLength,
+    /// The count behind `$` is no number or too large.
+    #[error("invalid bulk length (a string has at most {MAX_BULK} bytes)")]
+    BulkLength,
+    /// An array's element is no bulk string.
+    #[error("expected '$', got '{}'", char::from(*.0).escape_default())]
+    NoBulk(u8),
+    /// A bulk string is longer than it said.
+    #[error("expected the end of a bulk string")]
+    BulkEnd,
+    /// A line is too long to be a count.
+    #[error("too big count string")]
+    CountTooLong,
+    /// An inline command has no end in sight.
+    #[error("too big inline request (at most {MAX_INLINE} bytes)")]
+    InlineTooLong,
+    /// All arguments together are too long.
+    #[error("too big command (at most {MAX_COMMAND} bytes)")]
+    CommandTooLong,
+}
+
+/// Where the arguments of a command are. Reused from command to command: it never grows.
+pub struct Arguments(Vec<(u32, u32)>);
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self(Vec::with_capacity(MAX_ARGS))
+    }
+}
+
+/// A whole command: its name and its arguments.
+#[derive(Clone, Copy)]
+pub struct Command<'a> {
+    input: &'a [u8],
+    places: &'a [(u32, u32)],
+}
+
+impl<'a> Command<'a> {
+    /// How many arguments there are, the name included.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is nothing to execute: an empty line, an empty array.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Argument `index`; 0 is the name.
+    pub fn arg(&self, index: usize) -> &'a [u8] {
+        let (start, end) = self.places[index];
+        &self.input[start as usize..end as usize]
+    }
+
+    /// The arguments from `first` on.
+    pub fn args_from(self, first: usize) -> impl Iterator<Item = &'a [u8]> {
+        (first..self.len()).map(move |index| self.arg(index))
+    }
+}
+
+/// The first command of `input` and its length in bytes; `None` if its end has not come yet.
+pub fn parse<'a>(
+    input: &'a [u8],
+    arguments: &'a mut Arguments,
+) -> Result<Option<(Command<'a>, usize)>, ProtocolError> {
+    let places = &mut arguments.0;
+    places.clear();
+    let end = match input.first() {
+        None => None,
+        Some(b'*') => array(input, places)?,
+        Some(_) => inline(input, places)?,
+    };
+    if end.is_none() && input.len() > MAX_COMMAND {
+        return Err(ProtocolError::CommandTooLong);
+    }
+    Ok(end.map(|end| (Command { input, places }, end)))
+}
+
+fn array(input: &[u8], places: &mut Vec<(u32, u32)>) -> Result<Option<usize>, ProtocolError> {
+    let Some((count, mut at)) = count(input, 1, ProtocolError::ArrayLength)? else {
+        return Ok(None);
+    };
+    if count > MAX_ARGS as i64 {
+        return Err(ProtocolError::ArrayLength);
+    }
+    for _ in 0..count {
+        match input.get(at) {
+            None => return Ok(None),
+            Some(b'$') => {}
+            Some(other) => return Err(ProtocolError::NoBulk(*other)),
+        }
+        let Some((length, start)) = self::count(input, at + 1, ProtocolError::BulkLength)? else {
+            return Ok(None);
+        };
+        let length = usize::try_from(length).map_err(|_| ProtocolError::BulkLength)?;
+        if length > MAX_BULK {
+            return Err(ProtocolError::BulkLength);
+        }
+        let end = start + length;
+        if end > MAX_COMMAND {
+            return Err(ProtocolError::CommandTooLong);
+        }
+        match input.get(end..end + 2) {
+            None => return Ok(None),
+            Some(b"\r\n") => {}
+            Some(_) => return Err(ProtocolError::BulkEnd),
+        }
+        places.push((start as u32, end as u32));
+        at = end + 2;
+    }
+    Ok(Some(at))
+}
+
+/// The number on the line at `start`, and where the next line begins.
+fn count(
+    input: &[u8],
+    start: usize,
+    error: ProtocolError,
+) -> Result<Option<(i64, usize)>, ProtocolError> {
+    let line = &input[start..input.len().min(start + MAX_COUNT_LINE)];
+    let Some(length) = line.iter().position(|byte| *byte == b'\n') else {
+        if line.len() == MAX_COUNT_LINE {
+            return Err(ProtocolError::CountTooLong);
+        }
+        return Ok(None);
+    };
+    let digits = line[..length].strip_suffix(b"\r").ok_or(error)?;
+    let number = number::parse(digits).ok_or(error)?;
+    Ok(Some((number, start + length + 1)))
+}
+
+fn inline(input: &[u8], places: &mut Vec<(u32, u32)>) -> Result<Option<usize>, ProtocolError> {
+    let line = &input[..input.len().min(MAX_INLINE)];
+    let Some(length) = line.iter().position(|byte| *byte == b'\n') else {
+        if line.len() == MAX_INLINE {
+            return Err(ProtocolError::InlineTooLong);
+        }
+        return Ok(None);
+    };
+    let mut start = None;
+    for (at, byte) in line[..=length].iter().enumerate() {
+        match (byte.is_ascii_whitespace(), start) {
+            (false, None) => start = Some(at),
+            (true, Some(from)) => {
+                if places.len() == MAX_ARGS {
+                    return Err(ProtocolError::ArrayLength);
+                }
+                places.push((from as u32, at as u32));
+                start = None;
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(length + 1))
+}

@@ -1,0 +1,191 @@
+//! A connection: commands in, replies out.
+
+use core::mem;
+
+use alloc::vec::Vec;
+
+use crate::buffer::{Buffer, OutOfMemory};
+use crate::commands::{self, Context};
+use crate::reply::Reply;
+use crate::resp;
+use crate::server::Server;
+
+/// Unsent replies that keep further commands waiting, bytes.
+const MAX_UNSENT: usize = 64 * 1024;
+
+/// A connection's state.
+///
+/// A caller that moves bytes calls [`input`](Self::input) while [`wants_input`](Self::wants_input),
+/// sends [`output`](Self::output), tells [`sent`](Self::sent), and calls
+/// [`resume`](Self::resume) after that: commands may have waited for the replies before them to
+/// leave. When it is [`finished`](Self::finished) the connection is to be closed, and
+/// [`end`](Self::end) makes the session ready for another.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// What CLIENT ID tells; 0 before the first bytes.
+    pub(crate) id: u64,
+    /// What CLIENT SETNAME set.
+    pub(crate) name: Vec<u8>,
+    /// Bytes received and not executed: part of a command, or commands that wait.
+    pending: Buffer,
+    out: Buffer,
+    /// Whether `pending` begins with commands that wait for `out` to drain.
+    waiting: bool,
+    closing: bool,
+}
+
+impl Session {
+    /// Whether bytes may be handed to [`input`](Self::input).
+    pub fn wants_input(&self) -> bool {
+        !self.waiting && !self.closing
+    }
+
+    /// Executes the commands in `bytes`, which follow those of earlier calls. All of `bytes` is
+    /// taken.
+    pub fn input(&mut self, bytes: &[u8], server: &mut Server) {
+        if self.closing {
+            return;
+        }
+        if self.id == 0 {
+            server.stats.connections += 1;
+            server.stats.connected += 1;
+            self.id = server.stats.connections;
+        }
+        // Most often the bytes are whole commands: then nothing is copied.
+        if self.pending.is_empty() {
+            let used = self.execute(bytes, server);
+            if !self.closing {
+                self.keep(&bytes[used..], server);
+            }
+        } else {
+            self.keep(bytes, server);
+            self.execute_pending(server);
+        }
+    }
+
+    /// Executes the commands that waited, as far as there is room for their replies.
+    pub fn resume(&mut self, server: &mut Server) {
+        if self.waiting && self.out.len() < MAX_UNSENT {
+            self.waiting = false;
+            self.execute_pending(server);
+        }
+    }
+
+    /// Replies to be sent.
+    pub fn output(&self) -> &[u8] {
+        self.out.as_slice()
+    }
+
+    /// The first `count` bytes of [`output`](Self::output) have been sent.
+    pub fn sent(&mut self, count: usize, server: &mut Server) {
+        self.out.consume(count);
+        self.out.trim(false, &mut server.buffers);
+    }
+
+    /// Whether no more commands will be executed: after QUIT or an error in the protocol. The
+    /// connection is to be closed as soon as [`output`](Self::output) is empty.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether there is nothing left to do for what has come in: no reply to send, no command that
+    /// waits. What remains is at most a command without its end.
+    pub fn finished(&self) -> bool {
+        self.out.is_empty() && !self.waiting
+    }
+
+    /// Forgets the connection; the session is as new.
+    pub fn end(&mut self, server: &mut Server) {
+        if self.id != 0 {
+            server.stats.connected -= 1;
+        }
+        self.pending.trim(true, &mut server.buffers);
+        self.out.trim(true, &mut server.buffers);
+        *self = Self::default();
+    }
+
+    fn keep(&mut self, bytes: &[u8], server: &mut Server) {
+        if self
+            .pending
+            .reserve(bytes.len(), &mut server.buffers)
+            .is_err()
+        {
+            self.refuse(server);
+            return;
+        }
+        self.pending.push(bytes);
+    }
+
+    fn execute_pending(&mut self, server: &mut Server) {
+        if self.closing {
+            return;
+        }
+        let mut pending = mem::take(&mut self.pending);
+        let used = self.execute(pending.as_slice(), server);
+        pending.consume(used);
+        pending.trim(self.closing, &mut server.buffers);
+        self.pending = pending;
+    }
+
+    /// Executes the whole commands of `bytes`, in order; returns how many bytes they took.
+    fn execute(&mut self, bytes: &[u8], server: &mut Server) -> usize {
+        let mut used = 0;
+        while used < bytes.len() && !self.closing {
+            if self.out.len() >= MAX_UNSENT {
+                self.waiting = true;
+                break;
+            }
+            match self.execute_one(&bytes[used..], server) {
+                Ok(0) => break,
+                Ok(length) => used += length,
+                Err(OutOfMemory) => self.refuse(server),
+            }
+        }
+        used
+    }
+
+    /// Executes the first command of `bytes`; returns its length, 0 if it is not whole.
+    fn execute_one(&mut self, bytes: &[u8], server: &mut Server) -> Result<usize, OutOfMemory> {
+        let Server {
+            db,
+            buffers,
+            arguments,
+            stats,
+        } = server;
+        match resp::parse(bytes, arguments) {
+            Ok(None) => Ok(0),
+            Ok(Some((command, length))) => {
+                if !command.is_empty() {
+                    stats.commands += 1;
+                    let reply = Reply::new(&mut self.out, buffers)?;
+                    let mut context = Context {
+                        db,
+                        stats,
+                        reply,
+                        id: self.id,
+                        name: &mut self.name,
+                        quit: false,
+                    };
+                    commands::execute(command, &mut context);
+                    self.closing = context.quit;
+                }
+                Ok(length)
+            }
+            Err(error) => {
+                self.closing = true;
+                let mut reply = Reply::new(&mut self.out, buffers)?;
+                reply.error(format_args!("ERR Protocol error: {error}"));
+                Ok(0)
+            }
+        }
+    }
+
+    /// There is no memory to go on with this connection: says so, if there is memory for that.
+    fn refuse(&mut self, server: &mut Server) {
+        self.closing = true;
+        self.pending.trim(true, &mut server.buffers);
+        if let Ok(mut reply) = Reply::new(&mut self.out, &mut server.buffers) {
+            reply.out_of_memory();
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! The runtime of Lockstep's guests: what a program needs on a machine without an operating
+//! system, and nothing that a replay could not repeat.
+//!
+//! A program is a `no_std`, `no_main` crate with [`entry!`]:
+//!
+//! ```ignore
+//! #![no_std]
+//! #![no_main]
+//!
+//! guest_rt::entry!(main);
+//!
+//! fn main() -> u32 {
+//!     guest_rt::println!("hello");
+//!     0
+//! }
+//! ```
+//!
+//! `main` runs at CPL 3 with interrupts enabled, every line masked at the 8259 pair, a heap in all
+//! of the RAM behind the image, and the console up. What it returns is the guest's exit status.
+//! A panic prints and exits with [`PANIC_STATUS`]; a CPU exception is reported and exits with
+//! 128 + its vector. Both use the 16550, the rest of the output goes through virtio-console.
+//!
+//! Time and randomness come from the machine ([`clock`], [`boot_info`]): an instruction that the
+//! VMM cannot control (RDTSC, RDRAND, CPUID, string I/O, …) has no place in a guest, and the
+//! loader refuses an image that holds one.
+#![no_std]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod console;
+pub mod cpu;
+mod exception;
+mod heap;
+pub mod irq;
+pub mod pit;
+mod single;
+pub mod uart;
+pub mod virtio;
+
+use core::arch::global_asm;
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+pub use heap::heap_bytes;
+pub use lockstep_abi as abi;
+
+global_asm!(include_str!("boot.s"));
+global_asm!(include_str!("interrupts.s"));
+global_asm!(include_str!("mem.s"));
+
+/// Exit status of a guest that panicked.
+pub const PANIC_STATUS: u32 = 101;
+/// Exit status of a guest that this machine cannot start: no [`abi::BOOT_MAGIC`], another
+/// [`abi::ABI_VERSION`], or no RAM for a heap.
+pub const BOOT_STATUS: u32 = 102;
+
+/// Names the program's main function: `fn() -> u32`, the exit status.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn guest_main() -> u32 {
+            let main: fn() -> u32 = $main;
+            main()
+        }
+    };
+}
+
+/// Prints to the console; a line leaves when it is complete.
+#[macro_export]
+macro_rules! print {
+    ($($part:tt)*) => { $crate::console::print(format_args!($($part)*)) };
+}
+
+/// Prints a line to the console.
+#[macro_export]
+macro_rules! println {
+    () => { $crate::print!("\n") };
+    ($($part:tt)*) => { $crate::console::print(format_args!("{}\n", format_args!($($part)*))) };
+}
+
+unsafe extern "C" {
+    /// The program's, by [`entry!`].
+    safe fn guest_main() -> u32;
+}
+
+/// What the machine told its guest at boot.
+pub fn boot_info() -> &'static abi::BootInfo {
+    // SAFETY: the machine maps the page read-only and has filled it before the first instruction;
+    // nobody writes it afterwards, and every bit pattern is a valid BootInfo.
+    unsafe { &*(abi::BOOT_INFO as *const abi::BootInfo) }
+}
+
+/// Ends the guest with `status`, after what is left in the console's line.
+pub fn exit(status: u32) -> ! {
+    console::flush();
+    cpu::exit(status)
+}
+
+/// Called by boot.s at CPL 3, once.
+#[unsafe(no_mangle)]
+extern "C" fn guest_rt_entry() -> ! {
+    let boot = boot_info();
+    if boot.magic != abi::BOOT_MAGIC || boot.version != abi::ABI_VERSION {
+        let _ = writeln!(
+            uart::Uart,
+            "guest: built for version {} of the machine, which says it is version {} (magic {:#x}): build both from one tree",
+            abi::ABI_VERSION,
+            boot.version,
+            boot.magic
+        );
+        cpu::exit(BOOT_STATUS);
+    }
+    if !heap::init(boot) {
+        let _ = writeln!(
+            uart::Uart,
+            "guest: {} bytes of RAM leave no room for a heap behind the image, which ends at {:#x}: give the machine more memory",
+            boot.ram_bytes,
+            boot.free_start
+        );
+        cpu::exit(BOOT_STATUS);
+    }
+    clock::init();
+    irq::init();
+    console::init();
+    exit(guest_main())
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    console::flush();
+    let _ = writeln!(uart::Uart, "guest: {info}");
+    cpu::exit(PANIC_STATUS)
+}
+
+/// The precompiled core and alloc refer to it; nothing unwinds here.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// See [`rust_eh_personality`].
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    cpu::exit(PANIC_STATUS)
+}

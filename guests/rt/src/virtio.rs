@@ -1,0 +1,54 @@
+//! What `virtio-drivers` needs to know of the machine: RAM is mapped one to one.
+
+use alloc::alloc::{alloc_zeroed, dealloc};
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use lockstep_abi::MMIO_STRIDE;
+use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
+use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
+
+/// Memory as the guest's devices see it.
+pub struct OneToOne;
+
+fn pages_layout(pages: usize) -> Layout {
+    Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("a ring of a few pages")
+}
+
+// SAFETY: the heap's memory is RAM that the devices reach under the same addresses; `dma_alloc`
+// returns whole zeroed pages of it that nobody else owns until `dma_dealloc`, and sharing a buffer
+// needs no copy.
+unsafe impl Hal for OneToOne {
+    fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
+        // SAFETY: the layout is not empty: drivers ask for at least one page.
+        let memory = unsafe { alloc_zeroed(pages_layout(pages)) };
+        let memory = NonNull::new(memory).expect("memory for a virtqueue");
+        (memory.as_ptr() as PhysAddr, memory)
+    }
+
+    unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, pages: usize) -> i32 {
+        // SAFETY: the caller returns what `dma_alloc` gave for as many pages.
+        unsafe { dealloc(memory.as_ptr(), pages_layout(pages)) };
+        0
+    }
+
+    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
+        NonNull::new(address as *mut u8).expect("no device is at address 0")
+    }
+
+    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
+        buffer.cast::<u8>().as_ptr() as PhysAddr
+    }
+
+    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
+}
+
+/// The device in the window at `window` (one of [`lockstep_abi`]'s `MMIO_*` addresses), if there
+/// is one.
+pub fn transport(window: u64) -> Option<MmioTransport<'static>> {
+    let header = NonNull::new(window as *mut VirtIOHeader)?;
+    // SAFETY: the machine maps all windows for its whole life; an absent device reads as zeros,
+    // which the transport refuses. Two transports for one window would confuse the device but no
+    // memory: each driver gives it rings of its own.
+    unsafe { MmioTransport::new(header, MMIO_STRIDE as usize) }.ok()
+}

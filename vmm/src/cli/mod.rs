@@ -1,0 +1,59 @@
+//! The command line (DESIGN section 9).
+
+mod error;
+mod log;
+mod options;
+mod replay;
+mod run;
+
+pub use error::{CliError, Status};
+
+use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Keeps a VM alive when its host dies: a primary and a backup run it in lockstep.
+#[derive(Debug, Parser)]
+#[command(name = "lockstep", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a guest, unprotected; record it if asked to.
+    Run(run::RunArgs),
+    /// Run a recording again and check everything that the guest does.
+    Replay(replay::ReplayArgs),
+    /// Look into a recording.
+    #[command(subcommand)]
+    Log(log::LogCommand),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // Wrong usage is status 2, as clap has it; asking for help is no error.
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter(
+            EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Replay(args) => replay::run(args),
+        Command::Log(command) => log::run(command),
+    };
+    match done {
+        Ok(status) => status.into(),
+        Err(error) => {
+            eprintln!("lockstep: {error}");
+            error.status.into()
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Machine options, and the guest and machine that they describe.
+
+use super::CliError;
+use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
+use crate::backends::live::Direct;
+use crate::backends::{Live, Tap};
+use crate::guests;
+use crate::machine::{default_mac, host_print};
+use crate::memory::Image;
+use clap::Args;
+use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The guest's address unless told.
+const DEFAULT_IP: [u8; 4] = [10, 77, 0, 2];
+const DEFAULT_PREFIX_LEN: u8 = 24;
+
+/// Options that describe the machine and its backends.
+#[derive(Args, Clone, Debug)]
+pub struct MachineArgs {
+    /// Memory, MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    pub mem: u32,
+    /// Network: an existing TAP, and what the guest is told.
+    #[arg(
+        long,
+        value_name = "tap=NAME[,mac=…][,ip=CIDR][,gw=…]|none",
+        default_value = "none"
+    )]
+    pub net: NetArg,
+    /// The guest's console: stdio, none, or a file that its output is added to.
+    #[arg(long, value_name = "stdio|PATH|none", default_value = "stdio")]
+    pub console: ConsoleChoice,
+}
+
+/// `--net`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetArg {
+    /// Name of the TAP; no network without one.
+    pub tap: Option<String>,
+    /// MAC, if given.
+    pub mac: Option<[u8; 6]>,
+    /// Address and prefix length, if given.
+    pub ip: Option<([u8; 4], u8)>,
+    /// Gateway, if given.
+    pub gateway: Option<[u8; 4]>,
+}
+
+impl FromStr for NetArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<NetArg, String> {
+        let mut net = NetArg::default();
+        if text == "none" {
+            return Ok(net);
+        }
+        for part in text.split(',') {
+            match part.split_once('=') {
+                Some(("tap", name)) if !name.is_empty() => net.tap = Some(name.into()),
+                Some(("mac", mac)) => net.mac = Some(parse_mac(mac)?),
+                Some(("ip", cidr)) => net.ip = Some(parse_cidr(cidr)?),
+                Some(("gw", ip)) => net.gateway = Some(parse_ip(ip)?),
+                _ => return Err(format!("`{part}` is not tap=, mac=, ip= or gw=")),
+            }
+        }
+        match net.tap {
+            Some(_) => Ok(net),
+            None => Err("a network needs tap=NAME".into()),
+        }
+    }
+}
+
+fn parse_ip(text: &str) -> Result<[u8; 4], String> {
+    let ip: std::net::Ipv4Addr = text
+        .parse()
+        .map_err(|_| format!("`{text}` is no IPv4 address"))?;
+    Ok(ip.octets())
+}
+
+fn parse_cidr(text: &str) -> Result<([u8; 4], u8), String> {
+    let bad = || format!("`{text}` is no IPv4 address with a prefix length, like 10.77.0.2/24");
+    let (ip, len) = text.split_once('/').ok_or_else(bad)?;
+    let len: u8 = len.parse().ok().filter(|len| *len <= 32).ok_or_else(bad)?;
+    Ok((parse_ip(ip).map_err(|_| bad())?, len))
+}
+
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Vec<u8> = text
+        .split(':')
+        .filter(|part| part.len() == 2)
+        .filter_map(|part| u8::from_str_radix(part, 16).ok())
+        .collect();
+    match <[u8; 6]>::try_from(bytes) {
+        Ok(mac) if mac[0] & 1 == 0 && text.len() == 17 => Ok(mac),
+        Ok(_) => Err(format!("`{text}` is no address of a single card")),
+        Err(_) => Err(format!("`{text}` is no MAC, like 02:00:00:00:00:02")),
+    }
+}
+
+impl NetArg {
+    /// What the guest of VM `vm` is told about its network.
+    pub fn config(&self, vm: &str) -> Option<NetConfig> {
+        self.tap.as_ref()?;
+        let (ip, prefix_len) = self.ip.unwrap_or((DEFAULT_IP, DEFAULT_PREFIX_LEN));
+        Some(NetConfig {
+            mac: self.mac.unwrap_or_else(|| default_mac(vm)),
+            ip,
+            prefix_len,
+            gateway: self.gateway.unwrap_or_default(),
+        })
+    }
+
+    /// Opens the TAP.
+    pub fn open(&self) -> Result<Option<Arc<Tap>>, CliError> {
+        let open = |name| Tap::open(name).map(Arc::new).map_err(CliError::refused);
+        self.tap.as_deref().map(open).transpose()
+    }
+}
+
+/// The guest: one that ships, or an ELF file.
+pub fn load_guest(guest: &str) -> Result<Image, CliError> {
+    if let Some(image) = guests::find(guest) {
+        return Ok(Image::parse(guest, image.to_vec())?);
+    }
+    let names: Vec<&str> = guests::ALL.iter().map(|(name, _, _)| *name).collect();
+    let bytes = std::fs::read(guest).map_err(|e| {
+        CliError::refused(format!(
+            "there is no guest {guest} ({e}); give the path of an ELF file or one of {}",
+            names.join(", ")
+        ))
+    })?;
+    Ok(Image::parse(guest, bytes)?)
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// Everything that a log's header says about a new machine.
+pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header, CliError> {
+    let started_ns = unix_ns();
+    Ok(Header {
+        vm: vm.to_string(),
+        machine: MachineConfig {
+            mem_mib: args.mem,
+            net: args.net.config(vm),
+            seed: rand::random(),
+            wall_ns: started_ns,
+        },
+        guest: GuestImage {
+            name: image.name().to_string(),
+            hash: image.hash(),
+        },
+        host: host_print()?,
+        started_ns,
+    })
+}
+
+/// The live backends that the options name.
+pub struct Backends {
+    /// The TAP, shared by both directions.
+    pub tap: Option<Arc<Tap>>,
+    console: ConsoleChoice,
+    console_output: ConsoleOutput,
+}
+
+impl Backends {
+    /// Opens them.
+    pub fn open(args: &MachineArgs) -> Result<Backends, CliError> {
+        let console_output = ConsoleOutput::open(&args.console).map_err(|e| {
+            CliError::refused(format!(
+                "cannot write the console's file ({e}); give --console another path, stdio or none"
+            ))
+        })?;
+        Ok(Backends {
+            tap: args.net.open()?,
+            console: args.console.clone(),
+            console_output,
+        })
+    }
+
+    /// Inputs and outputs, with guest time going on from `now_ns`.
+    pub fn live(self, now_ns: u64) -> Result<(Live, Direct), CliError> {
+        let console = ConsoleInput::open(&self.console);
+        let live = Live::new(self.tap.clone(), console, now_ns)
+            .map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
+        Ok((live, Direct::new(self.tap, self.console_output)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_parsed() {
+        let net: NetArg = "tap=t0,mac=02:00:00:00:00:09,ip=10.1.2.3/16,gw=10.1.0.1"
+            .parse()
+            .unwrap();
+        let config = net.config("vm").unwrap();
+        assert_eq!(config.mac, [2, 0, 0, 0, 0, 9]);
+        assert_eq!((config.ip, config.prefix_len), ([10, 1, 2, 3], 16));
+        assert_eq!(config.gateway, [10, 1, 0, 1]);
+        assert_eq!("none".parse(), Ok(NetArg::default()));
+        let plain: NetArg = "tap=t0".parse().unwrap();
+        assert_eq!(plain.config("a").unwrap().ip, DEFAULT_IP);
+        assert_ne!(plain.config("a").unwrap().mac, plain.config("b").unwrap().mac);
+    }
+
+    #[test]
+    fn bad_networks_are_refused() {
+        for bad in [
+            "",
+            "tap=",
+            "mac=02:00:00:00:00:09",
+            "tap=t,mac=02:00",
+            "tap=t,mac=01:00:00:00:00:00",
+            "tap=t,mac=002:00:00:00:00:0",
+            "tap=t,ip=10.0.0.1",
+            "tap=t,ip=10.0.0.1/33",
+            "tap=t,gw=x",
+            "tap=t,colour=red",
+        ] {
+            assert!(bad.parse::<NetArg>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! `lockstep replay`: a recording run again, everything compared.
+
+use super::{CliError, Status};
+use crate::backends::console::{ConsoleChoice, ConsoleOutput};
+use crate::backends::live::Direct;
+use crate::machine::drive::drive;
+use crate::machine::{DriveError, Machine, host_print};
+use crate::replay::follow::Followed;
+use crate::replay::{FollowError, Follower, LogDir};
+use clap::Args;
+use ft_protocol::log::{EndReason, Header, LogError, Position, Tail};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `replay`.
+#[derive(Args, Debug)]
+pub struct ReplayArgs {
+    /// The directory that was given to --record.
+    dir: PathBuf,
+    /// Stop at this position.
+    #[arg(long, value_name = "N")]
+    until: Option<u64>,
+    /// Do not print what the guest printed: check it and give the verdict on standard output.
+    #[arg(long)]
+    verify: bool,
+    /// Give the verdict as one JSON object on standard output, and nothing else there.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a replay came to.
+struct Verdict {
+    position: Position,
+    followed: Followed,
+    tail: Option<Tail>,
+}
+
+/// Runs it.
+pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
+    let dir = LogDir::open(&args.dir);
+    let log = dir.log()?;
+    let header = log.header().clone();
+    check_host(&header)?;
+    let image = dir.image(&header)?;
+    let mut machine = Machine::new(&header.machine, &image)?;
+    let quiet = args.verify || args.json;
+    let console = match quiet {
+        true => ConsoleChoice::None,
+        false => ConsoleChoice::Stdio,
+    };
+    let console = ConsoleOutput::open(&console)
+        .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
+    let until = args.until.map(Position);
+    let mut follower = Follower::new(log, Direct::new(None, console), until);
+    let driven = drive(&mut machine, &mut follower);
+    let position = machine.position();
+    let followed = follower.followed();
+    let (log, _) = follower.into_parts();
+    if let Err(error) = driven {
+        return Err(explain(error, position, args.json));
+    }
+    let verdict = Verdict {
+        position,
+        followed,
+        tail: until.is_none_or(|u| position < u).then(|| log.tail()),
+    };
+    print(&verdict, &args, quiet);
+    Ok(Status::Done)
+}
+
+/// Positions mean the same only where the fingerprint is the same.
+fn check_host(header: &Header) -> Result<(), CliError> {
+    let host = host_print()?;
+    if host.exits != header.host.exits {
+        return Err(CliError::refused(format!(
+            "this host's KVM makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind",
+            host.exits, header.host.exits
+        )));
+    }
+    if host.cpu != header.host.cpu {
+        tracing::warn!(
+            "recorded on another CPU ({}, here {})",
+            header.host.cpu,
+            host.cpu
+        );
+    }
+    Ok(())
+}
+
+fn explain(error: DriveError<FollowError>, position: Position, as_json: bool) -> CliError {
+    let what = match &error {
+        DriveError::Edge(FollowError::Log(LogError::Damaged { .. })) => {
+            format!("the replay stopped after position {position}: {error}")
+        }
+        _ => error.to_string(),
+    };
+    let status = CliError::from(error).status;
+    if as_json {
+        let diverged = status == Status::Diverged;
+        println!(
+            "{}",
+            json!({"ok": false, "position": position.0, "diverged": diverged, "error": what})
+        );
+    }
+    CliError::with(status, what)
+}
+
+fn print(verdict: &Verdict, args: &ReplayArgs, quiet: bool) {
+    let f = &verdict.followed;
+    let ending = ending(verdict);
+    if args.json {
+        let digest = f.end.map(|end| end.digest.to_string());
+        println!(
+            "{}",
+            json!({
+                "ok": true,
+                "position": verdict.position.0,
+                "entries": f.entries,
+                "outputs": f.outputs_checked,
+                "interrupts": f.interrupts,
+                "digests": f.digests,
+                "go_lives": f.go_lives,
+                "cut": matches!(verdict.tail, Some(Tail::Open | Tail::Cut { .. })),
+                "end": ending,
+                "digest": digest,
+            })
+        );
+        return;
+    }
+    let text = format!(
+        "replayed {} entries to position {}: {} outputs, {} interrupts and {} digests equal; {ending}",
+        f.entries, verdict.position, f.outputs_checked, f.interrupts, f.digests
+    );
+    if quiet {
+        println!("{text}");
+    } else {
+        eprintln!("lockstep: {text}");
+    }
+}
+
+fn ending(verdict: &Verdict) -> String {
+    match (verdict.followed.end, verdict.tail) {
+        (Some(end), _) => {
+            let how = match end.reason {
+                EndReason::Exited { status } => format!("the guest ended with status {status}"),
+                EndReason::Dead => "the guest died".into(),
+                EndReason::Stopped => "the machine was stopped".into(),
+            };
+            format!("{how}, digest {}", end.digest)
+        }
+        (None, None) => "stopped there as asked".into(),
+        (None, Some(Tail::Cut { offset })) => format!("the log was cut at byte {offset}"),
+        (None, Some(_)) => "the log was cut: it has no end entry".into(),
+    }
+}

@@ -1,0 +1,118 @@
+//! `lockstep run`: one machine, unprotected.
+
+use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::{CliError, Status};
+use crate::backends::Waker;
+use crate::machine::drive::{Driven, drive};
+use crate::machine::Machine;
+use crate::replay::dir::LogDirWriter;
+use crate::replay::journal::Journal;
+use crate::replay::record::{Controls, Recorder};
+use clap::Args;
+use ft_protocol::log::EndReason;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long a stopped guest has to reach its next position.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// A guest that ships with Lockstep, or the path of an ELF file.
+    guest: String,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Record the run in this new directory, for `lockstep replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+}
+
+/// Runs it.
+pub fn run(args: RunArgs) -> Result<Status, CliError> {
+    let image = load_guest(&args.guest)?;
+    let backends = Backends::open(&args.machine)?;
+    let header = new_header(&args.guest, &args.machine, &image)?;
+    let mut machine = Machine::new(&header.machine, &image)?;
+    let writer = match &args.record {
+        Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
+        None => None,
+    };
+    let consumers = writer.iter().map(LogDirWriter::consumer).collect();
+    let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
+    let controls = Arc::new(Controls::default());
+    let (live, direct) = backends.live(0)?;
+    stop_on_signal(live.waker(), controls.clone(), journal.clone())?;
+    let mut recorder = Recorder::new(live, direct, journal, controls, 0);
+    let driven = drive(&mut machine, &mut recorder);
+    let closed = recorder.close();
+    let written = writer.map_or(Ok(()), LogDirWriter::finish);
+    let driven = driven?;
+    closed.and(written).map_err(CliError::failed)?;
+    Ok(report(driven))
+}
+
+/// Says how the guest ended; its status decides the command's.
+pub(super) fn report(driven: Driven) -> Status {
+    match driven {
+        Driven::Ended(EndReason::Exited { status: 0 }) => Status::Done,
+        Driven::Ended(EndReason::Exited { status }) => {
+            eprintln!("lockstep: the guest ended with status {status}");
+            Status::Failed
+        }
+        Driven::Ended(EndReason::Dead) => {
+            eprintln!("lockstep: the guest died: it halted with interrupts off or its CPU shut down");
+            Status::Failed
+        }
+        Driven::Ended(EndReason::Stopped) | Driven::Stopped => {
+            eprintln!("lockstep: stopped");
+            Status::Done
+        }
+    }
+}
+
+/// SIGINT and SIGTERM end the machine at its next position, with an end entry. A guest that reaches
+/// none in time is cut off; its log is whole up to there all the same.
+fn stop_on_signal(
+    waker: Waker,
+    controls: Arc<Controls>,
+    journal: Arc<Mutex<Journal>>,
+) -> Result<(), CliError> {
+    let cannot = |e| CliError::failed(format!("cannot wait for signals ({e})"));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(cannot)?;
+    // The handlers are in place before the guest runs, not when the thread gets to run.
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (
+            signal(SignalKind::interrupt()).map_err(cannot)?,
+            signal(SignalKind::terminate()).map_err(cannot)?,
+        )
+    };
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+            });
+            controls.stop.store(true, Ordering::Release);
+            waker.wake();
+            std::thread::sleep(STOP_LIMIT);
+            if let Ok(mut journal) = journal.lock() {
+                let _written = journal.flush();
+                journal.close();
+            }
+            eprintln!("lockstep: the guest reached no position to stop at; it was cut off");
+            std::process::exit(Status::Failed as i32);
+        })
+        .map_err(cannot)?;
+    Ok(())
+}

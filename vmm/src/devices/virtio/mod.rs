@@ -1,0 +1,50 @@
+//! virtio devices behind virtio-mmio (Virtio 1.2).
+
+pub mod chain;
+pub mod console;
+pub mod mmio;
+pub mod net;
+
+pub use console::Console;
+pub use mmio::{Mmio, MmioState};
+pub use net::Net;
+
+use crate::devices::Output;
+use crate::memory::ram::GuestMap;
+use virtio_queue::Queue;
+
+/// Every device here has two queues: one it fills and one it empties.
+pub const QUEUES: usize = 2;
+/// Largest queue a driver may choose, descriptors.
+pub const QUEUE_SIZE: u16 = 256;
+
+/// VIRTIO_F_VERSION_1: these are not legacy devices.
+pub const F_VERSION_1: u64 = 1 << 32;
+
+/// What distinguishes one virtio device from another.
+pub trait Device {
+    /// Device ID (Virtio 1.2, section 5).
+    const ID: u32;
+
+    /// Feature bits offered.
+    fn features(&self) -> u64;
+
+    /// Device-specific configuration space.
+    fn config(&self) -> &[u8];
+
+    /// Does the device look at its rings at every position, so that a driver's notifications would be
+    /// wasted exits?
+    const POLLS: bool;
+
+    /// Moves what can be moved between the rings and the world. Returns whether a used buffer was
+    /// added that the driver wants to be told of.
+    fn process(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Vec<Output>,
+    ) -> bool;
+
+    /// The driver reset the device.
+    fn reset(&mut self);
+}

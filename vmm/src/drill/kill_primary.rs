@@ -1,0 +1,166 @@
+//! Scenario kill-primary: SIGKILL to the primary in mid-stream.
+
+use std::thread;
+use std::time::Duration;
+
+use super::Scenario;
+use super::events::Kind;
+use super::stage::{BACKUP, PRIMARY, RunError, Stage};
+use super::verdict::{Failover, Observation};
+
+/// The scenario's entry in the list.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kill-primary",
+    about: "a client counts with INCR; the primary's process is killed with SIGKILL at a random moment; the same connection must count on without a gap or a repeat",
+    play,
+    check,
+};
+
+/// After how many answers the primary is killed.
+const KILL_AFTER: std::ops::RangeInclusive<u64> = 200..=3000;
+/// How long after that answer, in microseconds: a few requests, so that every phase of one is hit.
+const KILL_DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
+/// How many answers must follow the failover.
+const ANSWERS_AFTER: u64 = 500;
+/// How long the answers before the kill may take, and those after the failover.
+const ANSWERS_LIMIT: Duration = Duration::from_secs(60);
+/// How long the backup may take to go live.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
+
+fn play(stage: &mut Stage) -> Result<(), RunError> {
+    let kill_after = stage.random.within(KILL_AFTER);
+    let kill_delay = Duration::from_micros(stage.random.within(KILL_DELAY_US));
+    let pair = stage.start_pair()?;
+    stage.start_client()?;
+    if !stage.wait_for_answers(kill_after, ANSWERS_LIMIT)? {
+        // What the client saw is judged all the same, and says why.
+        return Ok(());
+    }
+    // Not a wait for anything: the delay is the random moment.
+    thread::sleep(kill_delay);
+    stage.kill(PRIMARY, pair.primary)?;
+    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {
+        matches!(k, Kind::Live { .. })
+    })?;
+    let enough = stage.answers() + ANSWERS_AFTER;
+    stage.wait_for_answers(enough, ANSWERS_LIMIT)?;
+    Ok(())
+}
+
+fn check(observation: &Observation) -> Vec<String> {
+    let Some((_, killed_ns)) = observation.killed else {
+        return vec!["the primary could not be killed in mid-stream".to_owned()];
+    };
+    let mut violations = Vec::new();
+    for name in [PRIMARY, BACKUP] {
+        let events = observation.events(name);
+        let early = events.iter().filter(|e| e.mono_ns < killed_ns);
+        for event in early {
+            if let Kind::Suspect { reason } = &event.kind {
+                violations.push(format!(
+                    "the {name} suspected the other side ({reason}) while both were alive"
+                ));
+            }
+        }
+    }
+    let survivor = observation.events(BACKUP);
+    if let Err(reason) = Failover::measure(killed_ns, survivor) {
+        violations.push(reason);
+    }
+    let live = survivor.iter().find_map(|e| match e.kind {
+        Kind::Live { .. } => Some(e.mono_ns),
+        _ => None,
+    });
+    let live = live.unwrap_or(u64::MAX);
+    let answers = observation.answers().iter();
+    let after = answers.filter(|a| a.answered_ns > live).count() as u64;
+    if after < ANSWERS_AFTER {
+        violations.push(format!(
+            "{after} answers came after the failover, {ANSWERS_AFTER} were due"
+        ));
+    }
+    violations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{Answer, End, Record};
+    use super::super::events::Event;
+    use super::*;
+
+    const KILLED_NS: u64 = 1_000;
+    const LIVE_NS: u64 = 5_000;
+
+    fn good() -> Observation {
+        let at = |mono_ns, kind| Event { mono_ns, kind };
+        let reason = "closed".to_owned();
+        let backup = vec![
+            at(100, Kind::Joined),
+            at(2_000, Kind::Suspect { reason }),
+            at(3_000, Kind::CaughtUp { position: 1 }),
+            at(4_000, Kind::ClaimWon { generation: 1 }),
+            at(
+                LIVE_NS,
+                Kind::Live {
+                    generation: 1,
+                    reemitted: 1,
+                },
+            ),
+        ];
+        let answer = |value: i64| Answer {
+            sent_ns: LIVE_NS,
+            answered_ns: LIVE_NS + value as u64,
+            value,
+        };
+        Observation {
+            members: vec![(PRIMARY, vec![]), (BACKUP, backup)],
+            killed: Some((PRIMARY, KILLED_NS)),
+            client: Some(Record {
+                answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),
+                end: End::Told,
+            }),
+        }
+    }
+
+    #[test]
+    fn a_good_failover_passes() {
+        assert_eq!(check(&good()), [] as [String; 0]);
+    }
+
+    #[test]
+    fn too_few_answers_after_the_failover_are_found() {
+        let mut run = good();
+        run.client.as_mut().unwrap().answers[0].answered_ns = LIVE_NS;
+        assert_eq!(
+            check(&run),
+            ["499 answers came after the failover, 500 were due"]
+        );
+    }
+
+    #[test]
+    fn an_accusation_before_the_kill_is_found() {
+        for member in 0..2 {
+            let mut run = good();
+            let reason = "silence".to_owned();
+            let early = Event {
+                mono_ns: KILLED_NS - 1,
+                kind: Kind::Suspect { reason },
+            };
+            run.members[member].1.insert(0, early);
+            let violations = check(&run);
+            assert_eq!(violations.len(), 1, "{violations:?}");
+            assert!(violations[0].contains("while both were alive"));
+        }
+    }
+
+    #[test]
+    fn a_backup_that_never_went_live_and_a_missing_kill_are_found() {
+        let mut run = good();
+        run.members[1].1.pop();
+        let violations = check(&run);
+        assert_eq!(violations.len(), 2, "{violations:?}");
+        assert!(violations[0].contains("did not go live"));
+        run.killed = None;
+        assert_eq!(check(&run).len(), 1);
+    }
+}

@@ -1,0 +1,363 @@
+//! The processes that a drill starts, follows and ends.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal,
+};
+use thiserror::Error;
+
+use super::clock::mono_ns;
+use super::events::{Event, EventFile, EventsError, Kind};
+use super::interrupt::Interrupts;
+
+/// Events files are read again after this even if nothing reported a change, for file systems
+/// that report none.
+const REREAD: Duration = Duration::from_millis(100);
+/// How long a member may take to end after SIGTERM.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// Exit status of a member whose command or host cannot do what was asked.
+const STATUS_CANNOT: i32 = 2;
+/// How much of a dead member's last line is quoted, in characters.
+const LAST_WORDS_LIMIT: usize = 400;
+
+/// What went wrong with a member.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each variant is")]
+pub enum MemberError {
+    #[error("the {name} cannot run on this host: {words}")]
+    HostCannot { name: &'static str, words: String },
+    #[error("the {name} {how} before {what}; its last words: {words}")]
+    Died {
+        name: &'static str,
+        how: String,
+        what: &'static str,
+        words: String,
+    },
+    #[error("not within {seconds} s: {what}", seconds = limit.as_secs())]
+    Late { what: &'static str, limit: Duration },
+    #[error("the {name} cannot be started: {source}")]
+    Start {
+        name: &'static str,
+        source: io::Error,
+    },
+    #[error("the {name}'s events: {source}")]
+    Events {
+        name: &'static str,
+        source: EventsError,
+    },
+    #[error("the {name} cannot be followed or ended: {source}")]
+    Follow {
+        name: &'static str,
+        source: io::Error,
+    },
+}
+
+/// The program that members run.
+#[derive(Debug, Clone)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    /// Arguments before those of the member.
+    pub(super) leading: Vec<OsString>,
+}
+
+impl Program {
+    /// The running program itself. This path means the same file even after a rebuild.
+    pub(super) fn this() -> Self {
+        Self {
+            path: "/proc/self/exe".into(),
+            leading: Vec::new(),
+        }
+    }
+}
+
+/// Which of the members is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MemberId(usize);
+
+#[derive(Debug)]
+struct Member {
+    name: &'static str,
+    child: Child,
+    pidfd: OwnedFd,
+    events: EventFile,
+    stderr: PathBuf,
+    ended: bool,
+}
+
+/// All members of one run. Dropping this kills those that still run.
+#[derive(Debug)]
+pub(super) struct Members {
+    dir: PathBuf,
+    program: Program,
+    interrupts: Interrupts,
+    list: Vec<Member>,
+}
+
+impl Members {
+    /// No members yet; their files go to `dir`.
+    pub(super) fn new(dir: &Path, program: Program, interrupts: Interrupts) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            program,
+            interrupts,
+            list: Vec::new(),
+        }
+    }
+
+    /// Starts a member with `args`, to which `--events` is added. In the run's directory it gets
+    /// `NAME.events`, `NAME.stdout` and `NAME.stderr`.
+    ///
+    /// Must be called on the drill's main thread: the kernel ends a member when the thread that
+    /// started it ends.
+    pub(super) fn start(
+        &mut self,
+        name: &'static str,
+        args: Vec<OsString>,
+    ) -> Result<MemberId, MemberError> {
+        let start_error = |source| MemberError::Start { name, source };
+        let events_path = self.file(name, "events");
+        let stderr = self.file(name, "stderr");
+        let events = EventFile::create(&events_path)
+            .map_err(|source| MemberError::Events { name, source })?;
+        let mut command = Command::new(&self.program.path);
+        command
+            .arg0("lockstep")
+            .args(&self.program.leading)
+            .args(args)
+            .arg("--events")
+            .arg(events_path)
+            .stdin(Stdio::null())
+            .stdout(File::create(self.file(name, "stdout")).map_err(start_error)?)
+            .stderr(File::create(&stderr).map_err(start_error)?)
+            // A Ctrl-C on the terminal is for the drill alone, which then ends its members.
+            .process_group(0);
+        let drill = getpid();
+        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(move || die_with(drill)) };
+        let mut child = command.spawn().map_err(start_error)?;
+        let pidfd = match adopt(&child, &self.interrupts) {
+            Ok(pidfd) => pidfd,
+            Err(e) => {
+                child.kill().and_then(|()| child.wait()).ok();
+                return Err(start_error(e));
+            }
+        };
+        self.list.push(Member {
+            name,
+            child,
+            pidfd,
+            events,
+            stderr,
+            ended: false,
+        });
+        Ok(MemberId(self.list.len() - 1))
+    }
+
+    fn file(&self, name: &str, kind: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{kind}"))
+    }
+
+    /// Waits until `id` reports an event that `wanted` accepts, and returns the first one that it
+    /// ever reported. `what` names it in errors. Any member's end before that is an error.
+    pub(super) fn wait_for(
+        &mut self,
+        id: MemberId,
+        what: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<Event, MemberError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.refresh()?;
+            let events = self.list[id.0].events.events();
+            if let Some(event) = events.iter().find(|e| wanted(&e.kind)) {
+                return Ok(event.clone());
+            }
+            self.refuse_deaths(what)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(MemberError::Late { what, limit });
+            }
+            self.await_change(left.min(REREAD))?;
+        }
+    }
+
+    /// Waits for `limit` at most, less if a member reports something. A member's end is an error.
+    pub(super) fn pause(&mut self, what: &'static str, limit: Duration) -> Result<(), MemberError> {
+        self.refresh()?;
+        self.refuse_deaths(what)?;
+        self.await_change(limit)
+    }
+
+    /// Fails if a member ended that nobody ended, `what` being what is waited for.
+    pub(super) fn refuse_deaths(&mut self, what: &'static str) -> Result<(), MemberError> {
+        for member in self.list.iter_mut().filter(|m| !m.ended) {
+            if let Some(status) = member.child.try_wait().map_err(|e| member.follow(e))? {
+                member.ended = true;
+                return Err(member.death(status, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills `id` with SIGKILL and returns the moment right before, on CLOCK_MONOTONIC in ns.
+    pub(super) fn kill(&mut self, id: MemberId) -> Result<u64, MemberError> {
+        let member = &mut self.list[id.0];
+        let moment = mono_ns();
+        member.signal(Signal::KILL)?;
+        member.reap()?;
+        Ok(moment)
+    }
+
+    /// Ends every member that still runs: SIGTERM, and SIGKILL to one that does not heed it.
+    pub(super) fn stop_all(&mut self) -> Result<(), MemberError> {
+        for member in self.list.iter_mut().filter(|m| !m.ended) {
+            member.signal(Signal::TERM)?;
+            if !member.ends_within(STOP_LIMIT)? {
+                tracing::warn!("the {} did not heed SIGTERM", member.name);
+                member.signal(Signal::KILL)?;
+            }
+            member.reap()?;
+        }
+        self.interrupts.clear();
+        self.refresh()
+    }
+
+    /// Each member's name, and what it reported.
+    pub(super) fn logs(&self) -> Vec<(&'static str, Vec<Event>)> {
+        let log = |m: &Member| (m.name, m.events.events().to_vec());
+        self.list.iter().map(log).collect()
+    }
+
+    fn refresh(&mut self) -> Result<(), MemberError> {
+        for member in &mut self.list {
+            let name = member.name;
+            let read = member.events.refresh();
+            read.map_err(|source| MemberError::Events { name, source })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a running member reports something or ends, `limit` at most.
+    fn await_change(&self, limit: Duration) -> Result<(), MemberError> {
+        let running = self.list.iter().filter(|m| !m.ended);
+        let mut set: Vec<PollFd<'_>> = running
+            .flat_map(|m| [m.events.as_fd(), m.pidfd.as_fd()])
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        await_any(&mut set, limit).map_err(|source| MemberError::Follow {
+            name: "pair",
+            source,
+        })?;
+        Ok(())
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        for member in self.list.iter_mut().filter(|m| !m.ended) {
+            if let Err(e) = member.signal(Signal::KILL).and_then(|()| member.reap()) {
+                tracing::warn!("{e}");
+            }
+        }
+        self.interrupts.clear();
+    }
+}
+
+impl Member {
+    fn follow(&self, source: impl Into<io::Error>) -> MemberError {
+        MemberError::Follow {
+            name: self.name,
+            source: source.into(),
+        }
+    }
+
+    /// A process that has just ended by itself gets no signal, and that is no error.
+    fn signal(&self, signal: Signal) -> Result<(), MemberError> {
+        match pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(e) => Err(self.follow(e)),
+        }
+    }
+
+    fn ends_within(&self, limit: Duration) -> Result<bool, MemberError> {
+        let mut set = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        await_any(&mut set, limit).map_err(|e| self.follow(e))
+    }
+
+    fn reap(&mut self) -> Result<(), MemberError> {
+        self.ended = true;
+        let waited = self.child.wait();
+        waited.map(|_| ()).map_err(|e| self.follow(e))
+    }
+
+    fn death(&self, status: ExitStatus, what: &'static str) -> MemberError {
+        let (name, words) = (self.name, last_words(&self.stderr));
+        if status.code() == Some(STATUS_CANNOT) {
+            return MemberError::HostCannot { name, words };
+        }
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ended with status {code}"),
+            (None, Some(number)) => format!("was killed by signal {number}"),
+            (None, None) => "ended".to_owned(),
+        };
+        MemberError::Died {
+            name,
+            how,
+            what,
+            words,
+        }
+    }
+}
+
+/// Waits until any of `set` is ready, and says whether one is; `limit` at most.
+fn await_any(set: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let left = left.try_into().map_err(io::Error::other)?;
+        match poll(set, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+}
+
+/// In the child: die when the drill does, also when it died before this was called.
+fn die_with(drill: Pid) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() == Some(drill) {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
+    }
+}
+
+fn adopt(child: &Child, interrupts: &Interrupts) -> io::Result<OwnedFd> {
+    let pid = Pid::from_child(child);
+    // The child is not reaped yet, so the number is still its own.
+    let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+    interrupts.add(pidfd.try_clone()?);
+    Ok(pidfd)
+}
+
+/// The last line that a member wrote to its standard error.
+fn last_words(stderr: &Path) -> String {
+    let text = fs::read(stderr).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    match text.lines().rfind(|line| !line.trim().is_empty()) {
+        Some(line) => line.trim().chars().take(LAST_WORDS_LIMIT).collect(),
+        None => "none".to_owned(),
+    }
+}

@@ -1,0 +1,314 @@
+//! Drills: failures made on purpose, on real processes and real KVM, each with a verdict.
+//!
+//! A scenario is a file with one [`Scenario`] constant, listed in [`SCENARIOS`]: `play` acts on a
+//! [`stage::Stage`], `check` judges what was seen beyond the checks that all scenarios share.
+
+mod client;
+mod clock;
+mod events;
+mod interrupt;
+mod kill_primary;
+mod members;
+mod netns;
+mod report;
+mod seed;
+mod stage;
+mod verdict;
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+pub use members::MemberError;
+pub use netns::NetworkError;
+pub use stage::RunError;
+
+use interrupt::Interrupts;
+use report::{AllReports, KeptReport, Report, RunResult};
+use stage::{Setting, Stage, make_private};
+use verdict::{Failover, Observation, Tally};
+
+/// How many runs one drill may have.
+const RUNS_LIMIT: i64 = 10_000;
+/// Exit status when a check did not hold, and when the command or the host cannot do it.
+const STATUS_FAILED: u8 = 1;
+const STATUS_CANNOT: u8 = 2;
+
+/// One kind of failure, and how the pair must take it.
+struct Scenario {
+    name: &'static str,
+    /// One sentence for `drill list`.
+    about: &'static str,
+    /// Acts it out once, with random moments from the stage.
+    play: fn(&mut Stage) -> Result<(), RunError>,
+    /// What was wrong with a run beyond [`verdict::common`]; empty if nothing.
+    check: fn(&Observation) -> Vec<String>,
+}
+
+/// All scenarios, in the order in which `all` plays them.
+const SCENARIOS: &[Scenario] = &[kill_primary::SCENARIO];
+
+/// Cause failures on purpose, and check that the guest outlives them
+#[derive(Debug, clap::Args)]
+pub struct DrillArgs {
+    /// The scenario to play, `all` of them, or `list` to describe them
+    scenario: String,
+    /// How often to play it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=RUNS_LIMIT))]
+    runs: u32,
+    /// Repeats the random moments of an earlier drill
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Where to keep logs and results [default: ./lockstep-drill-TIME-PID]
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a drill could not be held. A drill that was held and failed is no error but status 1.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each variant is")]
+pub enum DrillError {
+    #[error("there is no drill '{name}': choose one of {known}, 'all' or 'list'")]
+    UnknownScenario { name: String, known: String },
+    #[error(
+        "this host has no /dev/kvm: load KVM's module for its processor (modprobe kvm_intel or kvm_amd), and inside a virtual machine enable nested virtualisation"
+    )]
+    NoKvm,
+    #[error(
+        "/dev/kvm cannot be used by this user ({0}): add the user to the group that owns it (usually 'kvm'), or run the drill as root"
+    )]
+    KvmDenied(io::Error),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Host(RunError),
+    #[error("the report directory {path} cannot be made: {source}; name a new one with --report", path = path.display())]
+    ReportDir { path: PathBuf, source: io::Error },
+    #[error("the signal handlers cannot be set up: {0}; see to limits on threads and open files")]
+    Signals(io::Error),
+    #[error("the verdict cannot be written: {0}; see to space and permissions")]
+    Output(#[from] io::Error),
+}
+
+impl DrillError {
+    /// The exit status that stands for this error.
+    pub fn exit_status(&self) -> u8 {
+        match self {
+            Self::Output(_) => STATUS_FAILED,
+            _ => STATUS_CANNOT,
+        }
+    }
+}
+
+/// Holds the drill and prints its verdict. The status is 0 if all checks held, else 1.
+///
+/// Must be called on the main thread while it is the process's only one: it enters namespaces of
+/// its own, and members end with the thread that started them.
+pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
+    if args.scenario == "list" {
+        list(args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let chosen = choose(&args.scenario)?;
+    check_kvm()?;
+    netns::gain_network_rights()?;
+    // Every run makes a network anew. This first one shows that the host can, before any file is made.
+    netns::enter_new_network()?;
+    let seed = args.seed.unwrap_or_else(seed::fresh);
+    let dir = report_dir(args.report.as_deref())?;
+    let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;
+    say(&format!("seed {seed}; logs in {}", dir.display()));
+    let setting = Setting::new(interrupts);
+    let mut reports = Vec::new();
+    for scenario in chosen {
+        reports.push(hold(scenario, args.runs, seed, &dir, &setting)?);
+    }
+    print(&reports, args.scenario == "all", args.json)?;
+    let passed = reports.iter().all(|(report, _)| report.passed());
+    Ok(if passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(STATUS_FAILED)
+    })
+}
+
+fn choose(name: &str) -> Result<&'static [Scenario], DrillError> {
+    if name == "all" {
+        return Ok(SCENARIOS);
+    }
+    let found = SCENARIOS.iter().find(|s| s.name == name);
+    found
+        .map(std::slice::from_ref)
+        .ok_or_else(|| DrillError::UnknownScenario {
+            name: name.to_owned(),
+            known: SCENARIOS
+                .iter()
+                .map(|s| format!("'{}'", s.name))
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
+}
+
+fn list(json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        let describe = |s: &Scenario| serde_json::json!({"name": s.name, "about": s.about});
+        let all: Vec<_> = SCENARIOS.iter().map(describe).collect();
+        return writeln!(out, "{}", serde_json::json!({ "scenarios": all }));
+    }
+    for scenario in SCENARIOS {
+        writeln!(out, "{}\n    {}", scenario.name, scenario.about)?;
+    }
+    Ok(())
+}
+
+/// Looks at /dev/kvm before anything is made; the members look closer.
+fn check_kvm() -> Result<(), DrillError> {
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    match opened {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(DrillError::NoKvm),
+        Err(e) => Err(DrillError::KvmDenied(e)),
+    }
+}
+
+/// Makes the directory that keeps everything, and returns its absolute path.
+fn report_dir(told: Option<&Path>) -> Result<PathBuf, DrillError> {
+    let path = match told {
+        Some(path) => path.to_owned(),
+        None => default_dir(),
+    };
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let made = parent.map_or(Ok(()), fs::create_dir_all);
+    let made = made.and_then(|()| match make_private(&path) {
+        // An empty directory may have been prepared; an old report must stay as it is.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_empty(&path) => Ok(()),
+        other => other,
+    });
+    made.and_then(|()| path.canonicalize())
+        .map_err(|source| DrillError::ReportDir { path, source })
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+fn default_dir() -> PathBuf {
+    let now = time::OffsetDateTime::now_utc();
+    let (hour, minute, second) = now.to_hms();
+    let date = format!("{}{:02}{:02}", now.year(), u8::from(now.month()), now.day());
+    let pid = std::process::id();
+    format!("lockstep-drill-{date}-{hour:02}{minute:02}{second:02}-{pid}").into()
+}
+
+/// Plays all runs of one scenario, one after the other.
+fn hold(
+    scenario: &Scenario,
+    runs: u32,
+    seed: u64,
+    dir: &Path,
+    setting: &Setting,
+) -> Result<(Report, Vec<RunResult>), DrillError> {
+    let mut results = Vec::new();
+    for run in 1..=runs {
+        // So that `--seed` with a later run's own seed repeats that run first.
+        let run_seed = seed.wrapping_add(u64::from(run - 1));
+        let run_dir = dir.join(format!("{}-{run:03}", scenario.name));
+        let result = play(scenario, run, run_seed, &run_dir, setting)?;
+        say(&format!("{} {run}/{runs}: {result}", scenario.name));
+        results.push(result);
+    }
+    let report = Report::new(scenario.name, seed, dir, &results);
+    let kept = KeptReport {
+        verdict: &report,
+        runs: &results,
+    };
+    let text = serde_json::to_string_pretty(&kept).map_err(io::Error::from)?;
+    fs::write(dir.join(format!("{}.json", scenario.name)), text + "\n")?;
+    Ok((report, results))
+}
+
+/// Plays one run and judges it.
+fn play(
+    scenario: &Scenario,
+    run: u32,
+    seed: u64,
+    dir: &Path,
+    setting: &Setting,
+) -> Result<RunResult, DrillError> {
+    let mut stage = Stage::new(setting, dir, seed).map_err(DrillError::Host)?;
+    let mut troubles = Vec::new();
+    if let Err(trouble) = (scenario.play)(&mut stage) {
+        if trouble.is_the_hosts() {
+            return Err(DrillError::Host(trouble));
+        }
+        troubles.push(trouble.to_string());
+    }
+    let seen = stage.close().map_err(DrillError::Host)?;
+    let mut violations = troubles;
+    violations.extend(verdict::common(&seen));
+    violations.extend((scenario.check)(&seen));
+    let survivor = seen.members.iter().find(|(name, _)| {
+        let killed = seen.killed.map(|(killed, _)| killed);
+        killed.is_some_and(|killed| killed != *name)
+    });
+    let failover = seen
+        .killed
+        .zip(survivor)
+        .and_then(|((_, at), (_, events))| Failover::measure(at, events).ok());
+    let logs = seen.members.iter().map(|(name, _)| dir.join(name));
+    Ok(RunResult {
+        run,
+        seed,
+        dir: dir.to_owned(),
+        tally: seen.client.as_ref().map(Tally::of).unwrap_or_default(),
+        failover,
+        longest_gap_ns: verdict::longest_gap_ns(seen.answers()),
+        split_brains: verdict::split_brains(&seen.members),
+        divergences: verdict::divergences(&seen.members),
+        violations,
+        logs: logs.filter(|log| log.exists()).collect(),
+    })
+}
+
+/// Prints the verdict on standard output: one JSON object, or text.
+fn print(reports: &[(Report, Vec<RunResult>)], all: bool, json: bool) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        let object = match reports {
+            [(single, _)] if !all => serde_json::to_string(single)?,
+            _ => serde_json::to_string(&AllReports {
+                scenario: "all",
+                scenarios: reports.iter().map(|(report, _)| report).collect(),
+            })?,
+        };
+        return writeln!(out, "{object}");
+    }
+    for (report, results) in reports {
+        write!(out, "{report}")?;
+        writeln!(out, "  all is kept in {}", report.report.display())?;
+        let worth = results.iter().find(|r| !r.passed()).or(results.last());
+        let logs = worth.map_or(&[][..], |run| &run.logs);
+        if !logs.is_empty() {
+            writeln!(out, "  its logs replay with:")?;
+        }
+        for log in logs {
+            writeln!(out, "    lockstep replay {} --verify", log.display())?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells a person who watches how it goes. Nobody may be watching any more.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "lockstep drill: {text}");
+}

@@ -1,0 +1,242 @@
+//! What every scenario plays on: one run's directory, network, members and client.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+use super::client::{self, Client, Record};
+use super::events::{Event, Kind};
+use super::interrupt::Interrupts;
+use super::members::{MemberError, MemberId, Members, Program};
+use super::netns::{GUEST, NetworkError, TAPS, enter_new_network};
+use super::seed::Random;
+use super::verdict::Observation;
+
+/// The members' names, which their files and logs bear.
+pub(super) const PRIMARY: &str = "primary";
+pub(super) const BACKUP: &str = "backup";
+
+/// The logging channel. Every run has a network of its own, so this port is always free.
+const CHANNEL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7700);
+/// The guest `kv` serves Redis's protocol here.
+const GUEST_PORT: u16 = 6379;
+/// How long a pair may take from its start until the guest executes.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long the guest may take until it answers PING.
+const PING_LIMIT: Duration = Duration::from_secs(30);
+/// How long to wait between two attempts to connect to a guest that still boots.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
+
+/// Why a run could not be played to its end.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each variant is")]
+pub enum RunError {
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    #[error(transparent)]
+    Member(#[from] MemberError),
+    #[error("the guest did not answer PING within {seconds} s: {reason}", seconds = PING_LIMIT.as_secs())]
+    NoPing { reason: String },
+    #[error("the run's files in {path} cannot be written: {source}; see to space and permissions there", path = path.display())]
+    Files { path: PathBuf, source: io::Error },
+}
+
+impl RunError {
+    /// Whether the host cannot play any run, so that the next one need not be tried.
+    pub(super) fn is_the_hosts(&self) -> bool {
+        match self {
+            Self::Network(_) | Self::Files { .. } => true,
+            Self::Member(e) => matches!(e, MemberError::HostCannot { .. }),
+            Self::NoPing { .. } => false,
+        }
+    }
+}
+
+/// How runs are set up. Tests play on members of their own.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) program: Program,
+    pub(super) guest: SocketAddrV4,
+    pub(super) interrupts: Interrupts,
+}
+
+impl Setting {
+    pub(super) fn new(interrupts: Interrupts) -> Self {
+        Self {
+            program: Program::this(),
+            guest: SocketAddrV4::new(GUEST, GUEST_PORT),
+            interrupts,
+        }
+    }
+}
+
+/// A running pair.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) primary: MemberId,
+    pub(super) backup: MemberId,
+}
+
+/// One run in play. Dropping it ends all members.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The run's random moments.
+    pub(super) random: Random,
+    dir: PathBuf,
+    guest: SocketAddrV4,
+    members: Members,
+    client: Option<Client>,
+    killed: Option<(&'static str, u64)>,
+}
+
+impl Stage {
+    /// Enters a new private network and makes the run's directory, `dir`, which must not exist.
+    pub(super) fn new(setting: &Setting, dir: &Path, seed: u64) -> Result<Self, RunError> {
+        let arbiter = dir.join("arbiter");
+        make_private(dir)
+            .and_then(|()| make_private(&arbiter))
+            .map_err(|source| files(dir, source))?;
+        enter_new_network()?;
+        Ok(Self {
+            random: Random::new(seed),
+            dir: dir.to_owned(),
+            guest: setting.guest,
+            members: Members::new(dir, setting.program.clone(), setting.interrupts.clone()),
+            client: None,
+            killed: None,
+        })
+    }
+
+    /// Starts a primary with the guest `kv` and its backup, and waits until the guest executes.
+    pub(super) fn start_pair(&mut self) -> Result<Pair, RunError> {
+        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
+        args.extend(self.member_args(PRIMARY, TAPS[0]));
+        let primary = self.members.start(PRIMARY, args)?;
+        let mut args: Vec<OsString> = vec!["backup".into()];
+        args.extend(self.member_args(BACKUP, TAPS[1]));
+        let backup = self.members.start(BACKUP, args)?;
+        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        self.wait_for(primary, "the pair started", START_LIMIT, started)?;
+        let joined = |k: &Kind| matches!(k, Kind::Joined);
+        self.wait_for(backup, "the backup joined", START_LIMIT, joined)?;
+        Ok(Pair { primary, backup })
+    }
+
+    fn member_args(&self, name: &str, tap: &str) -> Vec<OsString> {
+        let mut arbiter = OsString::from("file:");
+        arbiter.push(self.dir.join("arbiter"));
+        vec![
+            "--vm".into(),
+            "drill".into(),
+            "--arbiter".into(),
+            arbiter,
+            "--channel".into(),
+            CHANNEL.to_string().into(),
+            "--net".into(),
+            format!("tap={tap}").into(),
+            "--record".into(),
+            self.dir.join(name).into(),
+        ]
+    }
+
+    /// Connects the client, which may take until the guest has booted, and starts it counting.
+    pub(super) fn start_client(&mut self) -> Result<(), RunError> {
+        let deadline = Instant::now() + PING_LIMIT;
+        let connected = loop {
+            match client::connect(self.guest) {
+                Ok(connected) => break connected,
+                Err(e) if Instant::now() >= deadline => {
+                    let reason = e.to_string();
+                    return Err(RunError::NoPing { reason });
+                }
+                Err(_) => self
+                    .members
+                    .pause("the guest answered PING", BETWEEN_ATTEMPTS)?,
+            }
+        };
+        let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// How many answers the client has.
+    pub(super) fn answers(&self) -> u64 {
+        self.client.as_ref().map_or(0, Client::answers)
+    }
+
+    /// Waits until the client has `answers`, and returns whether it has them: not if it ended or
+    /// `limit` passed. A member's unasked end is an error.
+    pub(super) fn wait_for_answers(
+        &mut self,
+        answers: u64,
+        limit: Duration,
+    ) -> Result<bool, RunError> {
+        let client = self.client.as_ref();
+        let reached = client.is_some_and(|c| c.wait_for(answers, limit));
+        self.members.refuse_deaths("the client had its answers")?;
+        Ok(reached)
+    }
+
+    /// Waits for an event of a member; see [`Members::wait_for`].
+    pub(super) fn wait_for(
+        &mut self,
+        id: MemberId,
+        what: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<Event, RunError> {
+        Ok(self.members.wait_for(id, what, limit, wanted)?)
+    }
+
+    /// Kills a member with SIGKILL and notes the moment.
+    pub(super) fn kill(&mut self, name: &'static str, id: MemberId) -> Result<(), RunError> {
+        let moment = self.members.kill(id)?;
+        self.killed = Some((name, moment));
+        Ok(())
+    }
+
+    /// Stops the client and all members, keeps the client's record beside the logs, and returns
+    /// all that was seen.
+    pub(super) fn close(mut self) -> Result<Observation, RunError> {
+        let client = self.client.take().map(Client::finish);
+        if let Some(record) = &client {
+            let path = self.dir.join("answers.csv");
+            fs::write(&path, table(record)).map_err(|source| files(&path, source))?;
+        }
+        self.members.stop_all()?;
+        Ok(Observation {
+            members: self.members.logs(),
+            killed: self.killed,
+            client,
+        })
+    }
+}
+
+fn files(path: &Path, source: io::Error) -> RunError {
+    RunError::Files {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a directory that only this user may enter: logs hold all that the guest's RAM ever held.
+pub(super) fn make_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).create(dir)
+}
+
+/// The client's record as comma-separated values.
+fn table(record: &Record) -> String {
+    let mut text = String::from("sent_ns,answered_ns,value\n");
+    for answer in &record.answers {
+        let (sent, answered, value) = (answer.sent_ns, answer.answered_ns, answer.value);
+        writeln!(text, "{sent},{answered},{value}").expect("a String takes all that is written");
+    }
+    text
+}

@@ -1,0 +1,28 @@
+//! The guests that ship with Lockstep, built by the build script.
+
+macro_rules! guests {
+    ($($name:literal $constant:ident $variable:literal $what:literal;)*) => {
+        $(
+            #[doc = $what]
+            pub const $constant: &[u8] = include_bytes!(env!($variable));
+        )*
+        /// Name, what it shows, and image of every guest that ships.
+        pub const ALL: &[(&str, &str, &[u8])] = &[$(($name, $what, $constant)),*];
+    };
+}
+
+guests! {
+    "hello" HELLO "GUEST_HELLO" "prints a line";
+    "echo" ECHO "GUEST_ECHO" "gives back what the console receives";
+    "ticker" TICKER "GUEST_TICKER" "prints the time at 100 timer interrupts";
+    "compute" COMPUTE "GUEST_COMPUTE" "computes with integers and floating point, prints a checksum";
+    "kv" KV "GUEST_KV" "a Redis-protocol server on port 6379";
+    "positions" POSITIONS "GUEST_POSITIONS" "takes an interrupt at every kind of position";
+    "crash" CRASH "GUEST_CRASH" "reads through a null pointer";
+}
+
+/// The image of the guest that ships under this name.
+pub fn find(name: &str) -> Option<&'static [u8]> {
+    let found = ALL.iter().find(|(shipped, _, _)| *shipped == name);
+    found.map(|(_, _, image)| *image)
+}

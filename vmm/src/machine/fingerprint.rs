@@ -1,0 +1,96 @@
+//! The exit fingerprint: what this host's KVM makes positions of.
+//!
+//! A self-test guest runs through every kind of exit with interrupts arriving at each, on made-up
+//! time, so that its trace depends on KVM alone. Two hosts with the same hash count positions alike.
+
+use super::edge::{Input, Moment, Next, Sink, Source, View};
+use super::drive::{DriveError, Driven, drive};
+use super::{Machine, MachineError};
+use crate::devices::Output;
+use crate::memory::Image;
+use ft_protocol::log::{End, MachineConfig, MachineDigest};
+use std::convert::Infallible;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Made-up time between two positions, nanoseconds.
+const STEP_NS: u64 = 40_000;
+/// Positions after which the self-test guest is taken to hang.
+const MAX_POSITIONS: u64 = 200_000;
+/// Memory of the self-test machine, MiB.
+const MEM_MIB: u32 = 32;
+
+/// Runs the self-test guest; returns the hash of its exit trace.
+pub fn exits() -> Result<u64, MachineError> {
+    let config = MachineConfig {
+        mem_mib: MEM_MIB,
+        net: None,
+        seed: 0,
+        wall_ns: 0,
+    };
+    let image = Image::parse("positions", crate::guests::POSITIONS.to_vec())?;
+    let mut machine = Machine::new(&config, &image)?;
+    let mut trace = Trace::default();
+    match drive(&mut machine, &mut trace) {
+        Ok(Driven::Ended(_)) => Ok(trace.hash.digest()),
+        Ok(Driven::Stopped) => Err(MachineError::SelfTest),
+        Err(DriveError::Machine(e)) => Err(e),
+        Err(DriveError::Edge(never)) => match never {},
+    }
+}
+
+#[derive(Default)]
+struct Trace {
+    hash: Xxh3,
+    now_ns: u64,
+    given_at: Option<Moment>,
+}
+
+impl Source for Trace {
+    type Error = Infallible;
+
+    fn next(&mut self, view: &View) -> Result<Next, Infallible> {
+        if let Some(reason) = view.ended {
+            return Ok(Next::Finish(reason));
+        }
+        if view.moment.at.0 > MAX_POSITIONS {
+            return Ok(Next::Stop);
+        }
+        if self.given_at == Some(view.moment) && view.wait.is_none() {
+            return Ok(Next::Leave);
+        }
+        self.given_at = Some(view.moment);
+        self.now_ns += STEP_NS;
+        if let Some(wait) = view.wait {
+            self.now_ns = self.now_ns.max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
+        }
+        Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
+    }
+
+    fn time(&mut self, _: Moment) -> Result<Option<u64>, Infallible> {
+        Ok(Some(self.now_ns))
+    }
+}
+
+impl Sink for Trace {
+    type Error = Infallible;
+
+    fn output(&mut self, _: Moment, output: Output) -> Result<(), Infallible> {
+        self.hash.update(&output.data);
+        Ok(())
+    }
+
+    fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), Infallible> {
+        self.hash.update(&moment.at.0.to_le_bytes());
+        self.hash.update(&[vector.unwrap_or(0)]);
+        Ok(())
+    }
+
+    fn digest(&mut self, _: Moment, _: MachineDigest) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn end(&mut self, moment: Moment, _: End) -> Result<(), Infallible> {
+        self.hash.update(&moment.at.0.to_le_bytes());
+        Ok(())
+    }
+}

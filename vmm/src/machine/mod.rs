@@ -1,0 +1,275 @@
+//! The pure machine: a vCPU, RAM and device models on one thread, between a [`Source`] and a
+//! [`Sink`].
+//!
+//! It never reads a clock, a socket, a file or a random number. Its state after `n` exits is a
+//! function of its initial state and of what its source gave it up to there, and of nothing else
+//! (invariant I1; proved by `tests/e2e/replay.rs`).
+
+pub mod boot;
+pub mod bus;
+pub mod drive;
+pub mod edge;
+pub mod fingerprint;
+
+pub use boot::{default_mac, host_print};
+pub use drive::{DriveError, drive};
+pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
+
+use crate::cpu::{CpuError, Exit, Run, Vcpu};
+use crate::devices::Output;
+use crate::memory::{Image, ImageError, Ram, RamDigest, RamError};
+use bus::Bus;
+use ft_protocol::log::{EndReason, MachineConfig, MachineDigest, Position};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Why a machine cannot start or go on.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// The vCPU.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The guest image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The self-test guest did not end.
+    #[error("this host's KVM does not run the self-test guest to its end; run `lockstep doctor`")]
+    SelfTest,
+}
+
+/// What the guest waits for, if it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// HLT with interrupts on.
+    Halted,
+    /// OUT to the idle port.
+    Idle {
+        seen: u32,
+    },
+}
+
+/// A virtual machine with one vCPU.
+#[derive(Debug)]
+pub struct Machine {
+    // Before the RAM that it runs on.
+    cpu: Vcpu,
+    ram: Ram,
+    bus: Bus,
+    at: Position,
+    waiting: Waiting,
+    ended: Option<EndReason>,
+    /// An exit that waits for the time before it can be handled.
+    unhandled: Option<Exit>,
+    /// May the last exit be followed by another of the same instruction?
+    mid_instruction: bool,
+    window_requested: bool,
+    ram_digest: RamDigest,
+    outputs: Vec<Output>,
+}
+
+impl Machine {
+    /// Builds the machine and loads its guest: everything that follows depends on `config`,
+    /// `image` and the inputs alone.
+    pub fn new(config: &MachineConfig, image: &Image) -> Result<Machine, MachineError> {
+        let ram = Ram::new(config.mem_mib)?;
+        boot::prepare(&ram, config, image)?;
+        let cpu = Vcpu::new(ram.clone(), image.entry())?;
+        Ok(Machine {
+            cpu,
+            bus: Bus::new(config.net.map(|net| net.mac)),
+            ram,
+            at: Position(0),
+            waiting: Waiting::No,
+            ended: None,
+            unhandled: None,
+            mid_instruction: false,
+            window_requested: false,
+            ram_digest: RamDigest::default(),
+            outputs: Vec::new(),
+        })
+    }
+
+    /// Where the guest is.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// The position and a cheap look at the vCPU.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            at: self.at,
+            check: self.cpu.check(),
+        }
+    }
+
+    /// What a source needs to know to choose the next input.
+    pub fn view(&mut self) -> View {
+        View {
+            moment: self.moment(),
+            wait: self.wait(),
+            ended: self.ended,
+            now_ns: self.bus.clock.now_ns(),
+            next_edge_ns: self.bus.pit.next_edge(),
+            net_room: self.bus.net_room(),
+            console_room: self.bus.console_room(),
+            may_digest: !self.mid_instruction,
+        }
+    }
+
+    /// If the guest waits and nothing has come yet that it waits for: until when.
+    fn wait(&mut self) -> Option<Wait> {
+        let interrupt = self.bus.pic.requests() && self.cpu.ready();
+        let wake_ns = match self.waiting {
+            Waiting::No => return None,
+            Waiting::Halted => u64::MAX,
+            Waiting::Idle { seen } => {
+                if self.bus.clock.news_since(seen) {
+                    return None;
+                }
+                self.bus.clock.wake_at(&self.ram)
+            }
+        };
+        if self.ended.is_some() || interrupt || wake_ns <= self.bus.clock.now_ns() {
+            return None;
+        }
+        let edge = self.bus.pit.next_edge().unwrap_or(u64::MAX);
+        Some(Wait {
+            until_ns: wake_ns.min(edge),
+        })
+    }
+
+    /// Applies an input at the current position.
+    pub fn apply(&mut self, input: Input) {
+        match input {
+            Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
+            Input::Frame { data } => self.bus.receive_frame(data, &self.ram),
+            Input::Console { data } => self.bus.receive_console(&data, &self.ram),
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// Hands the vCPU at most one interrupt (the injection rule, DESIGN section 3). Called once per
+    /// position, when all of its inputs are applied. Returns the vector handed over.
+    pub fn inject(&mut self) -> Result<Option<u8>, MachineError> {
+        let ready = self.cpu.ready();
+        let mut vector = None;
+        if self.bus.pic.requests() && ready {
+            assert!(
+                !self.cpu.interrupt_queued(),
+                "KVM says ready at {} while an interrupt is still queued",
+                self.at
+            );
+            let acknowledged = self.bus.pic.acknowledge();
+            self.cpu.interrupt(acknowledged)?;
+            vector = Some(acknowledged);
+        }
+        // A window is exact only beside an interrupt just handed over, or while the guest is not
+        // interruptible.
+        self.window_requested = self.bus.pic.requests();
+        assert!(!self.window_requested || !ready || vector.is_some());
+        self.cpu.request_window(self.window_requested);
+        self.waiting = Waiting::No;
+        Ok(vector)
+    }
+
+    /// Runs the guest to its next exit and handles it, unless that takes the time
+    /// ([`Machine::asks_time`]).
+    pub fn enter(&mut self) -> Result<(), MachineError> {
+        assert!(self.unhandled.is_none() && self.ended.is_none());
+        let exit = loop {
+            match self.cpu.run()? {
+                // A signal is no position: change nothing, enter again.
+                Run::Kicked => {}
+                Run::Exit(exit) => break exit,
+            }
+        };
+        self.at = self.at.next();
+        if bus::needs_time(&exit) {
+            self.unhandled = Some(exit);
+        } else {
+            self.handle(exit);
+        }
+        Ok(())
+    }
+
+    /// Does a device model need the time to handle the last exit?
+    pub fn asks_time(&self) -> bool {
+        self.unhandled.is_some()
+    }
+
+    /// Gives the time that [`Machine::asks_time`] asked for, nanoseconds since boot.
+    pub fn answer_time(&mut self, ns: u64) {
+        let exit = self.unhandled.take().expect("the machine asked");
+        self.bus.set_time(ns, &self.ram);
+        self.handle(exit);
+    }
+
+    fn handle(&mut self, exit: Exit) {
+        assert!(
+            exit != Exit::Window || self.window_requested,
+            "a window at {} that nobody asked for",
+            self.at
+        );
+        self.mid_instruction = matches!(exit, Exit::PioIn { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. });
+        match exit {
+            Exit::PioOut { port, data, len } => match port {
+                lockstep_abi::port::IDLE => {
+                    let seen = u32::from_le_bytes(data);
+                    self.waiting = Waiting::Idle { seen };
+                }
+                lockstep_abi::port::EXIT => {
+                    let status = u32::from_le_bytes(data);
+                    self.ended = Some(EndReason::Exited { status });
+                }
+                _ => self.bus.pio_write(port, &data[..len]),
+            },
+            Exit::PioIn { port, len } => {
+                let mut data = [0; 4];
+                self.bus.pio_read(port, &mut data[..len]);
+                self.cpu.answer(&data[..len]);
+            }
+            Exit::MmioWrite { addr, data, len } => {
+                self.bus.mmio_write(addr, &data[..len], self.ram.map());
+            }
+            Exit::MmioRead { addr, len } => {
+                let mut data = [0; 8];
+                self.bus.mmio_read(addr, &mut data[..len]);
+                self.cpu.answer(&data[..len]);
+            }
+            Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
+            Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
+            Exit::Window => {}
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// What the guest emitted since the last call, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The digest of the whole machine. Only where [`View::may_digest`].
+    pub fn digest(&mut self) -> Result<MachineDigest, MachineError> {
+        assert!(!self.mid_instruction, "a digest inside an instruction");
+        // Before the first exit there is no instruction to complete; and a vCPU that shut down
+        // would only do so again.
+        if self.at != Position(0) && self.ended != Some(EndReason::Dead) {
+            self.cpu.complete()?;
+        }
+        let dirty = self.cpu.dirty_log()?;
+        Ok(MachineDigest {
+            ram: self.ram_digest.update(&self.ram, &dirty),
+            cpu: self.cpu.state()?.digest(),
+            devices: self.bus.digest(),
+        })
+    }
+}
+
+/// Hash of an output's bytes, as [`ft_protocol::log::OutputMark`] carries it.
+pub fn output_hash(data: &[u8]) -> u64 {
+    xxh3_64(data)
+}

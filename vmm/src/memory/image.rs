@@ -1,0 +1,272 @@
+//! Guest images: static ELF files, checked before anything of them is loaded.
+
+use super::allowlist;
+use super::ram::{PAGE, Ram, RamError};
+use lockstep_abi::IMAGE_BASE;
+use object::Endianness;
+use object::elf::{self, FileHeader64};
+use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
+use std::ops::Range;
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Largest image file, bytes.
+pub const MAX_IMAGE_BYTES: usize = 32 << 20;
+/// Largest place an image may take in RAM, bytes (its `.bss` included).
+pub const MAX_LOADED_BYTES: u64 = 64 << 20;
+
+/// Why a file is no guest.
+#[derive(Debug, Error)]
+pub enum ImageError {
+    /// Not an ELF file for this machine.
+    #[error("{name} is no guest image: {why}; give a static x86-64 ELF file or the name of a guest that ships with Lockstep")]
+    NotAGuest {
+        /// Name or path.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// It contains an instruction that no replay could reproduce.
+    #[error("{name} is refused: {what}; {advice}")]
+    Instruction {
+        /// Name or path.
+        name: String,
+        /// Which instruction, where.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The machine is too small for it.
+    #[error("{name} needs {need} MiB of memory and the machine has {have} MiB; raise --mem")]
+    TooSmall {
+        /// Name or path.
+        name: String,
+        /// MiB needed.
+        need: u64,
+        /// MiB there.
+        have: u64,
+    },
+}
+
+/// A loaded segment's place and rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// First byte.
+    pub start: u64,
+    /// First byte after it.
+    pub end: u64,
+    /// May the guest write to it?
+    pub writable: bool,
+    /// May the guest execute it?
+    pub executable: bool,
+}
+
+impl Segment {
+    /// The addresses of the pages it touches, as a range.
+    pub fn pages(&self) -> Range<u64> {
+        self.start & !(PAGE as u64 - 1)..self.end.next_multiple_of(PAGE as u64)
+    }
+}
+
+/// A checked guest image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    name: String,
+    bytes: Vec<u8>,
+    entry: u64,
+    segments: Vec<(Segment, Range<usize>)>,
+    symbols: Vec<(u64, String)>,
+}
+
+impl Image {
+    /// Checks `bytes`: a static ELF whose code holds allowed instructions only.
+    pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
+        let image = Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
+            name: name.to_string(),
+            why,
+        })?;
+        for (segment, file) in &image.segments {
+            if segment.executable {
+                allowlist::check(&image.bytes[file.clone()], segment.start, &image.symbols)
+                    .map_err(|refused| ImageError::Instruction {
+                        name: name.to_string(),
+                        what: refused.to_string(),
+                        advice: refused.advice(),
+                    })?;
+            }
+        }
+        Ok(image)
+    }
+
+    fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, String> {
+        if bytes.len() > MAX_IMAGE_BYTES {
+            return Err(format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20));
+        }
+        if !bytes.starts_with(&elf::ELFMAG) {
+            return Err("it is no ELF file".into());
+        }
+        let cut = |e: object::read::Error| format!("its ELF headers are cut or damaged ({e})");
+        let header = FileHeader64::<Endianness>::parse(&*bytes).map_err(cut)?;
+        let endian = header.endian().map_err(cut)?;
+        if header.e_machine(endian) != elf::EM_X86_64 {
+            return Err("it is not for x86-64".into());
+        }
+        if header.e_type(endian) != elf::ET_EXEC {
+            return Err("it is not a static executable (ET_EXEC)".into());
+        }
+        let mut segments = Vec::new();
+        for program in header.program_headers(endian, &*bytes).map_err(cut)? {
+            match program.p_type(endian) {
+                elf::PT_LOAD if program.p_memsz(endian) > 0 => {
+                    segments.push(segment(program, endian, bytes.len())?);
+                }
+                elf::PT_INTERP | elf::PT_DYNAMIC => return Err("it is not static".into()),
+                _ => {}
+            }
+        }
+        check_layout(&mut segments)?;
+        let entry = header.e_entry(endian);
+        let executable = |(s, _): &&(Segment, _)| s.executable && (s.start..s.end).contains(&entry);
+        if !segments.iter().any(|s| executable(&s)) {
+            return Err(format!("its entry point {entry:#x} is not in its code"));
+        }
+        let symbols = symbols(header, endian, &bytes).map_err(cut)?;
+        Ok(Image {
+            name: name.to_string(),
+            entry,
+            segments,
+            symbols,
+            bytes,
+        })
+    }
+
+    /// Its name or path, as the user gave it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// xxh3-128 of the file.
+    pub fn hash(&self) -> u128 {
+        xxh3_128(&self.bytes)
+    }
+
+    /// Where it starts.
+    pub fn entry(&self) -> u64 {
+        self.entry
+    }
+
+    /// First page after it.
+    pub fn end(&self) -> u64 {
+        let end = self.segments.iter().map(|(s, _)| s.pages().end).max();
+        end.expect("an image has a segment")
+    }
+
+    /// Its segments.
+    pub fn segments(&self) -> Vec<Segment> {
+        self.segments.iter().map(|(s, _)| *s).collect()
+    }
+
+    /// Copies it into `ram`.
+    pub fn load(&self, ram: &Ram) -> Result<(), ImageError> {
+        let too_small = |_: RamError| ImageError::TooSmall {
+            name: self.name.clone(),
+            need: self.end().div_ceil(1 << 20) + 1,
+            have: (ram.len() >> 20) as u64,
+        };
+        if self.end() >= ram.len() as u64 {
+            return Err(too_small(RamError::Outside { addr: self.end(), len: 0 }));
+        }
+        for (segment, file) in &self.segments {
+            ram.write(segment.start, &self.bytes[file.clone()])
+                .map_err(too_small)?;
+        }
+        Ok(())
+    }
+}
+
+fn segment(
+    program: &elf::ProgramHeader64<Endianness>,
+    endian: Endianness,
+    file_len: usize,
+) -> Result<(Segment, Range<usize>), String> {
+    let (start, len) = (program.p_paddr(endian), program.p_memsz(endian));
+    let (offset, filed) = (program.p_offset(endian), program.p_filesz(endian));
+    let file_end = offset.checked_add(filed).filter(|e| *e <= file_len as u64);
+    let end = start.checked_add(len);
+    match (file_end, end) {
+        (Some(file_end), Some(end))
+            if filed <= len && start >= IMAGE_BASE && end - IMAGE_BASE <= MAX_LOADED_BYTES =>
+        {
+            let flags = program.p_flags(endian);
+            let segment = Segment {
+                start,
+                end,
+                writable: flags.0 & elf::PF_W.0 != 0,
+                executable: flags.0 & elf::PF_X.0 != 0,
+            };
+            if program.p_vaddr(endian) != start {
+                return Err(format!("segment {start:#x} is not mapped one to one"));
+            }
+            Ok((segment, offset as usize..file_end as usize))
+        }
+        (None, _) => Err(format!(
+            "it is truncated: segment {start:#x} ends beyond the file's {file_len} bytes"
+        )),
+        _ => Err(format!(
+            "segment {start:#x} (+{len:#x}) lies outside {IMAGE_BASE:#x} to {:#x}",
+            IMAGE_BASE + MAX_LOADED_BYTES
+        )),
+    }
+}
+
+/// Segments must not share pages, and none may be both writable and executable.
+fn check_layout(segments: &mut [(Segment, Range<usize>)]) -> Result<(), String> {
+    segments.sort_by_key(|(s, _)| s.start);
+    for (s, _) in segments.iter() {
+        if s.writable && s.executable {
+            return Err(format!(
+                "segment {:#x} is both writable and executable",
+                s.start
+            ));
+        }
+    }
+    for pair in segments.windows(2) {
+        let (a, b) = (pair[0].0, pair[1].0);
+        if a.pages().end > b.pages().start {
+            return Err(format!(
+                "segments {:#x} and {:#x} share a page",
+                a.start, b.start
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Names of functions by address, for messages; an image without symbols has none.
+fn symbols(
+    header: &FileHeader64<Endianness>,
+    endian: Endianness,
+    bytes: &[u8],
+) -> object::read::Result<Vec<(u64, String)>> {
+    let sections = header.sections(endian, bytes)?;
+    let mut symbols = Vec::new();
+    for (_, section) in sections.enumerate() {
+        if section.sh_type(endian) != elf::SHT_SYMTAB {
+            continue;
+        }
+        let table = sections.symbols(endian, bytes, elf::SHT_SYMTAB)?;
+        for symbol in table.iter() {
+            let name = String::from_utf8_lossy(table.symbol_name(endian, symbol)?);
+            if symbol.st_type() != elf::STT_FILE && !name.is_empty() {
+                symbols.push((symbol.st_value(endian), name.into_owned()));
+            }
+        }
+    }
+    symbols.sort();
+    Ok(symbols)
+}

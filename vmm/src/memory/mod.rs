@@ -1,0 +1,10 @@
+//! Guest RAM: the memory itself, the guest image that is loaded into it, and the page tables the
+//! guest starts on.
+
+pub mod allowlist;
+pub mod image;
+pub mod ram;
+pub mod tables;
+
+pub use image::{Image, ImageError};
+pub use ram::{Ram, RamDigest, RamError};

@@ -1,0 +1,223 @@
+//! Guest RAM and its digest.
+
+use lockstep_abi::RAM_MAX;
+use std::sync::Arc;
+use thiserror::Error;
+use vm_memory::bitmap::AtomicBitmap;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion,
+};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of one page.
+pub const PAGE: usize = 4096;
+/// Least RAM a machine can have, MiB.
+pub const MIN_MIB: u32 = 16;
+/// Most RAM a machine can have, MiB: RAM ends below the devices' addresses.
+pub const MAX_MIB: u32 = (RAM_MAX >> 20) as u32;
+
+/// Why there is no RAM.
+#[derive(Debug, Error)]
+pub enum RamError {
+    /// The size makes no sense.
+    #[error(
+        "cannot give the guest {mib} MiB of memory: a machine has {MIN_MIB} to {MAX_MIB} MiB; choose --mem in that range"
+    )]
+    Size {
+        /// What was asked for.
+        mib: u32,
+    },
+    /// The host has no room.
+    #[error("cannot map {mib} MiB of guest memory ({why}); choose a smaller --mem")]
+    Map {
+        /// What was asked for.
+        mib: u32,
+        /// The host's answer.
+        why: String,
+    },
+    /// The guest named an address outside its RAM.
+    #[error("guest address {addr:#x} (+{len}) is outside the machine's memory")]
+    Outside {
+        /// Guest-physical address.
+        addr: u64,
+        /// Bytes.
+        len: usize,
+    },
+}
+
+/// The map that `virtio-queue` and KVM share. It remembers which pages the VMM itself wrote, since
+/// KVM's dirty log does not.
+pub type GuestMap = GuestMemoryMmap<AtomicBitmap>;
+
+/// The machine's RAM: one region from guest-physical address 0.
+#[derive(Clone, Debug)]
+pub struct Ram {
+    map: Arc<GuestMap>,
+    len: usize,
+}
+
+impl Ram {
+    /// Maps `mib` MiB of zeroed memory.
+    pub fn new(mib: u32) -> Result<Ram, RamError> {
+        if !(MIN_MIB..=MAX_MIB).contains(&mib) {
+            return Err(RamError::Size { mib });
+        }
+        let len = (mib as usize) << 20;
+        let map =
+            GuestMap::from_ranges(&[(GuestAddress(0), len)]).map_err(|e| RamError::Map {
+                mib,
+                why: e.to_string(),
+            })?;
+        Ok(Ram {
+            map: Arc::new(map),
+            len,
+        })
+    }
+
+    /// Size, bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never true: a machine has memory.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The map, for the virtqueues.
+    pub fn map(&self) -> &GuestMap {
+        &self.map
+    }
+
+    /// Where the RAM lies in this process, for KVM.
+    pub fn host_address(&self) -> u64 {
+        self.region().as_ptr() as u64
+    }
+
+    fn region(&self) -> &MmapRegion<AtomicBitmap> {
+        self.map
+            .find_region(GuestAddress(0))
+            .expect("RAM begins at address 0")
+    }
+
+    /// Copies `data` to guest address `addr`.
+    pub fn write(&self, addr: u64, data: &[u8]) -> Result<(), RamError> {
+        self.map
+            .write_slice(data, GuestAddress(addr))
+            .map_err(|_| RamError::Outside {
+                addr,
+                len: data.len(),
+            })
+    }
+
+    /// Fills `data` from guest address `addr`.
+    pub fn read(&self, addr: u64, data: &mut [u8]) -> Result<(), RamError> {
+        self.map
+            .read_slice(data, GuestAddress(addr))
+            .map_err(|_| RamError::Outside {
+                addr,
+                len: data.len(),
+            })
+    }
+
+    /// Reads a little-endian word.
+    pub fn read_u64(&self, addr: u64) -> Result<u64, RamError> {
+        let mut word = [0; 8];
+        self.read(addr, &mut word)?;
+        Ok(u64::from_le_bytes(word))
+    }
+
+    /// Writes a little-endian word.
+    pub fn write_u64(&self, addr: u64, value: u64) -> Result<(), RamError> {
+        self.write(addr, &value.to_le_bytes())
+    }
+
+    /// Pages that the VMM wrote since the last call, one bit a page.
+    fn take_written(&self) -> Vec<u64> {
+        self.region().bitmap().get_and_reset()
+    }
+
+    fn page_hash(&self, page: usize, buffer: &mut [u8; PAGE]) -> u64 {
+        self.read((page * PAGE) as u64, buffer)
+            .expect("the page lies in RAM");
+        xxh3_64_with_seed(buffer, page as u64)
+    }
+}
+
+/// An incremental digest of RAM: the sum of every page's hash, seeded with the page's number.
+///
+/// After the first time only pages that may have changed are read again, so its cost follows what
+/// the guest writes. Pages reported dirty without need change nothing, so two hosts whose dirty
+/// logs differ in such pages still agree.
+#[derive(Debug, Default)]
+pub struct RamDigest {
+    pages: Vec<u64>,
+    sum: u64,
+}
+
+impl RamDigest {
+    /// The digest of `ram`, given KVM's dirty log (one bit a page) since the last call.
+    pub fn update(&mut self, ram: &Ram, guest_dirty: &[u64]) -> u64 {
+        let vmm_dirty = ram.take_written();
+        let mut buffer = [0; PAGE];
+        if self.pages.is_empty() {
+            self.pages = (0..ram.len() / PAGE)
+                .map(|page| ram.page_hash(page, &mut buffer))
+                .collect();
+            self.sum = self.pages.iter().fold(0, |sum, h| sum.wrapping_add(*h));
+            return self.sum;
+        }
+        for word in 0..self.pages.len().div_ceil(64) {
+            let mut bits = guest_dirty.get(word).copied().unwrap_or(0)
+                | vmm_dirty.get(word).copied().unwrap_or(0);
+            while bits != 0 {
+                let page = word * 64 + bits.trailing_zeros() as usize;
+                bits &= bits - 1;
+                if page < self.pages.len() {
+                    let hash = ram.page_hash(page, &mut buffer);
+                    let old = std::mem::replace(&mut self.pages[page], hash);
+                    self.sum = self.sum.wrapping_sub(old).wrapping_add(hash);
+                }
+            }
+        }
+        self.sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_sizes_are_refused_in_a_sentence() {
+        for mib in [0, MIN_MIB - 1, MAX_MIB + 1, u32::MAX] {
+            let error = Ram::new(mib).unwrap_err().to_string();
+            assert!(error.contains("--mem"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_incremental_digest_equals_a_fresh_one() {
+        let ram = Ram::new(MIN_MIB).unwrap();
+        let mut incremental = RamDigest::default();
+        let empty = incremental.update(&ram, &[]);
+        ram.write(3 * PAGE as u64 - 4, b"across a page").unwrap();
+        let written = incremental.update(&ram, &[]);
+        assert_ne!(written, empty);
+        assert_eq!(written, RamDigest::default().update(&ram, &[]));
+        // A page reported dirty that did not change is harmless.
+        assert_eq!(written, incremental.update(&ram, &[u64::MAX]));
+        ram.write(3 * PAGE as u64 - 4, &[0; 13]).unwrap();
+        assert_eq!(incremental.update(&ram, &[]), empty);
+    }
+
+    #[test]
+    fn equal_pages_at_different_places_do_not_cancel() {
+        let ram = Ram::new(MIN_MIB).unwrap();
+        ram.write(0, &[7; PAGE]).unwrap();
+        let first = RamDigest::default().update(&ram, &[]);
+        ram.write(0, &[0; PAGE]).unwrap();
+        ram.write(PAGE as u64, &[7; PAGE]).unwrap();
+        assert_ne!(first, RamDigest::default().update(&ram, &[]));
+    }
+}

@@ -1,0 +1,167 @@
+//! Where a recording machine puts its entries: encoded once, handed on in chunks.
+
+use ft_protocol::log::codec::encode_entry;
+use ft_protocol::log::{Check, Entry, Event, Position};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// A chunk is handed on when it is this old at a position, even if nothing waits for it: the backup
+/// may not run ahead of the last entry or progress mark it has.
+pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
+/// A chunk is handed on when it is this long, bytes.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// The log cannot be kept.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct JournalError(pub String);
+
+/// Some whole, encoded entries.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The frames, as they are on the wire and on disk.
+    pub frames: Arc<[u8]>,
+    /// Sequence number of the last of them.
+    pub last_seq: u64,
+    /// Bytes of all frames up to here, this chunk's included.
+    pub total_bytes: u64,
+}
+
+/// Takes chunks: a file's writer, the logging channel.
+pub trait Consumer: Send {
+    /// Takes one chunk; may block, and then the machine waits.
+    fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError>;
+}
+
+/// The log under construction.
+pub struct Journal {
+    next_seq: u64,
+    total_bytes: u64,
+    /// No entry before this will be added: the position of the last entry, or of the last mark.
+    horizon: Position,
+    chunk: Vec<u8>,
+    flushed: Instant,
+    consumers: Vec<Box<dyn Consumer>>,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Journal")
+            .field("next_seq", &self.next_seq)
+            .field("horizon", &self.horizon)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Journal {
+    /// A log whose next entry is `next_seq` (1 for a new one).
+    pub fn new(next_seq: u64, consumers: Vec<Box<dyn Consumer>>) -> Journal {
+        Journal {
+            next_seq,
+            total_bytes: 0,
+            horizon: Position(0),
+            chunk: Vec::new(),
+            flushed: Instant::now(),
+            consumers,
+        }
+    }
+
+    /// Is nobody there to read it?
+    pub fn is_idle(&self) -> bool {
+        self.consumers.is_empty()
+    }
+
+    /// Adds an entry; returns its sequence number.
+    pub fn append(&mut self, at: Position, check: Option<Check>, event: Event) -> u64 {
+        assert!(
+            at >= self.horizon,
+            "an entry at {at} after the log promised none before {}",
+            self.horizon
+        );
+        self.horizon = at;
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        if !self.is_idle() {
+            encode_entry(seq, &Entry { at, check, event }, &mut self.chunk);
+        }
+        seq
+    }
+
+    /// Notes that nothing is or will be added before `at`, unless the log says so already.
+    pub fn progress(&mut self, at: Position) {
+        if at > self.horizon {
+            self.append(at, None, Event::Progress);
+        }
+    }
+
+    /// Is it time to hand the chunk on?
+    pub fn due(&self) -> bool {
+        self.chunk.len() >= CHUNK_BYTES || self.flushed.elapsed() >= FLUSH_INTERVAL
+    }
+
+    /// Lets the consumers go; what is added from here on is nobody's.
+    pub fn close(&mut self) {
+        self.consumers.clear();
+        self.chunk.clear();
+    }
+
+    /// Hands on what has gathered.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.flushed = Instant::now();
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        self.total_bytes += self.chunk.len() as u64;
+        let chunk = Chunk {
+            frames: std::mem::take(&mut self.chunk).into(),
+            last_seq: self.next_seq - 1,
+            total_bytes: self.total_bytes,
+        };
+        for consumer in &mut self.consumers {
+            consumer.take(&chunk)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    struct Kept(Arc<Mutex<Vec<Chunk>>>);
+
+    impl Consumer for Kept {
+        fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
+            self.0.lock().unwrap().push(chunk.clone());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn chunks_count_entries_and_bytes() {
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let mut journal = Journal::new(1, vec![Box::new(Kept(kept.clone()))]);
+        journal.progress(Position(4));
+        journal.progress(Position(4));
+        journal.append(Position(4), None, Event::Clock { ns: 1 });
+        journal.flush().unwrap();
+        journal.flush().unwrap();
+        journal.progress(Position(5));
+        journal.flush().unwrap();
+        let kept = kept.lock().unwrap();
+        assert_eq!(kept.len(), 2);
+        assert_eq!((kept[0].last_seq, kept[1].last_seq), (2, 3));
+        let lengths: usize = kept.iter().map(|c| c.frames.len()).sum();
+        assert_eq!(kept[1].total_bytes, lengths as u64);
+    }
+
+    #[test]
+    #[should_panic(expected = "promised none before 5")]
+    fn an_entry_behind_the_progress_mark_is_a_bug() {
+        let mut journal = Journal::new(1, Vec::new());
+        journal.progress(Position(5));
+        journal.append(Position(4), None, Event::Clock { ns: 1 });
+    }
+}

@@ -1,0 +1,11 @@
+//! Recording and replaying: the machine's edge, written to a log and read back from one.
+
+pub mod dir;
+pub mod follow;
+pub mod journal;
+pub mod record;
+
+pub use dir::{LogDir, LogDirError};
+pub use follow::{Divergence, Entries, FollowError, Follower};
+pub use journal::{Consumer, Journal, JournalError};
+pub use record::{Inputs, Outlet, RecordError, Recorder};

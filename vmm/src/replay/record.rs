@@ -1,0 +1,237 @@
+//! The recording edge: live inputs in, outputs out, and everything that a replay needs into the
+//! journal. A machine that nobody records runs on it too, with a journal that nobody reads.
+
+use super::journal::{Journal, JournalError};
+use crate::devices::Output;
+use crate::machine::{Input, Moment, Next, Sink, Source, View, output_hash};
+use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How often the whole machine is digested while it is recorded.
+pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Live backends: the world as the machine may ask for it.
+pub trait Inputs: Send {
+    /// Puts into `queue` what has come for this position. Returns at once, unless the guest waits
+    /// (`view.wait`) and `may_wait`: then when something has come or is due, or for no reason.
+    fn gather(
+        &mut self,
+        view: &View,
+        may_wait: bool,
+        queue: &mut VecDeque<Input>,
+    ) -> std::io::Result<()>;
+
+    /// Guest time, nanoseconds. Never goes back.
+    fn now_ns(&mut self) -> u64;
+}
+
+/// Where outputs go once they are in the log.
+pub trait Outlet: Send {
+    /// Takes output `number`, which the log has as entry `seq`. May block, and then the machine
+    /// waits.
+    ///
+    /// # Errors
+    /// If the output cannot leave any more.
+    fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
+
+    /// Would [`Outlet::emit`] wait for what the log has not handed on yet?
+    fn is_full(&self) -> bool {
+        false
+    }
+}
+
+/// Why recording stopped.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The log cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A backend failed.
+    #[error("the guest's devices failed on the host: {0}")]
+    Backend(#[from] std::io::Error),
+}
+
+/// What others may ask of a recording machine, or tell it.
+#[derive(Debug, Default)]
+pub struct Controls {
+    /// End the machine at the next position.
+    pub stop: AtomicBool,
+    /// Nothing before this position will be added to the log by the vCPU's thread.
+    horizon: AtomicU64,
+}
+
+/// The recording edge.
+pub struct Recorder<I, O> {
+    inputs: I,
+    outlet: O,
+    journal: Arc<Mutex<Journal>>,
+    controls: Arc<Controls>,
+    queue: VecDeque<Input>,
+    /// Where inputs were gathered last: once per position is enough while the guest runs.
+    gathered: Option<Position>,
+    outputs: u64,
+    /// The log has an output that was not handed on yet.
+    output_waits: bool,
+    digested: Instant,
+}
+
+impl<I: Inputs, O: Outlet> Recorder<I, O> {
+    /// An edge that adds to `journal`; `outputs` is the number of the last output so far.
+    pub fn new(
+        inputs: I,
+        outlet: O,
+        journal: Arc<Mutex<Journal>>,
+        controls: Arc<Controls>,
+        outputs: u64,
+    ) -> Recorder<I, O> {
+        Recorder {
+            inputs,
+            outlet,
+            journal,
+            controls,
+            queue: VecDeque::new(),
+            gathered: None,
+            outputs,
+            output_waits: false,
+            digested: Instant::now(),
+        }
+    }
+
+    /// Hands on what has gathered and lets the log's consumers go.
+    pub fn close(&mut self) -> Result<(), JournalError> {
+        let mut journal = self.journal();
+        let flushed = journal.flush();
+        journal.close();
+        flushed
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        lock(&self.journal)
+    }
+
+    fn log(&self, moment: Moment, event: Event) -> u64 {
+        self.journal()
+            .append(moment.at, Some(moment.check), event)
+    }
+
+    /// Hands the log on, up to and with everything before `horizon`.
+    fn flush(&mut self, horizon: Position) -> Result<(), JournalError> {
+        self.output_waits = false;
+        let mut journal = self.journal();
+        journal.progress(horizon);
+        journal.flush()
+    }
+}
+
+/// A poisoned journal means that its writer panicked: there is no log to go on with.
+fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
+    journal.lock().expect("the journal's writer panicked")
+}
+
+/// Adds the progress mark that a vCPU deep in a computation cannot add itself, and hands the log on.
+/// Called every millisecond by a primary's runtime.
+pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<(), JournalError> {
+    let mut journal = lock(journal);
+    if journal.due() {
+        journal.progress(Position(controls.horizon.load(Ordering::Acquire)));
+        journal.flush()?;
+    }
+    Ok(())
+}
+
+fn event(input: &Input) -> Event {
+    match input {
+        Input::Clock { ns } => Event::Clock { ns: *ns },
+        Input::Frame { data } => Event::Frame { data: data.clone() },
+        Input::Console { data } => Event::ConsoleInput { data: data.clone() },
+    }
+}
+
+impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
+    type Error = RecordError;
+
+    fn next(&mut self, view: &View) -> Result<Next, RecordError> {
+        loop {
+            if let Some(input) = self.queue.pop_front() {
+                self.log(view.moment, event(&input));
+                return Ok(Next::Apply(input));
+            }
+            if let Some(reason) = view.ended {
+                return Ok(Next::Finish(reason));
+            }
+            if self.controls.stop.load(Ordering::Acquire) && view.may_digest {
+                return Ok(Next::Finish(EndReason::Stopped));
+            }
+            if view.may_digest && self.digested.elapsed() >= DIGEST_INTERVAL {
+                self.digested = Instant::now();
+                return Ok(Next::Digest);
+            }
+            let here = Some(view.moment.at);
+            if view.wait.is_none() && self.gathered == here {
+                return Ok(Next::Leave);
+            }
+            if view.wait.is_some() && self.gathered == here {
+                // About to wait: whoever follows must not wait for what we have.
+                self.flush(view.moment.at)?;
+            }
+            // The first look at a position does not wait, even if the guest does.
+            let may_wait = self.gathered == here;
+            self.gathered = here;
+            self.inputs.gather(view, may_wait, &mut self.queue)?;
+        }
+    }
+
+    fn time(&mut self, moment: Moment) -> Result<Option<u64>, RecordError> {
+        let ns = self.inputs.now_ns();
+        self.log(moment, Event::Time { ns });
+        Ok(Some(ns))
+    }
+}
+
+impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
+    type Error = RecordError;
+
+    fn output(&mut self, moment: Moment, output: Output) -> Result<(), RecordError> {
+        self.outputs += 1;
+        let mark = OutputMark {
+            number: self.outputs,
+            port: output.port,
+            len: output.data.len() as u32,
+            hash: output_hash(&output.data),
+        };
+        let seq = self.log(moment, Event::Output(mark));
+        self.output_waits = true;
+        if self.outlet.is_full() {
+            self.flush(moment.at)?;
+        }
+        self.outlet.emit(self.outputs, seq, output)?;
+        Ok(())
+    }
+
+    fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), RecordError> {
+        if let Some(vector) = vector {
+            self.log(moment, Event::Interrupt { vector });
+        }
+        let next = moment.at.next();
+        if self.output_waits || self.journal().due() {
+            self.flush(next)?;
+        }
+        self.controls.horizon.store(next.0, Ordering::Release);
+        Ok(())
+    }
+
+    fn digest(&mut self, moment: Moment, digest: MachineDigest) -> Result<(), RecordError> {
+        self.log(moment, Event::Digest(digest));
+        Ok(())
+    }
+
+    fn end(&mut self, moment: Moment, end: End) -> Result<(), RecordError> {
+        self.log(moment, Event::End(end));
+        self.flush(moment.at)?;
+        Ok(())
+    }
+}
