@@ -100,16 +100,6 @@ fn remapped(guests: &Path) -> Vec<(PathBuf, String)> {
         registries.sort();
         map.extend(registries.into_iter().map(|it| (it, "/crates".to_owned())));
     }
-    // The compiler names its own library's sources by its commit, unless they are installed.
-    let sysroot = output(rustc().args(["--print", "sysroot"]));
-    let version = output(rustc().arg("-vV"));
-    let commit = version
-        .lines()
-        .find_map(|line| line.strip_prefix("commit-hash: "));
-    if let Some(commit) = commit {
-        let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
-        map.push((library, format!("/rustc/{commit}")));
-    }
     map
 }
 
@@ -140,25 +130,11 @@ fn cargo(directory: &Path) -> Command {
     command
 }
 
-fn rustc() -> Command {
-    Command::new(var("RUSTC"))
-}
-
 /// Runs a command whose output cargo shows if this script fails.
 fn run(command: &mut Command) {
     match command.status() {
         Ok(status) if status.success() => {}
         Ok(status) => fail(&format!("building the guests failed ({status}); see above")),
-        Err(error) => fail(&format!("cannot run {command:?}: {error}")),
-    }
-}
-
-fn output(command: &mut Command) -> String {
-    match command.output() {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        }
-        Ok(output) => fail(&format!("{command:?} failed ({})", output.status)),
         Err(error) => fail(&format!("cannot run {command:?}: {error}")),
     }
 }

@@ -78,7 +78,7 @@ fn random_fault(rng: &mut Rng) -> Fault {
         0 | 1 => Fault::Crash(side),
         2 => Fault::Hang(side, span(rng)),
         3 => Fault::Cut,
-        4 | 9 => Fault::Stall(span(rng)),
+        4 | 9 => Fault::Stall(Duration::from_millis(200 + rng.below(300))),
         5 => Fault::Partition,
         6 => Fault::ArbiterDown(span(rng) * 5),
         7 => Fault::Corrupt,
@@ -232,7 +232,12 @@ impl Simulation {
             Fault::Partition => (*partitioned, link.stalled_until) = (true, Time(u64::MAX)),
             Fault::ArbiterDown(time) => arbiter.down_until = now.after(time),
             Fault::Corrupt => link.corrupt(rng),
-            Fault::Diverge if backup.armed && !referee.is_alone(Side::Backup) => {
+            Fault::Diverge
+                if backup.armed
+                    && !referee.is_alone(Side::Backup)
+                    // Who hangs executes nothing.
+                    && backup.hung_until <= now =>
+            {
                 self.owe_after(Side::Backup);
                 self.backup.diverge(now);
             }

@@ -2,7 +2,7 @@
 //!
 //! Start with `docs/architecture.md`. Imports go one way: [`cli`] → [`ft`] → [`replay`] →
 //! [`machine`] → [`devices`], [`cpu`] → [`memory`]; [`backends`] are imported by [`cli`] and [`ft`]
-//! only; [`drill`] starts processes and talks to none of the others.
+//! only; [`drill`] starts processes and uses only the TAP of the others.
 
 pub mod backends;
 pub mod cli;

@@ -88,6 +88,18 @@ impl Live {
         })
     }
 
+    /// The same, with guest time going on from now.
+    pub fn restarted(mut self) -> Live {
+        self.clock.since = Instant::now();
+        self
+    }
+
+    /// The same, with guest time going on from `now_ns` now.
+    pub fn continued(mut self, now_ns: u64) -> Live {
+        self.clock.offset_ns = now_ns;
+        self.restarted()
+    }
+
     /// Ends a wait from another thread.
     pub fn waker(&self) -> Waker {
         self.waker.clone()

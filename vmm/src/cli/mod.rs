@@ -2,12 +2,14 @@
 
 mod error;
 mod log;
+mod member;
 mod options;
 mod replay;
 mod run;
 
 pub use error::{CliError, Status};
 
+use crate::drill;
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -27,9 +29,22 @@ enum Command {
     Run(run::RunArgs),
     /// Run a recording again and check everything that the guest does.
     Replay(replay::ReplayArgs),
+    /// Run a guest as the primary of a pair.
+    Primary(member::PrimaryArgs),
+    /// Protect a primary: follow it, and go live if it dies.
+    Backup(member::BackupArgs),
+    /// Fail on purpose: real processes, a real client, a verdict.
+    Drill(drill::DrillArgs),
     /// Look into a recording.
     #[command(subcommand)]
     Log(log::LogCommand),
+}
+
+fn drilled(done: Result<ExitCode, drill::DrillError>) -> ExitCode {
+    done.unwrap_or_else(|error| {
+        eprintln!("lockstep: {error}");
+        ExitCode::from(error.exit_status())
+    })
 }
 
 /// Runs the command that the process was started with.
@@ -48,6 +63,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Log(command) => log::run(command),
+        Command::Primary(args) => member::run_primary(args),
+        Command::Backup(args) => member::run_backup(args),
+        Command::Drill(args) => return drilled(drill::run(&args)),
     };
     match done {
         Ok(status) => status.into(),

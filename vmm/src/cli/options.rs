@@ -13,6 +13,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Memory unless told, MiB.
+const DEFAULT_MEM_MIB: u32 = 64;
 /// The guest's address unless told.
 const DEFAULT_IP: [u8; 4] = [10, 77, 0, 2];
 const DEFAULT_PREFIX_LEN: u8 = 24;
@@ -20,9 +22,9 @@ const DEFAULT_PREFIX_LEN: u8 = 24;
 /// Options that describe the machine and its backends.
 #[derive(Args, Clone, Debug)]
 pub struct MachineArgs {
-    /// Memory, MiB.
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
-    pub mem: u32,
+    /// Memory, MiB (64 unless told).
+    #[arg(long, value_name = "MIB")]
+    pub mem: Option<u32>,
     /// Network: an existing TAP, and what the guest is told.
     #[arg(
         long,
@@ -146,7 +148,7 @@ pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header,
     Ok(Header {
         vm: vm.to_string(),
         machine: MachineConfig {
-            mem_mib: args.mem,
+            mem_mib: args.mem.unwrap_or(DEFAULT_MEM_MIB),
             net: args.net.config(vm),
             seed: rand::random(),
             wall_ns: started_ns,

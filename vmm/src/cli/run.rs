@@ -5,7 +5,7 @@ use super::{CliError, Status};
 use crate::backends::Waker;
 use crate::machine::drive::{Driven, drive};
 use crate::machine::Machine;
-use crate::replay::dir::LogDirWriter;
+use crate::replay::{IfSlow, LogDirWriter};
 use crate::replay::journal::Journal;
 use crate::replay::record::{Controls, Recorder};
 use clap::Args;
@@ -41,7 +41,10 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
     };
-    let consumers = writer.iter().map(LogDirWriter::consumer).collect();
+    let consumers = writer
+        .iter()
+        .map(|writer| writer.consumer(IfSlow::Wait))
+        .collect();
     let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
     let controls = Arc::new(Controls::default());
     let (live, direct) = backends.live(0)?;

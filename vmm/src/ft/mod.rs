@@ -1,1 +1,75 @@
-//! The fault-tolerant runtime.
+//! The fault-tolerant runtime: performs with threads, sockets and files what the state machines of
+//! `ft-protocol` ask for.
+//!
+//! Each side is one thread with a tokio runtime, which owns the protocol's state machine, and one
+//! thread with the vCPU. They share a queue in each direction and nothing else.
+
+pub mod arbiter;
+pub mod backup;
+pub mod events;
+pub mod feed;
+pub mod link;
+pub mod outputs;
+pub mod pace;
+pub mod primary;
+
+pub use arbiter::{Arbiter, ArbiterUrl};
+pub use events::EventLog;
+
+use ft_protocol::Time;
+use ft_protocol::log::EndReason;
+use rustix::time::{ClockId, clock_gettime};
+use std::future::pending;
+use std::io;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Duration, Instant};
+
+/// How a member ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest ended.
+    Ended(EndReason),
+    /// Stopped before the guest ran.
+    Left,
+    /// Stopped for good, with this exit status and sentence.
+    Halted(u8, String),
+}
+
+/// The host's monotonic clock: the same for all processes of a machine.
+fn now() -> Time {
+    let t = clock_gettime(ClockId::Monotonic);
+    Time(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
+/// Sleeps until `at`; forever if there is no such time.
+async fn sleep_until(at: Option<Time>) {
+    match at {
+        Some(at) => {
+            let left = Duration::from_nanos(at.0.saturating_sub(now().0));
+            tokio::time::sleep_until(Instant::now() + left).await;
+        }
+        None => pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<StopSignals> {
+        Ok(StopSignals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -16,8 +16,8 @@ use thiserror::Error;
 pub const LOG_FILE: &str = "log";
 /// Name of the guest image in its directory.
 pub const IMAGE_FILE: &str = "guest.elf";
-/// Chunks that may wait for the disk; then the machine waits too.
-const WRITE_QUEUE_CHUNKS: usize = 64;
+/// Chunks that may wait for the disk.
+const WRITE_QUEUE_CHUNKS: usize = 1024;
 
 /// Why a recording cannot be made or read.
 #[derive(Debug, Error)]
@@ -142,6 +142,15 @@ impl Entries for LogFile {
     }
 }
 
+/// What happens when the disk fails or does not keep up with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfSlow {
+    /// The machine waits, and fails with the disk: the recording is what it runs for.
+    Wait,
+    /// The recording ends there, and the machine runs on: a protected VM outlives its disk.
+    GiveUp,
+}
+
 /// Writes a recording on a thread of its own, so that a slow disk does not hold up the machine
 /// before its queue is full.
 #[derive(Debug)]
@@ -194,10 +203,11 @@ impl LogDirWriter {
 
     /// A consumer for the journal. The recording is whole once all of them are dropped and
     /// [`LogDirWriter::finish`] returned.
-    pub fn consumer(&self) -> Box<dyn Consumer> {
+    pub fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
         Box::new(LogDirConsumer {
-            queue: self.queue.clone().expect("not finished"),
+            queue: Some(self.queue.clone().expect("not finished")),
             failed: self.failed.clone(),
+            if_slow,
         })
     }
 
@@ -222,15 +232,33 @@ fn write_chunks(mut log: LogWriter<File>, chunks: &Receiver<Chunk>) -> io::Resul
 }
 
 struct LogDirConsumer {
-    queue: SyncSender<Chunk>,
+    /// None once it was given up.
+    queue: Option<SyncSender<Chunk>>,
     failed: Arc<OnceLock<String>>,
+    if_slow: IfSlow,
 }
 
 impl Consumer for LogDirConsumer {
     fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
-        self.queue.send(chunk.clone()).map_err(|_| {
-            let unknown = || "the log's writer is gone".to_string();
-            JournalError(self.failed.get().cloned().unwrap_or_else(unknown))
-        })
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        let taken = match self.if_slow {
+            IfSlow::Wait => queue.send(chunk.clone()).is_ok(),
+            IfSlow::GiveUp => queue.try_send(chunk.clone()).is_ok(),
+        };
+        if taken {
+            return Ok(());
+        }
+        let slow = || "the disk does not keep up with the log".to_string();
+        let why = self.failed.get().cloned().unwrap_or_else(slow);
+        match self.if_slow {
+            IfSlow::Wait => Err(JournalError(why)),
+            IfSlow::GiveUp => {
+                tracing::error!("recording ends here, the VM runs on: {why}");
+                self.queue = None;
+                Ok(())
+            }
+        }
     }
 }

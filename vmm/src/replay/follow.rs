@@ -304,6 +304,7 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
             match self.take(moment)? {
                 Event::Time { ns } => return Ok(Some(ns)),
                 Event::Progress => {}
+                Event::Control(Control::GoLive { .. }) => self.followed.go_lives += 1,
                 other => {
                     let what = format!("the guest asked for the time, and the log has {other:?}");
                     return Err(diverged(moment, what));

@@ -67,6 +67,11 @@ impl Journal {
         }
     }
 
+    /// Sequence number of the last entry.
+    pub fn last_seq(&self) -> u64 {
+        self.next_seq - 1
+    }
+
     /// Is nobody there to read it?
     pub fn is_idle(&self) -> bool {
         self.consumers.is_empty()

@@ -5,7 +5,7 @@ pub mod follow;
 pub mod journal;
 pub mod record;
 
-pub use dir::{LogDir, LogDirError};
+pub use dir::{IfSlow, LogDir, LogDirError, LogDirWriter};
 pub use follow::{Divergence, Entries, FollowError, Follower};
 pub use journal::{Consumer, Journal, JournalError};
 pub use record::{Inputs, Outlet, RecordError, Recorder};

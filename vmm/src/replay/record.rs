@@ -31,17 +31,20 @@ pub trait Inputs: Send {
 
 /// Where outputs go once they are in the log.
 pub trait Outlet: Send {
-    /// Takes output `number`, which the log has as entry `seq`. May block, and then the machine
-    /// waits.
+    /// Takes output `number`, which the log has as entry `seq`.
     ///
     /// # Errors
     /// If the output cannot leave any more.
     fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
 
-    /// Would [`Outlet::emit`] wait for what the log has not handed on yet?
-    fn is_full(&self) -> bool {
+    /// Must the machine wait before it runs on? Then the log is handed on and [`Outlet::wait`]
+    /// called.
+    fn holds(&self) -> bool {
         false
     }
+
+    /// Waits until the machine may run on.
+    fn wait(&self) {}
 }
 
 /// Why recording stopped.
@@ -135,7 +138,10 @@ fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
 /// Adds the progress mark that a vCPU deep in a computation cannot add itself, and hands the log on.
 /// Called every millisecond by a primary's runtime.
 pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<(), JournalError> {
-    let mut journal = lock(journal);
+    // Who holds it is about to hand the log on.
+    let Ok(mut journal) = journal.try_lock() else {
+        return Ok(());
+    };
     if journal.due() {
         journal.progress(Position(controls.horizon.load(Ordering::Acquire)));
         journal.flush()?;
@@ -205,9 +211,6 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
         };
         let seq = self.log(moment, Event::Output(mark));
         self.output_waits = true;
-        if self.outlet.is_full() {
-            self.flush(moment.at)?;
-        }
         self.outlet.emit(self.outputs, seq, output)?;
         Ok(())
     }
@@ -217,10 +220,13 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
             self.log(moment, Event::Interrupt { vector });
         }
         let next = moment.at.next();
-        if self.output_waits || self.journal().due() {
+        self.controls.horizon.store(next.0, Ordering::Release);
+        if self.outlet.holds() {
+            self.flush(next)?;
+            self.outlet.wait();
+        } else if self.output_waits || self.journal().due() {
             self.flush(next)?;
         }
-        self.controls.horizon.store(next.0, Ordering::Release);
         Ok(())
     }
 

@@ -1,0 +1,170 @@
+//! `lockstep primary` and `lockstep backup`: the two halves of a pair.
+
+use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::run::report;
+use super::{CliError, Status};
+use crate::ft::arbiter::latest;
+use crate::ft::backup::BackupParts;
+use crate::ft::primary::PrimaryParts;
+use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
+use crate::machine::drive::Driven;
+use crate::machine::{Machine, host_print};
+use crate::replay::{IfSlow, LogDirWriter};
+use clap::Args;
+use ft_protocol::arbiter::{check_vm_name, next_generation};
+use ft_protocol::backup::Expectations;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::runtime::{Builder, Runtime};
+
+/// What both halves are told.
+#[derive(Args, Debug)]
+struct MemberArgs {
+    /// Name of the VM, the same on both sides.
+    #[arg(long, value_name = "NAME")]
+    vm: String,
+    /// The storage that decides who goes on alone: file:/DIR, a directory that both hosts share.
+    #[arg(long, value_name = "URL")]
+    arbiter: ArbiterUrl,
+    /// The logging channel: the primary listens there, the backup connects there.
+    #[arg(long, value_name = "ADDR:PORT")]
+    channel: SocketAddr,
+    #[command(flatten)]
+    machine: MachineArgs,
+    /// Record into this new directory, for `lockstep replay`.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// Add what happens to this file, one JSON object a line.
+    #[arg(long, value_name = "PATH")]
+    events: Option<PathBuf>,
+}
+
+/// Arguments of `primary`.
+#[derive(Args, Debug)]
+pub struct PrimaryArgs {
+    /// A guest that ships with Lockstep, or the path of an ELF file.
+    guest: String,
+    #[command(flatten)]
+    member: MemberArgs,
+    /// Start at once and run without a backup.
+    #[arg(long)]
+    solo: bool,
+    /// Start although the arbiter says that the VM may still run somewhere: it is surely dead.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Arguments of `backup`.
+#[derive(Args, Debug)]
+pub struct BackupArgs {
+    #[command(flatten)]
+    member: MemberArgs,
+}
+
+/// Runs a primary.
+pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
+    let member = &args.member;
+    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    let image = load_guest(&args.guest)?;
+    let backends = Backends::open(&member.machine)?;
+    let events = open_events(member)?;
+    let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
+    let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
+    let header = new_header(&member.vm, &member.machine, &image)?;
+    let machine = Machine::new(&header.machine, &image)?;
+    let writer = match &member.record {
+        Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
+        None => None,
+    };
+    let (live, direct) = backends.live(0)?;
+    let parts = PrimaryParts {
+        header,
+        image,
+        machine,
+        live,
+        direct,
+        recording: writer.as_ref().map(|w| w.consumer(IfSlow::GiveUp)),
+        arbiter: member.arbiter.clone(),
+        generation,
+        solo: args.solo,
+        channel: member.channel,
+        events,
+    };
+    let outcome = runtime()?.block_on(primary::serve(parts));
+    let status = ended(outcome, member)?;
+    if let Some(writer) = writer {
+        writer.finish().map_err(CliError::failed)?;
+    }
+    Ok(status)
+}
+
+/// Runs a backup.
+pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
+    let member = &args.member;
+    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    let backends = Backends::open(&member.machine)?;
+    let events = open_events(member)?;
+    latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
+    let tap = backends.tap.clone();
+    let (live, direct) = backends.live(0)?;
+    let parts = BackupParts {
+        vm: member.vm.clone(),
+        host: host_print()?,
+        expect: Expectations {
+            mem_mib: member.machine.mem,
+            mac: member.machine.net.mac,
+            ip: member.machine.net.ip,
+        },
+        channel: member.channel,
+        arbiter: member.arbiter.clone(),
+        tap,
+        live,
+        direct,
+        record: member.record.clone(),
+        events,
+    };
+    let outcome = runtime()?.block_on(backup::serve(parts));
+    ended(outcome, member)
+}
+
+fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
+    EventLog::open(member.events.as_deref()).map_err(|e| {
+        CliError::refused(format!(
+            "cannot write the events ({e}); give --events another path"
+        ))
+    })
+}
+
+fn runtime() -> Result<Runtime, CliError> {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::failed(format!("cannot start the runtime ({e})")))
+}
+
+fn ended(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Status, CliError> {
+    match outcome {
+        Ok(Outcome::Ended(reason)) => Ok(report(Driven::Ended(reason))),
+        Ok(Outcome::Left) => {
+            eprintln!("lockstep: left");
+            Ok(Status::Done)
+        }
+        Ok(Outcome::Halted(status, why)) => {
+            let status = match status {
+                2 => Status::Refused,
+                3 => Status::Diverged,
+                4 => Status::OtherSideLive,
+                _ => Status::Failed,
+            };
+            Err(CliError::with(status, why))
+        }
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(CliError::refused(format!(
+            "cannot listen on {} ({e}); choose another --channel",
+            member.channel
+        ))),
+        Err(e) => Err(CliError::failed(format!(
+            "the member failed on this host ({e}); its peer goes on"
+        ))),
+    }
+}

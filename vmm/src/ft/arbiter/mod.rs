@@ -1,0 +1,175 @@
+//! Arbiters: the shared storage that decides who may go on alone. What the records mean is
+//! [`ft_protocol::arbiter`]'s; here they are read and written.
+
+mod file;
+
+pub use file::FileArbiter;
+
+use ft_protocol::arbiter::{
+    Claim, ClaimAnswer, Close, CloseAnswer, Latest, MemberId, OpenAnswer, OpenRecord,
+    ReadBackAnswer, RecordKind, RecordName, judge_claim, judge_open, may_claim,
+};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use thiserror::Error;
+
+/// The storage cannot be asked now.
+#[derive(Debug, Error)]
+#[error("the arbiter {arbiter} cannot be reached ({why}); check the storage")]
+pub struct Unreachable {
+    /// Its URL.
+    pub arbiter: String,
+    /// The error.
+    pub why: String,
+}
+
+/// `--arbiter`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArbiterUrl {
+    /// `file:DIR`: a directory on storage that both hosts share.
+    File(PathBuf),
+}
+
+impl FromStr for ArbiterUrl {
+    type Err = String;
+
+    fn from_str(url: &str) -> Result<ArbiterUrl, String> {
+        match url.strip_prefix("file:") {
+            Some(dir) if dir.starts_with('/') => Ok(ArbiterUrl::File(dir.into())),
+            _ => Err(format!("`{url}` is no arbiter: give file:/DIR")),
+        }
+    }
+}
+
+impl ArbiterUrl {
+    /// The arbiter there.
+    pub fn connect(&self) -> Arc<dyn Arbiter> {
+        match self {
+            ArbiterUrl::File(dir) => Arc::new(FileArbiter::new(dir)),
+        }
+    }
+}
+
+/// Storage that writes each record at most once.
+pub trait Arbiter: Send + Sync {
+    /// Writes the record durably unless it is there; returns what is there then.
+    fn create(&self, vm: &str, name: RecordName, text: &str) -> Result<String, Unreachable>;
+
+    /// Reads a record.
+    fn read(&self, vm: &str, name: RecordName) -> Result<Option<String>, Unreachable>;
+
+    /// The names of all records of a VM.
+    fn list(&self, vm: &str) -> Result<Vec<RecordName>, Unreachable>;
+
+    /// The error of a record that is not as it was written.
+    fn damaged(&self, why: &dyn std::fmt::Display) -> Unreachable;
+}
+
+fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_nanos() as u64)
+}
+
+fn name(generation: u64, kind: RecordKind) -> RecordName {
+    RecordName { generation, kind }
+}
+
+fn read_open(
+    arbiter: &dyn Arbiter,
+    vm: &str,
+    generation: u64,
+) -> Result<Option<OpenRecord>, Unreachable> {
+    let text = arbiter.read(vm, name(generation, RecordKind::Open))?;
+    let decode = |text: String| OpenRecord::decode(&text, vm, generation);
+    text.map(decode).transpose().map_err(|e| arbiter.damaged(&e))
+}
+
+/// Opens a generation.
+pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
+    let attempt = || {
+        let name = name(record.generation, RecordKind::Open);
+        let found = arbiter.create(&record.vm, name, &record.encode())?;
+        let found = OpenRecord::decode(&found, &record.vm, record.generation)
+            .map_err(|e| arbiter.damaged(&e))?;
+        Ok(judge_open(record, found))
+    };
+    attempt().unwrap_or_else(|e: Unreachable| OpenAnswer::Unreachable(e.to_string()))
+}
+
+/// Reads a generation's record.
+pub fn read_back(arbiter: &dyn Arbiter, vm: &str, generation: u64) -> ReadBackAnswer {
+    match read_open(arbiter, vm, generation) {
+        Ok(Some(record)) => ReadBackAnswer::Found(record),
+        Ok(None) => ReadBackAnswer::Missing,
+        Err(e) => ReadBackAnswer::Unreachable(e.to_string()),
+    }
+}
+
+/// The test-and-set: claims a generation for `member`.
+pub fn claim(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId) -> ClaimAnswer {
+    let attempt = || {
+        if let Err(refused) = may_claim(read_open(arbiter, vm, generation)?.as_ref(), member) {
+            return Ok(refused);
+        }
+        let ours = Claim {
+            claimant: member,
+            at: unix_ns(),
+        };
+        let name = name(generation, RecordKind::Claim);
+        let found = arbiter.create(vm, name, &ours.encode(vm, generation))?;
+        let found = Claim::decode(&found, vm, generation).map_err(|e| arbiter.damaged(&e))?;
+        Ok(judge_claim(member, &found))
+    };
+    attempt().unwrap_or_else(|e: Unreachable| ClaimAnswer::Unreachable(e.to_string()))
+}
+
+/// Notes that a generation ended cleanly.
+pub fn close(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId) -> CloseAnswer {
+    let record = Close {
+        member,
+        at: unix_ns(),
+    };
+    let text = record.encode(vm, generation);
+    match arbiter.create(vm, name(generation, RecordKind::Close), &text) {
+        Ok(_) => CloseAnswer::Closed,
+        Err(e) => CloseAnswer::Unreachable(e.to_string()),
+    }
+}
+
+/// The latest generation of a VM.
+pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreachable> {
+    let names = arbiter.list(vm)?;
+    let Some(generation) = names.iter().map(|n| n.generation).max() else {
+        return Ok(None);
+    };
+    let Some(record) = read_open(arbiter, vm, generation)? else {
+        return Err(arbiter.damaged(&format!("generation {generation} has no open record")));
+    };
+    let has = |kind| names.contains(&name(generation, kind));
+    Ok(Some(Latest {
+        record,
+        claimed: has(RecordKind::Claim),
+        closed: has(RecordKind::Close),
+    }))
+}
+
+/// A record for [`open`], made now.
+pub fn open_record(
+    vm: &str,
+    generation: u64,
+    members: ft_protocol::arbiter::Members,
+    nonce: ft_protocol::arbiter::Nonce,
+) -> OpenRecord {
+    OpenRecord {
+        vm: vm.into(),
+        generation,
+        members,
+        nonce,
+        at: unix_ns(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+use super::*;
+use ft_protocol::arbiter::{Members, Nonce};
+use std::path::Path;
+use std::sync::Barrier;
+
+fn record(generation: u64) -> OpenRecord {
+    OpenRecord {
+        vm: "vm".into(),
+        generation,
+        members: Members {
+            primary: MemberId(1),
+            backup: Some(MemberId(2)),
+        },
+        nonce: Nonce(7),
+        at: 0,
+    }
+}
+
+#[test]
+fn one_of_two_claimants_wins_and_stays_the_winner() {
+    let dir = tempfile::tempdir().unwrap();
+    let arbiter = FileArbiter::new(dir.path());
+    assert_eq!(open(&arbiter, &record(1)), OpenAnswer::Opened);
+    let together = Barrier::new(2);
+    let answers = std::thread::scope(|scope| {
+        let ask = |member| {
+            let (arbiter, together) = (&arbiter, &together);
+            scope.spawn(move || {
+                together.wait();
+                claim(arbiter, "vm", 1, MemberId(member))
+            })
+        };
+        let (one, two) = (ask(1), ask(2));
+        [one.join().unwrap(), two.join().unwrap()]
+    });
+    let won = |answer: &ClaimAnswer| *answer == ClaimAnswer::Won;
+    assert_eq!(answers.iter().filter(|a| won(a)).count(), 1, "{answers:?}");
+    let again = [1, 2].map(|member| claim(&arbiter, "vm", 1, MemberId(member)));
+    assert_eq!(again, answers, "asking again changes nothing");
+    let names = arbiter.list("vm").unwrap();
+    assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+}
+
+#[test]
+fn a_stranger_cannot_claim() {
+    let dir = tempfile::tempdir().unwrap();
+    let arbiter = FileArbiter::new(dir.path());
+    assert_eq!(open(&arbiter, &record(1)), OpenAnswer::Opened);
+    let answer = claim(&arbiter, "vm", 1, MemberId(3));
+    assert!(matches!(answer, ClaimAnswer::Refused(_)), "{answer:?}");
+    assert_eq!(claim(&arbiter, "vm", 1, MemberId(2)), ClaimAnswer::Won);
+}
+
+#[test]
+fn two_directories_are_found_out() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let primary = FileArbiter::new(ours.path());
+    assert_eq!(open(&primary, &record(1)), OpenAnswer::Opened);
+    let backup = FileArbiter::new(theirs.path());
+    assert_eq!(read_back(&backup, "vm", 1), ReadBackAnswer::Missing);
+    assert_eq!(
+        read_back(&primary, "vm", 1),
+        ReadBackAnswer::Found(record(1))
+    );
+}
+
+#[test]
+fn storage_that_is_not_there_is_unreachable_not_empty() {
+    let arbiter = FileArbiter::new(Path::new("/nonexistent/arbiter"));
+    assert!(latest(&arbiter, "vm").is_err());
+    assert!(matches!(
+        read_back(&arbiter, "vm", 1),
+        ReadBackAnswer::Unreachable(_)
+    ));
+    assert!(matches!(
+        claim(&arbiter, "vm", 1, MemberId(1)),
+        ClaimAnswer::Unreachable(_)
+    ));
+}
+
+#[test]
+fn the_latest_generation_is_found_with_its_claim_and_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let arbiter = FileArbiter::new(dir.path());
+    assert_eq!(latest(&arbiter, "vm").unwrap(), None);
+    for generation in [1, 10] {
+        open(&arbiter, &record(generation));
+    }
+    let found = latest(&arbiter, "vm").unwrap().unwrap();
+    assert_eq!(found.record.generation, 10);
+    assert!(!found.claimed && !found.closed);
+    claim(&arbiter, "vm", 10, MemberId(1));
+    close(&arbiter, "vm", 10, MemberId(1));
+    let found = latest(&arbiter, "vm").unwrap().unwrap();
+    assert!(found.claimed && found.closed);
+}

@@ -1,0 +1,39 @@
+//! The backup's runtime.
+
+mod serve;
+mod vcpu;
+
+pub use serve::serve;
+
+use super::{ArbiterUrl, EventLog};
+use crate::backends::live::Direct;
+use crate::backends::{Live, Tap};
+use ft_protocol::backup::Expectations;
+use ft_protocol::log::HostPrint;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a backup is made of.
+pub struct BackupParts {
+    /// The VM it protects.
+    pub vm: String,
+    /// This host.
+    pub host: HostPrint,
+    /// What the operator said of the machine.
+    pub expect: Expectations,
+    /// Where the primary listens.
+    pub channel: SocketAddr,
+    /// The arbiter.
+    pub arbiter: ArbiterUrl,
+    /// The TAP, silent until this side goes live.
+    pub tap: Option<Arc<Tap>>,
+    /// Inputs for going live.
+    pub live: Live,
+    /// Where outputs are let go once live.
+    pub direct: Direct,
+    /// Record into this new directory.
+    pub record: Option<PathBuf>,
+    /// Where events go.
+    pub events: EventLog,
+}

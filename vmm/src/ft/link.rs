@@ -1,0 +1,112 @@
+//! One connection of the logging channel.
+
+use ft_protocol::wire::{Message, WireDecoder, WireEncoder};
+use std::io;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 256 << 10;
+
+/// A connected peer. Sending never waits: what the socket does not take stays in a buffer, which the
+/// protocol's window bounds.
+#[derive(Debug)]
+pub struct Link {
+    stream: TcpStream,
+    encoder: WireEncoder,
+    decoder: WireDecoder,
+    unsent: Vec<u8>,
+    sent: usize,
+    buffer: Vec<u8>,
+    broken: Option<String>,
+}
+
+impl Link {
+    /// Wraps a connection of which nothing was read or written yet.
+    pub fn new(stream: TcpStream) -> io::Result<Link> {
+        stream.set_nodelay(true)?;
+        Ok(Link {
+            stream,
+            encoder: WireEncoder::default(),
+            decoder: WireDecoder::default(),
+            unsent: Vec::new(),
+            sent: 0,
+            buffer: vec![0; READ_BYTES],
+            broken: None,
+        })
+    }
+
+    /// Sends a message. A broken connection shows at the next [`Link::next`].
+    pub fn send(&mut self, message: &Message) {
+        if let Err(e) = self.encoder.encode(message, &mut self.unsent) {
+            self.broken.get_or_insert(e.to_string());
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while self.sent < self.unsent.len() && self.broken.is_none() {
+            match self.stream.try_write(&self.unsent[self.sent..]) {
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => self.broken = Some(e.to_string()),
+            }
+        }
+        if self.sent == self.unsent.len() {
+            self.unsent.clear();
+            self.sent = 0;
+        }
+    }
+
+    /// The next message. The error says why there will be none. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Message, String> {
+        loop {
+            if let Some(message) = self.decoder.next_message().map_err(|e| e.to_string())? {
+                return Ok(message);
+            }
+            if let Some(why) = &self.broken {
+                return Err(why.clone());
+            }
+            let interest = match self.unsent.is_empty() {
+                true => Interest::READABLE,
+                false => Interest::READABLE | Interest::WRITABLE,
+            };
+            let ready = self.stream.ready(interest).await;
+            let ready = ready.map_err(|e| e.to_string())?;
+            if ready.is_writable() {
+                self.flush();
+            }
+            if ready.is_readable() {
+                match self.stream.try_read(&mut self.buffer) {
+                    Ok(0) => return Err("the peer closed the connection".into()),
+                    Ok(n) => self.decoder.push(&self.buffer[..n]),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(e) => return Err(e.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Sends what is left, as far as the peer takes it soon, and closes.
+    pub async fn close(mut self) {
+        let limit = std::time::Duration::from_millis(200);
+        let flushed = async {
+            while !self.unsent.is_empty() && self.broken.is_none() {
+                if self.stream.writable().await.is_err() {
+                    break;
+                }
+                self.flush();
+            }
+        };
+        // A peer that does not read gets no more.
+        let _in_time = tokio::time::timeout(limit, flushed).await;
+    }
+}
+
+/// The next message of a connection that may not be there.
+pub async fn next_of(link: &mut Option<Link>) -> Result<Message, String> {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}

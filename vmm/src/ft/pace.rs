@@ -1,0 +1,102 @@
+//! Holds the primary's vCPU while it may not run on.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+
+/// Chunks and outputs that the vCPU's thread may have handed to the runtime without the runtime
+/// having looked at them.
+pub const MAX_UNSEEN: usize = 4096;
+
+/// The vCPU's brake.
+#[derive(Debug)]
+pub struct Pace {
+    may_run: Mutex<bool>,
+    changed: Condvar,
+    unseen: AtomicUsize,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            may_run: Mutex::new(true),
+            changed: Condvar::new(),
+            unseen: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Pace {
+    /// The vCPU's thread handed something over.
+    pub fn handed(&self) {
+        self.unseen.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The runtime looked at something that was handed over.
+    pub fn seen(&self) {
+        if self.unseen.fetch_sub(1, Ordering::AcqRel) == MAX_UNSEEN {
+            let _held = self.may_run.lock().expect("nobody panics with this lock");
+            self.changed.notify_all();
+        }
+    }
+
+    /// Lets the vCPU run, or stops it where it leaves its position.
+    pub fn set(&self, may_run: bool) {
+        let mut held = self.may_run.lock().expect("nobody panics with this lock");
+        if *held != may_run {
+            *held = may_run;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Must the vCPU wait?
+    pub fn holds(&self) -> bool {
+        let may_run = *self.may_run.lock().expect("nobody panics with this lock");
+        !may_run || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN
+    }
+
+    /// Waits until it need not.
+    pub fn wait(&self) {
+        let mut held = self.may_run.lock().expect("nobody panics with this lock");
+        while !*held || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN {
+            held = self.changed.wait(held).expect("nobody panics with this lock");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    fn a_held_vcpu_goes_on_when_it_may() {
+        let pace = Arc::new(Pace::default());
+        assert!(!pace.holds());
+        pace.set(false);
+        assert!(pace.holds());
+        let (done, waited) = channel();
+        let vcpu = pace.clone();
+        let thread = std::thread::spawn(move || {
+            vcpu.wait();
+            done.send(()).unwrap();
+        });
+        assert!(waited.try_recv().is_err());
+        pace.set(true);
+        waited.recv().unwrap();
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn unseen_work_is_bounded() {
+        let pace = Pace::default();
+        for _ in 0..MAX_UNSEEN {
+            assert!(!pace.holds());
+            pace.handed();
+        }
+        assert!(pace.holds());
+        pace.seen();
+        assert!(!pace.holds());
+        pace.wait();
+    }
+}

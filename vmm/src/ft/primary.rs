@@ -1,0 +1,57 @@
+//! The primary's runtime.
+
+mod serve;
+mod vcpu;
+
+pub use serve::serve;
+
+use super::{ArbiterUrl, EventLog};
+use crate::backends::Live;
+use crate::backends::live::Direct;
+use crate::machine::Machine;
+use crate::memory::Image;
+use crate::replay::Consumer;
+use ft_protocol::arbiter::{MemberId, Nonce};
+use ft_protocol::detector::Timing;
+use ft_protocol::log::Header;
+use std::net::SocketAddr;
+
+/// What a primary is made of.
+pub struct PrimaryParts {
+    /// Everything that must be equal on both sides.
+    pub header: Header,
+    /// The guest's image.
+    pub image: Image,
+    /// The machine, at position 0.
+    pub machine: Machine,
+    /// Its live inputs.
+    pub live: Live,
+    /// Where outputs are let go.
+    pub direct: Direct,
+    /// The recording, if there is one.
+    pub recording: Option<Box<dyn Consumer>>,
+    /// The arbiter.
+    pub arbiter: ArbiterUrl,
+    /// The first generation to open.
+    pub generation: u64,
+    /// Run without a backup.
+    pub solo: bool,
+    /// Where backups connect.
+    pub channel: SocketAddr,
+    /// Where events go.
+    pub events: EventLog,
+}
+
+/// A member's identity, new with every process.
+pub(super) fn new_member() -> MemberId {
+    MemberId(rand::random())
+}
+
+fn new_nonce() -> Nonce {
+    Nonce(rand::random())
+}
+
+/// How fast silence is noticed.
+pub(super) fn timing() -> Timing {
+    Timing::default()
+}

@@ -1,0 +1,335 @@
+//! The loop around the primary's state machine.
+
+use super::vcpu::{News, Vcpu};
+use super::{PrimaryParts, new_member, new_nonce, timing};
+use crate::backends::Waker;
+use crate::backends::live::Direct;
+use crate::ft::link::{Link, next_of};
+use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, now, sleep_until};
+use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
+use crate::replay::record::mark_progress;
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
+use ft_protocol::log::{EndReason, Header};
+use ft_protocol::primary::{Primary, PrimaryAction, PrimaryConfig};
+use ft_protocol::wire::Message;
+use serde_json::json;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// News handled before the loop looks at the channel again.
+const NEWS_AT_ONCE: usize = 64;
+
+/// An answer from the arbiter.
+enum Answer {
+    Opened(OpenAnswer),
+    Claim(ClaimAnswer),
+    Closed(CloseAnswer),
+}
+
+struct Runtime {
+    primary: Primary,
+    me: MemberId,
+    header: Header,
+    image: Vec<u8>,
+    arbiter: Arc<dyn Arbiter>,
+    answers: UnboundedSender<Answer>,
+    link: Option<Link>,
+    vcpu: Vcpu,
+    /// What the thread starts from, until it does.
+    idle: Option<(crate::machine::Machine, crate::backends::Live)>,
+    direct: Direct,
+    unsent: VecDeque<Chunk>,
+    ended: Option<EndReason>,
+    waker: Waker,
+    events: EventLog,
+}
+
+/// Runs the primary to its end.
+pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
+    let listener = TcpListener::bind(parts.channel).await?;
+    let mut signals = StopSignals::new()?;
+    let (sender, mut answers) = unbounded_channel();
+    let mut runtime = Runtime::new(parts, sender);
+    runtime.events.emit("waiting", json!({}));
+    let outcome = runtime.run(&listener, &mut signals, &mut answers).await;
+    // The recording's writer waits for the last of its consumers to go.
+    if let Ok(mut journal) = runtime.vcpu.journal.lock() {
+        journal.close();
+    }
+    outcome
+}
+
+impl Runtime {
+    async fn run(
+        &mut self,
+        listener: &TcpListener,
+        signals: &mut StopSignals,
+        answers: &mut UnboundedReceiver<Answer>,
+    ) -> io::Result<Outcome> {
+        let mut progress = interval(FLUSH_INTERVAL);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Some(outcome) = self.perform()? {
+                return Ok(outcome);
+            }
+            let timeout = self.primary.poll_timeout();
+            let accepts = self.primary.accepts_connection();
+            let runs = self.idle.is_none() && self.ended.is_none();
+            tokio::select! {
+                message = next_of(&mut self.link) => self.message(message),
+                news = self.vcpu.news.recv() => {
+                    let news = news.expect("the runtime itself holds a sender");
+                    if let Some(outcome) = self.news(news) {
+                        return Ok(outcome);
+                    }
+                }
+                accepted = listener.accept(), if accepts => self.accept(accepted)?,
+                Some(answer) = answers.recv() => self.answer(answer),
+                () = sleep_until(timeout) => self.primary.handle_tick(now()),
+                _ = progress.tick(), if runs => {
+                    let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
+                    mark_progress(journal, controls).map_err(io::Error::other)?;
+                }
+                () = signals.next() => {
+                    if let Some(outcome) = self.stop() {
+                        return Ok(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>) -> Runtime {
+        let me = new_member();
+        let config = PrimaryConfig {
+            vm: parts.header.vm.clone(),
+            me,
+            host: parts.header.host.clone(),
+            generation: parts.generation,
+            nonce: new_nonce(),
+            solo: parts.solo,
+            timing: timing(),
+        };
+        Runtime {
+            primary: Primary::new(config, now()),
+            me,
+            image: parts.image.bytes().to_vec(),
+            header: parts.header,
+            arbiter: parts.arbiter.connect(),
+            answers,
+            link: None,
+            vcpu: Vcpu::new(parts.recording),
+            waker: parts.live.waker(),
+            idle: Some((parts.machine, parts.live)),
+            direct: parts.direct,
+            unsent: VecDeque::new(),
+            ended: None,
+            events: parts.events,
+        }
+    }
+
+    fn accept(&mut self, accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> io::Result<()> {
+        match accepted {
+            Ok((stream, peer)) => {
+                tracing::info!("a backup connects from {peer}");
+                self.link = Some(Link::new(stream)?);
+                self.primary.handle_connected(now());
+            }
+            // The peer may be gone again before it was accepted.
+            Err(e) => tracing::warn!("a connection could not be accepted ({e})"),
+        }
+        Ok(())
+    }
+
+    fn message(&mut self, message: Result<Message, String>) {
+        match message {
+            Ok(message) => self.primary.handle_message(now(), message),
+            Err(why) => {
+                tracing::info!("the channel is closed: {why}");
+                self.link = None;
+                self.primary.handle_disconnected(now());
+            }
+        }
+    }
+
+    fn news(&mut self, first: News) -> Option<Outcome> {
+        let mut news = Some(first);
+        for _ in 0..NEWS_AT_ONCE {
+            let Some(one) = news else { break };
+            self.vcpu.pace.seen();
+            match one {
+                News::Chunk(chunk) => {
+                    let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
+                    self.unsent.push_back(chunk);
+                    self.primary.handle_appended(now(), seq, bytes);
+                }
+                News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
+                News::Ended(Ok(reason)) => {
+                    self.ended = Some(reason);
+                    let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
+                    self.primary.handle_guest_end(now(), journal.last_seq());
+                }
+                // This host cannot go on; the backup will.
+                News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
+            }
+            news = self.vcpu.news.try_recv().ok();
+        }
+        if let Some(rest) = news {
+            // Taken from the queue already: it must not be lost.
+            return self.news(rest);
+        }
+        None
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Opened(answer) => {
+                if let OpenAnswer::Unreachable(why) = &answer {
+                    tracing::warn!("{why}");
+                }
+                self.primary.handle_opened(now(), answer);
+            }
+            Answer::Claim(answer) => {
+                match &answer {
+                    ClaimAnswer::Unreachable(why) => tracing::warn!("outputs are held: {why}"),
+                    ClaimAnswer::Lost { .. } => self.events.emit("claim_lost", json!({})),
+                    _ => {}
+                }
+                self.primary.handle_claim(now(), answer);
+            }
+            Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
+        }
+    }
+
+    /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides.
+    fn stop(&mut self) -> Option<Outcome> {
+        if self.idle.is_some() {
+            return Some(Outcome::Left);
+        }
+        self.vcpu.controls.stop.store(true, Ordering::Release);
+        self.waker.wake();
+        None
+    }
+
+    /// Does what the state machine asks for.
+    fn perform(&mut self) -> io::Result<Option<Outcome>> {
+        while let Some(action) = self.primary.poll_action() {
+            if let Some(outcome) = self.act(action)? {
+                return Ok(Some(outcome));
+            }
+        }
+        self.vcpu.pace.set(self.primary.may_run());
+        Ok(None)
+    }
+
+    fn act(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
+        match action {
+            PrimaryAction::Send(message) => self.send(&message),
+            PrimaryAction::Welcome {
+                protocol,
+                generation,
+                members,
+                nonce,
+            } => {
+                let message = Message::Welcome {
+                    protocol,
+                    generation,
+                    members,
+                    nonce,
+                    header: Box::new(self.header.clone()),
+                    image: self.image.clone(),
+                };
+                self.send(&message);
+            }
+            PrimaryAction::SendLog { up_to } => self.send_log(up_to),
+            PrimaryAction::Release { up_to } => {
+                for (_, output) in self.vcpu.held.take(up_to) {
+                    self.direct.release(&output)?;
+                }
+                self.primary.handle_released(now(), up_to);
+            }
+            PrimaryAction::Open { .. } | PrimaryAction::Claim { .. } | PrimaryAction::Close { .. } => {
+                self.ask(action);
+            }
+            PrimaryAction::Start => {
+                let generation = self.primary.generation();
+                let (machine, live) = self.idle.take().expect("the guest starts once");
+                self.events
+                    .emit("started", json!({"generation": generation}));
+                self.vcpu.start(machine, live.restarted())?;
+            }
+            PrimaryAction::BackupLost(loss) => {
+                let reason = loss.to_string();
+                self.events.emit("backup_lost", json!({"reason": reason}));
+            }
+            PrimaryAction::GoSolo { generation } => {
+                self.unsent.clear();
+                self.events.emit("solo", json!({"generation": generation}));
+            }
+            PrimaryAction::Disconnect => {
+                if let Some(link) = self.link.take() {
+                    tokio::spawn(link.close());
+                }
+            }
+            PrimaryAction::Halt(reason) => {
+                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
+            }
+            PrimaryAction::Finish { closed } => {
+                if !closed {
+                    tracing::warn!("the generation could not be closed: start again with --force");
+                }
+                let reason = self.ended.expect("the guest ended");
+                return Ok(Some(Outcome::Ended(reason)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn send(&mut self, message: &Message) {
+        if let Some(link) = &mut self.link {
+            link.send(message);
+        }
+    }
+
+    fn send_log(&mut self, up_to: u64) {
+        let mut frames = Vec::new();
+        while let Some(chunk) = self.unsent.pop_front_if(|chunk| chunk.last_seq <= up_to) {
+            frames.extend_from_slice(&chunk.frames);
+        }
+        if !frames.is_empty() {
+            self.send(&Message::Log { frames });
+        }
+    }
+
+    /// Asks the arbiter on a thread that may wait for storage.
+    fn ask(&mut self, action: PrimaryAction) {
+        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
+        let (vm, me) = (self.header.vm.clone(), self.me);
+        tokio::task::spawn_blocking(move || {
+            let answer = match action {
+                PrimaryAction::Open {
+                    generation,
+                    members,
+                    nonce,
+                } => {
+                    let record = arbiter::open_record(&vm, generation, members, nonce);
+                    Answer::Opened(arbiter::open(&*arbiter, &record))
+                }
+                PrimaryAction::Claim { generation } => {
+                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
+                }
+                PrimaryAction::Close { generation } => {
+                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
+                }
+                other => unreachable!("{other:?} is no question"),
+            };
+            // The process is ending if nobody waits for it.
+            let _gone = answers.send(answer);
+        });
+    }
+}

@@ -1,0 +1,130 @@
+//! The primary's vCPU thread, and what it hands to the runtime.
+
+use crate::backends::Live;
+use crate::devices::Output;
+use crate::ft::outputs::HeldOutputs;
+use crate::ft::pace::Pace;
+use crate::machine::Machine;
+use crate::machine::drive::{Driven, drive};
+use crate::replay::journal::{Chunk, Journal, JournalError};
+use crate::replay::record::{Controls, Recorder};
+use crate::replay::{Consumer, Outlet};
+use ft_protocol::log::EndReason;
+use std::io;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// News from the vCPU's thread. Bounded by the pace: a vCPU whose news is not looked at waits.
+#[derive(Debug)]
+pub enum News {
+    /// The log grew.
+    Chunk(Chunk),
+    /// The guest emitted output `number`, which the log has as entry `seq`.
+    Output {
+        /// Its number.
+        number: u64,
+        /// Its entry.
+        seq: u64,
+    },
+    /// The machine ended, or failed.
+    Ended(Result<EndReason, String>),
+}
+
+/// The runtime's hold on the vCPU's thread.
+pub struct Vcpu {
+    pub news: UnboundedReceiver<News>,
+    pub held: HeldOutputs,
+    pub pace: Arc<Pace>,
+    pub controls: Arc<Controls>,
+    pub journal: Arc<Mutex<Journal>>,
+    sender: UnboundedSender<News>,
+}
+
+struct ToRuntime {
+    news: UnboundedSender<News>,
+    pace: Arc<Pace>,
+}
+
+impl ToRuntime {
+    fn hand(&self, news: News) {
+        self.pace.handed();
+        // A runtime that is gone needs no news; the process is about to end.
+        let _gone = self.news.send(news);
+    }
+}
+
+impl Consumer for ToRuntime {
+    fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
+        self.hand(News::Chunk(chunk.clone()));
+        Ok(())
+    }
+}
+
+/// Keeps every output until the runtime lets it go.
+struct Gated {
+    held: HeldOutputs,
+    runtime: ToRuntime,
+}
+
+impl Outlet for Gated {
+    fn emit(&mut self, number: u64, seq: u64, output: Output) -> io::Result<()> {
+        self.held.push(number, output);
+        self.runtime.hand(News::Output { number, seq });
+        Ok(())
+    }
+
+    fn holds(&self) -> bool {
+        self.runtime.pace.holds()
+    }
+
+    fn wait(&self) {
+        self.runtime.pace.wait();
+    }
+}
+
+impl Vcpu {
+    /// A journal and queues for a machine that does not run yet.
+    pub fn new(recording: Option<Box<dyn Consumer>>) -> Vcpu {
+        let (sender, news) = unbounded_channel();
+        let pace = Arc::new(Pace::default());
+        let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(ToRuntime {
+            news: sender.clone(),
+            pace: pace.clone(),
+        })];
+        consumers.extend(recording);
+        Vcpu {
+            news,
+            held: HeldOutputs::default(),
+            pace,
+            controls: Arc::new(Controls::default()),
+            journal: Arc::new(Mutex::new(Journal::new(1, consumers))),
+            sender,
+        }
+    }
+
+    /// Starts the thread.
+    pub fn start(&self, machine: Machine, live: Live) -> io::Result<()> {
+        let runtime = |sender: &UnboundedSender<News>| ToRuntime {
+            news: sender.clone(),
+            pace: self.pace.clone(),
+        };
+        let gated = Gated {
+            held: self.held.clone(),
+            runtime: runtime(&self.sender),
+        };
+        let (journal, controls) = (self.journal.clone(), self.controls.clone());
+        let ending = runtime(&self.sender);
+        std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || {
+                let mut machine = machine;
+                let mut recorder = Recorder::new(live, gated, journal, controls, 0);
+                ending.hand(News::Ended(match drive(&mut machine, &mut recorder) {
+                    Ok(Driven::Ended(reason)) => Ok(reason),
+                    Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
+                    Err(error) => Err(error.to_string()),
+                }));
+            })?;
+        Ok(())
+    }
+}
