@@ -2,7 +2,7 @@
 //! bytes go out.
 //!
 //! - [`resp`] cuts a connection's bytes into commands (RESP2 arrays and inline commands).
-//! - [`Session`] is a connection: it executes commands as they become whole, in order, and stops
+//! - [`Client`] is a connection: it executes commands as they become whole, in order, and stops
 //!   while too much of their replies is unsent.
 //! - [`Server`] is what all connections share: the database and the limits on memory.
 //!
@@ -16,13 +16,13 @@ extern crate alloc;
 
 mod about;
 mod buffer;
+mod client;
 mod commands;
 mod db;
 mod number;
 mod reply;
 pub mod resp;
 mod server;
-mod session;
 
+pub use client::Client;
 pub use server::{Limits, Server};
-pub use session::Session;

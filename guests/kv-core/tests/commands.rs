@@ -1,6 +1,6 @@
 //! What a client is told, command by command.
 
-use kv_core::{Limits, Server, Session};
+use kv_core::{Client, Limits, Server};
 
 const ROOMY: Limits = Limits {
     data: 64 << 20,
@@ -10,10 +10,10 @@ const ROOMY: Limits = Limits {
 /// Everything a fresh server answers to `input`.
 fn answers(input: &[u8]) -> String {
     let mut server = Server::new(ROOMY, 1);
-    let mut session = Session::default();
-    session.input(input, &mut server);
-    let out = String::from_utf8(session.output().to_vec()).expect("text");
-    session.end(&mut server);
+    let mut client = Client::default();
+    client.input(input, &mut server);
+    let out = String::from_utf8(client.output().to_vec()).expect("text");
+    client.end(&mut server);
     out
 }
 

@@ -1,9 +1,9 @@
-//! The TCP connections: a fixed number of sockets, each with its session.
+//! The TCP connections: a fixed number of sockets, each with its client.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
-use kv_core::{Server, Session};
+use kv_core::{Client, Server};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 /// A connection that we closed may take this long to end before it is cut.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// All sockets and sessions.
+/// All sockets and clients.
 pub struct Connections {
     sockets: SocketSet<'static>,
     all: Vec<Connection>,
@@ -30,7 +30,7 @@ pub struct Connections {
 
 struct Connection {
     handle: SocketHandle,
-    session: Session,
+    client: Client,
     /// When to cut it, once it is closed from here.
     cut_at: Option<Instant>,
     /// Whether its end has been seen: the last segments of it leave before its place is reused.
@@ -52,7 +52,7 @@ impl Connections {
                 listen(&mut socket);
                 Connection {
                     handle: sockets.add(socket),
-                    session: Session::default(),
+                    client: Client::default(),
                     cut_at: None,
                     ended: false,
                 }
@@ -70,7 +70,7 @@ impl Connections {
         &mut self.sockets
     }
 
-    /// Moves bytes between sockets and sessions. Returns when it wants to be called again at the
+    /// Moves bytes between sockets and clients. Returns when it wants to be called again at the
     /// latest, whatever the network does.
     pub fn serve(&mut self, now: Instant) -> Option<Instant> {
         let mut again: Option<Instant> = None;
@@ -98,7 +98,7 @@ impl Connection {
     /// Serves an open connection. Returns when it is to be cut, if it is closed from here.
     fn serve(&mut self, socket: &mut Socket, server: &mut Server, now: Instant) -> Option<Instant> {
         while self.exchange(socket, server) {}
-        if self.session.is_closing() {
+        if self.client.is_closing() {
             // What still comes in is for nobody; unread it would make the peer lose our last words.
             while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
             let cut_at = *self.cut_at.get_or_insert(now + LINGER);
@@ -108,7 +108,7 @@ impl Connection {
             }
         }
         let heard_all = !socket.may_recv() && socket.recv_queue() == 0;
-        if (self.session.is_closing() || heard_all) && self.session.finished() {
+        if (self.client.is_closing() || heard_all) && self.client.finished() {
             socket.close();
         }
         self.cut_at
@@ -117,18 +117,18 @@ impl Connection {
     /// One round of bytes in and bytes out; whether another may get further.
     fn exchange(&mut self, socket: &mut Socket, server: &mut Server) -> bool {
         let mut moved = false;
-        self.session.resume(server);
-        while self.session.wants_input() && socket.can_recv() {
-            let session = &mut self.session;
+        self.client.resume(server);
+        while self.client.wants_input() && socket.can_recv() {
+            let client = &mut self.client;
             let received = socket.recv(|bytes| {
-                session.input(bytes, server);
+                client.input(bytes, server);
                 (bytes.len(), ())
             });
             moved |= received.is_ok();
         }
-        if !self.session.output().is_empty() && socket.can_send() {
-            let sent = socket.send_slice(self.session.output()).unwrap_or(0);
-            self.session.sent(sent, server);
+        if !self.client.output().is_empty() && socket.can_send() {
+            let sent = socket.send_slice(self.client.output()).unwrap_or(0);
+            self.client.sent(sent, server);
             moved |= sent > 0;
         }
         moved
@@ -136,7 +136,7 @@ impl Connection {
 
     /// Makes an ended connection's place free for the next.
     fn recycle(&mut self, socket: &mut Socket, server: &mut Server) {
-        self.session.end(server);
+        self.client.end(server);
         self.cut_at = None;
         self.ended = false;
         socket.abort();

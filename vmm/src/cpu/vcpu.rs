@@ -9,10 +9,12 @@ use kvm_bindings::{
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 use std::os::fd::AsRawFd;
-use vmm_sys_util::ioctl_iow_nr;
 use xxhash_rust::xxh3::xxh3_64;
 
-ioctl_iow_nr!(KVM_INTERRUPT, kvm_bindings::KVMIO, 0x86, kvm_interrupt);
+mod request {
+    use kvm_bindings::{KVMIO, kvm_interrupt};
+    vmm_sys_util::ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+}
 
 /// The three pages that VT-x needs for its own TSS; out of the way of RAM and devices.
 const KVM_TSS_ADDRESS: usize = 0xfffb_d000;
@@ -299,7 +301,7 @@ impl Vcpu {
         };
         // SAFETY: the descriptor is a vCPU's, and the kernel reads one kvm_interrupt.
         let done = unsafe {
-            vmm_sys_util::ioctl::ioctl_with_ref(&self.fd.as_raw_fd(), KVM_INTERRUPT(), &irq)
+            vmm_sys_util::ioctl::ioctl_with_ref(&self.fd.as_raw_fd(), request::KVM_INTERRUPT(), &irq)
         };
         match done {
             0 => Ok(()),

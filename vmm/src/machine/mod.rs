@@ -36,7 +36,7 @@ pub enum MachineError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The self-test guest did not end.
-    #[error("this host's KVM does not run the self-test guest to its end; run `lockstep doctor`")]
+    #[error("this host's KVM does not run the self-test guest to its end; use a host on which it does")]
     SelfTest,
 }
 

@@ -14,7 +14,7 @@ use crate::replay::journal::Chunk;
 use crate::replay::record::Controls;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupAction, BackupConfig, Delivery};
-use ft_protocol::log::{EndReason, Header, NetConfig};
+use ft_protocol::log::{EndReason, Header, NetConfig, Position};
 use ft_protocol::wire::Message;
 use serde_json::json;
 use std::io;
@@ -65,6 +65,8 @@ struct Runtime {
     record: Option<PathBuf>,
     recording: Option<Recording>,
     received_bytes: u64,
+    /// Position of the last entry received.
+    received_at: Position,
     suspects: bool,
     reemitted: usize,
     ended: Option<EndReason>,
@@ -117,6 +119,7 @@ impl Runtime {
             record: parts.record,
             recording: None,
             received_bytes: 0,
+            received_at: Position(0),
             suspects: false,
             reemitted: 0,
             ended: None,
@@ -349,6 +352,9 @@ impl Runtime {
 
     fn deliver(&mut self, delivery: Delivery) -> io::Result<()> {
         self.received_bytes += delivery.frames.len() as u64;
+        if let Some(last) = delivery.items.last() {
+            self.received_at = last.entry.at;
+        }
         if let (Some(recording), Some(last)) = (&mut self.recording, delivery.items.last()) {
             let chunk = Chunk {
                 frames: delivery.frames.into(),
@@ -434,8 +440,9 @@ impl Runtime {
     /// Asks the arbiter on a thread that may wait for storage.
     fn ask(&mut self, action: BackupAction) {
         if matches!(action, BackupAction::Claim { .. }) {
-            let position = self.feed.last_seq();
-            self.events.emit("caught_up", json!({"seq": position}));
+            let position = self.received_at.0;
+            self.events
+                .emit("caught_up", json!({"position": position}));
         }
         let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
         let (vm, me) = (self.vm.clone(), self.me);

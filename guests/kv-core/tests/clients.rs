@@ -1,7 +1,7 @@
 //! Connections: cuts, errors in the protocol, long replies, want of memory, and nonsense.
 
 use kv_core::resp::{MAX_ARGS, MAX_BULK};
-use kv_core::{Limits, Server, Session};
+use kv_core::{Client, Limits, Server};
 
 const ROOMY: Limits = Limits {
     data: 64 << 20,
@@ -21,7 +21,7 @@ fn command(args: &[&[u8]]) -> Vec<u8> {
 
 /// Sends `input` in pieces of `piece` bytes, reads replies `sip` bytes at a time, and returns them.
 fn converse(
-    session: &mut Session,
+    client: &mut Client,
     server: &mut Server,
     input: &[u8],
     piece: usize,
@@ -30,15 +30,15 @@ fn converse(
     let (mut replies, mut rest) = (Vec::new(), input);
     loop {
         let before = (rest.len(), replies.len());
-        session.resume(server);
-        if session.wants_input() && !rest.is_empty() {
+        client.resume(server);
+        if client.wants_input() && !rest.is_empty() {
             let (now, later) = rest.split_at(piece.min(rest.len()));
-            session.input(now, server);
+            client.input(now, server);
             rest = later;
         }
-        let sent = session.output().len().min(sip);
-        replies.extend_from_slice(&session.output()[..sent]);
-        session.sent(sent, server);
+        let sent = client.output().len().min(sip);
+        replies.extend_from_slice(&client.output()[..sent]);
+        client.sent(sent, server);
         if (rest.len(), replies.len()) == before {
             return replies;
         }
@@ -60,14 +60,14 @@ fn cuts_between_bytes_change_nothing() {
     input.extend_from_slice(b"PING\n\r\n*0\r\n*-1\r\n  incr   n \r\n");
     let expected = "+OK\r\n$7\r\nva\r\nlue\r\n:1\r\n*3\r\n$7\r\nva\r\nlue\r\n$1\r\n1\r\n$-1\r\n$0\r\n\r\n+PONG\r\n:2\r\n";
     for piece in 1..=input.len() {
-        let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
-        let replies = converse(&mut session, &mut server, &input, piece, usize::MAX);
+        let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
+        let replies = converse(&mut client, &mut server, &input, piece, usize::MAX);
         assert_eq!(
             String::from_utf8_lossy(&replies),
             expected,
             "pieces of {piece}"
         );
-        assert!(session.finished() && !session.is_closing());
+        assert!(client.finished() && !client.is_closing());
     }
 }
 
@@ -85,12 +85,12 @@ fn an_error_in_the_protocol_ends_the_connection() {
             "too big count string",
         ),
     ] {
-        let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
-        session.input(b"PING\r\n", &mut server);
-        session.input(input, &mut server);
-        session.input(b"PING\r\n", &mut server);
-        assert!(session.is_closing(), "{input:?}");
-        let replies = String::from_utf8_lossy(session.output()).into_owned();
+        let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
+        client.input(b"PING\r\n", &mut server);
+        client.input(input, &mut server);
+        client.input(b"PING\r\n", &mut server);
+        assert!(client.is_closing(), "{input:?}");
+        let replies = String::from_utf8_lossy(client.output()).into_owned();
         let error = replies
             .strip_prefix("+PONG\r\n-ERR Protocol error: ")
             .expect(&replies);
@@ -108,9 +108,9 @@ fn limits_of_a_command() {
     let huge = vec![&long[..]; 5];
     let endless = vec![b'x'; 100_000];
     let ends = |input: &[u8]| {
-        let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
-        converse(&mut session, &mut server, input, 1460, usize::MAX);
-        session.is_closing()
+        let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
+        converse(&mut client, &mut server, input, 1460, usize::MAX);
+        client.is_closing()
     };
     assert!(!ends(&command(&[b"SET", b"k", &long])));
     assert!(ends(&command(&[b"SET", b"k", &longer])));
@@ -122,14 +122,14 @@ fn limits_of_a_command() {
 
 #[test]
 fn values_do_not_grow_too_long() {
-    let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
+    let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
     let half = vec![b'x'; MAX_BULK / 2];
     let mut input = Vec::new();
     for more in [&half[..], &half, b"!"] {
         input.extend(command(&[b"APPEND", b"k", more]));
     }
     input.extend(command(&[b"STRLEN", b"k"]));
-    let replies = converse(&mut session, &mut server, &input, 16384, usize::MAX);
+    let replies = converse(&mut client, &mut server, &input, 16384, usize::MAX);
     assert_eq!(
         String::from_utf8_lossy(&replies),
         ":262144\r\n:524288\r\n-ERR string exceeds maximum allowed size (524288 bytes)\r\n:524288\r\n"
@@ -138,14 +138,14 @@ fn values_do_not_grow_too_long() {
 
 #[test]
 fn replies_wait_for_a_slow_reader() {
-    let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
+    let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
     let value = vec![b'v'; 100_000];
     let mut input = command(&[b"SET", b"k", &value]);
     for _ in 0..50 {
         input.extend(command(&[b"GET", b"k"]));
     }
     input.extend(command(&[b"MGET", b"k", b"k", b"k"]));
-    let replies = converse(&mut session, &mut server, &input, 7000, 1000);
+    let replies = converse(&mut client, &mut server, &input, 7000, 1000);
     let one = [&b"$100000\r\n"[..], &value, b"\r\n"].concat();
     let expected = [&b"+OK\r\n"[..], &one.repeat(50), b"*3\r\n", &one.repeat(3)].concat();
     assert!(
@@ -158,10 +158,10 @@ fn replies_wait_for_a_slow_reader() {
 
 #[test]
 fn a_reply_that_is_too_long_is_refused() {
-    let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
+    let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
     let value = vec![b'v'; MAX_BULK];
     converse(
-        &mut session,
+        &mut client,
         &mut server,
         &command(&[b"SET", b"k", &value]),
         1460,
@@ -169,12 +169,12 @@ fn a_reply_that_is_too_long_is_refused() {
     );
     let mut args = vec![&b"k"[..]; 9];
     args[0] = b"MGET";
-    let replies = converse(&mut session, &mut server, &command(&args), 1460, usize::MAX);
+    let replies = converse(&mut client, &mut server, &command(&args), 1460, usize::MAX);
     assert_eq!(
         String::from_utf8_lossy(&replies),
         "-ERR the reply would exceed 4194304 bytes\r\n"
     );
-    assert!(!session.is_closing());
+    assert!(!client.is_closing());
 }
 
 #[test]
@@ -183,10 +183,10 @@ fn data_beyond_the_limit_is_refused_and_room_comes_back() {
         data: 1 << 20,
         buffers: 1 << 20,
     };
-    let (mut server, mut session) = (Server::new(limits, 1), Session::default());
+    let (mut server, mut client) = (Server::new(limits, 1), Client::default());
     let value = [b'v'; 1000];
     let mut talk = |input: Vec<u8>| {
-        let replies = converse(&mut session, &mut server, &input, 1460, usize::MAX);
+        let replies = converse(&mut client, &mut server, &input, 1460, usize::MAX);
         String::from_utf8(replies).expect("text")
     };
     for round in 0..3 {
@@ -223,17 +223,17 @@ fn connections_share_a_limit_for_what_they_keep() {
     };
     let mut server = Server::new(limits, 1);
     let part = &command(&[b"SET", b"k", &[b'v'; 400_000]])[..400_000];
-    let mut sessions: Vec<Session> = (0..8).map(|_| Session::default()).collect();
-    for session in &mut sessions {
-        converse(session, &mut server, part, 1460, 0);
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::default()).collect();
+    for client in &mut clients {
+        converse(client, &mut server, part, 1460, 0);
     }
-    let refused = sessions.iter().filter(|it| it.is_closing()).count();
+    let refused = clients.iter().filter(|it| it.is_closing()).count();
     assert!((1..8).contains(&refused), "{refused} of 8 were refused");
-    for session in &mut sessions {
-        session.end(&mut server);
+    for client in &mut clients {
+        client.end(&mut server);
     }
     // Nothing is left of them: one connection may have it all again.
-    let mut last = Session::default();
+    let mut last = Client::default();
     let whole = command(&[b"SET", b"k", &[b'v'; 400_000]]);
     assert_eq!(
         converse(&mut last, &mut server, &whole, 1460, usize::MAX),
@@ -243,10 +243,10 @@ fn connections_share_a_limit_for_what_they_keep() {
 
 #[test]
 fn quit_is_the_last_command() {
-    let (mut server, mut session) = (Server::new(ROOMY, 1), Session::default());
-    session.input(b"INCR n\r\nQUIT\r\nINCR n\r\n", &mut server);
-    assert_eq!(session.output(), b":1\r\n+OK\r\n");
-    assert!(session.is_closing() && !session.wants_input());
+    let (mut server, mut client) = (Server::new(ROOMY, 1), Client::default());
+    client.input(b"INCR n\r\nQUIT\r\nINCR n\r\n", &mut server);
+    assert_eq!(client.output(), b":1\r\n+OK\r\n");
+    assert!(client.is_closing() && !client.wants_input());
 }
 
 /// Random bytes that look like the protocol: no panic, whatever they are.
@@ -294,7 +294,7 @@ fn nonsense_is_survived() {
     };
     let mut server = Server::new(limits, seed);
     for _ in 0..20_000 {
-        let mut session = Session::default();
+        let mut client = Client::default();
         let mut input = Vec::new();
         for _ in 0..random(40) {
             if random(2) == 0 {
@@ -305,7 +305,7 @@ fn nonsense_is_survived() {
             }
         }
         let (piece, sip) = (1 + random(50), 1 + random(500));
-        converse(&mut session, &mut server, &input, piece, sip);
-        session.end(&mut server);
+        converse(&mut client, &mut server, &input, piece, sip);
+        client.end(&mut server);
     }
 }

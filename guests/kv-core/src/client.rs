@@ -18,10 +18,10 @@ const MAX_UNSENT: usize = 64 * 1024;
 /// A caller that moves bytes calls [`input`](Self::input) while [`wants_input`](Self::wants_input),
 /// sends [`output`](Self::output), tells [`sent`](Self::sent), and calls
 /// [`resume`](Self::resume) after that: commands may have waited for the replies before them to
-/// leave. When it is [`finished`](Self::finished) the connection is to be closed, and
-/// [`end`](Self::end) makes the session ready for another.
+/// leave. When it [is closing](Self::is_closing) and [`finished`](Self::finished), the connection is
+/// to be closed; [`end`](Self::end) makes it ready for another.
 #[derive(Debug, Default)]
-pub struct Session {
+pub struct Client {
     /// What CLIENT ID tells; 0 before the first bytes.
     pub(crate) id: u64,
     /// What CLIENT SETNAME set.
@@ -34,7 +34,7 @@ pub struct Session {
     closing: bool,
 }
 
-impl Session {
+impl Client {
     /// Whether bytes may be handed to [`input`](Self::input).
     pub fn wants_input(&self) -> bool {
         !self.waiting && !self.closing
@@ -94,7 +94,7 @@ impl Session {
         self.out.is_empty() && !self.waiting
     }
 
-    /// Forgets the connection; the session is as new.
+    /// Forgets the connection; `self` is as new.
     pub fn end(&mut self, server: &mut Server) {
         if self.id != 0 {
             server.stats.connected -= 1;
