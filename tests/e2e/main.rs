@@ -1,1 +1,10 @@
-//! End-to-end tests: real processes on real KVM.
+//! End-to-end tests: real processes on real KVM, started and judged as a user would.
+//!
+//! Tests that need KVM fail with the command's one sentence where there is none, and are skipped
+//! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
+//! are skipped with the reason where `vmm/build.rs` did not find it.
+
+mod harness;
+mod replay;
+mod run;
+mod run_refusals;

@@ -119,7 +119,12 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         header.host.cpu, header.host.exits
     )?;
     writeln!(out, "positions  {positions}")?;
-    writeln!(out, "guest time {}.{:09} s", guest_ns / 1_000_000_000, guest_ns % 1_000_000_000)?;
+    writeln!(
+        out,
+        "guest time {}.{:09} s",
+        guest_ns / 1_000_000_000,
+        guest_ns % 1_000_000_000
+    )?;
     writeln!(out, "entries    {entries}")?;
     for (kind, count) in counts {
         writeln!(out, "  {kind:<14} {count}")?;

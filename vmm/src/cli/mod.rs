@@ -49,6 +49,13 @@ fn drilled(done: Result<ExitCode, drill::DrillError>) -> ExitCode {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    // An assertion that fails ends the whole process, not one thread of it: the other side of a pair
+    // must notice.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     // Wrong usage is status 2, as clap has it; asking for help is no error.
     let cli = Cli::parse();
     tracing_subscriber::fmt()

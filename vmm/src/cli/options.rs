@@ -210,7 +210,10 @@ mod tests {
         assert_eq!("none".parse(), Ok(NetArg::default()));
         let plain: NetArg = "tap=t0".parse().unwrap();
         assert_eq!(plain.config("a").unwrap().ip, DEFAULT_IP);
-        assert_ne!(plain.config("a").unwrap().mac, plain.config("b").unwrap().mac);
+        assert_ne!(
+            plain.config("a").unwrap().mac,
+            plain.config("b").unwrap().mac
+        );
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::{CliError, Status};
 use crate::backends::Waker;
-use crate::machine::drive::{Driven, drive};
 use crate::machine::Machine;
-use crate::replay::{IfSlow, LogDirWriter};
+use crate::machine::drive::{Driven, drive};
 use crate::replay::journal::Journal;
 use crate::replay::record::{Controls, Recorder};
+use crate::replay::{IfSlow, LogDirWriter};
 use clap::Args;
 use ft_protocol::log::EndReason;
 use std::path::PathBuf;
@@ -67,7 +67,9 @@ pub(super) fn report(driven: Driven) -> Status {
             Status::Failed
         }
         Driven::Ended(EndReason::Dead) => {
-            eprintln!("lockstep: the guest died: it halted with interrupts off or its CPU shut down");
+            eprintln!(
+                "lockstep: the guest died: it halted with interrupts off or its CPU shut down"
+            );
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) | Driven::Stopped => {

@@ -13,7 +13,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum CpuError {
     /// There is no usable KVM.
-    #[error("cannot open /dev/kvm ({0}); Lockstep needs KVM: load its module and give this user access to the device")]
+    #[error(
+        "cannot open /dev/kvm ({0}); Lockstep needs KVM: load its module and give this user access to the device"
+    )]
     NoKvm(std::io::Error),
     /// KVM is there and lacks something.
     #[error("this host's KVM lacks {0}; use a newer kernel")]

@@ -46,8 +46,24 @@ impl CpuState {
         let mut words = Vec::with_capacity(256);
         let r = fd.get_regs().map_err(CpuError::ioctl("KVM_GET_REGS"))?;
         words.extend([
-            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rsp, r.rbp, r.r8, r.r9, r.r10, r.r11,
-            r.r12, r.r13, r.r14, r.r15, r.rip, r.rflags & flags,
+            r.rax,
+            r.rbx,
+            r.rcx,
+            r.rdx,
+            r.rsi,
+            r.rdi,
+            r.rsp,
+            r.rbp,
+            r.r8,
+            r.r9,
+            r.r10,
+            r.r11,
+            r.r12,
+            r.r13,
+            r.r14,
+            r.r15,
+            r.rip,
+            r.rflags & flags,
         ]);
         let s = fd.get_sregs().map_err(CpuError::ioctl("KVM_GET_SREGS"))?;
         for segment in [s.cs, s.ds, s.es, s.fs, s.gs, s.ss, s.tr, s.ldt] {
@@ -77,11 +93,13 @@ impl CpuState {
 }
 
 fn segment_words(s: &kvm_segment) -> [u64; 3] {
-    let attributes = [
-        s.type_, s.present, s.dpl, s.db, s.s, s.l, s.g, s.unusable,
-    ];
+    let attributes = [s.type_, s.present, s.dpl, s.db, s.s, s.l, s.g, s.unusable];
     let packed = u64::from_le_bytes(attributes);
-    [s.base, u64::from(s.limit) << 16 | u64::from(s.selector), packed]
+    [
+        s.base,
+        u64::from(s.limit) << 16 | u64::from(s.selector),
+        packed,
+    ]
 }
 
 fn table_words(t: &kvm_dtable) -> [u64; 2] {

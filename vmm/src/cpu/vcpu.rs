@@ -229,7 +229,17 @@ impl Vcpu {
             }
             Err(e) => return Err(CpuError::ioctl("KVM_RUN")(e)),
         };
+        if matches!(exit, Exit::PioOut { .. } | Exit::PioIn { .. }) && self.repeats() {
+            // The loader refuses it; code that it could not see may still hold it.
+            return Err(self.guest_error("string I/O".into()));
+        }
         Ok(Run::Exit(exit))
+    }
+
+    /// Does the port I/O exit stand for more than one access?
+    fn repeats(&mut self) -> bool {
+        // SAFETY: the caller has seen a port I/O exit, for which the kernel fills this field.
+        unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io.count != 1 }
     }
 
     fn guest_error(&mut self, what: String) -> CpuError {
@@ -301,7 +311,11 @@ impl Vcpu {
         };
         // SAFETY: the descriptor is a vCPU's, and the kernel reads one kvm_interrupt.
         let done = unsafe {
-            vmm_sys_util::ioctl::ioctl_with_ref(&self.fd.as_raw_fd(), request::KVM_INTERRUPT(), &irq)
+            vmm_sys_util::ioctl::ioctl_with_ref(
+                &self.fd.as_raw_fd(),
+                request::KVM_INTERRUPT(),
+                &irq,
+            )
         };
         match done {
             0 => Ok(()),

@@ -219,7 +219,11 @@ impl Pic {
 
     /// OUT to one of the four ports: `slave` chip or master, `data` port or command port.
     pub fn write(&mut self, slave: bool, data: bool, value: u8) {
-        let chip = if slave { &mut self.slave } else { &mut self.master };
+        let chip = if slave {
+            &mut self.slave
+        } else {
+            &mut self.master
+        };
         match data {
             true => chip.write_data(value),
             false => chip.write_command(value),

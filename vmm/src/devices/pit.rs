@@ -81,7 +81,11 @@ impl Counter {
             return false;
         };
         let passed = ticks(now_ns.saturating_sub(loaded)) / self.period();
-        let expiries = if self.periodic() { passed } else { passed.min(1) };
+        let expiries = if self.periodic() {
+            passed
+        } else {
+            passed.min(1)
+        };
         let expired = expiries > self.expiries;
         self.expiries = self.expiries.max(expiries);
         expired
@@ -144,13 +148,20 @@ impl Counter {
         if let Some(status) = self.status.take() {
             return status;
         }
-        let [low, high] = self.latch.unwrap_or_else(|| self.count(now_ns)).to_le_bytes();
+        let [low, high] = self
+            .latch
+            .unwrap_or_else(|| self.count(now_ns))
+            .to_le_bytes();
         let (byte, done) = match self.access {
             Access::Low => (low, true),
             Access::High => (high, true),
             Access::LowHigh => {
                 self.read_high = !self.read_high;
-                if self.read_high { (low, false) } else { (high, true) }
+                if self.read_high {
+                    (low, false)
+                } else {
+                    (high, true)
+                }
             }
         };
         if done {

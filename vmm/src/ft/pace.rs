@@ -58,7 +58,10 @@ impl Pace {
     pub fn wait(&self) {
         let mut held = self.may_run.lock().expect("nobody panics with this lock");
         while !*held || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN {
-            held = self.changed.wait(held).expect("nobody panics with this lock");
+            held = self
+                .changed
+                .wait(held)
+                .expect("nobody panics with this lock");
         }
     }
 }

@@ -5,9 +5,7 @@ use super::fingerprint;
 use crate::cpu::host;
 use crate::memory::{Image, Ram, tables};
 use ft_protocol::log::{HostPrint, MachineConfig};
-use lockstep_abi::{
-    ABI_VERSION, BOOT_INFO, BOOT_MAGIC, BootInfo, CLOCK_PAGE, ClockPage,
-};
+use lockstep_abi::{ABI_VERSION, BOOT_INFO, BOOT_MAGIC, BootInfo, CLOCK_PAGE, ClockPage};
 use std::mem::offset_of;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -61,8 +59,14 @@ fn boot_info_bytes(info: &BootInfo) -> Vec<u8> {
     put(offset_of!(BootInfo, magic), &info.magic.to_le_bytes());
     put(offset_of!(BootInfo, version), &info.version.to_le_bytes());
     put(offset_of!(BootInfo, has_net), &info.has_net.to_le_bytes());
-    put(offset_of!(BootInfo, ram_bytes), &info.ram_bytes.to_le_bytes());
-    put(offset_of!(BootInfo, free_start), &info.free_start.to_le_bytes());
+    put(
+        offset_of!(BootInfo, ram_bytes),
+        &info.ram_bytes.to_le_bytes(),
+    );
+    put(
+        offset_of!(BootInfo, free_start),
+        &info.free_start.to_le_bytes(),
+    );
     put(offset_of!(BootInfo, seed), &info.seed.to_le_bytes());
     put(offset_of!(BootInfo, wall_ns), &info.wall_ns.to_le_bytes());
     put(offset_of!(BootInfo, ip), &info.ip);

@@ -3,8 +3,8 @@
 //! A self-test guest runs through every kind of exit with interrupts arriving at each, on made-up
 //! time, so that its trace depends on KVM alone. Two hosts with the same hash count positions alike.
 
-use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::drive::{DriveError, Driven, drive};
+use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::{Machine, MachineError};
 use crate::devices::Output;
 use crate::memory::Image;
@@ -61,7 +61,9 @@ impl Source for Trace {
         self.given_at = Some(view.moment);
         self.now_ns += STEP_NS;
         if let Some(wait) = view.wait {
-            self.now_ns = self.now_ns.max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
+            self.now_ns = self
+                .now_ns
+                .max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
         }
         Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
     }

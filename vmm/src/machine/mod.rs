@@ -36,7 +36,9 @@ pub enum MachineError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The self-test guest did not end.
-    #[error("this host's KVM does not run the self-test guest to its end; use a host on which it does")]
+    #[error(
+        "this host's KVM does not run the self-test guest to its end; use a host on which it does"
+    )]
     SelfTest,
 }
 
@@ -214,7 +216,10 @@ impl Machine {
             "a window at {} that nobody asked for",
             self.at
         );
-        self.mid_instruction = matches!(exit, Exit::PioIn { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. });
+        self.mid_instruction = matches!(
+            exit,
+            Exit::PioIn { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. }
+        );
         match exit {
             Exit::PioOut { port, data, len } => match port {
                 lockstep_abi::port::IDLE => {

@@ -5,7 +5,9 @@
 //! read a clock, a random number, the CPU's identity or hidden state, or that make an exit per
 //! byte, are refused. Everything else, including bytes that decode to nothing, is refused too.
 
-use iced_x86::{CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, Mnemonic, NasmFormatter};
+use iced_x86::{
+    CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, Mnemonic, NasmFormatter,
+};
 use std::fmt;
 
 /// An instruction that keeps an image from being loaded.
@@ -32,7 +34,9 @@ impl Refused {
     /// What to do about it.
     pub fn advice(&self) -> &'static str {
         match self.why {
-            Why::Nondeterministic => "build the guest without it and ask the machine instead (clock page, boot info)",
+            Why::Nondeterministic => {
+                "build the guest without it and ask the machine instead (clock page, boot info)"
+            }
             Why::StringIo => "use single IN and OUT instructions or virtio-console",
             Why::Extension => "build the guest for baseline x86-64 (SSE2)",
             Why::Undecodable => "keep data out of executable segments",
@@ -153,7 +157,9 @@ mod tests {
 
     fn first(code: &[u8]) -> Option<String> {
         let symbols = [(0x20_0000, "main".to_string())];
-        check(code, 0x20_0000, &symbols).err().map(|r| r.to_string())
+        check(code, 0x20_0000, &symbols)
+            .err()
+            .map(|r| r.to_string())
     }
 
     #[test]
@@ -199,8 +205,8 @@ mod tests {
     fn ordinary_code_passes() {
         // mov eax,1; rep bsf eax,eax; out dx,eax; in eax,dx; addsd xmm0,xmm1; sqrtsd xmm0,xmm1; rep movsb; iretq; hlt; lgdt [rax]
         let code = [
-            0xb8, 1, 0, 0, 0, 0xf3, 0x0f, 0xbc, 0xc0, 0xef, 0xed, 0xf2, 0x0f, 0x58, 0xc1, 0xf2, 0x0f, 0x51, 0xc1, 0xf3,
-            0xa4, 0x48, 0xcf, 0xf4, 0x0f, 0x01, 0x10,
+            0xb8, 1, 0, 0, 0, 0xf3, 0x0f, 0xbc, 0xc0, 0xef, 0xed, 0xf2, 0x0f, 0x58, 0xc1, 0xf2,
+            0x0f, 0x51, 0xc1, 0xf3, 0xa4, 0x48, 0xcf, 0xf4, 0x0f, 0x01, 0x10,
         ];
         assert_eq!(first(&code), None);
     }

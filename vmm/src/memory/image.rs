@@ -19,7 +19,9 @@ pub const MAX_LOADED_BYTES: u64 = 64 << 20;
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Not an ELF file for this machine.
-    #[error("{name} is no guest image: {why}; give a static x86-64 ELF file or the name of a guest that ships with Lockstep")]
+    #[error(
+        "{name} is no guest image: {why}; give a static x86-64 ELF file or the name of a guest that ships with Lockstep"
+    )]
     NotAGuest {
         /// Name or path.
         name: String,
@@ -179,7 +181,10 @@ impl Image {
             have: (ram.len() >> 20) as u64,
         };
         if self.end() >= ram.len() as u64 {
-            return Err(too_small(RamError::Outside { addr: self.end(), len: 0 }));
+            return Err(too_small(RamError::Outside {
+                addr: self.end(),
+                len: 0,
+            }));
         }
         for (segment, file) in &self.segments {
             ram.write(segment.start, &self.bytes[file.clone()])

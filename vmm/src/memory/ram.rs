@@ -4,9 +4,7 @@ use lockstep_abi::RAM_MAX;
 use std::sync::Arc;
 use thiserror::Error;
 use vm_memory::bitmap::AtomicBitmap;
-use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion,
-};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of one page.
@@ -63,11 +61,10 @@ impl Ram {
             return Err(RamError::Size { mib });
         }
         let len = (mib as usize) << 20;
-        let map =
-            GuestMap::from_ranges(&[(GuestAddress(0), len)]).map_err(|e| RamError::Map {
-                mib,
-                why: e.to_string(),
-            })?;
+        let map = GuestMap::from_ranges(&[(GuestAddress(0), len)]).map_err(|e| RamError::Map {
+            mib,
+            why: e.to_string(),
+        })?;
         Ok(Ram {
             map: Arc::new(map),
             len,

@@ -49,9 +49,7 @@ pub enum LogDirError {
     #[error(transparent)]
     Image(#[from] ImageError),
     /// The image is not the one that was recorded.
-    #[error(
-        "{0} is not the guest image that the log was recorded with; put the original one back"
-    )]
+    #[error("{0} is not the guest image that the log was recorded with; put the original one back")]
     OtherImage(PathBuf),
 }
 
@@ -174,10 +172,13 @@ impl LogDirWriter {
             Err(e) => return Err(LogDirError::io("create", &path, advice)(e)),
         };
         let image_path = dir.join(IMAGE_FILE);
-        fs::write(&image_path, image.bytes())
-            .map_err(LogDirError::io("write", &image_path, advice))?;
-        let log = LogWriter::create(file, header)
-            .map_err(LogDirError::io("write", &path, advice))?;
+        fs::write(&image_path, image.bytes()).map_err(LogDirError::io(
+            "write",
+            &image_path,
+            advice,
+        ))?;
+        let log =
+            LogWriter::create(file, header).map_err(LogDirError::io("write", &path, advice))?;
         let (queue, chunks) = sync_channel(WRITE_QUEUE_CHUNKS);
         let failed = Arc::new(OnceLock::new());
         let report = failed.clone();

@@ -138,7 +138,11 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
             return Err(diverged(moment, what));
         };
         if ours != mark {
-            let what = format!("the guest emitted {}, the log has {}", tell(&ours), tell(&mark));
+            let what = format!(
+                "the guest emitted {}, the log has {}",
+                tell(&ours),
+                tell(&mark)
+            );
             return Err(diverged(moment, what));
         }
         self.followed.outputs_checked += 1;
@@ -173,10 +177,15 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
                 Next::Digest
             }
             Event::End(end) if view.ended.is_some_and(|reason| reason != end.reason) => {
-                let what = format!("the guest ended ({:?}), the log has {:?}", view.ended, end.reason);
+                let what = format!(
+                    "the guest ended ({:?}), the log has {:?}",
+                    view.ended, end.reason
+                );
                 return Err(diverged(moment, what));
             }
-            Event::End(End { reason, .. }) if view.ended.is_none() && reason != EndReason::Stopped => {
+            Event::End(End { reason, .. })
+                if view.ended.is_none() && reason != EndReason::Stopped =>
+            {
                 let what = format!("the log ends here ({reason:?}), and the guest goes on");
                 return Err(diverged(moment, what));
             }
@@ -200,7 +209,10 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
     fn all_confirmed(&self, moment: Moment) -> Result<(), FollowError> {
         match self.unconfirmed.front() {
             Some(mark) => {
-                let what = format!("the guest emitted {}, the log has no output here", tell(mark));
+                let what = format!(
+                    "the guest emitted {}, the log has no output here",
+                    tell(mark)
+                );
                 Err(diverged(moment, what))
             }
             None => Ok(()),
@@ -239,7 +251,11 @@ fn tell(mark: &OutputMark) -> String {
     format!("output {number} ({port:?}, {len} bytes, hash {hash:016x})")
 }
 
-fn compare_digests(moment: Moment, ours: MachineDigest, log: MachineDigest) -> Result<(), FollowError> {
+fn compare_digests(
+    moment: Moment,
+    ours: MachineDigest,
+    log: MachineDigest,
+) -> Result<(), FollowError> {
     let different: Vec<&str> = [
         (ours.ram != log.ram, "memory"),
         (ours.cpu != log.cpu, "vCPU"),

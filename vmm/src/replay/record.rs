@@ -117,8 +117,7 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
     }
 
     fn log(&self, moment: Moment, event: Event) -> u64 {
-        self.journal()
-            .append(moment.at, Some(moment.check), event)
+        self.journal().append(moment.at, Some(moment.check), event)
     }
 
     /// Hands the log on, up to and with everything before `horizon`.

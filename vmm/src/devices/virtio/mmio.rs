@@ -230,7 +230,15 @@ impl<D: Device> Mmio<D> {
                 let s = self.queues[index].state();
                 let addresses = (s.desc_table, s.avail_ring, s.used_ring);
                 let (desc, avail, used) = addresses;
-                (s.size, s.ready, s.next_avail, s.next_used, desc, avail, used)
+                (
+                    s.size,
+                    s.ready,
+                    s.next_avail,
+                    s.next_used,
+                    desc,
+                    avail,
+                    used,
+                )
             }),
         }
     }

@@ -83,7 +83,9 @@ fn read_open(
 ) -> Result<Option<OpenRecord>, Unreachable> {
     let text = arbiter.read(vm, name(generation, RecordKind::Open))?;
     let decode = |text: String| OpenRecord::decode(&text, vm, generation);
-    text.map(decode).transpose().map_err(|e| arbiter.damaged(&e))
+    text.map(decode)
+        .transpose()
+        .map_err(|e| arbiter.damaged(&e))
 }
 
 /// Opens a generation.

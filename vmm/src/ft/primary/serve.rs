@@ -133,7 +133,10 @@ impl Runtime {
         }
     }
 
-    fn accept(&mut self, accepted: io::Result<(TcpStream, std::net::SocketAddr)>) -> io::Result<()> {
+    fn accept(
+        &mut self,
+        accepted: io::Result<(TcpStream, std::net::SocketAddr)>,
+    ) -> io::Result<()> {
         match accepted {
             Ok((stream, peer)) => {
                 tracing::info!("a backup connects from {peer}");
@@ -206,12 +209,16 @@ impl Runtime {
         }
     }
 
-    /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides.
+    /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides. A second one
+    /// does not wait for that.
     fn stop(&mut self) -> Option<Outcome> {
         if self.idle.is_some() {
             return Some(Outcome::Left);
         }
-        self.vcpu.controls.stop.store(true, Ordering::Release);
+        if self.vcpu.controls.stop.swap(true, Ordering::AcqRel) {
+            let why = "stopped before the guest reached its next position; its backup goes on";
+            return Some(Outcome::Halted(1, why.into()));
+        }
         self.waker.wake();
         None
     }
@@ -253,7 +260,9 @@ impl Runtime {
                 }
                 self.primary.handle_released(now(), up_to);
             }
-            PrimaryAction::Open { .. } | PrimaryAction::Claim { .. } | PrimaryAction::Close { .. } => {
+            PrimaryAction::Open { .. }
+            | PrimaryAction::Claim { .. }
+            | PrimaryAction::Close { .. } => {
                 self.ask(action);
             }
             PrimaryAction::Start => {
