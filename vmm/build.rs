@@ -5,9 +5,12 @@
 //! the release profile, and none of what the outer one was told: a lint run, a test run and a
 //! release build embed the same bytes.
 //!
-//! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`.
+//! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`. The cfgs `root` and `has_…` tell
+//! the end-to-end tests which of them this host can run.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
@@ -32,6 +35,23 @@ const SHARED: &[&str] = &[
     ".cargo/config.toml",
 ];
 
+/// Cfgs of the end-to-end tests, and the programs that must all be there for each.
+const TOOLS: &[(&str, &[&str])] = &[
+    ("has_iproute2", &["ip"]),
+    ("has_redis_tools", &["redis-benchmark", "redis-cli"]),
+    ("has_util_linux", &["unshare", "mount", "setpriv"]),
+];
+
+/// Where programs are looked for.
+const PROGRAM_DIRS: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// Target of `guests/.cargo/config.toml`.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
@@ -51,6 +71,7 @@ fn main() {
     if env::var_os("LOCKSTEP_SKIP_KVM").is_some_and(|value| !value.is_empty()) {
         println!("cargo::rustc-cfg=skip_kvm");
     }
+    tell_tests();
     // Unpacks the crates first: `remapped` looks where they are.
     run(cargo(&guests).args(["fetch", "--locked", "--target", TARGET]));
     let target_dir = var("OUT_DIR").join("guests");
@@ -62,6 +83,38 @@ fn main() {
             guest.to_uppercase().replace('-', "_"),
             image.display()
         );
+    }
+}
+
+/// Sets the cfgs by which tests are skipped.
+fn tell_tests() {
+    for (cfg, programs) in TOOLS {
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if programs.iter().all(|program| has(program)) {
+            println!("cargo::rustc-cfg={cfg}");
+        }
+    }
+    println!("cargo::rustc-check-cfg=cfg(root)");
+    // Whoever runs this owns its own entry in /proc.
+    if fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
+        println!("cargo::rustc-cfg=root");
+    }
+}
+
+/// Whether a program is installed. Its coming or going runs this script again: a path that is not
+/// there always does, so the directory is watched instead.
+fn has(program: &str) -> bool {
+    let paths = PROGRAM_DIRS.iter().map(|dir| Path::new(dir).join(program));
+    match paths.into_iter().find(|path| path.exists()) {
+        Some(path) => {
+            println!("cargo::rerun-if-changed={}", path.display());
+            true
+        }
+        None => {
+            println!("cargo::rerun-if-changed=/usr/bin");
+            println!("cargo::rerun-if-changed=/usr/sbin");
+            false
+        }
     }
 }
 

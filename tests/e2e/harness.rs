@@ -74,7 +74,8 @@ impl Done {
     /// Standard output as one JSON object.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|e| panic!("{}: {e}: {self:#?}", self.what))
     }
 }
 
@@ -211,7 +212,6 @@ impl Process {
     /// Waits for its end; kills it and fails if that takes longer than `limit`.
     #[track_caller]
     pub fn end_within(mut self, limit: Duration) -> Done {
-        self.end_input();
         let late = !self.ends_within(limit);
         if late {
             let _gone = self.child.kill();
@@ -289,7 +289,10 @@ impl Drop for Scratch {
             return;
         }
         self.0.disable_cleanup(true);
-        eprintln!("kept {}; its recordings replay with:", self.path().display());
+        eprintln!(
+            "kept {}; its recordings replay with:",
+            self.path().display()
+        );
         for log in recordings(self.path()) {
             eprintln!("    {LOCKSTEP} replay {} --verify", log.display());
         }

@@ -4,7 +4,16 @@
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
 //! are skipped with the reason where `vmm/build.rs` did not find it.
 
+mod by_hand;
+mod damage;
 mod harness;
+mod member;
+mod network;
+mod pair;
+mod pair_refusals;
+mod planted;
+mod planted_network;
 mod replay;
+mod rootless;
 mod run;
 mod run_refusals;

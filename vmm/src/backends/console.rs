@@ -1,5 +1,7 @@
 //! The console's ends on the host.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,6 +34,65 @@ impl FromStr for ConsoleChoice {
     }
 }
 
+/// Text that may wait for a reader who does not read, bytes; more is dropped, as on a serial line.
+pub const BACKLOG_BYTES: usize = 1 << 20;
+/// What a descriptor that is ready for writing takes without blocking: PIPE_BUF (pipe(7)).
+const READY_BYTES: usize = 4096;
+
+/// A console whose reader may stop reading without stopping the writer.
+#[derive(Debug)]
+pub struct PatientConsole {
+    output: ConsoleOutput,
+    backlog: VecDeque<u8>,
+    dropping: bool,
+}
+
+impl PatientConsole {
+    /// Prints to `output`.
+    pub fn new(output: ConsoleOutput) -> PatientConsole {
+        PatientConsole {
+            output,
+            backlog: VecDeque::new(),
+            dropping: false,
+        }
+    }
+
+    /// Prints what the reader takes now and keeps the rest.
+    pub fn write(&mut self, data: &[u8]) {
+        self.backlog.extend(data);
+        self.flush();
+        let over = self.backlog.len().saturating_sub(BACKLOG_BYTES);
+        if over > 0 {
+            self.backlog.truncate(BACKLOG_BYTES);
+            if !self.dropping {
+                tracing::warn!("nobody reads the console: what the guest prints is dropped");
+            }
+        }
+        self.dropping = over > 0;
+    }
+
+    /// Prints of what was kept as much as the reader takes now.
+    pub fn flush(&mut self) {
+        if let Err(e) = self.try_flush() {
+            // A machine outlives its console.
+            tracing::warn!("the console cannot be written ({e}): what the guest prints is dropped");
+            self.output = ConsoleOutput::None;
+            self.backlog.clear();
+        }
+    }
+
+    fn try_flush(&mut self) -> io::Result<()> {
+        while !self.backlog.is_empty() && self.output.is_ready()? {
+            let (part, _) = self.backlog.as_slices();
+            let part = &part[..part.len().min(READY_BYTES)];
+            self.output.write(part)?;
+            let written = part.len();
+            self.backlog.drain(..written);
+        }
+        Ok(())
+    }
+}
+
 /// What the guest prints.
 #[derive(Debug)]
 pub enum ConsoleOutput {
@@ -53,7 +114,22 @@ impl ConsoleOutput {
         })
     }
 
-    /// Prints.
+    /// Would [`READY_BYTES`] be taken without blocking?
+    fn is_ready(&self) -> io::Result<bool> {
+        let fd = match self {
+            ConsoleOutput::Stdout(out) => out.as_fd(),
+            ConsoleOutput::File(file) => file.as_fd(),
+            ConsoleOutput::None => return Ok(true),
+        };
+        let mut set = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
+        match poll(&mut set, Some(&Timespec::default())) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Prints; waits for a reader who is slow.
     pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
             ConsoleOutput::Stdout(out) => {
@@ -107,5 +183,36 @@ impl ConsoleInput {
             data.push(EOT);
         }
         data
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_who_does_not_read_stops_nobody() {
+        let (reader, writer) = io::pipe().unwrap();
+        let file = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut console = PatientConsole::new(ConsoleOutput::File(file));
+        // Far more than a pipe and the backlog hold.
+        for _ in 0..300 {
+            console.write(&[b'x'; READY_BYTES]);
+        }
+        for _ in 0..300 {
+            console.write(&[b'y'; READY_BYTES]);
+        }
+        assert!(console.dropping);
+        let mut reader = reader;
+        let mut buffer = vec![0; BACKLOG_BYTES];
+        let mut read = 0;
+        // The reader is back: everything that was kept comes, in order.
+        while !console.backlog.is_empty() {
+            let n = reader.read(&mut buffer).unwrap();
+            assert!(buffer[..n].iter().all(|byte| *byte == b'x'));
+            read += n;
+            console.flush();
+        }
+        assert!(read <= BACKLOG_BYTES + (1 << 20));
     }
 }

@@ -1,6 +1,6 @@
 //! The live source of inputs: the host's clock, a TAP and the console.
 
-use super::console::{ConsoleInput, ConsoleOutput};
+use super::console::{ConsoleInput, ConsoleOutput, PatientConsole};
 use super::tap::Tap;
 use crate::devices::Output;
 use crate::devices::virtio::net::{MAX_FRAME, MIN_FRAME};
@@ -52,7 +52,8 @@ struct HostClock {
 
 impl HostClock {
     fn now_ns(&self) -> u64 {
-        self.offset_ns + self.since.elapsed().as_nanos() as u64
+        let elapsed = self.since.elapsed().as_nanos() as u64;
+        self.offset_ns.saturating_add(elapsed)
     }
 }
 
@@ -195,13 +196,21 @@ impl Inputs for Live {
 #[derive(Debug)]
 pub struct Direct {
     tap: Option<Arc<Tap>>,
-    console: ConsoleOutput,
+    console: PatientConsole,
 }
 
 impl Direct {
     /// To these backends.
     pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
-        Direct { tap, console }
+        Direct {
+            tap,
+            console: PatientConsole::new(console),
+        }
+    }
+
+    /// Prints what a slow reader of the console left waiting, as far as it reads now.
+    pub fn flush(&mut self) {
+        self.console.flush();
     }
 
     /// Lets one output go.
@@ -209,7 +218,10 @@ impl Direct {
         match (output.port, &self.tap) {
             (OutputPort::Net, Some(tap)) => tap.send(&output.data),
             (OutputPort::Net, None) => Ok(()),
-            (OutputPort::Console, _) => self.console.write(&output.data),
+            (OutputPort::Console, _) => {
+                self.console.write(&output.data);
+                Ok(())
+            }
         }
     }
 }

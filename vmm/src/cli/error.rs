@@ -8,7 +8,7 @@ use ft_protocol::log::LogError;
 use std::fmt;
 use std::process::ExitCode;
 
-/// What the command's exit status says (DESIGN section 9).
+/// What the command's exit status says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {

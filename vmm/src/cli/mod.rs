@@ -1,4 +1,4 @@
-//! The command line (DESIGN section 9).
+//! The command line: `docs/operations.md`.
 
 mod error;
 mod log;
@@ -10,6 +10,7 @@ mod run;
 pub use error::{CliError, Status};
 
 use crate::drill;
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -47,6 +48,21 @@ fn drilled(done: Result<ExitCode, drill::DrillError>) -> ExitCode {
     })
 }
 
+/// Wrong usage is one sentence and status 2; asking for help is no error.
+fn misused(error: &clap::Error) -> ExitCode {
+    let whole = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if whole || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim);
+    let first: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
+    let sentence = first.join(" ");
+    let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+    eprintln!("lockstep: {sentence}; see --help");
+    Status::Refused.into()
+}
+
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     // An assertion that fails ends the whole process, not one thread of it: the other side of a pair
@@ -56,8 +72,10 @@ pub fn main() -> ExitCode {
         report(panic);
         std::process::abort();
     }));
-    // Wrong usage is status 2, as clap has it; asking for help is no error.
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

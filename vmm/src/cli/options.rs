@@ -7,8 +7,11 @@ use crate::backends::{Live, Tap};
 use crate::guests;
 use crate::machine::{default_mac, host_print};
 use crate::memory::Image;
+use crate::memory::image::MAX_IMAGE_BYTES;
 use clap::Args;
 use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
+use std::fs::File;
+use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -127,13 +130,22 @@ pub fn load_guest(guest: &str) -> Result<Image, CliError> {
         return Ok(Image::parse(guest, image.to_vec())?);
     }
     let names: Vec<&str> = guests::ALL.iter().map(|(name, _, _)| *name).collect();
-    let bytes = std::fs::read(guest).map_err(|e| {
+    let bytes = read_image(guest).map_err(|e| {
         CliError::refused(format!(
             "there is no guest {guest} ({e}); give the path of an ELF file or one of {}",
             names.join(", ")
         ))
     })?;
     Ok(Image::parse(guest, bytes)?)
+}
+
+/// Reads no more than shows that a file is too long.
+fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_IMAGE_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Nanoseconds since 1970.

@@ -55,7 +55,15 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let driven = drive(&mut machine, &mut follower);
     let position = machine.position();
     let followed = follower.followed();
-    let (log, _) = follower.into_parts();
+    let (mut log, _) = follower.into_parts();
+    // Nothing may follow the end: the reader says so.
+    let driven = driven.and_then(|driven| match followed.end {
+        Some(_) => match log.next_with_offset() {
+            Ok(_) => Ok(driven),
+            Err(error) => Err(DriveError::Edge(FollowError::Log(error))),
+        },
+        None => Ok(driven),
+    });
     if let Err(error) = driven {
         return Err(explain(error, position, args.json));
     }

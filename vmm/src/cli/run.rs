@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// How long a stopped guest has to reach its next position.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
@@ -48,9 +49,10 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
     let controls = Arc::new(Controls::default());
     let (live, direct) = backends.live(0)?;
-    stop_on_signal(live.waker(), controls.clone(), journal.clone())?;
+    let running = stop_on_signal(live.waker(), controls.clone(), journal.clone())?;
     let mut recorder = Recorder::new(live, direct, journal, controls, 0);
     let driven = drive(&mut machine, &mut recorder);
+    drop(running);
     let closed = recorder.close();
     let written = writer.map_or(Ok(()), LogDirWriter::finish);
     let driven = driven?;
@@ -80,15 +82,16 @@ pub(super) fn report(driven: Driven) -> Status {
 }
 
 /// SIGINT and SIGTERM end the machine at its next position, with an end entry. A guest that reaches
-/// none in time is cut off; its log is whole up to there all the same.
+/// none in time, or is not waited for (a second signal), is cut off; its log is whole up to there all
+/// the same. Nothing is cut off once the sender that is returned is dropped.
 fn stop_on_signal(
     waker: Waker,
     controls: Arc<Controls>,
     journal: Arc<Mutex<Journal>>,
-) -> Result<(), CliError> {
+) -> Result<oneshot::Sender<()>, CliError> {
     let cannot = |e| CliError::failed(format!("cannot wait for signals ({e})"));
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()
         .map_err(cannot)?;
     // The handlers are in place before the guest runs, not when the thread gets to run.
@@ -99,25 +102,30 @@ fn stop_on_signal(
             signal(SignalKind::terminate()).map_err(cannot)?,
         )
     };
+    let (running, mut ended) = oneshot::channel();
+    let wait = async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = &mut ended => return,
+        }
+        controls.stop.store(true, Ordering::Release);
+        waker.wake();
+        tokio::select! {
+            () = tokio::time::sleep(STOP_LIMIT) => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = &mut ended => return,
+        }
+        if let Ok(mut journal) = journal.try_lock() {
+            let _written = journal.flush();
+        }
+        eprintln!("lockstep: the guest reached no position to stop at; it was cut off");
+        std::process::exit(Status::Failed as i32);
+    };
     std::thread::Builder::new()
         .name("signals".into())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-            });
-            controls.stop.store(true, Ordering::Release);
-            waker.wake();
-            std::thread::sleep(STOP_LIMIT);
-            if let Ok(mut journal) = journal.lock() {
-                let _written = journal.flush();
-                journal.close();
-            }
-            eprintln!("lockstep: the guest reached no position to stop at; it was cut off");
-            std::process::exit(Status::Failed as i32);
-        })
+        .spawn(move || runtime.block_on(wait))
         .map_err(cannot)?;
-    Ok(())
+    Ok(running)
 }

@@ -3,6 +3,7 @@
 use super::CpuError;
 use kvm_bindings::{Msrs, kvm_dtable, kvm_msr_entry, kvm_segment};
 use kvm_ioctls::{Kvm, VcpuFd};
+use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Architectural MSRs that a guest's execution may depend on (SDM vol. 4). Left out on purpose: the
@@ -92,8 +93,12 @@ impl CpuState {
     }
 }
 
+/// What the SDM leaves undefined in an unusable segment stays out.
 fn segment_words(s: &kvm_segment) -> [u64; 3] {
-    let attributes = [s.type_, s.present, s.dpl, s.db, s.s, s.l, s.g, s.unusable];
+    if s.unusable != 0 {
+        return [s.base, u64::from(s.selector), u64::MAX];
+    }
+    let attributes = [s.type_, s.present, s.dpl, s.db, s.s, s.l, s.g, 0];
     let packed = u64::from_le_bytes(attributes);
     [
         s.base,
@@ -106,28 +111,41 @@ fn table_words(t: &kvm_dtable) -> [u64; 2] {
     [t.base, u64::from(t.limit)]
 }
 
-/// x87 and SSE state; guests run with XSAVE off, so there is no more of it.
+/// Words of the legacy area (SDM vol. 1, 10.5.1) that hold x87 and SSE state: without MXCSR_MASK, which
+/// is the host's, and without what is reserved.
+const FPU_WORDS: [Range<usize>; 2] = [0..7, 8..104];
+
+/// x87 and SSE state; guests run with XSAVE off, so there is no more of it. KVM_GET_XSAVE fills in what
+/// the CPU's initial-state optimisation left out, where KVM_GET_FPU would give stale bytes.
 fn fpu_words(fd: &VcpuFd) -> Result<Vec<u64>, CpuError> {
-    let f = fd.get_fpu().map_err(CpuError::ioctl("KVM_GET_FPU"))?;
-    let control = [f.fcw, f.fsw, u16::from(f.ftwx), f.last_opcode].map(u64::from);
-    let mut words: Vec<u64> = control.to_vec();
-    words.extend([f.last_ip, f.last_dp, u64::from(f.mxcsr)]);
-    for register in f.fpr.iter().chain(&f.xmm) {
-        let value = u128::from_le_bytes(*register);
-        words.extend([value as u64, (value >> 64) as u64]);
-    }
-    Ok(words)
+    let xsave = fd.get_xsave().map_err(CpuError::ioctl("KVM_GET_XSAVE"))?;
+    let words = FPU_WORDS.into_iter().flat_map(|part| &xsave.region[part]);
+    Ok(words.map(|word| u64::from(*word)).collect())
 }
 
+/// What is under way. The number of an event that is not is a leftover of whatever was before.
 fn event_words(fd: &VcpuFd) -> Result<[u64; 4], CpuError> {
     let e = fd
         .get_vcpu_events()
         .map_err(CpuError::ioctl("KVM_GET_VCPU_EVENTS"))?;
     let byte = u64::from;
+    let exception = match e.exception.injected != 0 || e.exception.pending != 0 {
+        true => [
+            byte(e.exception.injected) << 16
+                | byte(e.exception.pending) << 8
+                | byte(e.exception.nr),
+            u64::from(e.exception.error_code),
+        ],
+        false => [0, 0],
+    };
+    let interrupt = match e.interrupt.injected {
+        0 => 0,
+        injected => byte(injected) << 8 | byte(e.interrupt.nr),
+    };
     Ok([
-        byte(e.exception.injected) << 16 | byte(e.exception.nr) << 8 | byte(e.exception.pending),
-        u64::from(e.exception.error_code),
-        byte(e.interrupt.injected) << 16 | byte(e.interrupt.nr) << 8 | byte(e.interrupt.shadow),
+        exception[0],
+        exception[1],
+        interrupt << 8 | byte(e.interrupt.shadow),
         byte(e.nmi.injected) << 16 | byte(e.nmi.pending) << 8 | byte(e.nmi.masked),
     ])
 }

@@ -89,13 +89,8 @@ impl Vcpu {
     pub fn new(ram: Ram, entry: u64) -> Result<Vcpu, CpuError> {
         let kvm = Kvm::new()
             .map_err(|e| CpuError::NoKvm(std::io::Error::from_raw_os_error(e.errno())))?;
-        for (cap, name) in [
-            (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
-            (Cap::SyncRegs, "KVM_CAP_SYNC_REGS"),
-        ] {
-            if !kvm.check_extension(cap) {
-                return Err(CpuError::Lacks(name));
-            }
+        if !kvm.check_extension(Cap::SyncRegs) {
+            return Err(CpuError::Lacks("KVM_CAP_SYNC_REGS"));
         }
         let vm = kvm.create_vm().map_err(CpuError::ioctl("KVM_CREATE_VM"))?;
         vm.set_tss_address(KVM_TSS_ADDRESS)
@@ -220,9 +215,7 @@ impl Vcpu {
             Ok(VcpuExit::IrqWindowOpen) => Exit::Window,
             Ok(VcpuExit::Shutdown) => Exit::Shutdown,
             Ok(VcpuExit::Intr) => return Ok(Run::Kicked),
-            Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => {
-                return Ok(Run::Kicked);
-            }
+            Err(e) if e.errno() == libc::EINTR => return Ok(Run::Kicked),
             Ok(other) => {
                 let what = format!("{other:?}");
                 return Err(self.guest_error(what));
@@ -272,19 +265,6 @@ impl Vcpu {
                 mmio.data[..data.len()].copy_from_slice(data);
             }
             other => panic!("nobody asked: exit reason {other}"),
-        }
-    }
-
-    /// Completes the instruction that the last exit was part of, without running on.
-    ///
-    /// Only after an exit that cannot be followed by another of the same instruction.
-    pub fn complete(&mut self) -> Result<(), CpuError> {
-        self.fd.set_kvm_immediate_exit(1);
-        let run = self.run();
-        self.fd.set_kvm_immediate_exit(0);
-        match run? {
-            Run::Kicked => Ok(()),
-            Run::Exit(exit) => panic!("an instruction thought complete went on to {exit:?}"),
         }
     }
 
@@ -358,7 +338,7 @@ impl Vcpu {
             .map_err(CpuError::ioctl("KVM_GET_DIRTY_LOG"))
     }
 
-    /// The state that a digest covers. The last instruction must be complete.
+    /// The state that a digest covers.
     pub fn state(&self) -> Result<CpuState, CpuError> {
         CpuState::save(&self.fd, &self.msrs, FLAGS_MASK)
     }

@@ -1,6 +1,8 @@
 //! The 8259A pair (Intel data sheet 231468), with the slave on line 2 of the master.
 //!
-//! Edge-triggered, fully nested, with rotation, polling left out: the modes that PC software uses.
+//! Edge-triggered, fully nested, with rotation: the modes that PC software uses. Left out: polling, level
+//! triggering, special fully nested mode. A request whose line falls before it is acknowledged is
+//! withdrawn, where the chip would deliver a spurious interrupt 7.
 
 use bincode::Encode;
 

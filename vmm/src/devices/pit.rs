@@ -60,6 +60,11 @@ impl Counter {
         matches!(self.mode, 2 | 3)
     }
 
+    /// Modes 1 and 5 wait for an edge of the gate, which is tied high here.
+    fn needs_gate_edge(&self) -> bool {
+        matches!(self.mode, 1 | 5)
+    }
+
     fn load(&mut self, count: u16, now_ns: u64) {
         self.reload = count;
         self.loaded_ns = Some(now_ns);
@@ -69,15 +74,16 @@ impl Counter {
     /// Guest time of the next expiry, nanoseconds.
     fn next_expiry(&self) -> Option<u64> {
         let loaded = self.loaded_ns?;
-        if !self.periodic() && self.expiries > 0 {
+        if self.needs_gate_edge() || !self.periodic() && self.expiries > 0 {
             return None;
         }
-        Some(loaded + nanoseconds(self.period() * (self.expiries + 1)))
+        let wait = nanoseconds(self.period() * (self.expiries + 1));
+        Some(loaded.saturating_add(wait))
     }
 
     /// Counts on to `now_ns`; true if the output went high at least once meanwhile.
     fn advance(&mut self, now_ns: u64) -> bool {
-        let Some(loaded) = self.loaded_ns else {
+        let Some(loaded) = self.loaded_ns.filter(|_| !self.needs_gate_edge()) else {
             return false;
         };
         let passed = ticks(now_ns.saturating_sub(loaded)) / self.period();
@@ -137,7 +143,13 @@ impl Counter {
         match (self.access, self.write_low.take()) {
             (Access::Low, _) => self.load(u16::from(value), now_ns),
             (Access::High, _) => self.load(u16::from(value) << 8, now_ns),
-            (Access::LowHigh, None) => self.write_low = Some(value),
+            (Access::LowHigh, None) => {
+                self.write_low = Some(value);
+                // The first byte of a new count stops a mode 0 countdown.
+                if self.mode == 0 {
+                    self.loaded_ns = None;
+                }
+            }
             (Access::LowHigh, Some(low)) => {
                 self.load(u16::from_le_bytes([low, value]), now_ns);
             }
@@ -283,6 +295,31 @@ mod tests {
         assert!(pit.advance(due));
         assert_eq!(pit.next_edge(), None);
         assert!(!pit.advance(due * 1000));
+    }
+
+    #[test]
+    fn half_a_new_count_stops_a_one_shot() {
+        let mut pit = programmed(0, 1193, 0);
+        pit.write(0, 0x10, MS / 2);
+        assert!(!pit.advance(10 * MS), "no expiry between the two bytes");
+        pit.write(0, 0x10, 10 * MS);
+        assert!(pit.next_edge().unwrap() > 13 * MS);
+    }
+
+    #[test]
+    fn a_mode_that_waits_for_its_gate_never_expires() {
+        for mode in [1, 5] {
+            let mut pit = programmed(mode, 1193, 0);
+            assert_eq!(pit.next_edge(), None);
+            assert!(!pit.advance(1000 * MS));
+        }
+    }
+
+    #[test]
+    fn an_absurd_time_is_no_panic() {
+        let mut pit = programmed(2, 1193, u64::MAX - 5);
+        assert_eq!(pit.next_edge(), Some(u64::MAX));
+        let _edge = pit.advance(u64::MAX);
     }
 
     #[test]

@@ -52,8 +52,9 @@ impl Link {
                 Err(e) => self.broken = Some(e.to_string()),
             }
         }
-        if self.sent == self.unsent.len() {
-            self.unsent.clear();
+        // What was sent goes, also while the socket stays behind for good.
+        if self.sent == self.unsent.len() || self.sent >= READ_BYTES {
+            self.unsent.drain(..self.sent);
             self.sent = 0;
         }
     }

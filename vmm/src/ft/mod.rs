@@ -2,7 +2,8 @@
 //! `ft-protocol` ask for.
 //!
 //! Each side is one thread with a tokio runtime, which owns the protocol's state machine, and one
-//! thread with the vCPU. They share a queue in each direction and nothing else.
+//! thread with the vCPU. They share the journal, the outputs that wait and a brake on the primary, the
+//! log buffer on the backup; the map is in `docs/architecture.md`.
 
 pub mod arbiter;
 pub mod backup;

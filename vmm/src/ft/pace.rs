@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
-/// Chunks and outputs that the vCPU's thread may have handed to the runtime without the runtime
-/// having looked at them.
-pub const MAX_UNSEEN: usize = 4096;
+/// Log and outputs that the vCPU's thread may have handed to the runtime without the runtime having
+/// looked at them, bytes. With the protocol's window it stays below what a backup takes in.
+pub const MAX_UNSEEN_BYTES: usize = 4 << 20;
 
 /// The vCPU's brake.
 #[derive(Debug)]
@@ -26,14 +26,15 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// The vCPU's thread handed something over.
-    pub fn handed(&self) {
-        self.unseen.fetch_add(1, Ordering::AcqRel);
+    /// The vCPU's thread handed so many bytes over.
+    pub fn handed(&self, bytes: usize) {
+        self.unseen.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// The runtime looked at something that was handed over.
-    pub fn seen(&self) {
-        if self.unseen.fetch_sub(1, Ordering::AcqRel) == MAX_UNSEEN {
+    /// The runtime looked at so many bytes of what was handed over.
+    pub fn seen(&self, bytes: usize) {
+        let before = self.unseen.fetch_sub(bytes, Ordering::AcqRel);
+        if before >= MAX_UNSEEN_BYTES && before - bytes < MAX_UNSEEN_BYTES {
             let _held = self.may_run.lock().expect("nobody panics with this lock");
             self.changed.notify_all();
         }
@@ -51,13 +52,13 @@ impl Pace {
     /// Must the vCPU wait?
     pub fn holds(&self) -> bool {
         let may_run = *self.may_run.lock().expect("nobody panics with this lock");
-        !may_run || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN
+        !may_run || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN_BYTES
     }
 
     /// Waits until it need not.
     pub fn wait(&self) {
         let mut held = self.may_run.lock().expect("nobody panics with this lock");
-        while !*held || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN {
+        while !*held || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN_BYTES {
             held = self
                 .changed
                 .wait(held)
@@ -93,12 +94,11 @@ mod tests {
     #[test]
     fn unseen_work_is_bounded() {
         let pace = Pace::default();
-        for _ in 0..MAX_UNSEEN {
-            assert!(!pace.holds());
-            pace.handed();
-        }
+        pace.handed(MAX_UNSEEN_BYTES - 1);
+        assert!(!pace.holds());
+        pace.handed(10);
         assert!(pace.holds());
-        pace.seen();
+        pace.seen(10);
         assert!(!pace.holds());
         pace.wait();
     }

@@ -56,8 +56,6 @@ pub struct View {
     pub net_room: usize,
     /// Bytes that the console can take in now.
     pub console_room: usize,
-    /// Can the machine be digested here?
-    pub may_digest: bool,
 }
 
 /// What a source wants at a position.
@@ -69,8 +67,7 @@ pub enum Next {
     Digest,
     /// Nothing more here: run on.
     Leave,
-    /// End the machine here for this reason, with a digest ([`Sink::end`]). Only where
-    /// [`View::may_digest`].
+    /// End the machine here for this reason, with a digest ([`Sink::end`]).
     Finish(EndReason),
     /// Stop driving, between two inputs of this position; driving may be taken up again, with
     /// another source.

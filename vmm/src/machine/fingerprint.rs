@@ -7,7 +7,7 @@ use super::drive::{DriveError, Driven, drive};
 use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::{Machine, MachineError};
 use crate::devices::Output;
-use crate::memory::Image;
+use crate::memory::{Image, Ram};
 use ft_protocol::log::{End, MachineConfig, MachineDigest};
 use std::convert::Infallible;
 use xxhash_rust::xxh3::Xxh3;
@@ -29,7 +29,12 @@ pub fn exits() -> Result<u64, MachineError> {
     };
     let image = Image::parse("positions", crate::guests::POSITIONS.to_vec())?;
     let mut machine = Machine::new(&config, &image)?;
-    let mut trace = Trace::default();
+    let mut trace = Trace {
+        ram: machine.ram().clone(),
+        hash: Xxh3::new(),
+        now_ns: 0,
+        given_at: None,
+    };
     match drive(&mut machine, &mut trace) {
         Ok(Driven::Ended(_)) => Ok(trace.hash.digest()),
         Ok(Driven::Stopped) => Err(MachineError::SelfTest),
@@ -38,11 +43,24 @@ pub fn exits() -> Result<u64, MachineError> {
     }
 }
 
-#[derive(Default)]
 struct Trace {
+    ram: Ram,
     hash: Xxh3,
     now_ns: u64,
     given_at: Option<Moment>,
+}
+
+impl Trace {
+    /// Does RIP still point at the instruction that exited, or past it? That depends on the KVM, and not,
+    /// like RIP itself, on the compiler of the self-test guest.
+    fn at_exiting_instruction(&self, moment: Moment) -> u8 {
+        let mut opcode = [0];
+        match self.ram.read(moment.check.rip, &mut opcode) {
+            // IN, OUT and HLT.
+            Ok(()) => u8::from(matches!(opcode[0], 0xe4..=0xe7 | 0xec..=0xef | 0xf4)),
+            Err(_) => 0,
+        }
+    }
 }
 
 impl Source for Trace {
@@ -84,6 +102,7 @@ impl Sink for Trace {
     fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), Infallible> {
         self.hash.update(&moment.at.0.to_le_bytes());
         self.hash.update(&[vector.unwrap_or(0)]);
+        self.hash.update(&[self.at_exiting_instruction(moment)]);
         Ok(())
     }
 

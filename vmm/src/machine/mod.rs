@@ -66,8 +66,6 @@ pub struct Machine {
     ended: Option<EndReason>,
     /// An exit that waits for the time before it can be handled.
     unhandled: Option<Exit>,
-    /// May the last exit be followed by another of the same instruction?
-    mid_instruction: bool,
     window_requested: bool,
     ram_digest: RamDigest,
     outputs: Vec<Output>,
@@ -88,11 +86,15 @@ impl Machine {
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
-            mid_instruction: false,
             window_requested: false,
             ram_digest: RamDigest::default(),
             outputs: Vec::new(),
         })
+    }
+
+    /// Its memory.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
     }
 
     /// Where the guest is.
@@ -118,7 +120,6 @@ impl Machine {
             next_edge_ns: self.bus.pit.next_edge(),
             net_room: self.bus.net_room(),
             console_room: self.bus.console_room(),
-            may_digest: !self.mid_instruction,
         }
     }
 
@@ -154,7 +155,7 @@ impl Machine {
         self.bus.process(&self.ram, &mut self.outputs);
     }
 
-    /// Hands the vCPU at most one interrupt (the injection rule, DESIGN section 3). Called once per
+    /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once per
     /// position, when all of its inputs are applied. Returns the vector handed over.
     pub fn inject(&mut self) -> Result<Option<u8>, MachineError> {
         let ready = self.cpu.ready();
@@ -216,10 +217,6 @@ impl Machine {
             "a window at {} that nobody asked for",
             self.at
         );
-        self.mid_instruction = matches!(
-            exit,
-            Exit::PioIn { .. } | Exit::MmioRead { .. } | Exit::MmioWrite { .. }
-        );
         match exit {
             Exit::PioOut { port, data, len } => match port {
                 lockstep_abi::port::IDLE => {
@@ -257,14 +254,12 @@ impl Machine {
         std::mem::take(&mut self.outputs)
     }
 
-    /// The digest of the whole machine. Only where [`View::may_digest`].
+    /// The digest of the whole machine.
+    ///
+    /// The instruction that exited may not be complete (an IN still waits for its value to reach the
+    /// register). It is not completed here: a digest is compared, never restored, and at the same
+    /// position it is as incomplete on every host of the same flavour.
     pub fn digest(&mut self) -> Result<MachineDigest, MachineError> {
-        assert!(!self.mid_instruction, "a digest inside an instruction");
-        // Before the first exit there is no instruction to complete; and a vCPU that shut down
-        // would only do so again.
-        if self.at != Position(0) && self.ended != Some(EndReason::Dead) {
-            self.cpu.complete()?;
-        }
         let dirty = self.cpu.dirty_log()?;
         Ok(MachineDigest {
             ram: self.ram_digest.update(&self.ram, &dirty),

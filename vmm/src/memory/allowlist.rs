@@ -1,5 +1,5 @@
 //! The instruction allowlist: a guest may hold only instructions whose result depends on nothing
-//! but the machine's state (DESIGN section 7).
+//! but the machine's state.
 //!
 //! What is allowed is given by instruction set extension; within those, single instructions that
 //! read a clock, a random number, the CPU's identity or hidden state, or that make an exit per
@@ -65,7 +65,8 @@ impl fmt::Display for Refused {
 /// Checks all of `code`, which will lie at guest address `base`.
 pub fn check(code: &[u8], base: u64, symbols: &[(u64, String)]) -> Result<(), Refused> {
     // Compilers for baseline x86-64 write BSF with a prefix that makes it TZCNT on CPUs which have that,
-    // and only where the operand is not zero: then the two give the same. It is read as BSF here.
+    // and only where the operand is not zero and nobody reads the flags: then the two give the same. It
+    // is read as BSF here. The flags do differ, which is one reason why a pair needs equal CPUs.
     let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NO_MPFX_0FBC);
     let mut instruction = Instruction::default();
     while decoder.can_decode() {

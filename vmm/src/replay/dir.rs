@@ -6,9 +6,10 @@ use crate::memory::{Image, ImageError};
 use ft_protocol::log::{Entry, Header, LogError, LogReader, LogWriter, Tail};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use thiserror::Error;
 
@@ -16,8 +17,8 @@ use thiserror::Error;
 pub const LOG_FILE: &str = "log";
 /// Name of the guest image in its directory.
 pub const IMAGE_FILE: &str = "guest.elf";
-/// Chunks that may wait for the disk.
-const WRITE_QUEUE_CHUNKS: usize = 1024;
+/// Bytes of the log that may wait for the disk.
+pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Why a recording cannot be made or read.
 #[derive(Debug, Error)]
@@ -153,8 +154,8 @@ pub enum IfSlow {
 /// before its queue is full.
 #[derive(Debug)]
 pub struct LogDirWriter {
-    queue: Option<SyncSender<Chunk>>,
-    failed: Arc<OnceLock<String>>,
+    queue: Option<Sender<Chunk>>,
+    state: Arc<WriterState>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -162,7 +163,12 @@ impl LogDirWriter {
     /// Starts a recording in `dir`, which is made if it is not there.
     pub fn create(dir: &Path, header: &Header, image: &Image) -> Result<LogDirWriter, LogDirError> {
         let advice = "give --record a directory that can be written";
-        fs::create_dir_all(dir).map_err(LogDirError::io("create", dir, advice))?;
+        // A log holds all that the guest's memory ever held: it is its owner's alone.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(LogDirError::io("create", dir, advice))?;
         let path = dir.join(LOG_FILE);
         let file = match File::create_new(&path) {
             Ok(file) => file,
@@ -179,25 +185,24 @@ impl LogDirWriter {
         ))?;
         let log =
             LogWriter::create(file, header).map_err(LogDirError::io("write", &path, advice))?;
-        let (queue, chunks) = sync_channel(WRITE_QUEUE_CHUNKS);
-        let failed = Arc::new(OnceLock::new());
-        let report = failed.clone();
+        let (queue, chunks) = channel();
+        let state = Arc::new(WriterState::default());
+        let report = state.clone();
         let thread = std::thread::Builder::new()
             .name("log writer".into())
             .spawn(move || {
-                if let Err(e) = write_chunks(log, &chunks) {
+                if let Err(e) = write_chunks(log, &chunks, &report) {
                     let message = format!(
                         "cannot write {} ({e}); free space and record again: the log is whole up to there",
                         path.display()
                     );
-                    // The only writer of this cell.
-                    let _set = report.set(message);
+                    report.fail(message);
                 }
             })
             .map_err(LogDirError::io("start a thread for", dir, "raise the limit on threads"))?;
         Ok(LogDirWriter {
             queue: Some(queue),
-            failed,
+            state,
             thread: Some(thread),
         })
     }
@@ -207,7 +212,7 @@ impl LogDirWriter {
     pub fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
         Box::new(LogDirConsumer {
             queue: Some(self.queue.clone().expect("not finished")),
-            failed: self.failed.clone(),
+            state: self.state.clone(),
             if_slow,
         })
     }
@@ -218,24 +223,65 @@ impl LogDirWriter {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the log's writer panicked");
         }
-        match self.failed.get() {
+        match self.state.failed.get() {
             Some(message) => Err(JournalError(message.clone())),
             None => Ok(()),
         }
     }
 }
 
-fn write_chunks(mut log: LogWriter<File>, chunks: &Receiver<Chunk>) -> io::Result<()> {
+/// What the writing thread and those who wait for it share.
+#[derive(Debug, Default)]
+struct WriterState {
+    /// Bytes that wait for the disk.
+    backlog: Mutex<usize>,
+    fell: Condvar,
+    failed: OnceLock<String>,
+}
+
+impl WriterState {
+    /// Makes room for `bytes`; false if there is none, or nobody writes any more.
+    fn reserve(&self, bytes: usize, wait: bool) -> bool {
+        let mut backlog = self.backlog.lock().expect("nobody panics with this lock");
+        while *backlog >= WRITE_BACKLOG_BYTES && self.failed.get().is_none() {
+            if !wait {
+                return false;
+            }
+            let fell = self.fell.wait(backlog);
+            backlog = fell.expect("nobody panics with this lock");
+        }
+        *backlog += bytes;
+        self.failed.get().is_none()
+    }
+
+    fn written(&self, bytes: usize) {
+        *self.backlog.lock().expect("nobody panics with this lock") -= bytes;
+        self.fell.notify_all();
+    }
+
+    fn fail(&self, message: String) {
+        let _backlog = self.backlog.lock().expect("nobody panics with this lock");
+        self.failed.get_or_init(|| message);
+        self.fell.notify_all();
+    }
+}
+
+fn write_chunks(
+    mut log: LogWriter<File>,
+    chunks: &Receiver<Chunk>,
+    state: &WriterState,
+) -> io::Result<()> {
     for chunk in chunks {
         log.append_frames(&chunk.frames)?;
+        state.written(chunk.frames.len());
     }
     log.flush()
 }
 
 struct LogDirConsumer {
     /// None once it was given up.
-    queue: Option<SyncSender<Chunk>>,
-    failed: Arc<OnceLock<String>>,
+    queue: Option<Sender<Chunk>>,
+    state: Arc<WriterState>,
     if_slow: IfSlow,
 }
 
@@ -244,15 +290,12 @@ impl Consumer for LogDirConsumer {
         let Some(queue) = &self.queue else {
             return Ok(());
         };
-        let taken = match self.if_slow {
-            IfSlow::Wait => queue.send(chunk.clone()).is_ok(),
-            IfSlow::GiveUp => queue.try_send(chunk.clone()).is_ok(),
-        };
-        if taken {
+        let wait = self.if_slow == IfSlow::Wait;
+        if self.state.reserve(chunk.frames.len(), wait) && queue.send(chunk.clone()).is_ok() {
             return Ok(());
         }
         let slow = || "the disk does not keep up with the log".to_string();
-        let why = self.failed.get().cloned().unwrap_or_else(slow);
+        let why = self.state.failed.get().cloned().unwrap_or_else(slow);
         match self.if_slow {
             IfSlow::Wait => Err(JournalError(why)),
             IfSlow::GiveUp => {

@@ -80,6 +80,8 @@ pub struct Recorder<I, O> {
     /// The log has an output that was not handed on yet.
     output_waits: bool,
     digested: Instant,
+    /// Somebody reads the journal.
+    recorded: bool,
 }
 
 impl<I: Inputs, O: Outlet> Recorder<I, O> {
@@ -91,7 +93,9 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         controls: Arc<Controls>,
         outputs: u64,
     ) -> Recorder<I, O> {
+        let recorded = !lock(&journal).is_idle();
         Recorder {
+            recorded,
             inputs,
             outlet,
             journal,
@@ -168,10 +172,10 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
             if let Some(reason) = view.ended {
                 return Ok(Next::Finish(reason));
             }
-            if self.controls.stop.load(Ordering::Acquire) && view.may_digest {
+            if self.controls.stop.load(Ordering::Acquire) {
                 return Ok(Next::Finish(EndReason::Stopped));
             }
-            if view.may_digest && self.digested.elapsed() >= DIGEST_INTERVAL {
+            if self.recorded && self.digested.elapsed() >= DIGEST_INTERVAL {
                 self.digested = Instant::now();
                 return Ok(Next::Digest);
             }
@@ -180,8 +184,10 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
                 return Ok(Next::Leave);
             }
             if view.wait.is_some() && self.gathered == here {
-                // About to wait: whoever follows must not wait for what we have.
+                // About to wait: whoever follows must not wait for what we have. And whoever waits for
+                // something that never wakes it makes entries all the same: the brake holds here too.
                 self.flush(view.moment.at)?;
+                self.outlet.wait();
             }
             // The first look at a position does not wait, even if the guest does.
             let may_wait = self.gathered == here;

@@ -1,6 +1,6 @@
 //! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
 
-use super::{Device, F_VERSION_1, QUEUES, chain};
+use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
 use crate::devices::Output;
 use crate::memory::ram::GuestMap;
 use ft_protocol::log::OutputPort;
@@ -60,7 +60,11 @@ impl Device for Console {
         let mut interrupt = false;
         let queue = &mut queues[TRANSMITQ];
         let mut used = false;
-        while let Some(chain) = queue.pop_descriptor_chain(mem) {
+        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        for _ in 0..queue.size() {
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
             let head = chain.head_index();
             if let Some(data) = chain::read(chain, mem, MAX_WRITE).filter(|d| !d.is_empty()) {
                 outputs.push(Output {
@@ -70,10 +74,13 @@ impl Device for Console {
             }
             used |= queue.add_used(mem, head, 0).is_ok();
         }
-        interrupt |= used && queue.needs_notification(mem).unwrap_or(false);
+        interrupt |= used && wants_interrupt(queue, mem);
         let queue = &mut queues[RECEIVEQ];
         let mut used = false;
-        while !self.input.is_empty() {
+        for _ in 0..queue.size() {
+            if self.input.is_empty() {
+                break;
+            }
             let Some(chain) = queue.pop_descriptor_chain(mem) else {
                 break;
             };
@@ -82,7 +89,7 @@ impl Device for Console {
             self.input.drain(..written);
             used |= queue.add_used(mem, head, written as u32).is_ok();
         }
-        interrupt | (used && queue.needs_notification(mem).unwrap_or(false))
+        interrupt | (used && wants_interrupt(queue, mem))
     }
 
     fn reset(&mut self) {

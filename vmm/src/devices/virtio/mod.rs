@@ -11,7 +11,8 @@ pub use net::Net;
 
 use crate::devices::Output;
 use crate::memory::ram::GuestMap;
-use virtio_queue::Queue;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
 
 /// Every device here has two queues: one it fills and one it empties.
 pub const QUEUES: usize = 2;
@@ -20,6 +21,17 @@ pub const QUEUE_SIZE: u16 = 256;
 
 /// VIRTIO_F_VERSION_1: these are not legacy devices.
 pub const F_VERSION_1: u64 = 1 << 32;
+
+/// VIRTQ_AVAIL_F_NO_INTERRUPT (Virtio 1.2, section 2.7.6).
+const AVAIL_F_NO_INTERRUPT: u16 = 1;
+
+/// Does the driver want an interrupt for used buffers of this queue?
+fn wants_interrupt(queue: &Queue, mem: &GuestMap) -> bool {
+    let flags: u16 = mem
+        .read_obj(GuestAddress(queue.avail_ring()))
+        .unwrap_or(AVAIL_F_NO_INTERRUPT);
+    flags & AVAIL_F_NO_INTERRUPT == 0
+}
 
 /// What distinguishes one virtio device from another.
 pub trait Device {

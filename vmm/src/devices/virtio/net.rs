@@ -2,7 +2,7 @@
 //!
 //! A transmit completes at once; whether the frame may leave is decided outside the machine.
 
-use super::{Device, F_VERSION_1, QUEUES, chain};
+use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
 use crate::devices::Output;
 use crate::memory::ram::GuestMap;
 use bincode::Encode;
@@ -76,7 +76,11 @@ impl Net {
 
     fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Vec<Output>) -> bool {
         let mut used = false;
-        while let Some(chain) = queue.pop_descriptor_chain(mem) {
+        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        for _ in 0..queue.size() {
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
             let head = chain.head_index();
             match chain::read(chain, mem, HEADER + MAX_FRAME) {
                 Some(mut data) if data.len() >= HEADER + MIN_FRAME => {
@@ -137,10 +141,10 @@ impl Device for Net {
     ) -> bool {
         let mut interrupt = false;
         if self.transmit(&mut queues[TRANSMITQ], mem, outputs) {
-            interrupt |= queues[TRANSMITQ].needs_notification(mem).unwrap_or(false);
+            interrupt |= wants_interrupt(&queues[TRANSMITQ], mem);
         }
         if self.deliver(&mut queues[RECEIVEQ], mem) {
-            interrupt |= queues[RECEIVEQ].needs_notification(mem).unwrap_or(false);
+            interrupt |= wants_interrupt(&queues[RECEIVEQ], mem);
         }
         interrupt
     }

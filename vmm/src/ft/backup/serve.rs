@@ -63,6 +63,8 @@ struct Runtime {
     /// Position of the last entry received.
     received_at: Position,
     suspects: bool,
+    /// Asked the arbiter: there is no way back.
+    asked: bool,
     reemitted: usize,
     ended: Option<EndReason>,
     /// The vCPU's thread has nothing more to say.
@@ -118,6 +120,7 @@ impl Runtime {
             received_bytes: 0,
             received_at: Position(0),
             suspects: false,
+            asked: false,
             reemitted: 0,
             ended: None,
             vcpu_done: false,
@@ -157,11 +160,9 @@ impl Runtime {
                     self.backup.handle_tick(now());
                 }
                 () = signals.next() => {
-                    if !self.backup.is_live() {
-                        return Ok(Outcome::Left);
+                    if let Some(outcome) = self.stop() {
+                        return Ok(outcome);
                     }
-                    self.controls.stop.store(true, Ordering::Release);
-                    self.waker.wake();
                 }
             }
         }
@@ -177,6 +178,20 @@ impl Runtime {
                 self.backup.handle_disconnected(now());
             }
         }
+    }
+
+    /// SIGINT or SIGTERM: a backup leaves. One that has asked the arbiter may have won already: it
+    /// stops as soon as it is live, like any other. A second signal does not wait for that.
+    fn stop(&mut self) -> Option<Outcome> {
+        if !self.asked {
+            return Some(Outcome::Left);
+        }
+        if self.controls.stop.swap(true, Ordering::AcqRel) {
+            let why = "cut off before the guest reached its next position";
+            return Some(Outcome::Halted(1, why.into()));
+        }
+        self.waker.wake();
+        None
     }
 
     /// Tells the protocol how far the vCPU is.

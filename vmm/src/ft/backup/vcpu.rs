@@ -38,7 +38,8 @@ pub enum News {
 /// A recording of what the backup receives, and does once it is live.
 pub struct Recording {
     pub writer: LogDirWriter,
-    pub consumer: Box<dyn Consumer>,
+    /// None once the live machine has it.
+    pub consumer: Option<Box<dyn Consumer>>,
     pub header: Header,
 }
 
@@ -109,7 +110,7 @@ fn build(boot: Boot) -> Result<(Machine, Option<Recording>), String> {
         Some(dir) => {
             let writer = LogDirWriter::create(dir, &header, &image).map_err(|e| e.to_string())?;
             Some(Recording {
-                consumer: writer.consumer(IfSlow::GiveUp),
+                consumer: Some(writer.consumer(IfSlow::GiveUp)),
                 writer,
                 header,
             })

@@ -44,6 +44,8 @@ struct Runtime {
     idle: Option<(crate::machine::Machine, crate::backends::Live)>,
     direct: Direct,
     unsent: VecDeque<Chunk>,
+    /// The last generation that this side has won.
+    won: Option<u64>,
     ended: Option<EndReason>,
     waker: Waker,
     events: EventLog,
@@ -90,7 +92,10 @@ impl Runtime {
                 }
                 accepted = listener.accept(), if accepts => self.accept(accepted)?,
                 Some(answer) = answers.recv() => self.answer(answer),
-                () = sleep_until(timeout) => self.primary.handle_tick(now()),
+                () = sleep_until(timeout) => {
+                    self.direct.flush();
+                    self.primary.handle_tick(now());
+                }
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
                     mark_progress(journal, controls).map_err(io::Error::other)?;
@@ -128,6 +133,7 @@ impl Runtime {
             idle: Some((parts.machine, parts.live)),
             direct: parts.direct,
             unsent: VecDeque::new(),
+            won: None,
             ended: None,
             events: parts.events,
         }
@@ -162,29 +168,37 @@ impl Runtime {
 
     fn news(&mut self, first: News) -> Option<Outcome> {
         let mut news = Some(first);
-        for _ in 0..NEWS_AT_ONCE {
-            let Some(one) = news else { break };
-            self.vcpu.pace.seen();
-            match one {
-                News::Chunk(chunk) => {
-                    let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
-                    self.unsent.push_back(chunk);
-                    self.primary.handle_appended(now(), seq, bytes);
-                }
-                News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
-                News::Ended(Ok(reason)) => {
-                    self.ended = Some(reason);
-                    let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
-                    self.primary.handle_guest_end(now(), journal.last_seq());
-                }
-                // This host cannot go on; the backup will.
-                News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
+        for left in (0..NEWS_AT_ONCE).rev() {
+            let one = news.take()?;
+            if let Some(outcome) = self.one_news(one) {
+                return Some(outcome);
             }
-            news = self.vcpu.news.try_recv().ok();
+            if left > 0 {
+                news = self.vcpu.news.try_recv().ok();
+            }
         }
-        if let Some(rest) = news {
-            // Taken from the queue already: it must not be lost.
-            return self.news(rest);
+        None
+    }
+
+    fn one_news(&mut self, news: News) -> Option<Outcome> {
+        self.vcpu.pace.seen(news.weight());
+        match news {
+            News::Chunk(chunk) => {
+                let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
+                // Alone, there is nobody to send it to.
+                if !self.primary.is_solo() {
+                    self.unsent.push_back(chunk);
+                }
+                self.primary.handle_appended(now(), seq, bytes);
+            }
+            News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
+            News::Ended(Ok(reason)) => {
+                self.ended = Some(reason);
+                let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
+                self.primary.handle_guest_end(now(), journal.last_seq());
+            }
+            // This host cannot go on; the backup will.
+            News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
         }
         None
     }
@@ -200,8 +214,13 @@ impl Runtime {
             Answer::Claim(answer) => {
                 match &answer {
                     ClaimAnswer::Unreachable(why) => tracing::warn!("outputs are held: {why}"),
-                    ClaimAnswer::Lost { .. } => self.events.emit("claim_lost", json!({})),
-                    _ => {}
+                    ClaimAnswer::Lost { .. } => {
+                        let generation = self.primary.generation();
+                        self.events
+                            .emit("claim_lost", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Won => self.won = Some(self.primary.generation()),
+                    ClaimAnswer::Refused(_) => {}
                 }
                 self.primary.handle_claim(now(), answer);
             }
@@ -213,14 +232,25 @@ impl Runtime {
     /// does not wait for that.
     fn stop(&mut self) -> Option<Outcome> {
         if self.idle.is_some() {
+            self.leave();
             return Some(Outcome::Left);
         }
         if self.vcpu.controls.stop.swap(true, Ordering::AcqRel) {
-            let why = "stopped before the guest reached its next position; its backup goes on";
+            let why = "cut off before the guest reached its next position";
             return Some(Outcome::Halted(1, why.into()));
         }
         self.waker.wake();
         None
+    }
+
+    /// Nothing ever ran: a generation that this side has won need not stay open.
+    fn leave(&self) {
+        if let Some(generation) = self.won
+            && let CloseAnswer::Unreachable(why) =
+                arbiter::close(&*self.arbiter, &self.header.vm, generation, self.me)
+        {
+            tracing::warn!("{why}: start again with --force");
+        }
     }
 
     /// Does what the state machine asks for.

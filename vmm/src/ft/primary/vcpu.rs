@@ -30,6 +30,20 @@ pub enum News {
     Ended(Result<EndReason, String>),
 }
 
+/// What news weighs besides what it carries, bytes.
+const NEWS_BYTES: usize = 64;
+
+impl News {
+    /// What it counts for the pace, bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
+            // Its bytes are in the log too, as a frame that was answered or as a mark.
+            News::Output { .. } | News::Ended(_) => NEWS_BYTES,
+        }
+    }
+}
+
 /// The runtime's hold on the vCPU's thread.
 pub struct Vcpu {
     pub news: UnboundedReceiver<News>,
@@ -47,7 +61,7 @@ struct ToRuntime {
 
 impl ToRuntime {
     fn hand(&self, news: News) {
-        self.pace.handed();
+        self.pace.handed(news.weight());
         // A runtime that is gone needs no news; the process is about to end.
         let _gone = self.news.send(news);
     }

@@ -7,7 +7,6 @@ use crate::ft::backup::vcpu::{self, Boot, Promotion};
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::{Outcome, arbiter, now};
-use crate::replay::IfSlow;
 use crate::replay::journal::Chunk;
 use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
@@ -134,7 +133,9 @@ impl Runtime {
                 last_seq: last.seq,
                 total_bytes: self.received_bytes,
             };
-            recording.consumer.take(&chunk).map_err(io::Error::other)?;
+            if let Some(consumer) = &mut recording.consumer {
+                consumer.take(&chunk).map_err(io::Error::other)?;
+            }
         }
         self.feed.push(delivery.items);
         Ok(())
@@ -180,11 +181,8 @@ impl Runtime {
             generation,
             live,
             direct,
-            // The writer stays: it is waited for at the end.
-            consumer: self
-                .recording
-                .as_ref()
-                .map(|r| r.writer.consumer(IfSlow::GiveUp)),
+            // One consumer from first to last: a recording that was given up stays so.
+            consumer: self.recording.as_mut().and_then(|r| r.consumer.take()),
             controls: self.controls.clone(),
         };
         let promote = self.promote.take().expect("the machine is built");
@@ -216,7 +214,8 @@ impl Runtime {
 
     /// Asks the arbiter on a thread that may wait for storage.
     fn ask(&mut self, action: BackupAction) {
-        if matches!(action, BackupAction::Claim { .. }) {
+        if matches!(action, BackupAction::Claim { .. }) && !self.asked {
+            self.asked = true;
             let position = self.received_at.0;
             self.events.emit("caught_up", json!({"position": position}));
         }

@@ -1,0 +1,65 @@
+//! The drill of an ordinary user, in a user and network namespace that it makes itself.
+
+use crate::harness::{LOCKSTEP, Process, Scratch};
+use crate::member::stage;
+use std::fs::{Permissions, copy, create_dir, set_permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// Runs in a private mount namespace: device nodes that an ordinary user may open go over those
+/// that only root may, and then root is dropped. `$1` is the user, `$2` a directory of that user's.
+const SCRIPT: &str = r#"
+set -e
+mount --make-rprivate /
+mknod -m 0666 "$2/kvm" c 10 232
+mknod -m 0666 "$2/tun" c 10 200
+mount --bind "$2/kvm" /dev/kvm
+mount --bind "$2/tun" /dev/net/tun
+cd "$2/home"
+exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=-all \
+    "$2/lockstep" drill kill-primary --report "$2/home/report" --json
+"#;
+/// The user that is nobody.
+const NOBODY: u32 = 65534;
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+#[cfg_attr(not(root), ignore = "needs root, to drop it")]
+#[cfg_attr(
+    not(has_util_linux),
+    ignore = "needs unshare, mount and setpriv (package util-linux)"
+)]
+fn a_drill_needs_no_root() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("ours");
+    copy(LOCKSTEP, scratch.join("lockstep")).expect("copied");
+    set_permissions(scratch.join("lockstep"), Permissions::from_mode(0o755)).expect("ours");
+    create_dir(scratch.join("home")).expect("made");
+    std::os::unix::fs::chown(scratch.join("home"), Some(NOBODY), Some(NOBODY)).expect("root");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT, "sh", &NOBODY.to_string()]);
+    let done = Process::start(command.arg(scratch.path())).end().expect(0);
+    let verdict = done.json();
+    assert_eq!(verdict["failed_runs"], 0, "{verdict}");
+    assert!(verdict["acked"].as_u64() > Some(100), "{verdict}");
+}
+
+/// Without the devices one sentence says so.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+#[cfg_attr(not(root), ignore = "needs root, to hide devices")]
+#[cfg_attr(
+    not(has_util_linux),
+    ignore = "needs unshare and mount (package util-linux)"
+)]
+fn a_host_without_kvm_is_told_so_in_a_sentence() {
+    let script = "mount -t tmpfs none /dev && exec \"$0\" \"$@\"";
+    for args in [&["drill", "kill-primary"][..], &["run", "hello"]] {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "sh", "-c", script, LOCKSTEP])
+            .args(args);
+        let sentence = Process::start(&mut command).end().refused();
+        assert!(sentence.contains("/dev/kvm"), "{sentence}");
+    }
+}
