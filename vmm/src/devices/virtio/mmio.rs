@@ -200,10 +200,10 @@ impl<D: Device> Mmio<D> {
         if offset == register::QUEUE_READY {
             queue.set_ready(value != 0);
             // A queue that does not lie in RAM never becomes ready; the driver reads that back.
-            if value != 0 && !queue.is_valid(mem) {
-                queue.set_ready(false);
-            } else if value != 0 && D::POLLS && queue.disable_notification(mem).is_err() {
-                queue.set_ready(false);
+            if value != 0 {
+                let usable =
+                    queue.is_valid(mem) && (!D::POLLS || queue.disable_notification(mem).is_ok());
+                queue.set_ready(usable);
             }
             return;
         }
