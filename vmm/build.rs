@@ -16,12 +16,16 @@ use std::process::{Command, exit};
 
 /// The programs, by crate name.
 const GUESTS: &[&str] = &[
+    "bench",
+    "chaos",
     "compute",
     "crash",
     "echo",
     "hello",
     "kv",
+    "latency",
     "positions",
+    "threads",
     "ticker",
 ];
 

@@ -52,6 +52,7 @@ pub fn header() -> Header {
                 prefix_len: 24,
                 gateway: [10, 77, 0, 1],
             }),
+            quantum: 250_000,
             seed: 7,
             wall_ns: 1_700_000_000_000_000_000,
         },
@@ -77,7 +78,7 @@ pub fn entry(at: u64, event: Event) -> Entry {
         regs: at as u32,
     });
     Entry {
-        at: Position(at),
+        at: Position::exit(at),
         check,
         event,
     }
@@ -115,7 +116,7 @@ pub fn entries() -> Vec<Entry> {
         entry(70_001, Event::Output(mark)),
         entry(70_001, Event::Interrupt { vector: 0x20 }),
         Entry {
-            at: Position(80_000),
+            at: Position::exit(80_000),
             check: None,
             event: Event::Progress,
         },

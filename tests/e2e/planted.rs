@@ -396,7 +396,7 @@ fn an_end_elsewhere_is_found() {
     });
     ticker.caught("the log goes on after the guest's end", |log| {
         let mut end = log.pop().expect("an end");
-        end.at = Position(end.at.0 + 5);
+        end.at = Position::exit(end.at.exit + 5);
         log.push(end);
     });
 }

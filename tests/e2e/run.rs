@@ -1,6 +1,6 @@
 //! `lockstep run`: what a guest does shows, and how it ends is the command's status.
 
-use crate::harness::{Process, Scratch, lockstep, replay_equal, run};
+use crate::harness::{LOCKSTEP, Process, Scratch, lockstep, replay_equal, run};
 use rustix::process::Signal;
 
 #[test]
@@ -91,4 +91,16 @@ fn a_signal_ends_a_waiting_guest_with_an_end_entry() {
         let stat = run(["log", "stat", &dir, "--json"]).expect(0).json();
         assert_eq!(stat["kinds"]["end"], 1, "{stat}");
     }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn nothing_is_lost_to_a_reader_who_is_slow() {
+    // The reader sleeps: that is the point. More text than a pipe holds: 2000 lines of the console's own input, given back.
+    let script = format!(
+        "yes 'a line that is long enough to fill the pipe in some hundreds of lines' | head -2000 \
+         | {LOCKSTEP} run echo | (read -r first; sleep 1; cat) | grep -c 'a line that'"
+    );
+    let counted = Process::start(std::process::Command::new("sh").args(["-c", &script])).end();
+    assert_eq!(counted.stdout.trim(), "2000", "{counted:#?}");
 }

@@ -18,6 +18,10 @@ guests! {
     "compute" COMPUTE "GUEST_COMPUTE" "computes with integers and floating point, prints a checksum";
     "kv" KV "GUEST_KV" "a Redis-protocol server on port 6379";
     "positions" POSITIONS "GUEST_POSITIONS" "takes an interrupt at every kind of position";
+    "threads" THREADS "GUEST_THREADS" "a preemptive scheduler, switched by the timer inside computation";
+    "chaos" CHAOS "GUEST_CHAOS" "everything at random from the machine's seed";
+    "bench" BENCH "GUEST_BENCH" "kernels timed one by one";
+    "latency" LATENCY "GUEST_LATENCY" "how late timer interrupts come";
     "crash" CRASH "GUEST_CRASH" "reads through a null pointer";
 }
 

@@ -3,23 +3,40 @@
 use bincode::{Decode, Encode};
 use std::fmt;
 
-/// A point in the guest's execution: how many exits the guest has caused.
+/// A point in the guest's execution: how many exits the guest has caused, and how many branch edges
+/// its instrumentation has counted by then.
 ///
-/// Position 0 is before its first instruction. Position `n` is after exit `n` was handled, before
-/// the guest runs on; that is where inputs are applied and interrupts delivered.
+/// Exit 0 is before its first instruction. Position `n` is after exit `n` was handled, before the
+/// guest runs on; that is where inputs are applied and interrupts delivered. The exit alone says
+/// where that is; the edges say how far the guest computed to get there, so that a divergence
+/// inside a computation shows, and shows how much work lies around it. They are 0 where nobody
+/// knows them yet: `exit(n)` is at or before everything that happens at exit `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
-pub struct Position(pub u64);
+pub struct Position {
+    /// Exits caused by the guest.
+    pub exit: u64,
+    /// Branch edges counted; 0 for a guest without instrumentation.
+    pub edges: u64,
+}
 
 impl Position {
-    /// The position one exit later.
+    /// Before the first instruction.
+    pub const START: Position = Position::exit(0);
+
+    /// The beginning of what happens at exit `exit`.
+    pub const fn exit(exit: u64) -> Position {
+        Position { exit, edges: 0 }
+    }
+
+    /// One exit later.
     pub fn next(self) -> Position {
-        Position(self.0 + 1)
+        Position::exit(self.exit + 1)
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
+        write!(f, "{}:{}", self.exit, self.edges)
     }
 }
 
@@ -60,6 +77,11 @@ pub enum Event {
     },
     /// Input: the console received bytes.
     ConsoleInput {
+        /// The bytes.
+        data: Vec<u8>,
+    },
+    /// Input: virtio-rng received random bytes.
+    Entropy {
         /// The bytes.
         data: Vec<u8>,
     },
@@ -184,6 +206,8 @@ pub struct MachineConfig {
     pub mem_mib: u32,
     /// virtio-net, if there is one.
     pub net: Option<NetConfig>,
+    /// Branch edges after which the guest's instrumentation leaves the guest; 0 for never.
+    pub quantum: u64,
     /// The random number handed to the guest.
     pub seed: u64,
     /// Wall clock at boot, nanoseconds since 1970.

@@ -18,7 +18,7 @@ use thiserror::Error;
 /// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
 pub const MAGIC: [u8; 8] = *b"\x89LKSTP\r\n";
 /// The format that this version writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Bytes before frame 0.
 pub const PREFIX_LEN: usize = 16;
 

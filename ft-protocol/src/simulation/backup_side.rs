@@ -130,7 +130,7 @@ impl BackupSide {
 
     /// The vCPU finds that it differs from the log.
     pub fn diverge(&mut self, now: Time) {
-        let at = Position(self.executed);
+        let at = Position::exit(self.executed);
         self.machine.handle_diverged(now, at, "planted".into());
     }
 

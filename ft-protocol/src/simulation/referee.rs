@@ -46,7 +46,7 @@ impl Guest {
             };
             guest.outputs.push(guest.needs.len() as u64);
             guest.entries.push(Entry {
-                at: Position(seq),
+                at: Position::exit(seq),
                 check: None,
                 event,
             });

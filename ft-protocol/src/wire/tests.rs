@@ -35,7 +35,7 @@ fn messages() -> Vec<Message> {
         Message::Released { output: 8 },
         Message::Heartbeat,
         Message::Diverged {
-            at: Position(77),
+            at: Position::exit(77),
             what: "RIP".into(),
         },
         Message::Bye,

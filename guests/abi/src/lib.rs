@@ -36,8 +36,9 @@ pub mod port {
     /// guest's `wake_at_ns` has come or an interrupt can be delivered. So no wake-up is lost between looking
     /// and idling.
     pub const IDLE: u16 = 0xe0;
-    /// `OUT dx, al`: one quantum of counted branch edges has passed (kept for the software
-    /// instruction counter).
+    /// `OUT imm8, al`: [`super::ClockPage::edges_left`] has come down to 0. The machine adds a
+    /// quantum ([`super::BootInfo::quantum`]) to it; the value written means nothing. The guest
+    /// does nothing else here: it leaves so that the machine has a position inside computation.
     pub const QUANTUM: u16 = 0xe4;
     /// `OUT dx, eax`: the guest ends; `eax` is its exit status.
     pub const EXIT: u16 = 0xf4;
@@ -51,6 +52,8 @@ pub mod irq {
     pub const COM1: u8 = 4;
     /// virtio-net.
     pub const NET: u8 = 5;
+    /// virtio-rng.
+    pub const RNG: u8 = 9;
     /// virtio-console.
     pub const CONSOLE: u8 = 10;
 }
@@ -81,13 +84,15 @@ pub const MMIO_LEN: u64 = 0x20_0000;
 pub const MMIO_NET: u64 = MMIO_BASE;
 /// Window of virtio-console.
 pub const MMIO_CONSOLE: u64 = MMIO_BASE + MMIO_STRIDE;
+/// Window of virtio-rng.
+pub const MMIO_RNG: u64 = MMIO_BASE + 3 * MMIO_STRIDE;
 /// RAM ends below the devices.
 pub const RAM_MAX: u64 = 0xc000_0000;
 
 /// [`BootInfo::magic`]: `LOCKSTEP`.
 pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"LOCKSTEP");
 /// [`BootInfo::version`] of this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// What the machine tells its guest once, before the first instruction.
 #[repr(C)]
@@ -107,6 +112,9 @@ pub struct BootInfo {
     pub seed: u64,
     /// Wall clock at boot, nanoseconds since 1970; add [`ClockPage::now_ns`].
     pub wall_ns: u64,
+    /// Branch edges from one leave at [`port::QUANTUM`] to the next; 0 if the machine does not
+    /// count.
+    pub quantum: u64,
     /// IPv4 address.
     pub ip: [u8; 4],
     /// IPv4 gateway, zero if none.
@@ -121,7 +129,7 @@ pub struct BootInfo {
 
 /// The paravirtual clock: written by the machine at positions, read by the guest without an exit.
 ///
-/// Only `wake_at_ns` is the guest's.
+/// `wake_at_ns` is the guest's, and `edges_left` is written by both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockPage {
@@ -131,4 +139,11 @@ pub struct ClockPage {
     pub activity: u64,
     /// The guest's: an idle wait ends when `now_ns` reaches it. `u64::MAX`: no such wait.
     pub wake_at_ns: u64,
+    /// The software instruction counter: branch edges until the guest leaves at
+    /// [`port::QUANTUM`], as an `i64`. The guest's instrumentation takes 1 off per edge and leaves
+    /// when that makes it 0 (or finds it below 0: a machine that adds nothing is asked at every
+    /// edge). Set by the machine before entry, to `i64::MAX` if it does not count. Read at a
+    /// position, it tells how many edges were executed before that. Precompiled library code and
+    /// assembly count nothing.
+    pub edges_left: u64,
 }

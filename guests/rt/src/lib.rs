@@ -20,6 +20,9 @@
 //! A panic prints and exits with [`PANIC_STATUS`]; a CPU exception is reported and exits with
 //! 128 + its vector. Both use the 16550, the rest of the output goes through virtio-console.
 //!
+//! Every branch edge of compiled code is counted ([`edges`]), so that a guest that only computes
+//! still leaves once per quantum and takes its interrupts there.
+//!
 //! Time and randomness come from the machine ([`clock`], [`boot_info`]): an instruction that the
 //! VMM cannot control (RDTSC, RDRAND, CPUID, string I/O, …) has no place in a guest, and the
 //! loader refuses an image that holds one.
@@ -30,6 +33,7 @@ extern crate alloc;
 pub mod clock;
 pub mod console;
 pub mod cpu;
+pub mod edges;
 mod exception;
 mod heap;
 pub mod irq;
@@ -46,6 +50,7 @@ pub use heap::heap_bytes;
 pub use lockstep_abi as abi;
 
 global_asm!(include_str!("boot.s"));
+global_asm!(include_str!("edges.s"));
 global_asm!(include_str!("interrupts.s"));
 global_asm!(include_str!("mem.s"));
 

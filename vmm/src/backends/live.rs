@@ -75,12 +75,12 @@ pub struct Live {
 }
 
 impl Live {
-    /// Inputs from these backends; guest time goes on from `now_ns` when the machine first asks.
-    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleInput, now_ns: u64) -> io::Result<Live> {
+    /// Inputs from these backends; guest time begins now.
+    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleInput) -> io::Result<Live> {
         Ok(Live {
             clock: HostClock {
                 since: Instant::now(),
-                offset_ns: now_ns,
+                offset_ns: 0,
             },
             tap,
             console,
@@ -178,6 +178,11 @@ impl Inputs for Live {
             now = self.clock.now_ns();
             self.polled_ns = now;
         }
+        if view.entropy_wanted > 0 {
+            let mut data = vec![0; view.entropy_wanted];
+            rand::fill(&mut data[..]);
+            queue.push_back(Input::Entropy { data });
+        }
         let due = view.wait.map_or(u64::MAX, |wait| wait.until_ns);
         let due = due.min(view.next_edge_ns.unwrap_or(u64::MAX));
         let stale = view.wait.is_none() && now.saturating_sub(view.now_ns) >= CLOCK_STEP_NS;
@@ -196,21 +201,40 @@ impl Inputs for Live {
 #[derive(Debug)]
 pub struct Direct {
     tap: Option<Arc<Tap>>,
-    console: PatientConsole,
+    console: Printer,
+}
+
+/// What happens when the console's reader does not read.
+#[derive(Debug)]
+enum Printer {
+    /// The machine waits for it.
+    Waiting(ConsoleOutput),
+    /// The machine runs on.
+    Patient(PatientConsole),
 }
 
 impl Direct {
-    /// To these backends.
+    /// To these backends; the machine waits for a console whose reader is slow.
     pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
         Direct {
             tap,
-            console: PatientConsole::new(console),
+            console: Printer::Waiting(console),
+        }
+    }
+
+    /// To these backends; half of a pair waits for nobody but its peer.
+    pub fn patient(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
+        Direct {
+            tap,
+            console: Printer::Patient(PatientConsole::new(console)),
         }
     }
 
     /// Prints what a slow reader of the console left waiting, as far as it reads now.
     pub fn flush(&mut self) {
-        self.console.flush();
+        if let Printer::Patient(console) = &mut self.console {
+            console.flush();
+        }
     }
 
     /// Lets one output go.
@@ -218,10 +242,13 @@ impl Direct {
         match (output.port, &self.tap) {
             (OutputPort::Net, Some(tap)) => tap.send(&output.data),
             (OutputPort::Net, None) => Ok(()),
-            (OutputPort::Console, _) => {
-                self.console.write(&output.data);
-                Ok(())
-            }
+            (OutputPort::Console, _) => match &mut self.console {
+                Printer::Waiting(console) => console.write(&output.data),
+                Printer::Patient(console) => {
+                    console.write(&output.data);
+                    Ok(())
+                }
+            },
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{CliError, Status};
 use crate::replay::LogDir;
 use clap::{Args, Subcommand};
-use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, Tail};
+use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, Position, Tail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -84,13 +84,14 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         }
         last = Some(entry);
     }
-    let positions = last.as_ref().map_or(0, |entry| entry.at.0);
+    let positions = last.as_ref().map_or(Position::START, |entry| entry.at);
     let tail = tail(log.tail());
     let out = &mut std::io::stdout();
     if args.json {
         let mut object = header_json(&header);
         object["entries"] = json!(entries);
-        object["positions"] = json!(positions);
+        object["positions"] = json!(positions.exit);
+        object["edges"] = json!(positions.edges);
         object["guest_ns"] = json!(guest_ns);
         object["kinds"] = json!(counts);
         object["tail"] = json!(tail);
@@ -103,7 +104,11 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         "guest      {} (hash {:032x})",
         header.guest.name, header.guest.hash
     )?;
-    writeln!(out, "machine    {} MiB, seed {:016x}", m.mem_mib, m.seed)?;
+    writeln!(
+        out,
+        "machine    {} MiB, quantum {} edges, seed {:016x}",
+        m.mem_mib, m.quantum, m.seed
+    )?;
     if let Some(net) = &m.net {
         let [a, b, c, d] = net.ip;
         writeln!(
@@ -118,7 +123,11 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         "host       {}, exit fingerprint {:016x}",
         header.host.cpu, header.host.exits
     )?;
-    writeln!(out, "positions  {positions}")?;
+    writeln!(
+        out,
+        "positions  {}, edges {}",
+        positions.exit, positions.edges
+    )?;
     writeln!(
         out,
         "guest time {}.{:09} s",
@@ -140,6 +149,7 @@ fn header_json(header: &Header) -> Value {
         "guest": header.guest.name,
         "guest_hash": format!("{:032x}", header.guest.hash),
         "mem_mib": m.mem_mib,
+        "quantum": m.quantum,
         "mac": m.net.map(|net| mac_text(net.mac)),
         "cpu": header.host.cpu,
         "exit_fingerprint": format!("{:016x}", header.host.exits),
@@ -168,13 +178,14 @@ fn show(args: &LogArgs) -> Result<(), Failure> {
         if args.json {
             let check = check.map(|c| json!({"rip": c.rip, "regs": c.regs}));
             let line = json!({
-                "seq": seq, "offset": offset, "at": at.0, "kind": kind, "detail": detail,
+                "seq": seq, "offset": offset, "at": at.exit, "edges": at.edges, "kind": kind, "detail": detail,
                 "check": check,
             });
             writeln!(out, "{line}")?;
         } else {
+            let at = at.to_string();
             let rip = check.map_or("-".into(), |c| format!("{:#x}", c.rip));
-            writeln!(out, "{seq:>8} @{at:<10} {kind:<14} {detail}  [{rip}]")?;
+            writeln!(out, "{seq:>8} @{at:<22} {kind:<14} {detail}  [{rip}]")?;
         }
     }
     if !args.json {
@@ -189,6 +200,7 @@ fn kind(event: &Event) -> &'static str {
         Event::Clock { .. } => "clock",
         Event::Frame { .. } => "frame",
         Event::ConsoleInput { .. } => "console-input",
+        Event::Entropy { .. } => "entropy",
         Event::Time { .. } => "time",
         Event::Output(_) => "output",
         Event::Interrupt { .. } => "interrupt",
@@ -202,7 +214,9 @@ fn kind(event: &Event) -> &'static str {
 fn detail(event: &Event) -> String {
     match event {
         Event::Clock { ns } | Event::Time { ns } => format!("{ns} ns"),
-        Event::Frame { data } | Event::ConsoleInput { data } => format!("{} bytes", data.len()),
+        Event::Frame { data } | Event::ConsoleInput { data } | Event::Entropy { data } => {
+            format!("{} bytes", data.len())
+        }
         Event::Output(mark) => format!(
             "#{} {:?} {} bytes, hash {:016x}",
             mark.number, mark.port, mark.len, mark.hash

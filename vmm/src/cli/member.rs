@@ -77,7 +77,7 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
     };
-    let (live, direct) = backends.live(0)?;
+    let (live, direct) = backends.live_in_pair()?;
     let parts = PrimaryParts {
         header,
         image,
@@ -107,7 +107,7 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
     let events = open_events(member)?;
     latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
     let tap = backends.tap.clone();
-    let (live, direct) = backends.live(0)?;
+    let (live, direct) = backends.live_in_pair()?;
     let parts = BackupParts {
         vm: member.vm.clone(),
         host: host_print()?,

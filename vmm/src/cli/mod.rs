@@ -1,5 +1,6 @@
 //! The command line: `docs/operations.md`.
 
+mod doctor;
 mod error;
 mod log;
 mod member;
@@ -36,6 +37,8 @@ enum Command {
     Backup(member::BackupArgs),
     /// Fail on purpose: real processes, a real client, a verdict.
     Drill(drill::DrillArgs),
+    /// Measure what this host can and cannot do.
+    Doctor(doctor::DoctorArgs),
     /// Look into a recording.
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Log(command) => log::run(command),
         Command::Primary(args) => member::run_primary(args),
         Command::Backup(args) => member::run_backup(args),

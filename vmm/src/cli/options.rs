@@ -16,6 +16,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Edges per quantum unless told: see `docs/determinism.md` for the measurement.
+const DEFAULT_QUANTUM: u64 = 100_000;
 /// Memory unless told, MiB.
 const DEFAULT_MEM_MIB: u32 = 64;
 /// The guest's address unless told.
@@ -28,6 +30,10 @@ pub struct MachineArgs {
     /// Memory, MiB (64 unless told).
     #[arg(long, value_name = "MIB")]
     pub mem: Option<u32>,
+    /// Branch edges after which a computing guest is left once, so that interrupts reach it; 0 for
+    /// never.
+    #[arg(long, value_name = "EDGES", default_value_t = DEFAULT_QUANTUM)]
+    pub quantum: u64,
     /// Network: an existing TAP, and what the guest is told.
     #[arg(
         long,
@@ -162,6 +168,7 @@ pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header,
         machine: MachineConfig {
             mem_mib: args.mem.unwrap_or(DEFAULT_MEM_MIB),
             net: args.net.config(vm),
+            quantum: args.quantum,
             seed: rand::random(),
             wall_ns: started_ns,
         },
@@ -197,12 +204,24 @@ impl Backends {
         })
     }
 
-    /// Inputs and outputs, with guest time going on from `now_ns`.
-    pub fn live(self, now_ns: u64) -> Result<(Live, Direct), CliError> {
+    /// Inputs and outputs of a machine on its own.
+    pub fn live(self) -> Result<(Live, Direct), CliError> {
+        self.with(Direct::new)
+    }
+
+    /// Inputs and outputs of half a pair.
+    pub fn live_in_pair(self) -> Result<(Live, Direct), CliError> {
+        self.with(Direct::patient)
+    }
+
+    fn with(
+        self,
+        direct: impl FnOnce(Option<Arc<Tap>>, ConsoleOutput) -> Direct,
+    ) -> Result<(Live, Direct), CliError> {
         let console = ConsoleInput::open(&self.console);
-        let live = Live::new(self.tap.clone(), console, now_ns)
+        let live = Live::new(self.tap.clone(), console)
             .map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
-        Ok((live, Direct::new(self.tap, self.console_output)))
+        Ok((live, direct(self.tap, self.console_output)))
     }
 }
 

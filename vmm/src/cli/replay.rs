@@ -17,7 +17,7 @@ use std::path::PathBuf;
 pub struct ReplayArgs {
     /// The directory that was given to --record.
     dir: PathBuf,
-    /// Stop at this position.
+    /// Stop at this exit.
     #[arg(long, value_name = "N")]
     until: Option<u64>,
     /// Do not print what the guest printed: check it and give the verdict on standard output.
@@ -50,7 +50,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     };
     let console = ConsoleOutput::open(&console)
         .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
-    let until = args.until.map(Position);
+    let until = args.until;
     let mut follower = Follower::new(log, Direct::new(None, console), until);
     let driven = drive(&mut machine, &mut follower);
     let position = machine.position();
@@ -70,7 +70,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let verdict = Verdict {
         position,
         followed,
-        tail: until.is_none_or(|u| position < u).then(|| log.tail()),
+        tail: until.is_none_or(|u| position.exit < u).then(|| log.tail()),
     };
     print(&verdict, &args, quiet);
     Ok(Status::Done)
@@ -107,7 +107,7 @@ fn explain(error: DriveError<FollowError>, position: Position, as_json: bool) ->
         let diverged = status == Status::Diverged;
         println!(
             "{}",
-            json!({"ok": false, "position": position.0, "diverged": diverged, "error": what})
+            json!({"ok": false, "position": position.exit, "edges": position.edges, "diverged": diverged, "error": what})
         );
     }
     CliError::with(status, what)
@@ -122,7 +122,8 @@ fn print(verdict: &Verdict, args: &ReplayArgs, quiet: bool) {
             "{}",
             json!({
                 "ok": true,
-                "position": verdict.position.0,
+                "position": verdict.position.exit,
+                "edges": verdict.position.edges,
                 "entries": f.entries,
                 "outputs": f.outputs_checked,
                 "interrupts": f.interrupts,

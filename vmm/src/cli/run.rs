@@ -48,7 +48,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         .collect();
     let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
     let controls = Arc::new(Controls::default());
-    let (live, direct) = backends.live(0)?;
+    let (live, direct) = backends.live()?;
     let running = stop_on_signal(live.waker(), controls.clone(), journal.clone())?;
     let mut recorder = Recorder::new(live, direct, journal, controls, 0);
     let driven = drive(&mut machine, &mut recorder);

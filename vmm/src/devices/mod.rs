@@ -4,6 +4,7 @@
 //! nothing. What it emits it puts into the outputs handed to it.
 
 pub mod clock;
+pub mod edges;
 pub mod pic;
 pub mod pit;
 pub mod uart;

@@ -80,10 +80,10 @@ pub enum Kind {
         /// The position at which it was noticed.
         position: u64,
     },
-    /// The member ends.
+    /// The guest ended.
     Ended {
-        /// Its exit status.
-        status: i32,
+        /// The status it gave.
+        status: i64,
     },
     /// An event that this version does not know.
     #[serde(other)]

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::events::Kind;
-use super::stage::{BACKUP, PRIMARY, RunError, Stage};
+use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Observation};
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-primary",
     about: "a client counts with INCR; the primary's process is killed with SIGKILL at a random moment; the same connection must count on without a gap or a repeat",
+    client: true,
     play,
     check,
 };
@@ -30,7 +31,7 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let kill_after = stage.random.within(KILL_AFTER);
     let kill_delay = Duration::from_micros(stage.random.within(KILL_DELAY_US));
-    let pair = stage.start_pair()?;
+    let pair = stage.start_pair(Guest::Kv)?;
     stage.start_client()?;
     if !stage.wait_for_answers(kill_after, ANSWERS_LIMIT)? {
         // What the client saw is judged all the same, and says why.
@@ -114,6 +115,7 @@ mod tests {
         };
         Observation {
             members: vec![(PRIMARY, vec![]), (BACKUP, backup)],
+            printed: vec![],
             killed: Some((PRIMARY, KILLED_NS)),
             client: Some(Record {
                 answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),

@@ -7,6 +7,7 @@ mod client;
 mod clock;
 mod events;
 mod interrupt;
+mod kill_computing;
 mod kill_primary;
 mod members;
 mod netns;
@@ -45,6 +46,8 @@ struct Scenario {
     name: &'static str,
     /// One sentence for `drill list`.
     about: &'static str,
+    /// Whether a client counts all the while.
+    client: bool,
     /// Acts it out once, with random moments from the stage.
     play: fn(&mut Stage) -> Result<(), RunError>,
     /// What was wrong with a run beyond [`verdict::common`]; empty if nothing.
@@ -52,7 +55,7 @@ struct Scenario {
 }
 
 /// All scenarios, in the order in which `all` plays them.
-const SCENARIOS: &[Scenario] = &[kill_primary::SCENARIO];
+const SCENARIOS: &[Scenario] = &[kill_primary::SCENARIO, kill_computing::SCENARIO];
 
 /// Cause failures on purpose, and check that the guest outlives them
 #[derive(Debug, clap::Args)]
@@ -256,6 +259,9 @@ fn play(
     let seen = stage.close().map_err(DrillError::Host)?;
     let mut violations = troubles;
     violations.extend(verdict::common(&seen));
+    if scenario.client && seen.client.is_none() {
+        violations.push("the client never connected".to_owned());
+    }
     violations.extend((scenario.check)(&seen));
     let survivor = seen.members.iter().find(|(name, _)| {
         let killed = seen.killed.map(|(killed, _)| killed);

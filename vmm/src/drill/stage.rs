@@ -76,6 +76,15 @@ impl Setting {
     }
 }
 
+/// The guests that are drilled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guest {
+    /// The Redis-protocol server, on the network.
+    Kv,
+    /// The one that computes, without a network.
+    Threads,
+}
+
 /// A running pair.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pair {
@@ -113,13 +122,17 @@ impl Stage {
         })
     }
 
-    /// Starts a primary with the guest `kv` and its backup, and waits until the guest executes.
-    pub(super) fn start_pair(&mut self) -> Result<Pair, RunError> {
-        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
-        args.extend(self.member_args(PRIMARY, TAPS[0]));
+    /// Starts a primary with this guest and its backup, and waits until the guest executes.
+    pub(super) fn start_pair(&mut self, guest: Guest) -> Result<Pair, RunError> {
+        let (name, taps) = match guest {
+            Guest::Kv => ("kv", [Some(TAPS[0]), Some(TAPS[1])]),
+            Guest::Threads => ("threads", [None, None]),
+        };
+        let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
+        args.extend(self.member_args(PRIMARY, taps[0]));
         let primary = self.members.start(PRIMARY, args)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
-        args.extend(self.member_args(BACKUP, TAPS[1]));
+        args.extend(self.member_args(BACKUP, taps[1]));
         let backup = self.members.start(BACKUP, args)?;
         let started = |k: &Kind| matches!(k, Kind::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
@@ -128,7 +141,7 @@ impl Stage {
         Ok(Pair { primary, backup })
     }
 
-    fn member_args(&self, name: &str, tap: &str) -> Vec<OsString> {
+    fn member_args(&self, name: &str, tap: Option<&str>) -> Vec<OsString> {
         let mut arbiter = OsString::from("file:");
         arbiter.push(self.dir.join("arbiter"));
         vec![
@@ -139,7 +152,7 @@ impl Stage {
             "--channel".into(),
             CHANNEL.to_string().into(),
             "--net".into(),
-            format!("tap={tap}").into(),
+            tap.map_or("none".into(), |tap| format!("tap={tap}").into()),
             "--record".into(),
             self.dir.join(name).into(),
         ]
@@ -210,8 +223,16 @@ impl Stage {
             fs::write(&path, table(record)).map_err(|source| files(&path, source))?;
         }
         self.members.stop_all()?;
+        let members = self.members.logs();
+        let mut printed = Vec::new();
+        for (name, _) in &members {
+            let path = self.dir.join(format!("{name}.stdout"));
+            let bytes = fs::read(&path).map_err(|source| files(&path, source))?;
+            printed.push((*name, String::from_utf8_lossy(&bytes).into_owned()));
+        }
         Ok(Observation {
-            members: self.members.logs(),
+            members,
+            printed,
             killed: self.killed,
             client,
         })

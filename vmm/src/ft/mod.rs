@@ -36,6 +36,15 @@ pub enum Outcome {
     Halted(u8, String),
 }
 
+/// The status that an end stands for in events: the guest's own, 0 if it was stopped.
+fn end_status(reason: EndReason) -> u32 {
+    match reason {
+        EndReason::Exited { status } => status,
+        EndReason::Dead => 1,
+        EndReason::Stopped => 0,
+    }
+}
+
 /// The host's monotonic clock: the same for all processes of a machine.
 fn now() -> Time {
     let t = clock_gettime(ClockId::Monotonic);

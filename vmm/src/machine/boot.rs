@@ -19,7 +19,7 @@ pub fn default_mac(vm: &str) -> [u8; 6] {
 /// What of this host a log depends on. Runs the self-test guest.
 pub fn host_print() -> Result<HostPrint, MachineError> {
     Ok(HostPrint {
-        exits: fingerprint::exits()?,
+        exits: fingerprint::self_test()?.exits,
         cpu: host::cpu_name(),
     })
 }
@@ -35,6 +35,7 @@ pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), M
         free_start: image.end(),
         seed: config.seed,
         wall_ns: config.wall_ns,
+        quantum: config.quantum,
         ..BootInfo::default()
     };
     if let Some(net) = config.net {
@@ -69,6 +70,7 @@ fn boot_info_bytes(info: &BootInfo) -> Vec<u8> {
     );
     put(offset_of!(BootInfo, seed), &info.seed.to_le_bytes());
     put(offset_of!(BootInfo, wall_ns), &info.wall_ns.to_le_bytes());
+    put(offset_of!(BootInfo, quantum), &info.quantum.to_le_bytes());
     put(offset_of!(BootInfo, ip), &info.ip);
     put(offset_of!(BootInfo, gateway), &info.gateway);
     put(offset_of!(BootInfo, prefix_len), &[info.prefix_len]);

@@ -3,14 +3,15 @@
 use crate::cpu::Exit;
 use crate::devices::Output;
 use crate::devices::clock::Clock;
+use crate::devices::edges::EdgeCounter;
 use crate::devices::pic::Pic;
 use crate::devices::pit::Pit;
 use crate::devices::uart::Uart;
-use crate::devices::virtio::{Console, Mmio, Net};
+use crate::devices::virtio::{Console, Mmio, Net, Rng};
 use crate::memory::Ram;
 use crate::memory::ram::GuestMap;
-use ft_protocol::log::OutputPort;
-use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_STRIDE, irq, port};
+use ft_protocol::log::{MachineConfig, OutputPort};
+use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Does a device model need the time to handle this exit?
@@ -27,9 +28,11 @@ pub struct Bus {
     pub(super) pic: Pic,
     pub(super) pit: Pit,
     pub(super) clock: Clock,
+    pub(super) edges: EdgeCounter,
     uart: Uart,
     console: Mmio<Console>,
     net: Option<Mmio<Net>>,
+    rng: Mmio<Rng>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -39,15 +42,17 @@ impl std::fmt::Debug for Bus {
 }
 
 impl Bus {
-    /// All devices as after reset; a network only with a MAC.
-    pub fn new(mac: Option<[u8; 6]>) -> Bus {
+    /// All devices as after reset; a network only if there is to be one.
+    pub fn new(config: &MachineConfig, ram: &Ram) -> Bus {
         Bus {
+            edges: EdgeCounter::new(config.quantum, ram),
             pic: Pic::default(),
             pit: Pit::default(),
             clock: Clock::default(),
             uart: Uart::default(),
             console: Mmio::new(Console::default()),
-            net: mac.map(|mac| Mmio::new(Net::new(mac))),
+            net: config.net.map(|net| Mmio::new(Net::new(net.mac))),
+            rng: Mmio::new(Rng::default()),
         }
     }
 
@@ -71,6 +76,17 @@ impl Bus {
             true => self.console.device().room(),
             false => self.uart.room(),
         }
+    }
+
+    /// Random bytes that virtio-rng asks for.
+    pub fn entropy_wanted(&mut self) -> usize {
+        self.rng.device().wanted()
+    }
+
+    /// Random bytes arrive.
+    pub fn receive_entropy(&mut self, bytes: &[u8], ram: &Ram) {
+        self.rng.device().receive(bytes);
+        self.clock.note_activity(ram);
     }
 
     /// A frame arrives.
@@ -105,6 +121,8 @@ impl Bus {
         }
         self.console.process(ram.map(), outputs);
         self.pic.set_line(irq::CONSOLE, self.console.line());
+        self.rng.process(ram.map(), outputs);
+        self.pic.set_line(irq::RNG, self.rng.line());
         if let Some(net) = &mut self.net {
             net.process(ram.map(), outputs);
             self.pic.set_line(irq::NET, net.line());
@@ -145,6 +163,7 @@ impl Bus {
         let offset = addr % MMIO_STRIDE;
         match addr - offset {
             MMIO_CONSOLE => self.console.write(offset, data, mem),
+            MMIO_RNG => self.rng.write(offset, data, mem),
             MMIO_NET => {
                 if let Some(net) = &mut self.net {
                     net.write(offset, data, mem);
@@ -160,6 +179,7 @@ impl Bus {
         let offset = addr % MMIO_STRIDE;
         match (addr - offset, &self.net) {
             (MMIO_CONSOLE, _) => self.console.read(offset, data),
+            (MMIO_RNG, _) => self.rng.read(offset, data),
             (MMIO_NET, Some(net)) => net.read(offset, data),
             (MMIO_NET, None) => data.fill(0),
             _ => data.fill(0xff),
@@ -172,12 +192,14 @@ impl Bus {
             &self.pic,
             &self.pit,
             &self.clock,
+            &self.edges,
             self.uart.state(),
             self.console.state(),
             self.console.device().waiting().clone(),
             self.net
                 .as_mut()
                 .map(|net| (net.state(), net.device().state().clone())),
+            (self.rng.state(), self.rng.device().waiting().to_vec()),
         );
         let bytes = bincode::encode_to_vec(state, bincode::config::standard())
             .expect("device state is plain data");
@@ -188,10 +210,21 @@ impl Bus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ft_protocol::log::NetConfig;
+
+    fn config(net: Option<NetConfig>) -> MachineConfig {
+        MachineConfig {
+            mem_mib: 16,
+            net,
+            quantum: 1000,
+            seed: 0,
+            wall_ns: 0,
+        }
+    }
 
     #[test]
     fn ports_and_windows_without_a_device_read_as_on_a_bus() {
-        let mut bus = Bus::new(None);
+        let mut bus = Bus::new(&config(None), &Ram::new(16).unwrap());
         let mut data = [0; 4];
         bus.pio_read(0x80, &mut data);
         assert_eq!(data, [0xff; 4]);
@@ -207,9 +240,17 @@ mod tests {
     #[test]
     fn every_device_is_in_the_digest() {
         let ram = Ram::new(16).unwrap();
-        let fresh = || Bus::new(Some([2; 6]));
+        let net = NetConfig {
+            mac: [2; 6],
+            ip: [10, 0, 0, 1],
+            prefix_len: 8,
+            gateway: [0; 4],
+        };
+        let fresh = || Bus::new(&config(Some(net)), &ram);
         let empty = fresh().digest();
-        let changes: [fn(&mut Bus, &Ram); 6] = [
+        let changes: [fn(&mut Bus, &Ram); 8] = [
+            |bus, ram| bus.edges.grant(ram),
+            |bus, ram| bus.mmio_write(MMIO_RNG + 0x30, &[1, 0, 0, 0], ram.map()),
             |bus, _| bus.pio_write(0x21, &[0xfe]),
             |bus, _| bus.pio_write(0x43, &[0x34]),
             |bus, ram| bus.clock.set(1, ram),

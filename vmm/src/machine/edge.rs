@@ -30,6 +30,11 @@ pub enum Input {
         /// The bytes.
         data: Vec<u8>,
     },
+    /// Random bytes arrive at virtio-rng.
+    Entropy {
+        /// As many as it asked for.
+        data: Vec<u8>,
+    },
 }
 
 /// The guest waits.
@@ -56,6 +61,8 @@ pub struct View {
     pub net_room: usize,
     /// Bytes that the console can take in now.
     pub console_room: usize,
+    /// Random bytes that virtio-rng asks for.
+    pub entropy_wanted: usize,
 }
 
 /// What a source wants at a position.

@@ -19,11 +19,21 @@ const MAX_POSITIONS: u64 = 200_000;
 /// Memory of the self-test machine, MiB.
 const MEM_MIB: u32 = 32;
 
-/// Runs the self-test guest; returns the hash of its exit trace.
-pub fn exits() -> Result<u64, MachineError> {
+/// What the self-test guest's run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfTest {
+    /// Hash of its exit trace.
+    pub exits: u64,
+    /// How many exits it made.
+    pub positions: u64,
+}
+
+/// Runs the self-test guest.
+pub fn self_test() -> Result<SelfTest, MachineError> {
     let config = MachineConfig {
         mem_mib: MEM_MIB,
         net: None,
+        quantum: 0,
         seed: 0,
         wall_ns: 0,
     };
@@ -36,7 +46,10 @@ pub fn exits() -> Result<u64, MachineError> {
         given_at: None,
     };
     match drive(&mut machine, &mut trace) {
-        Ok(Driven::Ended(_)) => Ok(trace.hash.digest()),
+        Ok(Driven::Ended(_)) => Ok(SelfTest {
+            exits: trace.hash.digest(),
+            positions: machine.position().exit,
+        }),
         Ok(Driven::Stopped) => Err(MachineError::SelfTest),
         Err(DriveError::Machine(e)) => Err(e),
         Err(DriveError::Edge(never)) => match never {},
@@ -70,7 +83,7 @@ impl Source for Trace {
         if let Some(reason) = view.ended {
             return Ok(Next::Finish(reason));
         }
-        if view.moment.at.0 > MAX_POSITIONS {
+        if view.moment.at.exit > MAX_POSITIONS {
             return Ok(Next::Stop);
         }
         if self.given_at == Some(view.moment) && view.wait.is_none() {
@@ -100,7 +113,7 @@ impl Sink for Trace {
     }
 
     fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), Infallible> {
-        self.hash.update(&moment.at.0.to_le_bytes());
+        self.hash.update(&moment.at.exit.to_le_bytes());
         self.hash.update(&[vector.unwrap_or(0)]);
         self.hash.update(&[self.at_exiting_instruction(moment)]);
         Ok(())
@@ -111,7 +124,7 @@ impl Sink for Trace {
     }
 
     fn end(&mut self, moment: Moment, _: End) -> Result<(), Infallible> {
-        self.hash.update(&moment.at.0.to_le_bytes());
+        self.hash.update(&moment.at.exit.to_le_bytes());
         Ok(())
     }
 }

@@ -80,9 +80,9 @@ impl Machine {
         let cpu = Vcpu::new(ram.clone(), image.entry())?;
         Ok(Machine {
             cpu,
-            bus: Bus::new(config.net.map(|net| net.mac)),
+            bus: Bus::new(config, &ram),
             ram,
-            at: Position(0),
+            at: Position::START,
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
@@ -120,6 +120,7 @@ impl Machine {
             next_edge_ns: self.bus.pit.next_edge(),
             net_room: self.bus.net_room(),
             console_room: self.bus.console_room(),
+            entropy_wanted: self.bus.entropy_wanted(),
         }
     }
 
@@ -151,6 +152,7 @@ impl Machine {
             Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
             Input::Frame { data } => self.bus.receive_frame(data, &self.ram),
             Input::Console { data } => self.bus.receive_console(&data, &self.ram),
+            Input::Entropy { data } => self.bus.receive_entropy(&data, &self.ram),
         }
         self.bus.process(&self.ram, &mut self.outputs);
     }
@@ -190,7 +192,10 @@ impl Machine {
                 Run::Exit(exit) => break exit,
             }
         };
-        self.at = self.at.next();
+        self.at = Position {
+            exit: self.at.exit + 1,
+            edges: self.bus.edges.passed(&self.ram),
+        };
         if bus::needs_time(&exit) {
             self.unhandled = Some(exit);
         } else {
@@ -223,6 +228,7 @@ impl Machine {
                     let seen = u32::from_le_bytes(data);
                     self.waiting = Waiting::Idle { seen };
                 }
+                lockstep_abi::port::QUANTUM => self.bus.edges.grant(&self.ram),
                 lockstep_abi::port::EXIT => {
                     let status = u32::from_le_bytes(data);
                     self.ended = Some(EndReason::Exited { status });

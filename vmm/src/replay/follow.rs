@@ -64,11 +64,11 @@ pub struct Follower<S, O> {
     entries: S,
     outlet: O,
     ahead: Option<Entry>,
-    /// All entries before this position are known.
-    horizon: Position,
+    /// All entries before this exit are known.
+    horizon: u64,
     exhausted: bool,
-    /// Stop at this position instead of leaving it.
-    until: Option<Position>,
+    /// Stop at this exit instead of leaving it.
+    until: Option<u64>,
     /// Outputs that no entry has confirmed yet, oldest first.
     unconfirmed: VecDeque<OutputMark>,
     vector: Option<u8>,
@@ -79,12 +79,12 @@ pub struct Follower<S, O> {
 
 impl<S: Entries, O: Outlet> Follower<S, O> {
     /// Follows `entries`; what the guest emits goes to `outlet`.
-    pub fn new(entries: S, outlet: O, until: Option<Position>) -> Follower<S, O> {
+    pub fn new(entries: S, outlet: O, until: Option<u64>) -> Follower<S, O> {
         Follower {
             entries,
             outlet,
             ahead: None,
-            horizon: Position(0),
+            horizon: 0,
             exhausted: false,
             until,
             unconfirmed: VecDeque::new(),
@@ -112,10 +112,10 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
 
     /// Looks at the next entry; waits for it unless `at` may be left without it.
     fn peek(&mut self, at: Position) -> Result<Option<&Entry>, FollowError> {
-        if self.ahead.is_none() && !self.exhausted && self.horizon <= at {
+        if self.ahead.is_none() && !self.exhausted && self.horizon <= at.exit {
             self.ahead = self.entries.next()?;
             match &self.ahead {
-                Some(entry) => self.horizon = self.horizon.max(entry.at),
+                Some(entry) => self.horizon = self.horizon.max(entry.at.exit),
                 None => self.exhausted = true,
             }
         }
@@ -124,8 +124,16 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
 
     fn take(&mut self, moment: Moment) -> Result<Event, FollowError> {
         let entry = self.ahead.take().expect("an entry was peeked at");
-        assert_eq!(entry.at, moment.at);
+        assert_eq!(entry.at.exit, moment.at.exit);
         self.followed.entries += 1;
+        // A progress mark may be made before anybody knows the edges.
+        if entry.at.edges != moment.at.edges && entry.event != Event::Progress {
+            let what = format!(
+                "the guest has passed {} edges, the log has {}",
+                moment.at.edges, entry.at.edges
+            );
+            return Err(diverged(moment, what));
+        }
         if let Some(check) = entry.check {
             compare_check(moment, check)?;
         }
@@ -158,13 +166,30 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         }
         let next = match event {
             Event::Clock { ns } => Next::Apply(Input::Clock { ns }),
+            Event::Frame { .. } if view.net_room == 0 => {
+                let what = "the log has a frame here, and virtio-net takes none in";
+                return Err(diverged(moment, what.into()));
+            }
+            Event::ConsoleInput { data } if data.len() > view.console_room => {
+                let what = "the log has more console input here than the console takes in";
+                return Err(diverged(moment, what.into()));
+            }
+            Event::Entropy { data } if data.len() != view.entropy_wanted => {
+                let what = format!(
+                    "the log has {} random bytes here, and virtio-rng asks for {}",
+                    data.len(),
+                    view.entropy_wanted
+                );
+                return Err(diverged(moment, what));
+            }
             Event::Frame { data } => Next::Apply(Input::Frame { data }),
             Event::ConsoleInput { data } => Next::Apply(Input::Console { data }),
+            Event::Entropy { data } => Next::Apply(Input::Entropy { data }),
             Event::Output(mark) => return self.confirm(moment, mark).map(|()| None),
             Event::Interrupt { vector } => {
                 // The last thing at its position: a survivor may add nothing before it leaves.
                 self.vector = Some(vector);
-                self.horizon = moment.at.next();
+                self.horizon = moment.at.exit + 1;
                 return Ok(None);
             }
             Event::Progress => return Ok(None),
@@ -278,18 +303,18 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
         loop {
             let next_at = self.peek(moment.at)?.map(|entry| entry.at);
             match next_at {
-                Some(at) if at == moment.at => {
+                Some(at) if at.exit == moment.at.exit => {
                     let event = self.take(moment)?;
                     if let Some(next) = self.step(view, event)? {
                         return Ok(next);
                     }
                 }
-                Some(at) if at < moment.at => {
+                Some(at) if at.exit < moment.at.exit => {
                     let what = format!("the log has an entry at {at} that the guest ran past");
                     return Err(diverged(moment, what));
                 }
-                None if self.exhausted && self.horizon <= moment.at => return Ok(Next::Stop),
-                _ if self.until == Some(moment.at) => return Ok(Next::Stop),
+                None if self.exhausted && self.horizon <= moment.at.exit => return Ok(Next::Stop),
+                _ if self.until == Some(moment.at.exit) => return Ok(Next::Stop),
                 _ if view.ended.is_some() => {
                     let what = "the guest ended here, and the log goes on";
                     return Err(diverged(moment, what.into()));
@@ -306,7 +331,7 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, FollowError> {
         loop {
             match self.peek(moment.at)?.map(|entry| entry.at) {
-                Some(at) if at == moment.at => {}
+                Some(at) if at.exit == moment.at.exit => {}
                 None if self.exhausted => return Ok(None),
                 _ => {
                     let what = "the guest asked for the time, and the log has no answer here";

@@ -60,7 +60,7 @@ impl Journal {
         Journal {
             next_seq,
             total_bytes: 0,
-            horizon: Position(0),
+            horizon: Position::START,
             chunk: Vec::new(),
             flushed: Instant::now(),
             consumers,
@@ -148,12 +148,12 @@ mod tests {
     fn chunks_count_entries_and_bytes() {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let mut journal = Journal::new(1, vec![Box::new(Kept(kept.clone()))]);
-        journal.progress(Position(4));
-        journal.progress(Position(4));
-        journal.append(Position(4), None, Event::Clock { ns: 1 });
+        journal.progress(Position::exit(4));
+        journal.progress(Position::exit(4));
+        journal.append(Position::exit(4), None, Event::Clock { ns: 1 });
         journal.flush().unwrap();
         journal.flush().unwrap();
-        journal.progress(Position(5));
+        journal.progress(Position::exit(5));
         journal.flush().unwrap();
         let kept = kept.lock().unwrap();
         assert_eq!(kept.len(), 2);
@@ -166,7 +166,7 @@ mod tests {
     #[should_panic(expected = "promised none before 5")]
     fn an_entry_behind_the_progress_mark_is_a_bug() {
         let mut journal = Journal::new(1, Vec::new());
-        journal.progress(Position(5));
-        journal.append(Position(4), None, Event::Clock { ns: 1 });
+        journal.progress(Position::exit(5));
+        journal.append(Position::exit(4), None, Event::Clock { ns: 1 });
     }
 }

@@ -146,7 +146,7 @@ pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<()
         return Ok(());
     };
     if journal.due() {
-        journal.progress(Position(controls.horizon.load(Ordering::Acquire)));
+        journal.progress(Position::exit(controls.horizon.load(Ordering::Acquire)));
         journal.flush()?;
     }
     Ok(())
@@ -157,6 +157,7 @@ fn event(input: &Input) -> Event {
         Input::Clock { ns } => Event::Clock { ns: *ns },
         Input::Frame { data } => Event::Frame { data: data.clone() },
         Input::Console { data } => Event::ConsoleInput { data: data.clone() },
+        Input::Entropy { data } => Event::Entropy { data: data.clone() },
     }
 }
 
@@ -225,7 +226,7 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
             self.log(moment, Event::Interrupt { vector });
         }
         let next = moment.at.next();
-        self.controls.horizon.store(next.0, Ordering::Release);
+        self.controls.horizon.store(next.exit, Ordering::Release);
         if self.outlet.holds() {
             self.flush(next)?;
             self.outlet.wait();

@@ -107,7 +107,7 @@ fn who_has_no_right_to_ask_halts() {
 
 #[test]
 fn a_diverged_backup_says_so_and_never_asks() {
-    let (at, what) = (Position(7), String::from("RIP"));
+    let (at, what) = (Position::exit(7), String::from("RIP"));
     let halt = HaltReason::Diverged {
         at,
         what: what.clone(),
@@ -165,7 +165,7 @@ fn after_bye_a_divergence_still_shows() {
     let mut rig = at_the_end();
     rig.say(Message::Bye);
     rig.backup
-        .handle_diverged(rig.now, Position(3), "RAM".into());
+        .handle_diverged(rig.now, Position::exit(3), "RAM".into());
     assert!(matches!(
         rig.actions()[..],
         [A::Halt(HaltReason::Diverged { .. })]

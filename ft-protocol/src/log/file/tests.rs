@@ -104,12 +104,14 @@ fn other_files_and_other_versions_are_told_apart() {
     ] {
         assert!(matches!(read_all(other), Err(LogError::BadMagic)));
     }
-    let (mut bytes, _) = sample();
-    bytes[..PREFIX_LEN].copy_from_slice(&prefix(2));
-    assert!(matches!(
-        read_all(&bytes[..]),
-        Err(LogError::BadVersion { found: 2 })
-    ));
+    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+        let (mut bytes, _) = sample();
+        bytes[..PREFIX_LEN].copy_from_slice(&prefix(other));
+        match read_all(&bytes[..]) {
+            Err(LogError::BadVersion { found }) => assert_eq!(found, other),
+            result => panic!("{result:?}"),
+        }
+    }
 }
 
 /// Reads the sample's header and then these frames.
@@ -136,7 +138,7 @@ fn what_has_good_checksums_but_makes_no_sense_is_damage() {
     let mut long = Vec::new();
     codec::encode_frame(1, &vec![0; MAX_ENTRY_PAYLOAD + 1], &mut long);
     let cases = [
-        (&backwards[..], second, "goes back from position 9 to 8"),
+        (&backwards[..], second, "goes back from position 9:0 to 8:0"),
         (&after_end, past, "after its end"),
         (&after_end[..past + 1], past, "after its end"),
         (&dropped, 0, "frame 2 where 1 belongs"),

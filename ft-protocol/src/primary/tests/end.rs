@@ -82,7 +82,7 @@ fn a_generation_that_cannot_be_closed_is_left_open_and_said_so() {
 fn a_backup_that_diverges_after_bye_is_reported() {
     let mut rig = said_bye();
     rig.closed(CloseAnswer::Closed);
-    let (at, what) = (Position(7), String::from("RAM"));
+    let (at, what) = (Position::exit(7), String::from("RAM"));
     let actions = rig.say(Message::Diverged {
         at,
         what: what.clone(),

@@ -114,7 +114,7 @@ fn who_has_no_right_to_ask_halts() {
 #[test]
 fn a_diverged_backup_is_no_backup() {
     let mut rig = Rig::paired();
-    let (at, what) = (Position(7), String::from("RIP"));
+    let (at, what) = (Position::exit(7), String::from("RIP"));
     let actions = rig.say(Message::Diverged {
         at,
         what: what.clone(),

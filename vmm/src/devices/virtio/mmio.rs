@@ -101,7 +101,7 @@ impl<D: Device> Mmio<D> {
     /// Has the driver finished setting the device up?
     pub fn live(&self) -> bool {
         let up = self.registers.status & status::DRIVER_OK != 0;
-        up && self.queues.iter().all(|q| q.ready())
+        up && self.queues[..D::QUEUE_COUNT].iter().all(|q| q.ready())
     }
 
     /// Lets the device work on its rings.
@@ -149,7 +149,7 @@ impl<D: Device> Mmio<D> {
     }
 
     fn queue(&self) -> Option<&Queue> {
-        self.queues.get(self.registers.queue_sel as usize)
+        self.queues[..D::QUEUE_COUNT].get(self.registers.queue_sel as usize)
     }
 
     /// A write of `data` at `offset` in the window.
@@ -194,7 +194,8 @@ impl<D: Device> Mmio<D> {
     }
 
     fn write_queue(&mut self, offset: u64, value: u32, mem: &GuestMap) {
-        let Some(queue) = self.queues.get_mut(self.registers.queue_sel as usize) else {
+        let queues = &mut self.queues[..D::QUEUE_COUNT];
+        let Some(queue) = queues.get_mut(self.registers.queue_sel as usize) else {
             return;
         };
         if offset == register::QUEUE_READY {

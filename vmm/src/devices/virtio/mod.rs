@@ -4,17 +4,19 @@ pub mod chain;
 pub mod console;
 pub mod mmio;
 pub mod net;
+pub mod rng;
 
 pub use console::Console;
 pub use mmio::{Mmio, MmioState};
 pub use net::Net;
+pub use rng::Rng;
 
 use crate::devices::Output;
 use crate::memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-/// Every device here has two queues: one it fills and one it empties.
+/// Most queues that a device here has: one it fills and one it empties.
 pub const QUEUES: usize = 2;
 /// Largest queue a driver may choose, descriptors.
 pub const QUEUE_SIZE: u16 = 256;
@@ -37,6 +39,9 @@ fn wants_interrupt(queue: &Queue, mem: &GuestMap) -> bool {
 pub trait Device {
     /// Device ID (Virtio 1.2, section 5).
     const ID: u32;
+
+    /// How many queues it has, up to [`QUEUES`].
+    const QUEUE_COUNT: usize = QUEUES;
 
     /// Feature bits offered.
     fn features(&self) -> u64;

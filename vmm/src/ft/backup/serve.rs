@@ -118,7 +118,7 @@ impl Runtime {
             record: parts.record,
             recording: None,
             received_bytes: 0,
-            received_at: Position(0),
+            received_at: Position::START,
             suspects: false,
             asked: false,
             reemitted: 0,
@@ -220,13 +220,17 @@ impl Runtime {
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
             News::Diverged { at, what } => {
-                self.events
-                    .emit("diverged", json!({"position": at.0, "what": what}));
+                self.events.emit(
+                    "diverged",
+                    json!({"position": at.exit, "edges": at.edges, "what": what}),
+                );
                 self.backup.handle_diverged(now(), at, what);
             }
             News::Failed(why) => return Some(Outcome::Halted(1, why)),
             News::Ended(reason) => {
                 self.ended = Some(reason);
+                let status = crate::ft::end_status(reason);
+                self.events.emit("ended", json!({"status": status}));
                 match self.backup.is_live() {
                     true => self.backup.handle_guest_end(now()),
                     false => {

@@ -5,7 +5,7 @@ use super::{PrimaryParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
 use crate::ft::link::{Link, next_of};
-use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, now, sleep_until};
+use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
 use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
 use crate::replay::record::mark_progress;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
@@ -194,6 +194,8 @@ impl Runtime {
             News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
+                let status = end_status(reason);
+                self.events.emit("ended", json!({"status": status}));
                 let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
                 self.primary.handle_guest_end(now(), journal.last_seq());
             }

@@ -216,8 +216,9 @@ impl Runtime {
     fn ask(&mut self, action: BackupAction) {
         if matches!(action, BackupAction::Claim { .. }) && !self.asked {
             self.asked = true;
-            let position = self.received_at.0;
-            self.events.emit("caught_up", json!({"position": position}));
+            let at = self.received_at;
+            self.events
+                .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
         }
         let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
         let (vm, me) = (self.vm.clone(), self.me);

@@ -1,0 +1,29 @@
+//! The running hash of everything that was observed.
+
+/// The hash.
+#[derive(Default)]
+pub struct Hash(u64);
+
+impl Hash {
+    /// Takes in a word.
+    pub fn word(&mut self, word: u64) {
+        self.0 = (self.0 ^ word)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(29);
+    }
+
+    /// Takes in bytes, and how many they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.word(bytes.len() as u64);
+        for part in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            self.word(u64::from_le_bytes(word));
+        }
+    }
+
+    /// What it is now.
+    pub fn value(&self) -> u64 {
+        self.0
+    }
+}

@@ -1,0 +1,124 @@
+//! How late the timer's interrupts come to a program that only computes.
+//!
+//! A tick is due at a time that the guest can compute: the counter was loaded at a known time and
+//! counts at a known rate. Two measures, for the first tick that each interrupt stands for (ticks
+//! that come due before one was taken are one interrupt):
+//!
+//! - nanoseconds: the clock page at the handler, less the time that the tick was due. The machine
+//!   brings the page up to date at the position where it delivers.
+//! - quanta: the program takes down at which count of quanta each value of the clock page was first
+//!   seen. The first value at or after the due time tells at which position the machine knew; from
+//!   the position before that one, which was before the due time, to the handler is 1 quantum if the
+//!   machine delivered at once, and 1 more for each that it let pass. So the tick waited for less
+//!   than this many quanta of edges, however long the host took to run them.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod handler;
+
+use alloc::vec::Vec;
+use core::hint::black_box;
+
+use guest_rt::abi::irq::PIT;
+use guest_rt::{boot_info, clock, edges, irq, pit, println};
+use handler::{SAMPLES, Sample};
+
+/// Between two ticks, in counts of the 8254: 1 ms.
+const INTERVAL_US: u32 = 1000;
+const INTERVAL_COUNTS: u64 = INTERVAL_US as u64 * pit::INPUT_HZ / 1_000_000;
+/// Steps of computation between two looks at the clock page.
+const STEPS: u64 = 100;
+/// Most values of the clock page taken down: a few per tick.
+const MAX_VALUES: usize = 64 * SAMPLES;
+
+guest_rt::entry!(main);
+
+fn main() -> u32 {
+    let quantum = boot_info().quantum;
+    if quantum == 0 {
+        println!(
+            "latency: this machine counts no branch edges, so no timer interrupt would ever come: give it a --quantum"
+        );
+        return 1;
+    }
+    let mut values = Vec::with_capacity(MAX_VALUES);
+    let mut x = 0.5f64;
+    handler::install();
+    irq::unmask(PIT);
+    pit::periodic(INTERVAL_US);
+    // The port write that loaded the counter brought the page up to that very time.
+    let start = Sample {
+        ns: clock::now_ns(),
+        quanta: edges::quanta_passed(),
+    };
+    let mut last = start;
+    while handler::count() < SAMPLES && values.len() < MAX_VALUES {
+        for _ in 0..STEPS {
+            x = 3.9 * x * (1.0 - x);
+        }
+        let ns = clock::now_ns();
+        if ns != last.ns {
+            let quanta = edges::quanta_passed();
+            last = Sample { ns, quanta };
+            values.push(last);
+        }
+    }
+    irq::mask(PIT);
+    pit::stop();
+    black_box(x);
+    report(start, last, &values);
+    0
+}
+
+fn report(start: Sample, last: Sample, values: &[Sample]) {
+    let (mut ns, mut quanta) = (Vec::new(), Vec::new());
+    let (mut value, mut due_ticks) = (0, 1);
+    for index in 0..handler::count() {
+        let sample = handler::sample(index);
+        let due = start.ns + nanoseconds(due_ticks * INTERVAL_COUNTS);
+        while values.get(value).is_some_and(|it| it.ns < due) {
+            value += 1;
+        }
+        let known = values.get(value).unwrap_or(&last);
+        ns.push(sample.ns.saturating_sub(due));
+        quanta.push(1 + sample.quanta.saturating_sub(known.quanta));
+        // The first tick that is not due yet when this one is taken.
+        due_ticks = counts(sample.ns - start.ns) / INTERVAL_COUNTS + 1;
+    }
+    let passed = (last.quanta - start.quanta).max(1);
+    println!(
+        "latency: {} interrupts for {} ticks, {} edges per quantum, {} ns per quantum",
+        ns.len(),
+        due_ticks - 1,
+        boot_info().quantum,
+        (last.ns - start.ns) / passed
+    );
+    print_quantiles("ns", ns);
+    print_quantiles("quanta", quanta);
+    println!("latency: done");
+}
+
+fn print_quantiles(unit: &str, mut values: Vec<u64>) {
+    values.sort_unstable();
+    let Some(last) = values.len().checked_sub(1) else {
+        return;
+    };
+    println!(
+        "latency: {unit} p50 {} p99 {} max {}",
+        values[last / 2],
+        values[last * 99 / 100],
+        values[last]
+    );
+}
+
+/// First nanosecond at which the 8254 has counted `counts`.
+fn nanoseconds(counts: u64) -> u64 {
+    (u128::from(counts) * 1_000_000_000).div_ceil(u128::from(pit::INPUT_HZ)) as u64
+}
+
+/// Counts of the 8254 in so many nanoseconds.
+fn counts(ns: u64) -> u64 {
+    (u128::from(ns) * u128::from(pit::INPUT_HZ) / 1_000_000_000) as u64
+}

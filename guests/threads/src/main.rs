@@ -1,0 +1,158 @@
+//! A preemptive scheduler: six tasks that compute with floating point, switched by the timer.
+//!
+//! Five of the tasks never leave the guest by themselves: a tick finds them wherever the instruction
+//! counter has them leave. Each switch goes into a checksum with the instruction it came at, the task's XMM
+//! registers and its progress, so the output tells where every interrupt landed. In the end each
+//! task's result is compared with an undisturbed run of as many steps.
+//!
+//! Preemption is off in the scheduler and wherever it prints, by a word in memory that the timer's
+//! handler looks at (`switch.s`). The tasks share nothing, so they never need it off.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod maps;
+mod switch;
+mod task;
+
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use guest_rt::abi::irq::PIT;
+use guest_rt::{boot_info, irq, pit, println};
+use switch::{Context, Stack};
+use task::TASKS;
+
+/// Between two ticks, microseconds.
+const INTERVAL_US: u32 = 1000;
+/// Switches until the end.
+const SWITCHES: u64 = 1000;
+/// Switches between two printed lines.
+const PER_LINE: u64 = 25;
+
+guest_rt::entry!(main);
+
+struct Threads {
+    stacks: Vec<Stack>,
+    contexts: Vec<Context>,
+    /// Where `main` waits for the end; none before the first task has run.
+    main: Option<Context>,
+    running: usize,
+    switches: u64,
+    /// Ticks that came while preemption was off.
+    late: u64,
+    checksum: u64,
+}
+
+struct Global(RefCell<Option<Threads>>);
+
+// SAFETY: one vCPU; only `main` before and after `switch::run` and the scheduler, with preemption
+// off, use it.
+unsafe impl Sync for Global {}
+
+static THREADS: Global = Global(RefCell::new(None));
+
+fn main() -> u32 {
+    if boot_info().quantum == 0 {
+        println!(
+            "threads: this machine counts no branch edges, so no timer interrupt would ever reach a task: give it a --quantum"
+        );
+        return 1;
+    }
+    let (stacks, contexts) = TASKS
+        .iter()
+        .enumerate()
+        .map(|(index, task)| Stack::with_task(task.program, index))
+        .unzip();
+    *THREADS.0.borrow_mut() = Some(Threads {
+        stacks,
+        contexts,
+        main: None,
+        running: 0,
+        switches: 0,
+        late: 0,
+        checksum: 0,
+    });
+    println!(
+        "threads: {} tasks, a tick every {INTERVAL_US} us",
+        TASKS.len()
+    );
+    pit::periodic(INTERVAL_US);
+    switch::run(schedule);
+    report()
+}
+
+/// Between two tasks, with preemption off.
+fn schedule(left: Context) -> Context {
+    let mut threads = THREADS.0.borrow_mut();
+    let threads = threads.as_mut().expect("main() has made them");
+    let late = switch::take_due();
+    threads.late += u64::from(late);
+    if threads.main.is_none() {
+        threads.main = Some(left);
+        return threads.contexts[threads.running];
+    }
+    threads.account(left, late);
+    if threads.switches < SWITCHES {
+        threads.running = (threads.running + 1) % TASKS.len();
+        return threads.contexts[threads.running];
+    }
+    // The end: no tick comes any more, so main() goes on undisturbed.
+    irq::mask(PIT);
+    pit::stop();
+    switch::take_due();
+    threads.main.expect("main() came first")
+}
+
+impl Threads {
+    /// The running task was left at `left`.
+    fn account(&mut self, left: Context, late: bool) {
+        assert!(self.stacks[self.running].intact(), "a task's stack is full");
+        self.contexts[self.running] = left;
+        self.switches += 1;
+        let mut sum = mix(self.checksum, left.rip());
+        sum = mix(sum, self.running as u64 * 2 + u64::from(late));
+        sum = mix(sum, TASKS[self.running].progress.steps());
+        self.checksum = left.xmm().fold(sum, mix);
+        if self.switches.is_multiple_of(PER_LINE) {
+            println!(
+                "threads: switch {} sum {:016x}",
+                self.switches, self.checksum
+            );
+        }
+    }
+}
+
+/// Prints what the tasks came to; the exit status.
+fn report() -> u32 {
+    let threads = THREADS.0.borrow();
+    let threads = threads.as_ref().expect("main() has made them");
+    let mut wrong = 0;
+    let mut checksum = threads.checksum;
+    for task in &TASKS {
+        let (_, state) = task.progress.read();
+        checksum = state.into_iter().fold(checksum, mix);
+        let right = task.right();
+        wrong += u32::from(!right);
+        let verdict = if right { "right" } else { "WRONG" };
+        println!(
+            "threads: {} {} steps, {verdict}",
+            task.name,
+            task.progress.steps()
+        );
+    }
+    println!(
+        "threads: done, {} switches, {} ticks, {} late, checksum {checksum:016x}",
+        threads.switches,
+        switch::tick_count(),
+        threads.late
+    );
+    u32::from(wrong > 0)
+}
+
+fn mix(state: u64, value: u64) -> u64 {
+    (state ^ value)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(29)
+}

@@ -1,0 +1,162 @@
+//! `lockstep doctor`: what this host can and cannot do, measured.
+
+use super::{CliError, Status};
+use crate::cpu::host::cpu_name;
+use crate::machine::fingerprint::{SelfTest, self_test};
+use clap::Args;
+use perf_event::Builder;
+use perf_event::events::Hardware;
+use serde_json::json;
+use std::fs::File;
+use std::hint::black_box;
+use std::io;
+use std::time::Instant;
+
+/// How often the counted loop is run; exact means that all runs count alike.
+const COUNTER_RUNS: usize = 100;
+/// Rounds of that loop: some milliseconds, so that interrupts land in it.
+const COUNTER_ROUNDS: u64 = 3_000_000;
+
+/// Arguments of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// One JSON object on standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One finding.
+struct Finding {
+    name: &'static str,
+    /// None: good to know, needed for nothing.
+    good: Option<bool>,
+    what: String,
+}
+
+/// Runs it.
+pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
+    let findings = [
+        Finding {
+            name: "cpu",
+            good: None,
+            what: cpu_name(),
+        },
+        kvm(),
+        network(),
+        branch_counter(),
+    ];
+    let good = findings.iter().all(|f| f.good != Some(false));
+    if args.json {
+        let object: serde_json::Map<_, _> = findings
+            .iter()
+            .map(|f| (f.name.into(), json!({"good": f.good, "what": f.what})))
+            .collect();
+        println!("{}", json!({"good": good, "findings": object}));
+    } else {
+        for f in &findings {
+            let mark = match f.good {
+                Some(true) => "good",
+                Some(false) => "BAD",
+                None => "note",
+            };
+            println!("{mark:<5} {:<15} {}", f.name, f.what);
+        }
+    }
+    Ok(match good {
+        true => Status::Done,
+        false => Status::Refused,
+    })
+}
+
+/// Runs the self-test guest twice: it works, and it works alike.
+fn kvm() -> Finding {
+    let start = Instant::now();
+    let first = self_test();
+    let took = start.elapsed();
+    let (good, what) = match (first, self_test()) {
+        (Ok(a), Ok(b)) if a == b => {
+            let SelfTest { exits, positions } = a;
+            let each = took.as_nanos() / u128::from(positions.max(1));
+            let what = format!(
+                "exit fingerprint {exits:016x}, twice the same over {positions} exits, {each} ns each with what lies between them"
+            );
+            (true, what)
+        }
+        (Ok(_), Ok(_)) => (
+            false,
+            "two runs of the self-test guest differ: no replay can be trusted here".into(),
+        ),
+        (Err(e), _) | (_, Err(e)) => (false, e.to_string()),
+    };
+    Finding {
+        name: "kvm",
+        good: Some(good),
+        what,
+    }
+}
+
+fn network() -> Finding {
+    let opened = File::options().read(true).write(true).open("/dev/net/tun");
+    let (good, what) = match opened {
+        Ok(_) => (Some(true), "/dev/net/tun can be opened".into()),
+        Err(e) => {
+            let what = format!("/dev/net/tun cannot be opened ({e}): guests run without a network");
+            (None, what)
+        }
+    };
+    Finding {
+        name: "network",
+        good,
+        what,
+    }
+}
+
+/// Counts the branches of the same loop over and over, with the host's interrupts on.
+///
+/// Lockstep trusts no such counter yet: positions come from exits and from the guests' own
+/// instrumentation. This tells whether a later version could.
+fn branch_counter() -> Finding {
+    let what = match count_branches() {
+        Ok(counts) => {
+            let (least, most) = (counts.iter().min(), counts.iter().max());
+            match (least, most) {
+                (Some(least), Some(most)) if least == most && *least > 0 => {
+                    format!("exact: {least} branches in each of {COUNTER_RUNS} runs")
+                }
+                (Some(least), Some(most)) => {
+                    format!("not exact: {least} to {most} branches in {COUNTER_RUNS} equal runs")
+                }
+                _ => "did not count".into(),
+            }
+        }
+        Err(e) => format!("none that perf_event_open gives ({e}); not needed"),
+    };
+    Finding {
+        name: "branch_counter",
+        good: None,
+        what,
+    }
+}
+
+fn count_branches() -> io::Result<Vec<u64>> {
+    let mut counter = Builder::new(Hardware::BRANCH_INSTRUCTIONS)
+        .exclude_kernel(true)
+        .exclude_hv(true)
+        .pinned(true)
+        .build()?;
+    let mut counts = Vec::with_capacity(COUNTER_RUNS);
+    for _ in 0..COUNTER_RUNS {
+        counter.reset()?;
+        counter.enable()?;
+        let mut x = 1u64;
+        for round in 0..COUNTER_ROUNDS {
+            x = black_box(x)
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(round);
+        }
+        black_box(x);
+        counter.disable()?;
+        counts.push(counter.read()?);
+    }
+    Ok(counts)
+}

@@ -1,0 +1,143 @@
+//! Scenario kill-computing: SIGKILL to the primary of a guest that only computes.
+//!
+//! The guest `threads` prints a numbered line now and then, whose sums depend on where its timer
+//! interrupts landed. What the two members printed, one after the other, must be one history.
+
+use std::thread;
+use std::time::Duration;
+
+use super::Scenario;
+use super::events::Kind;
+use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
+use super::verdict::Observation;
+
+/// The scenario's entry in the list.
+pub(super) const SCENARIO: Scenario = Scenario {
+    name: "kill-computing",
+    about: "a guest without a network switches threads on its timer while it computes; the primary's process is killed with SIGKILL at a random moment; what the survivor prints must continue the primary's lines",
+    client: false,
+    play,
+    check,
+};
+
+/// How long the guest has run when the primary is killed, in microseconds.
+const KILL_AFTER_US: std::ops::RangeInclusive<u64> = 50_000..=800_000;
+/// How long the backup may take to go live, and the guest to end after that.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
+const END_LIMIT: Duration = Duration::from_secs(60);
+
+fn play(stage: &mut Stage) -> Result<(), RunError> {
+    let kill_after = Duration::from_micros(stage.random.within(KILL_AFTER_US));
+    let pair = stage.start_pair(Guest::Threads)?;
+    // Not a wait for anything: the delay is the random moment.
+    thread::sleep(kill_after);
+    stage.kill(PRIMARY, pair.primary)?;
+    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {
+        matches!(k, Kind::Live { .. })
+    })?;
+    stage.wait_for(pair.backup, "the guest ended", END_LIMIT, |k| {
+        matches!(k, Kind::Ended { .. })
+    })?;
+    Ok(())
+}
+
+fn check(observation: &Observation) -> Vec<String> {
+    let survivor = observation.events(BACKUP);
+    let mut violations = Vec::new();
+    if !survivor.iter().any(|e| e.kind == Kind::Ended { status: 0 }) {
+        violations.push("the guest did not end with status 0".to_owned());
+    }
+    let (before, after) = (observation.printed(PRIMARY), observation.printed(BACKUP));
+    if let Err(why) = one_history(before, after) {
+        violations.push(why);
+    }
+    violations
+}
+
+/// Whether `after` goes on where `before` was cut, line by line: lines that were on their way at the
+/// kill come again, and none is missing. The last line of `before` may be cut.
+fn one_history(before: &str, after: &str) -> Result<(), String> {
+    let whole = before.rfind('\n').map_or("", |end| &before[..end]);
+    let before: Vec<&str> = whole.lines().collect();
+    let after: Vec<&str> = after.lines().collect();
+    let Some(first) = after.first() else {
+        return Err("the survivor printed nothing".to_owned());
+    };
+    if !after
+        .last()
+        .is_some_and(|line| line.starts_with("threads: done"))
+    {
+        return Err("the survivor's last line does not say that the guest is done".to_owned());
+    }
+    let again = before.iter().position(|line| line == first);
+    if let Some(start) = again {
+        let overlap = &before[start..];
+        return match after.starts_with(overlap) {
+            true => numbers_follow(&after),
+            false => Err(format!("lines after `{first}` differ between the members")),
+        };
+    }
+    let all: Vec<&str> = before.iter().chain(&after).copied().collect();
+    numbers_follow(&all)
+}
+
+/// The numbers of the lines `threads: switch N …` must rise by one step throughout.
+fn numbers_follow(lines: &[&str]) -> Result<(), String> {
+    let number = |line: &&str| -> Option<u64> {
+        let rest = line.strip_prefix("threads: switch ")?;
+        rest.split(' ').next()?.parse().ok()
+    };
+    let numbers: Vec<u64> = lines.iter().filter_map(number).collect();
+    let steps: Vec<u64> = numbers
+        .windows(2)
+        .map(|w| w[1].wrapping_sub(w[0]))
+        .collect();
+    match steps.iter().position(|step| *step != steps[0]) {
+        Some(at) => Err(format!(
+            "after switch {} came switch {}",
+            numbers[at],
+            numbers[at + 1]
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DONE: &str = "threads: done, checksum 1\n";
+
+    fn lines(numbers: impl IntoIterator<Item = u64>) -> String {
+        let line = |n: u64| format!("threads: switch {n} sum {:x}\n", n * 77);
+        numbers.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_continued_history_passes_with_and_without_lines_that_come_again() {
+        let after = lines([300, 400]) + DONE;
+        for before in [
+            lines([100, 200]),
+            lines([100, 200, 300]),
+            lines([100, 200, 300, 400]),
+        ] {
+            assert_eq!(one_history(&before, &after), Ok(()), "{before}");
+        }
+        let cut = lines([100, 200]) + "threads: swi";
+        assert_eq!(one_history(&cut, &after), Ok(()));
+        let from_the_start = lines([100, 200, 300]) + DONE;
+        assert_eq!(one_history("", &from_the_start), Ok(()));
+    }
+
+    #[test]
+    fn a_gap_a_fork_and_an_early_end_are_found() {
+        let after = lines([400, 500]) + DONE;
+        assert!(one_history(&lines([100, 200]), &after).is_err());
+        let forked = lines([200]) + "threads: switch 300 sum 0\n" + DONE;
+        assert!(one_history(&lines([100, 200, 300]), &forked).is_err());
+        assert!(one_history(&lines([100]), &lines([200])).is_err());
+        assert!(one_history(&lines([100]), "").is_err());
+        let repeated = lines([200, 200, 300]) + DONE;
+        assert!(one_history(&lines([100]), &repeated).is_err());
+    }
+}
