@@ -11,6 +11,16 @@ use std::str::FromStr;
 /// End of transmission: what the guest reads when the input ends.
 const EOT: u8 = 0x04;
 
+/// Is the descriptor ready, without waiting for it?
+fn ready_now(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<bool> {
+    let mut set = [PollFd::from_borrowed_fd(fd, what)];
+    match poll(&mut set, Some(&Timespec::default())) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
 /// Where the guest's console is (`--console`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConsoleChoice {
@@ -121,12 +131,7 @@ impl ConsoleOutput {
             ConsoleOutput::File(file) => file.as_fd(),
             ConsoleOutput::None => return Ok(true),
         };
-        let mut set = [PollFd::from_borrowed_fd(fd, PollFlags::OUT)];
-        match poll(&mut set, Some(&Timespec::default())) {
-            Ok(ready) => Ok(ready > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+        ready_now(fd, PollFlags::OUT)
     }
 
     /// Prints; waits for a reader who is slow.
@@ -163,6 +168,12 @@ impl ConsoleInput {
     /// What to poll for input; none when there will be no more.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.stdin.as_ref().map(|stdin| stdin.as_fd())
+    }
+
+    /// Can it be read without waiting?
+    pub fn is_readable(&self) -> io::Result<bool> {
+        self.fd()
+            .map_or(Ok(false), |fd| ready_now(fd, PollFlags::IN))
     }
 
     /// Reads up to `limit` bytes; only when the descriptor is readable. The end of the input is one

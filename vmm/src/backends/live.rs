@@ -140,24 +140,12 @@ impl Live {
                 }
             }
         }
-        if view.console_room > 0 && self.console_readable()? {
+        if view.console_room > 0 && self.console.is_readable()? {
             let limit = view.console_room.min(CONSOLE_BYTES_PER_POSITION);
             let data = self.console.read(limit);
             queue.push_back(Input::Console { data });
         }
         Ok(())
-    }
-
-    fn console_readable(&self) -> io::Result<bool> {
-        let Some(fd) = self.console.fd() else {
-            return Ok(false);
-        };
-        let mut polls = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
-        match poll(&mut polls, Some(&timespec(0))) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
     }
 }
 

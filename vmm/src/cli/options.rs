@@ -4,6 +4,7 @@ use super::CliError;
 use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap};
+use crate::ft::unix_ns;
 use crate::guests;
 use crate::machine::{default_mac, host_print};
 use crate::memory::Image;
@@ -14,7 +15,6 @@ use std::fs::File;
 use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Edges per quantum unless told: see `docs/determinism.md` for the measurement.
 const DEFAULT_QUANTUM: u64 = 100_000;
@@ -152,12 +152,6 @@ fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
         .take(MAX_IMAGE_BYTES as u64 + 1)
         .read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Nanoseconds since 1970.
-pub fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// Everything that a log's header says about a new machine.

@@ -22,6 +22,7 @@ use ft_protocol::log::EndReason;
 use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, Instant};
 
@@ -43,6 +44,12 @@ fn end_status(reason: EndReason) -> u32 {
         EndReason::Dead => 1,
         EndReason::Stopped => 0,
     }
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_nanos() as u64)
 }
 
 /// The host's monotonic clock: the same for all processes of a machine.

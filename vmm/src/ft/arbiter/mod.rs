@@ -5,6 +5,7 @@ mod file;
 
 pub use file::FileArbiter;
 
+use super::unix_ns;
 use ft_protocol::arbiter::{
     Claim, ClaimAnswer, Close, CloseAnswer, Latest, MemberId, OpenAnswer, OpenRecord,
     ReadBackAnswer, RecordKind, RecordName, judge_claim, judge_open, may_claim,
@@ -12,7 +13,6 @@ use ft_protocol::arbiter::{
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 
 /// The storage cannot be asked now.
@@ -65,11 +65,6 @@ pub trait Arbiter: Send + Sync {
 
     /// The error of a record that is not as it was written.
     fn damaged(&self, why: &dyn std::fmt::Display) -> Unreachable;
-}
-
-fn unix_ns() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |d| d.as_nanos() as u64)
 }
 
 fn name(generation: u64, kind: RecordKind) -> RecordName {
