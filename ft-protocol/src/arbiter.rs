@@ -45,7 +45,7 @@ impl fmt::Display for Nonce {
 }
 
 /// The members of a generation; only they may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Members {
     /// Who opened it.
     pub primary: MemberId,
@@ -144,7 +144,7 @@ pub enum CloseAnswer {
 }
 
 /// What an arbiter must not be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum ArbiterError {
     /// A name that is no name.
     #[error(

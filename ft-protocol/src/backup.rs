@@ -1,19 +1,21 @@
 //! The backup's half of the protocol.
 
+mod control;
 mod join;
+mod outcome;
 mod types;
 
 pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expectations, LogItem};
 
 use crate::Time;
-use crate::arbiter::{ClaimAnswer, CloseAnswer};
+use crate::arbiter::MemberId;
 use crate::detector::{Detector, Suspicion};
 use crate::log::codec::{self, FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::log::{Event, Position};
 use crate::primary::LOG_WINDOW_BYTES;
-use crate::question::{CLOSE_ATTEMPTS, Question};
+use crate::question::Question;
 use crate::reason::{HaltReason, Loss};
-use crate::wire::Message;
+use crate::wire::{Beat, Message};
 use join::Joining;
 use std::collections::VecDeque;
 
@@ -36,13 +38,16 @@ const BUFFER_BYTES: u64 = 2 * LOG_WINDOW_BYTES;
 /// - Each `ReadBack`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the
 ///   question is then asked again later. A `ReadBack` whose connection broke meanwhile still gets
 ///   its answer, before the connection is made anew.
+///   So does each `Fence`, by [`Backup::handle_fenced`].
+/// - Beats come by UDP, in any order or not at all: [`Backup::handle_beat`]. Call
+///   [`Backup::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
 /// - The vCPU executes only what was delivered. Call [`Backup::handle_consumed`] as it takes
 ///   entries, and [`Backup::handle_drained`] whenever it has executed everything there is, with the
 ///   checks done and the backends ready to be opened: it may be the last thing before going live.
 /// - Whatever the guest emits is kept until [`BackupAction::ForgetOutputs`] names it, also when the
 ///   guest emits it only after that.
 /// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backup {
     config: BackupConfig,
     phase: Phase,
@@ -50,21 +55,34 @@ pub struct Backup {
     connected: bool,
     joining: Option<Joining>,
     generation: u64,
+    /// The primary's id, once it has told it.
+    primary: Option<MemberId>,
     detector: Detector,
     question: Question,
     frames: FrameDecoder,
     log: Received,
-    /// How far the vCPU is: bytes taken out of the buffer, and the last sequence executed.
+    /// How far the vCPU is: bytes taken out of the buffer, the last sequence executed, and the same
+    /// where that was everything there is.
     consumed: u64,
+    executed: u64,
     drained: u64,
-    /// `consumed`, as the primary knows it.
-    told: u64,
+    /// `consumed` and `executed`, as the primary knows them.
+    told: (u64, u64),
+    /// The vCPU's thread does not answer: a member that hangs must not look alive.
+    mute: bool,
+    /// Something was received and could not be acknowledged, as this side is mute.
+    ack_due: bool,
+    /// The primary handed over: it is alive, and nobody has to be shut out.
+    planned: bool,
+    /// Beats sent, and the last one heard.
+    beats: u64,
+    heard_beat: u64,
     /// The last output that the primary reported as released.
     forgotten: u64,
 }
 
 /// The log as it was received.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Received {
     /// The last entry's sequence.
     seq: u64,
@@ -76,7 +94,7 @@ struct Received {
     ended: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// No connection.
     Connecting,
@@ -88,10 +106,15 @@ enum Phase {
     Booting,
     /// Armed: said Ready, follows the log.
     Following,
-    /// Thinks the primary dead, and executes what is left before it asks.
-    Suspecting,
+    /// Thinks the primary dead, and executes what is left before it asks. Whatever it hears
+    /// withdraws that, unless the channel is `stuck`: then beats do not.
+    Suspecting { stuck: bool },
+    /// The primary handed over; executes what is left before it asks.
+    TakingOver,
     /// Asked the arbiter; the channel is of no more interest.
     Asking,
+    /// Won, and shuts the other side out before anything leaves.
+    Fencing,
     /// The primary said Bye; executes what is left.
     Parting,
     /// Runs alone, by right.
@@ -111,13 +134,20 @@ impl Backup {
             connected: false,
             joining: None,
             generation: 0,
-            detector: Detector::new(config.timing.heartbeat, config.timing.joining, now),
+            primary: None,
+            detector: Detector::new(&config.timing, config.timing.joining, now),
             question: Question::default(),
             frames: FrameDecoder::new(1, MAX_ENTRY_PAYLOAD, 0),
             log: Received::default(),
             consumed: 0,
+            executed: 0,
             drained: 0,
-            told: 0,
+            told: (0, 0),
+            mute: false,
+            ack_due: false,
+            planned: false,
+            beats: 0,
+            heard_beat: 0,
             forgotten: 0,
             config,
         }
@@ -153,15 +183,15 @@ impl Backup {
             return;
         }
         self.detector.heard(now);
-        if self.phase == Phase::Suspecting {
-            self.phase = Phase::Following;
-            self.push(BackupAction::Withdraw);
-        }
+        self.withdraw();
         match (self.phase, message) {
             (_, Message::Heartbeat) => {}
+            // From the asking on, the channel only serves to say goodbye.
+            (Phase::Asking | Phase::Fencing, _) => {}
             (Phase::Following, Message::Log { frames }) => self.take_log(frames),
             (Phase::Following, Message::Released { output }) => self.forget(output),
             (Phase::Following, Message::Bye) => self.bye(),
+            (Phase::Following, Message::Handover) => self.take_over(),
             (Phase::Greeting, Message::Refuse { reason }) => {
                 self.halt(HaltReason::Refused(reason));
             }
@@ -214,10 +244,15 @@ impl Backup {
     }
 
     fn acknowledge(&mut self) {
-        self.told = self.consumed;
+        self.ack_due = self.mute;
+        if self.mute {
+            return;
+        }
+        self.told = (self.consumed, self.executed);
         let ack = Message::Ack {
             received: self.log.seq,
             consumed: self.consumed,
+            executed: self.executed,
         };
         match self.actions.back_mut() {
             Some(BackupAction::Send(last @ Message::Ack { .. })) => *last = ack,
@@ -243,19 +278,22 @@ impl Backup {
         self.go_on();
     }
 
-    /// The vCPU took entries out of the buffer: `bytes` of the log in all.
+    /// The vCPU took entries out of the buffer, `bytes` of the log in all, and has executed those up
+    /// to `seq`.
     ///
     /// # Panics
     /// If it took back some, or took more than there was.
-    pub fn handle_consumed(&mut self, _now: Time, bytes: u64) {
+    pub fn handle_consumed(&mut self, _now: Time, bytes: u64, seq: u64) {
         assert!(
             (self.consumed..=self.log.bytes).contains(&bytes),
             "{bytes} bytes consumed after {} of {}",
             self.consumed,
             self.log.bytes
         );
+        assert!(seq <= self.log.seq, "entry {seq} executed before it came");
         self.consumed = bytes;
-        if self.connected && self.consumed - self.told >= ACK_CONSUMED_BYTES {
+        self.executed = self.executed.max(seq);
+        if self.is_paired() && self.consumed - self.told.0 >= ACK_CONSUMED_BYTES {
             self.acknowledge();
         }
     }
@@ -271,6 +309,7 @@ impl Backup {
             self.log.seq
         );
         self.drained = self.drained.max(seq);
+        self.executed = self.executed.max(seq);
         self.go_on();
     }
 
@@ -280,10 +319,11 @@ impl Backup {
             return;
         }
         match self.phase {
-            Phase::Suspecting => {
+            Phase::Suspecting { .. } => {
                 self.disconnect();
                 self.ask(Phase::Asking);
             }
+            Phase::TakingOver => self.ask(Phase::Asking),
             Phase::Parting => self.finish(true),
             _ => {}
         }
@@ -311,89 +351,19 @@ impl Backup {
     fn lose(&mut self, loss: Loss) {
         match self.phase {
             Phase::Following => {
+                let stuck = matches!(loss, Loss::Suspected(Suspicion::Stuck(_)));
                 // Silence may end; everything else is final.
-                if !matches!(loss, Loss::Suspected(Suspicion::Silent(_))) {
+                if !stuck && !matches!(loss, Loss::Suspected(Suspicion::Silent(_))) {
                     self.disconnect();
                 }
-                self.phase = Phase::Suspecting;
+                self.phase = Phase::Suspecting { stuck };
                 self.push(BackupAction::Suspect(loss));
                 self.go_on();
             }
+            // It was told to, and goes on: who does not answer any more does not ask either.
+            Phase::TakingOver => self.disconnect(),
             Phase::Greeting | Phase::ReadingBack | Phase::Booting => self.start_over(loss),
             _ => {}
-        }
-    }
-
-    /// Goes into a phase and asks the arbiter what belongs to it.
-    fn ask(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.question.ask();
-        self.push_question();
-    }
-
-    fn push_question(&mut self) {
-        let generation = self.generation;
-        match self.phase {
-            Phase::ReadingBack => self.push(BackupAction::ReadBack { generation }),
-            Phase::Asking => self.push(BackupAction::Claim { generation }),
-            Phase::Closing => self.push(BackupAction::Close { generation }),
-            phase => unreachable!("{phase:?} asks nothing"),
-        }
-    }
-
-    /// The answer to [`BackupAction::Claim`].
-    pub fn handle_claim(&mut self, now: Time, answer: ClaimAnswer) {
-        if self.phase != Phase::Asking || !self.question.answered() {
-            return;
-        }
-        match answer {
-            ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
-            ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
-            ClaimAnswer::Lost { by } => {
-                self.halt(HaltReason::LostArbitration {
-                    generation: self.generation,
-                    by,
-                });
-            }
-            ClaimAnswer::Won => self.go_live(),
-        }
-    }
-
-    /// Won. A fence belongs before everything else here; what it shuts out must not speak again.
-    fn go_live(&mut self) {
-        assert_eq!(
-            self.drained, self.log.seq,
-            "I3: nobody goes live with entries not executed"
-        );
-        self.push(BackupAction::EmitHeld);
-        if self.log.ended {
-            return self.ask(Phase::Closing);
-        }
-        self.phase = Phase::Live;
-        self.push(BackupAction::Announce);
-        self.push(BackupAction::Live {
-            generation: self.generation,
-        });
-    }
-
-    /// The guest ended after this side went live, and everything it emitted has left.
-    pub fn handle_guest_end(&mut self, _now: Time) {
-        if self.phase == Phase::Live {
-            self.ask(Phase::Closing);
-        }
-    }
-
-    /// The answer to [`BackupAction::Close`].
-    pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
-        if self.phase != Phase::Closing || !self.question.answered() {
-            return;
-        }
-        match answer {
-            CloseAnswer::Closed => self.finish(true),
-            CloseAnswer::Unreachable(_) if self.question.attempts() < CLOSE_ATTEMPTS => {
-                self.question.unreachable(now);
-            }
-            CloseAnswer::Unreachable(_) => self.finish(false),
         }
     }
 
@@ -403,14 +373,66 @@ impl Backup {
             self.push_question();
         }
         if self.connected && self.detector.tick(now) {
-            match self.consumed > self.told {
-                true => self.acknowledge(),
-                false => self.push(BackupAction::Send(Message::Heartbeat)),
-            }
+            self.heartbeat();
             if let Some(suspicion) = self.detector.suspicion() {
                 self.lose(Loss::Suspected(suspicion));
             }
         }
+    }
+
+    /// Shows the primary that we are there; an acknowledgement that is due does as well.
+    fn heartbeat(&mut self) {
+        if self.mute {
+            return;
+        }
+        let news = self.ack_due || (self.consumed, self.executed) != self.told;
+        match news && self.is_paired() {
+            true => self.acknowledge(),
+            false => self.push(BackupAction::Send(Message::Heartbeat)),
+        }
+        self.beats += 1;
+        self.push(BackupAction::Beat(Beat {
+            generation: self.generation,
+            from: self.config.me,
+            count: self.beats,
+        }));
+    }
+
+    /// A beat came by UDP.
+    pub fn handle_beat(&mut self, now: Time, beat: Beat) {
+        let its = self.connected
+            && Some(beat.from) == self.primary
+            && beat.generation == self.generation
+            && beat.count > self.heard_beat;
+        if its {
+            self.heard_beat = beat.count;
+            self.detector.heard_beat(now);
+            if self.phase != (Phase::Suspecting { stuck: true }) {
+                self.withdraw();
+            }
+        }
+    }
+
+    /// Whether the vCPU's thread answers, or rests with a reason. While it does not, nothing shows
+    /// the primary that this side is there: a VMM that hangs protects nobody.
+    pub fn handle_vcpu(&mut self, answers: bool) {
+        self.mute = !answers;
+        if self.ack_due && answers && self.is_paired() {
+            self.acknowledge();
+        }
+    }
+
+    /// The primary was heard again.
+    fn withdraw(&mut self) {
+        if matches!(self.phase, Phase::Suspecting { .. }) && self.connected {
+            self.phase = Phase::Following;
+            self.push(BackupAction::Withdraw);
+        }
+    }
+
+    /// Follows the log, and is heard.
+    fn is_paired(&self) -> bool {
+        self.connected && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
     }
 
     fn disconnect(&mut self) {

@@ -8,12 +8,15 @@ use std::time::Duration;
 pub const LATE_TICKS: u32 = 3;
 
 /// How fast a silent peer is suspected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
     /// A heartbeat is sent, and silence measured, this often.
     pub heartbeat: Duration,
-    /// A peer of a running pair that is silent for so long is suspected.
+    /// A peer of a running pair that is silent for so long, on the channel and by UDP, is suspected.
     pub silence: Duration,
+    /// A channel that is silent for so long is given up, though the peer still sends beats by UDP: a
+    /// pair without its channel stands still.
+    pub stuck: Duration,
     /// The same while the pair is being made: a guest image is sent and a machine built.
     pub joining: Duration,
 }
@@ -23,18 +26,21 @@ impl Default for Timing {
         Timing {
             heartbeat: Duration::from_millis(20),
             silence: Duration::from_millis(250),
+            stuck: Duration::from_secs(2),
             joining: Duration::from_secs(10),
         }
     }
 }
 
 /// Why the other side is thought dead. It may not be: only the arbiter decides.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suspicion {
     /// Its connection closed: a hint that skips the wait, and is no proof.
     Closed,
-    /// Nothing was heard of it for so long.
+    /// Nothing was heard of it for so long, on no way.
     Silent(Duration),
+    /// It sends beats, and its channel carried nothing for so long.
+    Stuck(Duration),
 }
 
 impl fmt::Display for Suspicion {
@@ -42,6 +48,9 @@ impl fmt::Display for Suspicion {
         match self {
             Suspicion::Closed => write!(f, "its connection closed"),
             Suspicion::Silent(time) => write!(f, "it was silent for {} ms", time.as_millis()),
+            Suspicion::Stuck(time) => {
+                write!(f, "its channel carried nothing for {} ms", time.as_millis())
+            }
         }
     }
 }
@@ -49,25 +58,30 @@ impl fmt::Display for Suspicion {
 /// Watches one peer.
 ///
 /// Call [`Detector::tick`] when [`Detector::next_tick`] has come, [`Detector::heard`] for whatever
-/// the peer sends, and look at [`Detector::suspicion`] after a tick. A tick that comes late shows
+/// the peer sends on the channel, [`Detector::heard_beat`] for a beat by UDP, and look at
+/// [`Detector::suspicion`] after a tick. A tick that comes late shows
 /// that this side itself did not run, and so could not have heard: the silence counts from then.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Detector {
     heartbeat: Duration,
     limit: Duration,
-    /// Silence counts from here.
+    stuck: Duration,
+    /// Silence of the channel counts from here, and that of beats.
     heard: Time,
+    beat: Time,
     last_tick: Time,
     closed: bool,
 }
 
 impl Detector {
     /// Starts to watch; `limit` is the silence that is suspicious.
-    pub fn new(heartbeat: Duration, limit: Duration, now: Time) -> Detector {
+    pub fn new(timing: &Timing, limit: Duration, now: Time) -> Detector {
         Detector {
-            heartbeat,
+            heartbeat: timing.heartbeat,
             limit,
+            stuck: timing.stuck.max(limit),
             heard: now,
+            beat: now,
             last_tick: now,
             closed: false,
         }
@@ -75,12 +89,18 @@ impl Detector {
 
     /// Starts the silence anew, with another limit.
     pub fn relimit(&mut self, limit: Duration, now: Time) {
-        (self.limit, self.heard) = (limit, now);
+        (self.limit, self.heard, self.beat) = (limit, now, now);
+        self.stuck = self.stuck.max(limit);
     }
 
-    /// The peer sent something. Withdraws a suspicion for silence.
+    /// The peer sent something on the channel. Withdraws a suspicion for silence.
     pub fn heard(&mut self, now: Time) {
         self.heard = self.heard.max(now);
+    }
+
+    /// The peer sent a beat by UDP.
+    pub fn heard_beat(&mut self, now: Time) {
+        self.beat = self.beat.max(now);
     }
 
     /// The connection closed.
@@ -88,9 +108,14 @@ impl Detector {
         self.closed = true;
     }
 
-    /// When the next tick is due.
+    /// When the next tick is due: a heartbeat after the last, or as soon as silence is suspicious.
     pub fn next_tick(&self) -> Time {
-        self.last_tick.after(self.heartbeat)
+        let regular = self.last_tick.after(self.heartbeat);
+        let suspicious = self.heard.max(self.beat).after(self.limit);
+        match suspicious > self.last_tick {
+            true => regular.min(suspicious),
+            false => regular,
+        }
     }
 
     /// Does the tick if it is due; whether it was.
@@ -100,6 +125,7 @@ impl Detector {
         }
         if now.since(self.last_tick) > self.heartbeat * LATE_TICKS {
             self.heard = self.heard.max(now);
+            self.beat = self.beat.max(now);
         }
         self.last_tick = now;
         true
@@ -107,11 +133,16 @@ impl Detector {
 
     /// What there is against the peer at the last tick.
     pub fn suspicion(&self) -> Option<Suspicion> {
-        let silence = self.last_tick.since(self.heard);
-        match (self.closed, silence >= self.limit) {
-            (true, _) => Some(Suspicion::Closed),
-            (false, true) => Some(Suspicion::Silent(silence)),
-            (false, false) => None,
+        let channel = self.last_tick.since(self.heard);
+        let silence = channel.min(self.last_tick.since(self.beat));
+        if self.closed {
+            Some(Suspicion::Closed)
+        } else if silence >= self.limit {
+            Some(Suspicion::Silent(silence))
+        } else if channel >= self.stuck {
+            Some(Suspicion::Stuck(channel))
+        } else {
+            None
         }
     }
 }

@@ -10,7 +10,7 @@ pub const GATE_OUTPUTS: usize = 4096;
 ///
 /// The gate knows numbers only; the bytes wait with the runtime. Outputs are numbered from 1 and
 /// pass in that order.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gate {
     held: VecDeque<Held>,
     /// Number of the last output that came.
@@ -23,7 +23,7 @@ pub struct Gate {
     open: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Held {
     number: u64,
     needs: u64,

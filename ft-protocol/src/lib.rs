@@ -7,13 +7,15 @@
 //! - [`log`]: what a log holds, its encoding, its file.
 //! - [`wire`]: messages on the logging channel.
 //! - [`arbiter`]: what the test-and-set means.
-//! - [`gate`] and [`detector`]: the Output Rule, and who is thought dead.
+//! - [`gate`], [`detector`] and [`lag`]: the Output Rule, who is thought dead, how far the backup is
+//!   behind.
 //! - [`primary`] and [`backup`]: the two halves of a pair.
 
 pub mod arbiter;
 pub mod backup;
 pub mod detector;
 pub mod gate;
+pub mod lag;
 pub mod log;
 pub mod primary;
 mod question;

@@ -1,5 +1,6 @@
 //! The primary's half of the protocol.
 
+mod handover;
 mod outcome;
 mod types;
 
@@ -9,10 +10,12 @@ use crate::Time;
 use crate::arbiter::{MemberId, Members};
 use crate::detector::{Detector, Suspicion};
 use crate::gate::Gate;
+use crate::lag::Lag;
 use crate::log::HostPrint;
 use crate::question::Question;
 use crate::reason::Loss;
-use crate::wire::{Message, PROTOCOL_VERSION, common_version};
+use crate::wire::{Beat, Message, PROTOCOL_VERSION, common_version};
+use handover::Handover;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -32,14 +35,16 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 ///   [`crate::wire::WireDecoder`] found damaged; after [`PrimaryAction::Disconnect`] it is not
 ///   called, and nothing more is handed in from that connection.
 /// - Each `Open`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the question
-///   is then asked again later.
+///   is then asked again later. So does each `Fence`, by [`Primary::handle_fenced`].
+/// - Beats come by UDP, in any order or not at all: [`Primary::handle_beat`].
+/// - Call [`Primary::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
 /// - Log entries and outputs: [`Primary::handle_output`] when the guest emits one,
 ///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
 ///   **after** the backends took what [`PrimaryAction::Release`] let go: the backup forgets it then.
 /// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
 ///   `may_run`.
 /// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Primary {
     config: PrimaryConfig,
     phase: Phase,
@@ -61,18 +66,29 @@ pub struct Primary {
     told: u64,
     /// Sequence of the end entry.
     end: Option<u64>,
+    lag: Lag,
+    handover: Handover,
+    /// Told to leave before anything ran.
+    leaving: bool,
+    /// The vCPU's thread does not answer: a member that hangs must not look alive.
+    mute: bool,
+    /// It has something to ask the arbiter once it is not mute.
+    asks_later: bool,
+    /// Beats sent, and the last one heard.
+    beats: u64,
+    heard_beat: u64,
     stalls: Stalls,
     stalled: (bool, bool),
 }
 
 /// How far the log goes.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct LogMark {
     seq: u64,
     bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// For a backup, connected or not, that has not said Hello.
     Waiting,
@@ -84,6 +100,10 @@ enum Phase {
     Paired,
     /// Lost the backup, asked the arbiter; outputs held.
     Claiming { started: bool },
+    /// Won, and shuts the other side out before anything leaves.
+    Fencing,
+    /// Handed over: the backup is to claim.
+    HandedOver,
     /// Runs alone, by right.
     Solo,
     /// The guest has ended; closes the generation, and waits for the backup's Bye until then.
@@ -105,7 +125,7 @@ impl Primary {
                 backup: None,
             },
             protocol: PROTOCOL_VERSION,
-            detector: Detector::new(config.timing.heartbeat, config.timing.silence, now),
+            detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
             gate: Gate::new(),
             log: LogMark::default(),
@@ -113,6 +133,13 @@ impl Primary {
             released: 0,
             told: 0,
             end: None,
+            lag: Lag::default(),
+            handover: Handover::No,
+            leaving: false,
+            mute: false,
+            asks_later: false,
+            beats: 0,
+            heard_beat: 0,
             stalls: Stalls::default(),
             stalled: (false, false),
             config,
@@ -166,7 +193,7 @@ impl Primary {
             "one connection at a time, and only when it is of use"
         );
         self.connected = true;
-        self.detector = Detector::new(self.config.timing.heartbeat, HELLO_WAIT, now);
+        self.detector = Detector::new(&self.config.timing, HELLO_WAIT, now);
     }
 
     /// The connection is gone.
@@ -201,12 +228,22 @@ impl Primary {
             (Phase::Opening | Phase::Joining, Message::Refuse { reason }) => {
                 self.lose(Loss::Refused(reason));
             }
-            (Phase::Paired, Message::Ack { received, consumed }) => {
-                self.acknowledged(now, received, consumed);
+            (
+                Phase::Paired,
+                Message::Ack {
+                    received,
+                    consumed,
+                    executed,
+                },
+            ) => self.acknowledged(now, received, consumed, executed),
+            (Phase::Paired, Message::Request(request)) => {
+                self.push(PrimaryAction::Requested(request));
             }
+            (Phase::Joining | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
             (Phase::Paired, Message::Diverged { at, what }) => {
                 self.lose(Loss::Diverged { at, what });
             }
+            (Phase::HandedOver, message) => self.handed_over(message),
             (Phase::Closing { .. }, message) => self.parting(message),
             (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
         }
@@ -278,6 +315,7 @@ impl Primary {
         );
         self.log = LogMark { seq, bytes };
         if self.phase == Phase::Paired {
+            self.lag.made(now, seq);
             match self.actions.back_mut() {
                 Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
                 _ => self.push(PrimaryAction::SendLog { up_to: seq }),
@@ -310,6 +348,7 @@ impl Primary {
         );
         self.released = self.released.max(up_to);
         self.try_finish(now);
+        self.try_hand_over();
     }
 
     /// Lets go what the gate lets go, if that is more than before.
@@ -330,16 +369,18 @@ impl Primary {
         news
     }
 
-    fn acknowledged(&mut self, now: Time, received: u64, consumed: u64) {
-        if received > self.log.seq || consumed > self.log.bytes {
+    fn acknowledged(&mut self, now: Time, received: u64, consumed: u64, executed: u64) {
+        if received > self.log.seq || consumed > self.log.bytes || executed > received {
             return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
         }
         self.consumed = self.consumed.max(consumed);
+        self.lag.executed(executed);
         let passed = self.gate.passed();
         self.gate.ack(received);
         self.release(passed);
         self.note_stalls();
         self.try_finish(now);
+        self.try_hand_over();
     }
 
     /// Bytes of the log that the backup's vCPU has not taken yet.
@@ -358,8 +399,14 @@ impl Primary {
     /// The backup is gone, or of no use.
     fn lose(&mut self, loss: Loss) {
         self.disconnect();
+        self.lag.clear();
         match self.phase {
-            Phase::Waiting | Phase::Solo | Phase::Claiming { .. } | Phase::Ended => {}
+            Phase::Waiting
+            | Phase::Solo
+            | Phase::Claiming { .. }
+            | Phase::Fencing
+            | Phase::Ended => {}
+            Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
             Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
             Phase::Joining | Phase::Paired => {
                 let started = self.phase == Phase::Paired;
@@ -385,6 +432,9 @@ impl Primary {
             self.close_or_finish(closed, None);
         }
         if self.connected && self.detector.tick(now) {
+            if self.phase == Phase::Paired {
+                self.lag.adjust(now);
+            }
             match self.detector.suspicion() {
                 Some(suspicion) => self.lose(Loss::Suspected(suspicion)),
                 None => self.heartbeat(),
@@ -395,8 +445,39 @@ impl Primary {
     /// Shows the backup that we are there; a mark that is due does as well.
     fn heartbeat(&mut self) {
         let greeted = !matches!(self.phase, Phase::Waiting | Phase::Solo);
-        if greeted && !self.tell_released() {
+        if !greeted || self.mute {
+            return;
+        }
+        if !self.tell_released() {
             self.push(PrimaryAction::Send(Message::Heartbeat));
+        }
+        self.beats += 1;
+        self.push(PrimaryAction::Beat(Beat {
+            generation: self.generation,
+            from: self.config.me,
+            count: self.beats,
+        }));
+    }
+
+    /// A beat came by UDP; whether it is the backup's, so that beats go back where it came from.
+    pub fn handle_beat(&mut self, now: Time, beat: Beat) -> bool {
+        let its = self.connected
+            && Some(beat.from) == self.members.backup
+            && beat.generation == self.generation
+            && beat.count > self.heard_beat;
+        if its {
+            self.heard_beat = beat.count;
+            self.detector.heard_beat(now);
+        }
+        its
+    }
+
+    /// Whether the vCPU's thread answers, or rests with a reason. While it does not, nothing shows
+    /// the backup that this side is there, and it does not claim: a VMM that hangs is as good as dead.
+    pub fn handle_vcpu(&mut self, answers: bool) {
+        self.mute = !answers;
+        if answers && std::mem::take(&mut self.asks_later) {
+            self.push_question();
         }
     }
 
@@ -413,6 +494,16 @@ impl Primary {
     /// The generation it is in, or opens next.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How far the backup's execution is behind.
+    pub fn lag(&self, now: Time) -> Duration {
+        self.lag.lag(now)
+    }
+
+    /// How much of its time the vCPU has to rest so that the backup keeps up, percent.
+    pub fn rest(&self) -> u32 {
+        self.lag.rest()
     }
 
     /// Whether it runs alone.

@@ -9,7 +9,7 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub const CLOSE_ATTEMPTS: u32 = 10;
 
 /// The question that is open, if there is one. What it asks for, its owner's phase tells.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
     asked: bool,
     again: Option<Time>,

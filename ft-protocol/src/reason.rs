@@ -6,7 +6,7 @@ use crate::log::Position;
 use thiserror::Error;
 
 /// Why the other side counts as lost.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Loss {
     /// The detector suspects it.
     #[error("{0}")]
@@ -17,6 +17,9 @@ pub enum Loss {
     /// It refused this pair.
     #[error("it refused: {0}")]
     Refused(String),
+    /// The backup leaves, as its operator wants.
+    #[error("it was told to leave")]
+    Left,
     /// The backup's execution differs from the log.
     #[error("it diverged at position {at}: {what}")]
     Diverged {
@@ -28,7 +31,7 @@ pub enum Loss {
 }
 
 /// Why a side stops for good.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum HaltReason {
     /// The other side goes on alone.
     #[error("halted: member {by} won generation {generation} and goes on alone")]

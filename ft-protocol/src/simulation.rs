@@ -33,6 +33,8 @@ const LIMIT: Time = Time(60_000_000_000);
 enum Fate {
     Running,
     Finished,
+    /// Handed over: the backup goes on.
+    HandedOver,
     /// Halted, because the other side goes on.
     Lost,
     /// Killed, or halted for a divergence.
@@ -50,6 +52,10 @@ enum Fault {
     ArbiterDown(Duration),
     Corrupt,
     Diverge,
+    /// No fault: the operator wants the backup to take over.
+    Switchover,
+    /// The vCPU's thread of a side hangs for a while.
+    Mute(Side, Duration),
 }
 
 /// Everything around the two sides.
@@ -67,6 +73,14 @@ fn soon(now: Time, rng: &mut Rng, ms: u64) -> Time {
     now.after(Duration::from_micros(10 + rng.below(ms * 1000)))
 }
 
+/// A fence that fails now and then.
+fn random_fence(rng: &mut Rng) -> Result<(), String> {
+    match rng.one_in(4) {
+        true => Err("no power switch".into()),
+        false => Ok(()),
+    }
+}
+
 fn random_fault(rng: &mut Rng) -> Fault {
     let side = if rng.one_in(2) {
         Side::Primary
@@ -74,7 +88,7 @@ fn random_fault(rng: &mut Rng) -> Fault {
         Side::Backup
     };
     let span = |rng: &mut Rng| Duration::from_millis(1 + rng.below(500));
-    match rng.below(10) {
+    match rng.below(12) {
         0 | 1 => Fault::Crash(side),
         2 => Fault::Hang(side, span(rng)),
         3 => Fault::Cut,
@@ -82,6 +96,8 @@ fn random_fault(rng: &mut Rng) -> Fault {
         5 => Fault::Partition,
         6 => Fault::ArbiterDown(span(rng) * 5),
         7 => Fault::Corrupt,
+        10 => Fault::Switchover,
+        11 => Fault::Mute(side, span(rng) * 2),
         _ => Fault::Diverge,
     }
 }
@@ -228,8 +244,21 @@ impl Simulation {
             Fault::Hang(Side::Primary, time) => primary.hung_until = now.after(time),
             Fault::Hang(Side::Backup, time) => backup.hung_until = now.after(time),
             Fault::Cut => link.cut(now, rng),
-            Fault::Stall(time) => link.stalled_until = link.stalled_until.max(now.after(time)),
-            Fault::Partition => (*partitioned, link.stalled_until) = (true, Time(u64::MAX)),
+            Fault::Stall(time) => {
+                link.stalled_until = link.stalled_until.max(now.after(time));
+                link.beats_pass = rng.one_in(2);
+            }
+            Fault::Switchover => {
+                if primary.fate == Fate::Running && primary.hung_until <= now {
+                    primary.machine.handle_switchover(now);
+                }
+            }
+            Fault::Mute(Side::Primary, time) => primary.mute_until = now.after(time),
+            Fault::Mute(Side::Backup, time) => backup.mute_until = now.after(time),
+            Fault::Partition => {
+                (*partitioned, link.stalled_until) = (true, Time(u64::MAX));
+                link.beats_pass = false;
+            }
             Fault::ArbiterDown(time) => arbiter.down_until = now.after(time),
             Fault::Corrupt => link.corrupt(rng),
             Fault::Diverge
@@ -278,6 +307,8 @@ struct Tally {
     backup_lost: u64,
     withdrawn: u64,
     later_generation: u64,
+    handed_over: u64,
+    taken_back: u64,
     excused: u64,
 }
 
@@ -304,6 +335,8 @@ fn whatever_fails_the_invariants_hold_and_the_guest_gets_to_its_end() {
         tally.backup_lost += u64::from(backup.fate == Fate::Lost);
         tally.withdrawn += backup.withdrawn;
         tally.later_generation += u64::from(primary.machine.generation() > 1 && primary.started);
+        tally.handed_over += u64::from(primary.fate == Fate::HandedOver);
+        tally.taken_back += u64::from(primary.taken_back);
         tally.excused += u64::from(simulation.is_excused());
     }
     println!("{tally:?}");
@@ -318,11 +351,19 @@ fn whatever_fails_the_invariants_hold_and_the_guest_gets_to_its_end() {
         backup_lost,
         withdrawn,
         later_generation,
+        handed_over,
+        taken_back,
         excused,
         ..
     } = tally;
     let exercised = [both_finished, primary_alone, backup_alone, primary_lost];
-    let rare = [backup_lost, withdrawn, later_generation];
+    let rare = [
+        backup_lost,
+        withdrawn,
+        later_generation,
+        handed_over,
+        taken_back,
+    ];
     assert!(exercised.iter().all(|&n| n >= RUNS / 100), "{tally:?}");
     assert!(
         rare.iter().all(|&n| n > 0) && excused < RUNS / 2,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A moment: nanoseconds since a start that only the caller knows, on a clock that never goes back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 
 impl Time {

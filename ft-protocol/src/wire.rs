@@ -13,14 +13,14 @@ use thiserror::Error;
 
 /// The version of the protocol that is spoken here. Peers one version apart still understand each
 /// other, so that a pair can be upgraded one side at a time.
-pub const PROTOCOL_VERSION: u32 = 1;
-/// The first version there ever was.
-const FIRST_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
+/// The oldest version that is still spoken. Version 1 was never released.
+const FIRST_VERSION: u32 = 2;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 
 /// What the two sides say to each other.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Message {
     /// Backup to primary, first on every connection: who asks to join what.
     Hello {
@@ -66,6 +66,8 @@ pub enum Message {
         received: u64,
         /// Bytes of the log that its vCPU took out of the buffer, in all.
         consumed: u64,
+        /// Every entry up to this sequence is executed: what the lag is measured by.
+        executed: u64,
     },
     /// Primary to backup: outputs up to this number have left; never emit them again.
     Released {
@@ -82,8 +84,57 @@ pub enum Message {
         what: String,
     },
     /// Primary to backup: the guest has ended, everything is acknowledged and released. Backup to
-    /// primary: understood.
+    /// primary: understood; or, after a handover: live.
     Bye,
+    /// Primary to backup: the guest rests, everything is acknowledged and released. Take over.
+    Handover,
+    /// Backup to primary: it was told to leave.
+    Leave,
+    /// Backup to primary: what an operator asked for at the backup's host.
+    Request(Request),
+}
+
+/// What an operator may ask of a running VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Request {
+    /// End the guest, on both sides.
+    Stop,
+    /// Hand over to the backup, on purpose and without a timeout.
+    Switchover,
+}
+
+/// A heartbeat by UDP: it passes when the channel is slow, and is worth nothing by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct Beat {
+    /// The pair's generation.
+    pub generation: u64,
+    /// Who sends it.
+    pub from: MemberId,
+    /// Counts up; what is not newer is ignored.
+    pub count: u64,
+}
+
+impl Beat {
+    /// Longest datagram, bytes.
+    pub const MAX_DATAGRAM: usize = 128;
+
+    /// The datagram: one frame, whose sequence is the protocol's version.
+    pub fn encode(&self) -> Vec<u8> {
+        let (mut payload, mut datagram) = (Vec::new(), Vec::new());
+        codec::encode_payload(self, &mut payload);
+        codec::encode_frame(u64::from(PROTOCOL_VERSION), &payload, &mut datagram);
+        datagram
+    }
+
+    /// Reads a datagram. None for anything else than a beat: whoever can reach the port can send
+    /// what they like.
+    pub fn decode(datagram: &[u8]) -> Option<Beat> {
+        let version = u64::from(PROTOCOL_VERSION);
+        let mut frames = FrameDecoder::new(version, Beat::MAX_DATAGRAM, 0);
+        frames.push(datagram);
+        let beat = codec::decode_payload(frames.next_frame().ok()??.payload).ok();
+        beat.filter(|_| frames.pending() == 0)
+    }
 }
 
 impl Message {
@@ -100,6 +151,9 @@ impl Message {
             Message::Heartbeat => "Heartbeat",
             Message::Diverged { .. } => "Diverged",
             Message::Bye => "Bye",
+            Message::Handover => "Handover",
+            Message::Leave => "Leave",
+            Message::Request(_) => "Request",
         }
     }
 }
@@ -112,7 +166,7 @@ pub fn common_version(ours: u32, theirs: u32) -> Option<u32> {
 }
 
 /// A message that cannot be sent.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[error("a {name} message of {len} bytes is over the channel's limit of {MAX_MESSAGE_PAYLOAD}")]
 pub struct TooLong {
     /// The message's name.

@@ -10,7 +10,7 @@ use crate::reason::{HaltReason, Loss};
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 
 /// A Welcome whose arbiter is still being asked.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Joining {
     members: Members,
     nonce: Nonce,
@@ -31,7 +31,7 @@ impl Backup {
         self.connected = true;
         self.phase = Phase::Greeting;
         let timing = self.config.timing;
-        self.detector = Detector::new(timing.heartbeat, timing.joining, now);
+        self.detector = Detector::new(&timing, timing.joining, now);
         self.push(BackupAction::Send(Message::Hello {
             protocol: PROTOCOL_VERSION,
             vm: self.config.vm.clone(),
@@ -57,6 +57,7 @@ impl Backup {
             return self.refuse(reason);
         }
         self.generation = generation;
+        self.primary = Some(members.primary);
         self.joining = Some(Joining {
             members,
             nonce,
@@ -161,6 +162,20 @@ impl Expectations {
     /// What of the primary's machine is not as the operator of the backup said.
     fn refusal(&self, header: &Header) -> Option<String> {
         let machine = &header.machine;
+        if self.image.is_some_and(|image| image != header.guest.hash) {
+            return Some(format!(
+                "the primary runs another guest image ({}, hash {:032x}) than the backup was told: \
+                 give both the same file",
+                header.guest.name, header.guest.hash
+            ));
+        }
+        if let Some(quantum) = self.quantum.filter(|&q| q != machine.quantum) {
+            return Some(format!(
+                "the primary's machine has a quantum of {} edges and the backup was told {quantum}: \
+                 give both the same --quantum",
+                machine.quantum
+            ));
+        }
         if let Some(mem) = self.mem_mib.filter(|&mem| mem != machine.mem_mib) {
             return Some(format!(
                 "the primary's machine has {} MiB of RAM and the backup was told {mem}: give both \
@@ -175,8 +190,13 @@ impl Expectations {
                     "ip=",
                     self.ip.is_some_and(|ip| ip != (net.ip, net.prefix_len)),
                 ),
+                ("gw=", self.gateway.is_some_and(|gw| gw != net.gateway)),
             ],
-            None => [("mac=", self.mac.is_some()), ("ip=", self.ip.is_some())],
+            None => [
+                ("mac=", self.mac.is_some()),
+                ("ip=", self.ip.is_some()),
+                ("gw=", self.gateway.is_some()),
+            ],
         };
         let (what, _) = differs.into_iter().find(|(_, differs)| *differs)?;
         Some(format!(

@@ -1,10 +1,12 @@
 mod broken;
+mod control;
 mod live;
 
 use super::*;
-use crate::arbiter::{MemberId, Members, Nonce, OpenRecord, ReadBackAnswer};
+use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, Nonce, OpenRecord, ReadBackAnswer};
 use crate::detector::Timing;
 use crate::log::{Entry, encode_entry};
+use crate::question::CLOSE_ATTEMPTS;
 use crate::testing::{entries, entry, header, host};
 use crate::wire::PROTOCOL_VERSION;
 use BackupAction as A;
@@ -92,7 +94,14 @@ impl Rig {
         ));
     }
 
+    /// What it asks for, but for beats: `control.rs` looks at those.
     fn actions(&mut self) -> Vec<A> {
+        let mut actions = self.all_actions();
+        actions.retain(|action| !matches!(action, A::Beat(_)));
+        actions
+    }
+
+    fn all_actions(&mut self) -> Vec<A> {
         std::iter::from_fn(|| self.backup.poll_action()).collect()
     }
 
@@ -130,9 +139,15 @@ impl Rig {
         self.actions()
     }
 
+    /// The arbiter's answer, and a fence that succeeds if there is to be one.
     fn claim(&mut self, answer: ClaimAnswer) -> Vec<A> {
         self.backup.handle_claim(self.now, answer);
-        self.actions()
+        let mut actions = self.actions();
+        if matches!(actions[..], [A::Fence { .. }]) {
+            self.backup.handle_fenced(self.now, Ok(()));
+            actions = self.actions();
+        }
+        actions
     }
 
     fn closed(&mut self, answer: CloseAnswer) -> Vec<A> {
@@ -178,7 +193,19 @@ fn record(generation: u64) -> OpenRecord {
 }
 
 fn ack(received: u64, consumed: u64) -> A {
-    A::Send(Message::Ack { received, consumed })
+    A::Send(Message::Ack {
+        received,
+        consumed,
+        executed: 0,
+    })
+}
+
+fn ack_executed(received: u64, executed: u64) -> A {
+    A::Send(Message::Ack {
+        received,
+        consumed: 0,
+        executed,
+    })
 }
 
 fn closed() -> Loss {
@@ -225,7 +252,7 @@ fn it_joins_and_acknowledges_on_receipt() {
     );
     assert_eq!(items.iter().map(|i| i.seq).collect::<Vec<_>>(), [1, 2, 3]);
     // What its vCPU takes is told with the next acknowledgement.
-    rig.backup.handle_consumed(rig.now, items[0].bytes);
+    rig.backup.handle_consumed(rig.now, items[0].bytes, 0);
     assert_eq!(rig.actions(), []);
     let actions = rig.log(&entries()[3..4]);
     assert_eq!(actions[1], ack(4, items[0].bytes));
@@ -241,15 +268,17 @@ fn consumption_is_told_by_the_next_heartbeat_or_when_it_is_much() {
         },
     );
     rig.log(&[big.clone(), big.clone(), big]);
-    rig.backup.handle_consumed(rig.now, 10);
+    rig.backup.handle_consumed(rig.now, 10, 0);
     assert_eq!(rig.actions(), []);
     assert_eq!(rig.pass(20), [ack(3, 10)]);
     assert_eq!(rig.pass(20), []);
     rig.backup
-        .handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES - 1);
+        .handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES - 1, 0);
     assert_eq!(rig.actions(), []);
-    rig.backup.handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES);
-    rig.backup.handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES);
+    rig.backup
+        .handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES, 0);
+    rig.backup
+        .handle_consumed(rig.now, 10 + ACK_CONSUMED_BYTES, 0);
     assert_eq!(rig.actions(), [ack(3, 10 + ACK_CONSUMED_BYTES)]);
 }
 
@@ -257,7 +286,7 @@ fn consumption_is_told_by_the_next_heartbeat_or_when_it_is_much() {
 #[should_panic(expected = "bytes consumed")]
 fn nobody_consumes_what_never_came() {
     let mut rig = Rig::following();
-    rig.backup.handle_consumed(rig.now, 1);
+    rig.backup.handle_consumed(rig.now, 1, 0);
 }
 
 #[test]
@@ -310,6 +339,7 @@ fn a_welcome_that_is_not_the_pair_it_wants_is_refused() {
         mem_mib: Some(64),
         mac: Some(net.mac),
         ip: Some((net.ip, net.prefix_len)),
+        ..Expectations::default()
     };
     for (message, why) in cases {
         let mut rig = Rig::new(expect);

@@ -4,14 +4,14 @@ use crate::arbiter::MemberId;
 use crate::detector::Timing;
 use crate::log::{Entry, Header, HostPrint};
 use crate::reason::{HaltReason, Loss};
-use crate::wire::Message;
+use crate::wire::{Beat, Message};
 
 /// The primary is told at once when the vCPU took so many bytes since it was told last; smaller
 /// news wait for the next acknowledgement or heartbeat.
 pub const ACK_CONSUMED_BYTES: u64 = 1 << 20;
 
 /// What a backup starts from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupConfig {
     /// The VM.
     pub vm: String,
@@ -26,7 +26,7 @@ pub struct BackupConfig {
 }
 
 /// What the operator said of the machine; None where nothing was said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Expectations {
     /// RAM, MiB.
     pub mem_mib: Option<u32>,
@@ -34,10 +34,16 @@ pub struct Expectations {
     pub mac: Option<[u8; 6]>,
     /// IPv4 address and prefix length.
     pub ip: Option<([u8; 4], u8)>,
+    /// Gateway.
+    pub gateway: Option<[u8; 4]>,
+    /// Branch edges in a quantum.
+    pub quantum: Option<u64>,
+    /// Hash of the guest image.
+    pub image: Option<u128>,
 }
 
 /// A piece of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
     /// Its entries.
     pub items: Vec<LogItem>,
@@ -46,7 +52,7 @@ pub struct Delivery {
 }
 
 /// An entry that was received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LogItem {
     /// Its sequence number.
     pub seq: u64,
@@ -57,10 +63,12 @@ pub struct LogItem {
 }
 
 /// What the runtime does for the backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum BackupAction {
     /// Send this.
     Send(Message),
+    /// Send this by UDP.
+    Beat(Beat),
     /// Read the generation's open record through this side's own arbiter, answer by
     /// `handle_read_back`.
     ReadBack {
@@ -88,6 +96,8 @@ pub enum BackupAction {
     },
     /// Tell the operator that the primary is suspected, and let the vCPU execute all there is.
     Suspect(Loss),
+    /// The primary handed over: let the vCPU execute all there is.
+    TakeOver,
     /// The primary was heard again: nothing happened.
     Withdraw,
     /// Tell the operator that the primary is gone before there was a pair; connect again.
@@ -95,6 +105,11 @@ pub enum BackupAction {
     /// Claim the generation, answer by `handle_claim`.
     Claim {
         /// The generation.
+        generation: u64,
+    },
+    /// Won: shut the primary out of whatever both could write to, answer by `handle_fenced`.
+    Fence {
+        /// The generation that was won.
         generation: u64,
     },
     /// Hand to the backends, in order, every output that was not forgotten.

@@ -8,7 +8,7 @@ fn ms(n: u64) -> Time {
 
 fn detector() -> Detector {
     let timing = Timing::default();
-    Detector::new(timing.heartbeat, timing.silence, ms(0))
+    Detector::new(&timing, timing.silence, ms(0))
 }
 
 /// Ticks on time from after `from` to `to`; the first suspicion and when.
@@ -22,8 +22,8 @@ fn run(detector: &mut Detector, from: u64, to: u64) -> Option<(u64, Suspicion)> 
 #[test]
 fn silence_is_suspected_after_its_limit_and_not_before() {
     let mut detector = detector();
-    let silent = Suspicion::Silent(Duration::from_millis(260));
-    assert_eq!(run(&mut detector, 0, 1000), Some((260, silent)));
+    let silent = Suspicion::Silent(Duration::from_millis(250));
+    assert_eq!(run(&mut detector, 0, 1000), Some((250, silent)));
 }
 
 #[test]
@@ -87,4 +87,44 @@ fn ticks_are_due_every_heartbeat() {
     assert!(!detector.tick(ms(19)));
     assert!(detector.tick(ms(23)));
     assert_eq!(detector.next_tick(), ms(43));
+}
+
+#[test]
+fn beats_by_udp_keep_a_silent_channel_alive_but_not_for_ever() {
+    let mut detector = detector();
+    let suspected = (1..10_000).find_map(|t| {
+        if t % 20 == 0 {
+            detector.heard_beat(ms(t));
+        }
+        let ticked = detector.tick(ms(t));
+        detector.suspicion().filter(|_| ticked).map(|s| (t, s))
+    });
+    let stuck = Suspicion::Stuck(Duration::from_secs(2));
+    assert_eq!(suspected, Some((2000, stuck)));
+    detector.heard(ms(2001));
+    assert_eq!(detector.suspicion(), None);
+}
+
+#[test]
+fn a_channel_that_speaks_needs_no_beats() {
+    let mut detector = detector();
+    for t in 1..3000 {
+        detector.heard(ms(t));
+        detector.tick(ms(t));
+        assert_eq!(detector.suspicion(), None);
+    }
+}
+
+#[test]
+fn silence_is_looked_at_when_it_becomes_suspicious_not_a_tick_later() {
+    let mut detector = detector();
+    detector.heard(ms(5));
+    for t in (20..=240).step_by(20) {
+        assert!(detector.tick(ms(t)));
+    }
+    assert_eq!(detector.next_tick(), ms(255));
+    assert!(detector.tick(ms(255)));
+    let silent = Suspicion::Silent(Duration::from_millis(250));
+    assert_eq!(detector.suspicion(), Some(silent));
+    assert_eq!(detector.next_tick(), ms(275));
 }

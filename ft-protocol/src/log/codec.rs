@@ -32,7 +32,7 @@ pub const MAX_MESSAGE_PAYLOAD: usize = 64 << 20;
 const COMPACT_AT: usize = 64 << 10;
 
 /// A stream of frames that is not what was written.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[error("damaged at byte {offset}: {what}")]
 pub struct Damage {
     /// Where the frame starts in which it was found, bytes from the start of the stream.
@@ -163,7 +163,7 @@ pub fn decode_entry(payload: &[u8]) -> Result<Entry, PayloadError> {
 ///
 /// Push bytes as they come, then take frames until there is none. Damage is final: once found, it
 /// is the only answer.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FrameDecoder {
     buf: Vec<u8>,
     /// Where the next frame starts in `buf`.

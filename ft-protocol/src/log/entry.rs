@@ -41,7 +41,7 @@ impl fmt::Display for Position {
 }
 
 /// A cheap look at the vCPU where an entry was made: a divergence shows at the first entry after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Check {
     /// Instruction pointer.
     pub rip: u64,
@@ -50,7 +50,7 @@ pub struct Check {
 }
 
 /// One entry of the log.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Entry {
     /// Where in the execution it belongs. Positions never go down within a log.
     pub at: Position,
@@ -62,7 +62,7 @@ pub struct Entry {
 }
 
 /// What can happen at a position.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Event {
     /// Input: guest time is now this many nanoseconds. The 8254 expires by it too, so a timer expiry
     /// needs no entry of its own.
@@ -109,7 +109,7 @@ pub enum Event {
 }
 
 /// An output, as the log remembers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct OutputMark {
     /// Outputs are numbered from 1 over the whole life of a VM.
     pub number: u64,
@@ -131,7 +131,7 @@ pub enum OutputPort {
 }
 
 /// The state of a machine, component by component, so that a mismatch has a name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineDigest {
     /// Guest RAM.
     pub ram: u64,
@@ -152,7 +152,7 @@ impl fmt::Display for MachineDigest {
 }
 
 /// Operations that both sides must see at the same position.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Control {
     /// A survivor took over here and runs on alone in this generation.
     GoLive {
@@ -162,7 +162,7 @@ pub enum Control {
 }
 
 /// How a log ends when it is not cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct End {
     /// Why.
     pub reason: EndReason,
@@ -171,7 +171,7 @@ pub struct End {
 }
 
 /// Why a log ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum EndReason {
     /// The guest ended with this status.
     Exited {
@@ -185,7 +185,7 @@ pub enum EndReason {
 }
 
 /// What must be equal for a log to mean anything: the first thing in a log and in the handshake.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Header {
     /// Name of the VM.
     pub vm: String,
@@ -200,7 +200,7 @@ pub struct Header {
 }
 
 /// The machine's configuration: with the guest image, its whole initial state.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineConfig {
     /// RAM, MiB.
     pub mem_mib: u32,
@@ -215,7 +215,7 @@ pub struct MachineConfig {
 }
 
 /// What the guest is told about its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct NetConfig {
     /// MAC address.
     pub mac: [u8; 6],
@@ -228,7 +228,7 @@ pub struct NetConfig {
 }
 
 /// The guest image, by name and content.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct GuestImage {
     /// Name or path, as the user gave it.
     pub name: String,
@@ -237,7 +237,7 @@ pub struct GuestImage {
 }
 
 /// What of the host a log depends on.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct HostPrint {
     /// Hash of the exit trace of a self-test guest: positions mean the same on hosts where it is equal.
     pub exits: u64,

@@ -1,5 +1,6 @@
 //! What the primary asks the arbiter, and how it ends.
 
+use super::handover::Handover;
 use super::{Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
@@ -40,7 +41,9 @@ impl Primary {
                     nonce,
                 });
             }
+            Phase::Claiming { .. } if self.mute => self.asks_later = true,
             Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
+            Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
             Phase::Closing { .. } => self.push(PrimaryAction::Close { generation }),
             phase => unreachable!("{phase:?} asks nothing"),
         }
@@ -86,19 +89,35 @@ impl Primary {
         match answer {
             ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
             ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
+            // As it was asked to.
+            ClaimAnswer::Lost { .. } if self.handover == Handover::Sent => self.end_handed_over(),
             ClaimAnswer::Lost { by } => {
                 self.halt(HaltReason::LostArbitration {
                     generation: self.generation,
                     by,
                 });
             }
-            ClaimAnswer::Won if started || self.config.solo => self.go_solo(now, started),
+            ClaimAnswer::Won if started => self.ask(Phase::Fencing),
+            ClaimAnswer::Won if self.leaving => self.leave(),
+            // Nobody was ever there to be shut out.
+            ClaimAnswer::Won if self.config.solo => self.go_solo(now, false),
             // Nothing was executed yet, so there is nothing to go on with: the next one may join.
             ClaimAnswer::Won => {
                 self.generation += 1;
                 self.members.backup = None;
                 self.phase = Phase::Waiting;
             }
+        }
+    }
+
+    /// The answer to [`PrimaryAction::Fence`]: an error is tried again, and nothing leaves meanwhile.
+    pub fn handle_fenced(&mut self, now: Time, fenced: Result<(), String>) {
+        if self.phase != Phase::Fencing || !self.question.answered() {
+            return;
+        }
+        match fenced {
+            Ok(()) => self.go_solo(now, true),
+            Err(_) => self.question.unreachable(now),
         }
     }
 
@@ -113,6 +132,7 @@ impl Primary {
         let passed = self.gate.passed();
         self.gate.open();
         self.release(passed);
+        self.take_back();
         self.note_stalls();
         self.try_finish(now);
     }
@@ -192,7 +212,7 @@ impl Primary {
         self.push(PrimaryAction::Finish { closed });
     }
 
-    fn halt(&mut self, reason: HaltReason) {
+    pub(super) fn halt(&mut self, reason: HaltReason) {
         self.disconnect();
         self.phase = Phase::Ended;
         self.push(PrimaryAction::Halt(reason));

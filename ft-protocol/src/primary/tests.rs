@@ -1,4 +1,6 @@
+mod beats;
 mod end;
+mod handover;
 mod lost;
 
 use super::*;
@@ -6,6 +8,7 @@ use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};
 use crate::detector::Timing;
 use crate::gate::GATE_OUTPUTS;
 use crate::testing::host;
+use crate::wire::Request;
 use PrimaryAction as A;
 
 const ME: MemberId = MemberId(1);
@@ -78,7 +81,14 @@ impl Rig {
         assert!(!self.primary.may_run());
     }
 
+    /// What it asks for, but for beats: `beats.rs` looks at those.
     fn actions(&mut self) -> Vec<A> {
+        let mut actions = self.all_actions();
+        actions.retain(|action| !matches!(action, A::Beat(_)));
+        actions
+    }
+
+    fn all_actions(&mut self) -> Vec<A> {
         std::iter::from_fn(|| self.primary.poll_action()).collect()
     }
 
@@ -91,6 +101,7 @@ impl Rig {
         self.say(Message::Ack {
             received,
             consumed: 0,
+            executed: 0,
         })
     }
 
@@ -114,9 +125,15 @@ impl Rig {
         self.actions()
     }
 
+    /// The arbiter's answer, and a fence that succeeds if there is to be one.
     fn claim(&mut self, answer: ClaimAnswer) -> Vec<A> {
         self.primary.handle_claim(self.now, answer);
-        self.actions()
+        let mut actions = self.actions();
+        if matches!(actions[..], [A::Fence { .. }]) {
+            self.primary.handle_fenced(self.now, Ok(()));
+            actions = self.actions();
+        }
+        actions
     }
 
     fn closed(&mut self, answer: CloseAnswer) -> Vec<A> {
@@ -343,11 +360,13 @@ fn the_vcpu_waits_for_a_backup_that_is_too_far_behind() {
     rig.say(Message::Ack {
         received: 2,
         consumed: 5,
+        executed: 0,
     });
     assert!(!rig.primary.may_run());
     rig.say(Message::Ack {
         received: 2,
         consumed: 6,
+        executed: 0,
     });
     assert!(rig.primary.may_run());
     assert_eq!(rig.primary.lag_bytes(), LOG_WINDOW_BYTES);

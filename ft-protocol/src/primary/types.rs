@@ -4,14 +4,14 @@ use crate::arbiter::{MemberId, Members, Nonce};
 use crate::detector::Timing;
 use crate::log::HostPrint;
 use crate::reason::{HaltReason, Loss};
-use crate::wire::Message;
+use crate::wire::{Beat, Message, Request};
 
 /// Bytes of the log that the backup may be behind, by what its vCPU took out of its buffer; with
 /// more, the primary's vCPU waits. The last flush may go over it.
 pub const LOG_WINDOW_BYTES: u64 = 16 << 20;
 
 /// What a primary starts from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrimaryConfig {
     /// The VM.
     pub vm: String,
@@ -30,7 +30,7 @@ pub struct PrimaryConfig {
 }
 
 /// How often the vCPU was made to wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Stalls {
     /// For the backup, more than [`LOG_WINDOW_BYTES`] behind.
     pub window: u64,
@@ -39,10 +39,12 @@ pub struct Stalls {
 }
 
 /// What the runtime does for the primary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PrimaryAction {
     /// Send this.
     Send(Message),
+    /// Send this by UDP, if it is known where to.
+    Beat(Beat),
     /// Send [`Message::Welcome`] with this, the log's header and the guest image.
     Welcome {
         /// Version to speak.
@@ -82,6 +84,24 @@ pub enum PrimaryAction {
     },
     /// Let the vCPU execute.
     Start,
+    /// Shut the backup out of whatever both could write to, answer by `handle_fenced`.
+    Fence {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// The backup's operator asks for this.
+    Requested(Request),
+    /// Let the vCPU rest at its next position, answer by `handle_parked`.
+    Park,
+    /// Let the vCPU that rests run on.
+    Resume,
+    /// The backup goes on: nothing is left to do here.
+    HandedOver {
+        /// The generation.
+        generation: u64,
+    },
+    /// Nothing ever ran, and this side was told to leave: close the generations that it won.
+    Leave,
     /// Tell the operator that the backup counts as lost, and why. The arbiter decides the rest.
     BackupLost(Loss),
     /// Won: tell the operator that this side runs on alone. Everything held is released next.

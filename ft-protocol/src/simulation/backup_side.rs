@@ -2,7 +2,7 @@
 
 use super::link::{Arbiter, Link, Side};
 use super::referee::Referee;
-use super::{Fate, World, soon};
+use super::{Fate, World, random_fence, soon};
 use crate::backup::{Backup, BackupAction, LogItem};
 use crate::log::Position;
 use crate::testing::Rng;
@@ -15,12 +15,15 @@ enum Asked {
     ReadBack(u64),
     Claim(u64),
     Close(u64),
+    Fence,
 }
 
 pub struct BackupSide {
     pub machine: Backup,
     pub fate: Fate,
     pub hung_until: Time,
+    /// Its vCPU does not answer before.
+    pub mute_until: Time,
     pub armed: bool,
     /// Asked the arbiter for a claim.
     pub claimed: bool,
@@ -45,6 +48,7 @@ impl BackupSide {
             machine,
             fate: Fate::Running,
             hung_until: Time(0),
+            mute_until: Time(0),
             armed: false,
             claimed: false,
             withdrawn: 0,
@@ -82,6 +86,9 @@ impl BackupSide {
             }
             self.act(now, rng, link, referee);
         }
+        for beat in link.beats(Side::Backup, now) {
+            self.machine.handle_beat(now, beat);
+        }
         if self.asked.as_ref().is_some_and(|(due, _)| *due <= now) {
             self.answer(now, rng, arbiter);
         }
@@ -94,6 +101,8 @@ impl BackupSide {
             false => self.execute(now, rng, referee),
         }
         self.act(now, rng, link, referee);
+        self.machine.handle_vcpu(self.mute_until <= now);
+        self.act(now, rng, link, referee);
         if self.machine.poll_timeout().is_some_and(|due| due <= now) {
             self.machine.handle_tick(now);
         }
@@ -105,6 +114,7 @@ impl BackupSide {
             return;
         };
         match asked {
+            Asked::Fence => self.machine.handle_fenced(now, random_fence(rng)),
             Asked::ReadBack(generation) => {
                 let answer = arbiter.read(generation, now, rng);
                 self.machine.handle_read_back(now, answer);
@@ -135,6 +145,9 @@ impl BackupSide {
     }
 
     fn execute(&mut self, now: Time, rng: &mut Rng, referee: &Referee) {
+        if now < self.mute_until {
+            return;
+        }
         let entries = if rng.one_in(self.lazy) {
             rng.below(4)
         } else {
@@ -152,7 +165,8 @@ impl BackupSide {
                     .output(item.seq)
                     .filter(|&n| n > self.forgotten),
             );
-            self.machine.handle_consumed(now, self.consumed);
+            self.machine
+                .handle_consumed(now, self.consumed, self.executed);
         }
         if self.buffer.is_empty() && self.armed {
             self.machine.handle_drained(now, self.executed);
@@ -179,6 +193,9 @@ impl BackupSide {
                     self.armed |= message == Message::Ready;
                     link.send(Side::Backup, message, now, rng);
                 }
+                BackupAction::Beat(beat) => link.beat(Side::Backup, beat, now, rng),
+                BackupAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
+                BackupAction::TakeOver => {}
                 BackupAction::ReadBack { generation } => {
                     self.ask(now, rng, Asked::ReadBack(generation));
                 }

@@ -3,7 +3,7 @@
 use crate::Time;
 use crate::arbiter::*;
 use crate::testing::Rng;
-use crate::wire::Message;
+use crate::wire::{Beat, Message};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -36,6 +36,10 @@ pub struct Link {
     lanes: [Lane; 2],
     /// Nothing arrives before.
     pub stalled_until: Time,
+    /// Beats on their way to each side, in no order.
+    beats: [Vec<(Time, Beat)>; 2],
+    /// Beats pass although the connection stalls.
+    pub beats_pass: bool,
 }
 
 impl Link {
@@ -47,7 +51,29 @@ impl Link {
         Link {
             lanes,
             stalled_until: Time(0),
+            beats: Default::default(),
+            beats_pass: false,
         }
+    }
+
+    /// Sends a beat: lost, late and out of order as datagrams are.
+    pub fn beat(&mut self, from: Side, beat: Beat, now: Time, rng: &mut Rng) {
+        if !rng.one_in(4) {
+            let arrives = now.after(Duration::from_micros(50 + rng.below(50_000)));
+            self.beats[from.other() as usize].push((arrives, beat));
+        }
+    }
+
+    /// The beats that arrive at this side now.
+    pub fn beats(&mut self, to: Side, now: Time) -> Vec<Beat> {
+        if now < self.stalled_until && !self.beats_pass {
+            return Vec::new();
+        }
+        let (due, later) = std::mem::take(&mut self.beats[to as usize])
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.beats[to as usize] = later;
+        Vec::into_iter(due).map(|(_, beat)| beat).collect()
     }
 
     pub fn send(&mut self, from: Side, message: Message, now: Time, rng: &mut Rng) {

@@ -2,7 +2,7 @@
 
 use super::link::{Arbiter, Link, Side};
 use super::referee::Referee;
-use super::{Fate, World, soon};
+use super::{Fate, World, random_fence, soon};
 use crate::Time;
 use crate::arbiter::{Members, Nonce, OpenRecord};
 use crate::primary::{Primary, PrimaryAction};
@@ -15,16 +15,24 @@ enum Asked {
     Open(OpenRecord),
     Claim(u64),
     Close(u64),
+    Fence,
 }
 
 pub struct PrimarySide {
     pub machine: Primary,
     pub fate: Fate,
     pub hung_until: Time,
+    /// Its vCPU does not answer before.
+    pub mute_until: Time,
     pub started: bool,
     /// Asked the arbiter for a claim after the start.
     pub claimed: bool,
     asked: Option<(Time, Asked)>,
+    /// Is to rest; rests.
+    parking: bool,
+    parked: bool,
+    /// Rested, and ran on alone.
+    pub taken_back: bool,
     executed: u64,
     flushed: u64,
     sent: u64,
@@ -40,9 +48,13 @@ impl PrimarySide {
             machine,
             fate: Fate::Running,
             hung_until: Time(0),
+            mute_until: Time(0),
             started: false,
             claimed: false,
             asked: None,
+            parking: false,
+            parked: false,
+            taken_back: false,
             executed: 0,
             flushed: 0,
             sent: 0,
@@ -73,12 +85,17 @@ impl PrimarySide {
             }
             self.act(now, rng, link, referee);
         }
+        for beat in link.beats(Side::Primary, now) {
+            self.machine.handle_beat(now, beat);
+        }
         if self.asked.as_ref().is_some_and(|(due, _)| *due <= now) {
             self.answer(now, rng, arbiter);
         }
         self.act(now, rng, link, referee);
         self.execute(now, rng, referee);
         self.emit(now, rng, referee);
+        self.act(now, rng, link, referee);
+        self.machine.handle_vcpu(self.mute_until <= now);
         self.act(now, rng, link, referee);
         if self.machine.poll_timeout().is_some_and(|due| due <= now) {
             self.machine.handle_tick(now);
@@ -91,6 +108,7 @@ impl PrimarySide {
             return;
         };
         match asked {
+            Asked::Fence => self.machine.handle_fenced(now, random_fence(rng)),
             Asked::Open(record) => {
                 let answer = arbiter.open(record, now, rng);
                 self.machine.handle_opened(now, answer);
@@ -115,9 +133,13 @@ impl PrimarySide {
     }
 
     fn execute(&mut self, now: Time, rng: &mut Rng, referee: &Referee) {
+        if now < self.mute_until {
+            return;
+        }
         let guest = &referee.guest;
         for _ in 0..rng.below(4) {
-            if self.started && self.machine.may_run() && self.executed < guest.len() {
+            if self.started && !self.parked && self.machine.may_run() && self.executed < guest.len()
+            {
                 self.executed += 1;
                 if let Some(number) = guest.output(self.executed) {
                     self.machine.handle_output(now, number, self.executed);
@@ -131,6 +153,11 @@ impl PrimarySide {
             if self.flushed == guest.len() {
                 self.machine.handle_guest_end(now, self.flushed);
             }
+        }
+        let ended = self.executed == guest.len();
+        if self.parking && !self.parked && !ended && self.flushed == self.executed {
+            self.parked = true;
+            self.machine.handle_parked(now, self.flushed);
         }
     }
 
@@ -150,6 +177,18 @@ impl PrimarySide {
             assert_eq!(self.fate, Fate::Running, "{action:?} after the end");
             match action {
                 PrimaryAction::Send(message) => link.send(Side::Primary, message, now, rng),
+                PrimaryAction::Beat(beat) => link.beat(Side::Primary, beat, now, rng),
+                PrimaryAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
+                PrimaryAction::Park => self.parking = true,
+                PrimaryAction::Resume => {
+                    assert!(self.parked && referee.is_alone(Side::Primary));
+                    (self.parking, self.parked) = (false, false);
+                    self.taken_back = true;
+                }
+                PrimaryAction::HandedOver { .. } => self.fate = Fate::HandedOver,
+                PrimaryAction::Requested(_) | PrimaryAction::Leave => {
+                    panic!("{action:?}: nobody asked for that")
+                }
                 PrimaryAction::Welcome {
                     protocol,
                     generation,

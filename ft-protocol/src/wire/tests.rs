@@ -31,6 +31,7 @@ fn messages() -> Vec<Message> {
         Message::Ack {
             received: 3,
             consumed: 1 << 40,
+            executed: 2,
         },
         Message::Released { output: 8 },
         Message::Heartbeat,
@@ -39,6 +40,9 @@ fn messages() -> Vec<Message> {
             what: "RIP".into(),
         },
         Message::Bye,
+        Message::Handover,
+        Message::Leave,
+        Message::Request(Request::Switchover),
     ]
 }
 
@@ -139,4 +143,25 @@ fn garbled_messages_never_panic() {
             assert_eq!(codec::decode_payload::<Message>(&again), Ok(message));
         }
     }
+}
+
+#[test]
+fn beats_come_back_and_anything_else_is_none() {
+    let beat = Beat {
+        generation: u64::MAX,
+        from: MemberId(u128::MAX),
+        count: u64::MAX,
+    };
+    let datagram = beat.encode();
+    assert!(datagram.len() <= Beat::MAX_DATAGRAM, "{}", datagram.len());
+    assert_eq!(Beat::decode(&datagram), Some(beat));
+    for len in 0..datagram.len() {
+        assert_eq!(Beat::decode(&datagram[..len]), None);
+    }
+    for at in 0..datagram.len() * 8 {
+        let mut flipped = datagram.clone();
+        flipped[at / 8] ^= 1 << (at % 8);
+        assert_eq!(Beat::decode(&flipped), None, "bit {at}");
+    }
+    assert_eq!(Beat::decode(&[datagram.clone(), datagram].concat()), None);
 }

@@ -2,6 +2,7 @@
 
 use super::console::{ConsoleInput, ConsoleOutput, PatientConsole};
 use super::tap::Tap;
+use crate::cpu::Pulse;
 use crate::devices::Output;
 use crate::devices::virtio::net::{MAX_FRAME, MIN_FRAME};
 use crate::machine::{Input, View};
@@ -72,6 +73,9 @@ pub struct Live {
     console: ConsoleInput,
     waker: Waker,
     polled_ns: u64,
+    /// Frames that came before this side was live, oldest first.
+    early: VecDeque<Vec<u8>>,
+    pulse: Pulse,
 }
 
 impl Live {
@@ -86,7 +90,20 @@ impl Live {
             console,
             waker: Waker::new()?,
             polled_ns: 0,
+            early: VecDeque::new(),
+            pulse: Pulse::default(),
         })
+    }
+
+    /// Where the thread that waits for input shows that it waits with a reason.
+    pub fn set_pulse(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
+    }
+
+    /// The same, with frames that came before and are to be taken in first.
+    pub fn with_early(mut self, frames: Vec<Vec<u8>>) -> Live {
+        self.early = frames.into();
+        self
     }
 
     /// The same, with guest time going on from now.
@@ -108,6 +125,10 @@ impl Live {
 
     /// Waits until a backend has something, the waker calls, or guest time is `until_ns`.
     fn wait(&self, view: &View, until_ns: u64) -> io::Result<()> {
+        if view.net_room > 0 && !self.early.is_empty() {
+            return Ok(());
+        }
+        let _rest = self.pulse.rest();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.waker.0.as_fd()];
         if let Some(tap) = self.tap.as_ref().filter(|_| view.net_room > 0) {
             fds.push(tap.as_fd());
@@ -129,8 +150,11 @@ impl Live {
 
     fn poll(&mut self, view: &View, queue: &mut VecDeque<Input>) -> io::Result<()> {
         let mut frame = [0; MAX_FRAME + 1];
+        let room = view.net_room.min(FRAMES_PER_POSITION);
+        let early = self.early.len().min(room);
+        queue.extend(self.early.drain(..early).map(|data| Input::Frame { data }));
         if let Some(tap) = &self.tap {
-            for _ in 0..view.net_room.min(FRAMES_PER_POSITION) {
+            for _ in early..room {
                 let Some(len) = tap.recv(&mut frame)? else {
                     break;
                 };

@@ -3,14 +3,16 @@
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::run::report;
 use super::{CliError, Status};
+use crate::cpu::pulse::install_kick;
 use crate::ft::arbiter::latest;
 use crate::ft::backup::BackupParts;
+use crate::ft::cuts::{Cut, Cuts};
 use crate::ft::primary::PrimaryParts;
 use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
 use crate::machine::drive::Driven;
 use crate::machine::{Machine, host_print};
 use crate::replay::{IfSlow, LogDirWriter};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
 use ft_protocol::backup::Expectations;
 use std::io;
@@ -38,6 +40,24 @@ struct MemberArgs {
     /// Add what happens to this file, one JSON object a line.
     #[arg(long, value_name = "PATH")]
     events: Option<PathBuf>,
+    /// Run this by `sh -c` after a won test-and-set and before going on alone: it shuts the other side
+    /// out of what both could write to. Tried again until it succeeds.
+    #[arg(long, value_name = "COMMAND")]
+    fence: Option<String>,
+    /// As a backup, keep what the own TAP gets, so that a request which dies with the primary is
+    /// answered at once: needs bridges that do not learn where the guest is.
+    #[arg(long, value_name = "on|off", default_value = "on")]
+    shadow: Switch,
+    /// Kill this member at a step of the protocol, for drills.
+    #[arg(long, value_name = "POINT[:N]", hide = true)]
+    cut: Option<Cut>,
+}
+
+/// An option that is on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
 }
 
 /// Arguments of `primary`.
@@ -58,6 +78,9 @@ pub struct PrimaryArgs {
 /// Arguments of `backup`.
 #[derive(Args, Debug)]
 pub struct BackupArgs {
+    /// The guest that the primary must run: a name or a path as `primary` takes it. Whatever it runs,
+    /// unless told.
+    guest: Option<String>,
     #[command(flatten)]
     member: MemberArgs,
 }
@@ -90,6 +113,8 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
         solo: args.solo,
         channel: member.channel,
         events,
+        fence: member.fence.clone(),
+        cuts: Cuts::new(member.cut),
     };
     let outcome = runtime()?.block_on(primary::serve(parts));
     // The machine outlives its recording: that it could not be kept was said when it happened.
@@ -115,6 +140,9 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
             mem_mib: member.machine.mem,
             mac: member.machine.net.mac,
             ip: member.machine.net.ip,
+            gateway: member.machine.net.gateway,
+            quantum: member.machine.quantum,
+            image: args.guest_hash()?,
         },
         channel: member.channel,
         arbiter: member.arbiter.clone(),
@@ -123,9 +151,19 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
         direct,
         record: member.record.clone(),
         events,
+        shadow: member.shadow == Switch::On,
+        fence: member.fence.clone(),
+        cuts: Cuts::new(member.cut),
     };
     let outcome = runtime()?.block_on(backup::serve(parts));
     ended(outcome, member)
+}
+
+impl BackupArgs {
+    fn guest_hash(&self) -> Result<Option<u128>, CliError> {
+        let load = |guest: &String| Ok(load_guest(guest)?.hash());
+        self.guest.as_ref().map(load).transpose()
+    }
 }
 
 fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
@@ -137,6 +175,7 @@ fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
 }
 
 fn runtime() -> Result<Runtime, CliError> {
+    install_kick().map_err(|e| CliError::failed(format!("cannot set up a signal ({e})")))?;
     Builder::new_current_thread()
         .enable_all()
         .build()
@@ -146,6 +185,10 @@ fn runtime() -> Result<Runtime, CliError> {
 fn ended(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Status, CliError> {
     match outcome {
         Ok(Outcome::Ended(reason)) => Ok(report(Driven::Ended(reason))),
+        Ok(Outcome::HandedOver) => {
+            eprintln!("lockstep: handed over to the backup");
+            Ok(Status::Done)
+        }
         Ok(Outcome::Left) => {
             eprintln!("lockstep: left");
             Ok(Status::Done)

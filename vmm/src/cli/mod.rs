@@ -1,5 +1,6 @@
 //! The command line: `docs/operations.md`.
 
+mod control;
 mod doctor;
 mod error;
 mod log;
@@ -13,6 +14,7 @@ pub use error::{CliError, Status};
 use crate::drill;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use ft_protocol::wire::Request;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -35,6 +37,10 @@ enum Command {
     Primary(member::PrimaryArgs),
     /// Protect a primary: follow it, and go live if it dies.
     Backup(member::BackupArgs),
+    /// End a VM cleanly, on both sides.
+    Stop(control::ControlArgs),
+    /// Hand a VM over to its backup, on purpose and without a timeout.
+    Switchover(control::ControlArgs),
     /// Fail on purpose: real processes, a real client, a verdict.
     Drill(drill::DrillArgs),
     /// Measure what this host can and cannot do.
@@ -94,6 +100,8 @@ pub fn main() -> ExitCode {
         Command::Log(command) => log::run(command),
         Command::Primary(args) => member::run_primary(args),
         Command::Backup(args) => member::run_backup(args),
+        Command::Stop(args) => control::run(&args, Request::Stop),
+        Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Drill(args) => return drilled(drill::run(&args)),
     };
     match done {

@@ -31,9 +31,9 @@ pub struct MachineArgs {
     #[arg(long, value_name = "MIB")]
     pub mem: Option<u32>,
     /// Branch edges after which a computing guest is left once, so that interrupts reach it; 0 for
-    /// never.
-    #[arg(long, value_name = "EDGES", default_value_t = DEFAULT_QUANTUM)]
-    pub quantum: u64,
+    /// never (100,000 unless told).
+    #[arg(long, value_name = "EDGES")]
+    pub quantum: Option<u64>,
     /// Network: an existing TAP, and what the guest is told.
     #[arg(
         long,
@@ -162,7 +162,7 @@ pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header,
         machine: MachineConfig {
             mem_mib: args.mem.unwrap_or(DEFAULT_MEM_MIB),
             net: args.net.config(vm),
-            quantum: args.quantum,
+            quantum: args.quantum.unwrap_or(DEFAULT_QUANTUM),
             seed: rand::random(),
             wall_ns: started_ns,
         },

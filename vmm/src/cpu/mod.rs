@@ -1,9 +1,11 @@
 //! KVM: everything that asks the kernel for a virtual CPU, and nothing else.
 
 pub mod host;
+pub mod pulse;
 pub mod state;
 pub mod vcpu;
 
+pub use pulse::{Pulse, PulseWatch};
 pub use state::CpuState;
 pub use vcpu::{Exit, Run, Vcpu};
 

@@ -1,10 +1,12 @@
 //! The backup's runtime.
 
 mod serve;
+mod shadow;
 mod vcpu;
 
 pub use serve::serve;
 
+use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap};
@@ -36,4 +38,10 @@ pub struct BackupParts {
     pub record: Option<PathBuf>,
     /// Where events go.
     pub events: EventLog,
+    /// Keep what the TAP gets, for going live.
+    pub shadow: bool,
+    /// Run between a won test-and-set and going live.
+    pub fence: Option<String>,
+    /// Where to die, in drills.
+    pub cuts: Cuts,
 }

@@ -20,6 +20,18 @@ impl EventLog {
         })
     }
 
+    /// The arbiter is needed and cannot be asked.
+    pub fn unreachable(&mut self, why: &str) {
+        tracing::warn!("outputs are held, and it is asked again: {why}");
+        self.emit("unreachable", json!({"why": why}));
+    }
+
+    /// The fence failed: nobody is live before it succeeds.
+    pub fn unfenced(&mut self, why: &str) {
+        tracing::warn!("outputs are held, and it is run again: {why}");
+        self.emit("fence_failed", json!({"why": why}));
+    }
+
     /// Writes one event with the time on the host's monotonic clock, in one write.
     pub fn emit(&mut self, event: &str, details: Value) {
         tracing::info!("{event} {details}");

@@ -1,5 +1,6 @@
 //! The backup's log buffer, between the channel and the vCPU.
 
+use crate::cpu::Pulse;
 use crate::replay::Entries;
 use ft_protocol::backup::LogItem;
 use ft_protocol::log::{Entry, LogError};
@@ -14,6 +15,7 @@ const WAKE_BYTES: u64 = 512 << 10;
 #[derive(Clone, Debug, Default)]
 pub struct Feed {
     shared: Arc<Shared>,
+    pulse: Pulse,
 }
 
 #[derive(Debug, Default)]
@@ -43,11 +45,21 @@ struct State {
 pub struct Taken {
     /// Bytes of the log taken out of the buffer.
     pub bytes: u64,
+    /// The last sequence executed.
+    pub seq: u64,
     /// The last sequence executed, if the vCPU has executed all that there is.
     pub executed: Option<u64>,
 }
 
 impl Feed {
+    /// An empty buffer for the vCPU thread with this pulse.
+    pub fn new(pulse: Pulse) -> Feed {
+        Feed {
+            shared: Arc::default(),
+            pulse,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared
             .state
@@ -75,6 +87,11 @@ impl Feed {
         state.tell_dry = tell_dry;
         Taken {
             bytes: state.taken_bytes,
+            // The one taken last may still be at work.
+            seq: match state.dry {
+                true => state.taken_seq,
+                false => state.taken_seq.saturating_sub(1),
+            },
             executed: state.dry.then_some(state.taken_seq),
         }
     }
@@ -110,6 +127,7 @@ impl Entries for Feed {
             if state.tell_dry {
                 self.shared.progress.notify_one();
             }
+            let _rest = self.pulse.rest();
             state = self
                 .shared
                 .filled

@@ -7,8 +7,12 @@
 
 pub mod arbiter;
 pub mod backup;
+pub mod beats;
+pub mod control;
+pub mod cuts;
 pub mod events;
 pub mod feed;
+pub mod fence;
 pub mod link;
 pub mod outputs;
 pub mod pace;
@@ -31,8 +35,10 @@ use tokio::time::{Duration, Instant};
 pub enum Outcome {
     /// The guest ended.
     Ended(EndReason),
-    /// Stopped before the guest ran.
+    /// Left: before the guest ran, or as a backup.
     Left,
+    /// Handed over to the backup, as it was asked to.
+    HandedOver,
     /// Stopped for good, with this exit status and sentence.
     Halted(u8, String),
 }

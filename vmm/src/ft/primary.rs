@@ -5,6 +5,7 @@ mod vcpu;
 
 pub use serve::serve;
 
+use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
 use crate::backends::Live;
 use crate::backends::live::Direct;
@@ -40,6 +41,10 @@ pub struct PrimaryParts {
     pub channel: SocketAddr,
     /// Where events go.
     pub events: EventLog,
+    /// Run between a won test-and-set and going on alone.
+    pub fence: Option<String>,
+    /// Where to die, in drills.
+    pub cuts: Cuts,
 }
 
 /// A member's identity, new with every process.

@@ -15,7 +15,7 @@ pub use boot::{default_mac, host_print};
 pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
 
-use crate::cpu::{CpuError, Exit, Run, Vcpu};
+use crate::cpu::{CpuError, Exit, Pulse, Run, Vcpu};
 use crate::devices::Output;
 use crate::memory::{Image, ImageError, Ram, RamDigest, RamError};
 use bus::Bus;
@@ -69,6 +69,7 @@ pub struct Machine {
     window_requested: bool,
     ram_digest: RamDigest,
     outputs: Vec<Output>,
+    pulse: Pulse,
 }
 
 impl Machine {
@@ -89,7 +90,13 @@ impl Machine {
             window_requested: false,
             ram_digest: RamDigest::default(),
             outputs: Vec::new(),
+            pulse: Pulse::default(),
         })
+    }
+
+    /// Where the thread that runs it shows that it gets on. No part of the machine's state.
+    pub fn set_pulse(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
     }
 
     /// Its memory.
@@ -186,12 +193,16 @@ impl Machine {
     pub fn enter(&mut self) -> Result<(), MachineError> {
         assert!(self.unhandled.is_none() && self.ended.is_none());
         let exit = loop {
-            match self.cpu.run()? {
+            self.pulse.in_guest(true);
+            let run = self.cpu.run()?;
+            self.pulse.in_guest(false);
+            match run {
                 // A signal is no position: change nothing, enter again.
                 Run::Kicked => {}
                 Run::Exit(exit) => break exit,
             }
         };
+        self.pulse.position();
         self.at = Position {
             exit: self.at.exit + 1,
             edges: self.bus.edges.passed(&self.ram),

@@ -45,6 +45,10 @@ pub trait Outlet: Send {
 
     /// Waits until the machine may run on.
     fn wait(&self) {}
+
+    /// The machine rests here, as [`Controls::park`] said, with everything up to entry `seq` handed on:
+    /// waits until it is to run on.
+    fn park(&self, _seq: u64) {}
 }
 
 /// Why recording stopped.
@@ -63,6 +67,8 @@ pub enum RecordError {
 pub struct Controls {
     /// End the machine at the next position.
     pub stop: AtomicBool,
+    /// Rest at the next position, once.
+    pub park: AtomicBool,
     /// Nothing before this position will be added to the log by the vCPU's thread.
     horizon: AtomicU64,
 }
@@ -175,6 +181,11 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
             }
             if self.controls.stop.load(Ordering::Acquire) {
                 return Ok(Next::Finish(EndReason::Stopped));
+            }
+            if self.controls.park.swap(false, Ordering::AcqRel) {
+                self.flush(view.moment.at)?;
+                let seq = self.journal().last_seq();
+                self.outlet.park(seq);
             }
             if self.recorded && self.digested.elapsed() >= DIGEST_INTERVAL {
                 self.digested = Instant::now();

@@ -34,6 +34,7 @@ fn a_primary_that_breaks_the_protocol_is_suspected() {
         Message::Ack {
             received: 1,
             consumed: 1,
+            executed: 0,
         },
     );
     breaks(Rig::behind(2), Message::Bye);

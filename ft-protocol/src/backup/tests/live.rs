@@ -50,7 +50,7 @@ fn a_suspicion_of_silence_is_withdrawn_until_it_asked() {
     assert_eq!(rig.say(Message::Heartbeat), [A::Withdraw]);
     assert_eq!(rig.drained(2), []);
     // The next entry is acknowledged as ever; silent again, it asks, and now it is too late.
-    assert_eq!(rig.log(&[entry(2, Event::Progress)])[1], ack(3, 0));
+    assert_eq!(rig.log(&[entry(2, Event::Progress)])[1], ack_executed(3, 2));
     rig.drained(3);
     let actions = rig.pass(300);
     let [A::Suspect(_), A::Disconnect, A::Claim { generation: 5 }] = &actions[..] else {

@@ -129,11 +129,19 @@ fn a_backup_that_breaks_the_protocol_is_lost() {
         Message::Ack {
             received: 4,
             consumed: 0,
+            executed: 0,
         },
         Message::Ack {
             received: 3,
             consumed: 301,
+            executed: 0,
         },
+        Message::Ack {
+            received: 2,
+            consumed: 0,
+            executed: 3,
+        },
+        Message::Handover,
         Message::Ready,
         hello(),
         Message::Log { frames: vec![] },
@@ -200,4 +208,40 @@ fn a_backup_lost_while_the_generation_opens_is_claimed_once_it_is_open() {
     assert_eq!(rig.actions(), [A::Claim { generation: 5 }]);
     rig.claim(ClaimAnswer::Won);
     rig.join(6);
+}
+
+#[test]
+fn a_fence_that_fails_is_tried_again_and_holds_everything() {
+    let mut rig = Rig::paired();
+    rig.append(3);
+    rig.output(1, 3);
+    rig.disconnect();
+    rig.primary.handle_claim(rig.now, ClaimAnswer::Won);
+    let fence = A::Fence { generation: 5 };
+    assert_eq!(rig.actions(), std::slice::from_ref(&fence));
+    for _ in 0..3 {
+        rig.primary
+            .handle_fenced(rig.now, Err("no power switch".into()));
+        assert_eq!(rig.actions(), []);
+        assert!(!rig.primary.may_run() && !rig.primary.is_solo());
+        assert_eq!(rig.pass(1000), std::slice::from_ref(&fence));
+    }
+    rig.primary.handle_fenced(rig.now, Ok(()));
+    let alone = [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }];
+    assert_eq!(rig.actions(), alone);
+    rig.primary.handle_fenced(rig.now, Ok(()));
+    assert_eq!(rig.actions(), [], "nothing was asked");
+}
+
+#[test]
+fn a_backup_that_leaves_is_lost_without_a_wait() {
+    let mut rig = Rig::paired();
+    assert_eq!(
+        rig.say(Message::Leave),
+        [
+            A::Disconnect,
+            A::BackupLost(Loss::Left),
+            A::Claim { generation: 5 }
+        ]
+    );
 }

@@ -3,10 +3,16 @@
 mod act;
 
 use super::BackupParts;
+use super::shadow::Shadow;
 use super::vcpu::{News, Promotion, Recording};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap, Waker};
+use crate::cpu::PulseWatch;
+use crate::ft::beats::Beats;
+use crate::ft::control::{Asked, Control};
+use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::feed::Feed;
+use crate::ft::fence::Fence;
 use crate::ft::link::{Link, next_of};
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::{new_member, timing};
@@ -15,7 +21,7 @@ use crate::replay::record::Controls;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, NetConfig, Position};
-use ft_protocol::wire::Message;
+use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +43,7 @@ enum Answer {
     ReadBack(ReadBackAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
+    Fenced(Result<(), String>),
 }
 
 struct Runtime {
@@ -70,6 +77,14 @@ struct Runtime {
     /// The vCPU's thread has nothing more to say.
     vcpu_done: bool,
     events: EventLog,
+    /// What the TAP gets and the log does not have; none without a network, or if not wanted.
+    shadow: Option<Shadow>,
+    keeps_shadow: bool,
+    beats: Beats,
+    control: Control,
+    fence: Fence,
+    cuts: Cuts,
+    watch: PulseWatch,
 }
 
 /// Runs the backup to its end.
@@ -77,9 +92,15 @@ pub async fn serve(parts: BackupParts) -> io::Result<Outcome> {
     let mut signals = StopSignals::new()?;
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
-    let mut runtime = Runtime::new(parts, answer_sender, news_sender);
+    let beats = Beats::towards(parts.channel).await?;
+    let mut runtime = Runtime::new(parts, answer_sender, news_sender, beats);
     runtime.events.emit("connecting", json!({}));
     let outcome = runtime.run(&mut signals, &mut answers, &mut news).await;
+    runtime.control.finish(match &outcome {
+        Ok(Outcome::Halted(_, why)) => Err(why),
+        Ok(_) => Ok(()),
+        Err(_) => Err("the member failed on its host"),
+    });
     runtime.finish_recording();
     outcome
 }
@@ -89,6 +110,7 @@ impl Runtime {
         parts: BackupParts,
         answers: UnboundedSender<Answer>,
         news: UnboundedSender<News>,
+        beats: Beats,
     ) -> Runtime {
         let me = new_member();
         let config = BackupConfig {
@@ -100,12 +122,24 @@ impl Runtime {
         };
         Runtime {
             backup: Backup::new(config, now()),
+            control: Control::listen(&parts.vm, me),
+            fence: Fence {
+                command: parts.fence,
+                vm: parts.vm.clone(),
+                me,
+            },
+            watch: PulseWatch::new(parts.cuts.pulse()),
+            cuts: parts.cuts,
+            shadow: None,
+            keeps_shadow: parts.shadow,
+            beats,
             me,
             vm: parts.vm,
             channel: parts.channel,
             arbiter: parts.arbiter.connect(),
             answers,
             link: None,
+            // The one that counts is made with the machine.
             feed: Feed::default(),
             held: HeldOutputs::default(),
             news,
@@ -150,6 +184,8 @@ impl Runtime {
                     }
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
+                (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
+                asked = self.control.next() => self.asked(asked),
                 stream = connect_to(channel), if connect => {
                     self.link = Some(Link::new(stream)?);
                     self.backup.handle_connected(now());
@@ -157,6 +193,7 @@ impl Runtime {
                 () = sleep_until(timeout) => {
                     self.drain_tap()?;
                     self.note_progress();
+                    self.backup.handle_vcpu(self.watch.answers());
                     self.backup.handle_tick(now());
                 }
                 () = signals.next() => {
@@ -183,7 +220,8 @@ impl Runtime {
     /// SIGINT or SIGTERM: a backup leaves. One that has asked the arbiter may have won already: it
     /// stops as soon as it is live, like any other. A second signal does not wait for that.
     fn stop(&mut self) -> Option<Outcome> {
-        if !self.asked {
+        if self.backup.handle_leave(now()) {
+            self.events.emit("left", json!({}));
             return Some(Outcome::Left);
         }
         if self.controls.stop.swap(true, Ordering::AcqRel) {
@@ -194,13 +232,27 @@ impl Runtime {
         None
     }
 
+    /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
+    fn asked(&mut self, asked: Asked) {
+        let accepted = match asked.request {
+            Request::Stop if self.backup.is_live() => {
+                self.controls.stop.store(true, Ordering::Release);
+                self.waker.wake();
+                Ok(())
+            }
+            request if self.backup.handle_request(now(), request) => Ok(()),
+            _ => Err("there is no pair here: ask where the VM runs".into()),
+        };
+        self.control.answer(asked, accepted);
+    }
+
     /// Tells the protocol how far the vCPU is.
     fn note_progress(&mut self) {
         if self.backup.is_live() {
             return;
         }
         let taken = self.feed.taken(self.suspects);
-        self.backup.handle_consumed(now(), taken.bytes);
+        self.backup.handle_consumed(now(), taken.bytes, taken.seq);
         if let Some(seq) = taken.executed {
             self.backup.handle_drained(now(), seq);
         }
@@ -235,7 +287,7 @@ impl Runtime {
                     true => self.backup.handle_guest_end(now()),
                     false => {
                         let taken = self.feed.taken(false);
-                        self.backup.handle_consumed(now(), taken.bytes);
+                        self.backup.handle_consumed(now(), taken.bytes, taken.seq);
                         self.backup.handle_drained(now(), self.feed.last_seq());
                     }
                 }
@@ -248,17 +300,19 @@ impl Runtime {
         match answer {
             Answer::ReadBack(answer) => {
                 if let ReadBackAnswer::Unreachable(why) = &answer {
-                    tracing::warn!("{why}");
+                    self.events.unreachable(why);
                 }
                 self.backup.handle_read_back(now(), answer);
             }
             Answer::Claim(answer) => {
                 let generation = self.backup.generation();
                 match &answer {
-                    ClaimAnswer::Unreachable(why) => tracing::warn!("outputs are held: {why}"),
-                    ClaimAnswer::Won => self
-                        .events
-                        .emit("claim_won", json!({"generation": generation})),
+                    ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
+                    ClaimAnswer::Won => {
+                        self.cuts.pass(CutPoint::ClaimWon);
+                        self.events
+                            .emit("claim_won", json!({"generation": generation}));
+                    }
                     ClaimAnswer::Lost { .. } => self
                         .events
                         .emit("claim_lost", json!({"generation": generation})),
@@ -267,6 +321,12 @@ impl Runtime {
                 self.backup.handle_claim(now(), answer);
             }
             Answer::Closed(answer) => self.backup.handle_closed(now(), answer),
+            Answer::Fenced(fenced) => {
+                if let Err(why) = &fenced {
+                    self.events.unfenced(why);
+                }
+                self.backup.handle_fenced(now(), fenced);
+            }
         }
     }
 

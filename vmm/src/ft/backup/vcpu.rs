@@ -2,6 +2,7 @@
 
 use crate::backends::Live;
 use crate::backends::live::Direct;
+use crate::cpu::Pulse;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
 use crate::machine::Machine;
@@ -47,6 +48,8 @@ pub struct Recording {
 pub struct Promotion {
     pub generation: u64,
     pub live: Live,
+    /// Frames that came before, and that the log does not have.
+    pub early: Vec<Vec<u8>>,
     pub direct: Direct,
     pub consumer: Option<Box<dyn Consumer>>,
     pub controls: Arc<Controls>,
@@ -59,6 +62,8 @@ pub struct Boot {
     pub image: Vec<u8>,
     /// Where to record, unless that was begun already.
     pub record: Option<PathBuf>,
+    /// Where the thread shows that it gets on.
+    pub pulse: Pulse,
 }
 
 /// The thread's whole life.
@@ -71,9 +76,14 @@ pub fn run(
 ) {
     // A runtime that is gone needs no news; the process is about to end.
     let tell = |what| drop(news.send(what));
-    let generation = boot.generation;
-    let mut machine = match build(boot) {
-        Ok((machine, recording)) => {
+    let (generation, pulse) = (boot.generation, boot.pulse.clone());
+    let built = {
+        let _rest = pulse.rest();
+        build(boot)
+    };
+    let mut machine = match built {
+        Ok((mut machine, recording)) => {
+            machine.set_pulse(pulse.clone());
             tell(News::Booted {
                 generation,
                 recording,
@@ -86,8 +96,13 @@ pub fn run(
     match drive(&mut machine, &mut follower) {
         Ok(Driven::Ended(reason)) => tell(News::Ended(reason)),
         Ok(Driven::Stopped) => {
+            let promotion = {
+                let _rest = pulse.rest();
+                promotions.recv()
+            };
             // No promotion: the pair came to nothing.
-            if let Ok(promotion) = promotions.recv() {
+            if let Ok(mut promotion) = promotion {
+                promotion.live.set_pulse(pulse);
                 tell(go_live(machine, &follower, &feed, promotion));
             }
         }
@@ -142,7 +157,7 @@ fn go_live(
         generation: promotion.generation,
     }));
     let mut recorder = Recorder::new(
-        promotion.live.continued(now_ns),
+        promotion.live.continued(now_ns).with_early(promotion.early),
         promotion.direct,
         Arc::new(Mutex::new(journal)),
         promotion.controls,

@@ -4,19 +4,26 @@ use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
+use crate::ft::beats::Beats;
+use crate::ft::control::{Asked, Control};
+use crate::ft::cuts::{CutPoint, Cuts};
+use crate::ft::fence::Fence;
 use crate::ft::link::{Link, next_of};
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
 use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
 use crate::replay::record::mark_progress;
+use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
+use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryAction, PrimaryConfig};
-use ft_protocol::wire::Message;
+use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,6 +36,7 @@ enum Answer {
     Opened(OpenAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
+    Fenced(Result<(), String>),
 }
 
 struct Runtime {
@@ -49,16 +57,31 @@ struct Runtime {
     ended: Option<EndReason>,
     waker: Waker,
     events: EventLog,
+    beats: Beats,
+    control: Control,
+    fence: Fence,
+    cuts: Cuts,
+    /// When the lag was told last, while there is one worth telling.
+    lag_told: Option<Time>,
 }
+
+/// The lag is told so often while it matters.
+const TELL_LAG: Duration = Duration::from_millis(100);
 
 /// Runs the primary to its end.
 pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
     let listener = TcpListener::bind(parts.channel).await?;
     let mut signals = StopSignals::new()?;
     let (sender, mut answers) = unbounded_channel();
-    let mut runtime = Runtime::new(parts, sender);
+    let beats = Beats::listen(parts.channel).await?;
+    let mut runtime = Runtime::new(parts, sender, beats);
     runtime.events.emit("waiting", json!({}));
     let outcome = runtime.run(&listener, &mut signals, &mut answers).await;
+    runtime.control.finish(match &outcome {
+        Ok(Outcome::Halted(_, why)) => Err(why),
+        Ok(_) => Ok(()),
+        Err(_) => Err("the member failed on its host"),
+    });
     // The recording's writer waits for the last of its consumers to go.
     if let Ok(mut journal) = runtime.vcpu.journal.lock() {
         journal.close();
@@ -90,11 +113,17 @@ impl Runtime {
                         return Ok(outcome);
                     }
                 }
+                (beat, from) = self.beats.next() => {
+                    if self.primary.handle_beat(now(), beat) {
+                        self.beats.answer_to(from);
+                    }
+                }
+                asked = self.control.next() => self.asked(asked),
                 accepted = listener.accept(), if accepts => self.accept(accepted)?,
                 Some(answer) = answers.recv() => self.answer(answer),
                 () = sleep_until(timeout) => {
                     self.direct.flush();
-                    self.primary.handle_tick(now());
+                    self.tick();
                 }
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
@@ -109,7 +138,7 @@ impl Runtime {
         }
     }
 
-    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>) -> Runtime {
+    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>, beats: Beats) -> Runtime {
         let me = new_member();
         let config = PrimaryConfig {
             vm: parts.header.vm.clone(),
@@ -124,11 +153,17 @@ impl Runtime {
             primary: Primary::new(config, now()),
             me,
             image: parts.image.bytes().to_vec(),
+            control: Control::listen(&parts.header.vm, me),
+            fence: Fence {
+                command: parts.fence,
+                vm: parts.header.vm.clone(),
+                me,
+            },
             header: parts.header,
             arbiter: parts.arbiter.connect(),
             answers,
             link: None,
-            vcpu: Vcpu::new(parts.recording),
+            vcpu: Vcpu::new(parts.recording, parts.cuts.clone()),
             waker: parts.live.waker(),
             idle: Some((parts.machine, parts.live)),
             direct: parts.direct,
@@ -136,7 +171,47 @@ impl Runtime {
             won: None,
             ended: None,
             events: parts.events,
+            beats,
+            cuts: parts.cuts,
+            lag_told: None,
         }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.primary.handle_vcpu(self.vcpu.watch.answers());
+        self.primary.handle_tick(now);
+        let (lag, rest) = (self.primary.lag(now), self.primary.rest());
+        let matters = lag > LAG_TARGET / 4 || rest > 0;
+        let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
+        if matters && due || !matters && self.lag_told.is_some() {
+            self.lag_told = matters.then_some(now);
+            let lag_ms = lag.as_secs_f64() * 1e3;
+            self.events
+                .emit("lag", json!({"lag_ms": lag_ms, "throttle_percent": rest}));
+        }
+    }
+
+    /// An operator asks for something here.
+    fn asked(&mut self, asked: Asked) {
+        let accepted = self.request(asked.request);
+        self.control.answer(asked, accepted);
+    }
+
+    /// An operator asks for something, here or at the backup.
+    fn request(&mut self, request: Request) -> Result<(), String> {
+        match request {
+            Request::Stop if self.idle.is_some() => self.primary.handle_leave(now()),
+            Request::Stop => self.stop_guest(),
+            Request::Switchover if self.primary.handle_switchover(now()) => {}
+            Request::Switchover => return Err("it runs without a backup".into()),
+        }
+        Ok(())
+    }
+
+    fn stop_guest(&self) {
+        self.vcpu.controls.stop.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     fn accept(
@@ -157,7 +232,12 @@ impl Runtime {
 
     fn message(&mut self, message: Result<Message, String>) {
         match message {
-            Ok(message) => self.primary.handle_message(now(), message),
+            Ok(message) => {
+                if matches!(message, Message::Ack { .. }) {
+                    self.cuts.pass(CutPoint::AckReceived);
+                }
+                self.primary.handle_message(now(), message);
+            }
             Err(why) => {
                 tracing::info!("the channel is closed: {why}");
                 self.link = None;
@@ -192,6 +272,7 @@ impl Runtime {
                 self.primary.handle_appended(now(), seq, bytes);
             }
             News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
+            News::Parked { seq } => self.primary.handle_parked(now(), seq),
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);
@@ -209,39 +290,50 @@ impl Runtime {
         match answer {
             Answer::Opened(answer) => {
                 if let OpenAnswer::Unreachable(why) = &answer {
-                    tracing::warn!("{why}");
+                    self.events.unreachable(why);
                 }
                 self.primary.handle_opened(now(), answer);
             }
             Answer::Claim(answer) => {
                 match &answer {
-                    ClaimAnswer::Unreachable(why) => tracing::warn!("outputs are held: {why}"),
+                    ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
                     ClaimAnswer::Lost { .. } => {
                         let generation = self.primary.generation();
                         self.events
                             .emit("claim_lost", json!({"generation": generation}));
                     }
-                    ClaimAnswer::Won => self.won = Some(self.primary.generation()),
+                    ClaimAnswer::Won => {
+                        let generation = self.primary.generation();
+                        self.cuts.pass(CutPoint::ClaimWon);
+                        self.won = Some(generation);
+                        self.events
+                            .emit("claim_won", json!({"generation": generation}));
+                    }
                     ClaimAnswer::Refused(_) => {}
                 }
                 self.primary.handle_claim(now(), answer);
             }
             Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
+            Answer::Fenced(fenced) => {
+                if let Err(why) = &fenced {
+                    self.events.unfenced(why);
+                }
+                self.primary.handle_fenced(now(), fenced);
+            }
         }
     }
 
     /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides. A second one
     /// does not wait for that.
     fn stop(&mut self) -> Option<Outcome> {
-        if self.idle.is_some() {
-            self.leave();
-            return Some(Outcome::Left);
-        }
-        if self.vcpu.controls.stop.swap(true, Ordering::AcqRel) {
+        if self.vcpu.controls.stop.load(Ordering::Acquire) {
             let why = "cut off before the guest reached its next position";
             return Some(Outcome::Halted(1, why.into()));
         }
-        self.waker.wake();
+        self.stop_guest();
+        if self.idle.is_some() {
+            self.primary.handle_leave(now());
+        }
         None
     }
 
@@ -262,13 +354,15 @@ impl Runtime {
                 return Ok(Some(outcome));
             }
         }
-        self.vcpu.pace.set(self.primary.may_run());
+        let rest = self.primary.rest();
+        self.vcpu.pace.set(self.primary.may_run(), rest);
         Ok(None)
     }
 
     fn act(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
         match action {
             PrimaryAction::Send(message) => self.send(&message),
+            PrimaryAction::Beat(beat) => self.beats.send(beat),
             PrimaryAction::Welcome {
                 protocol,
                 generation,
@@ -285,17 +379,51 @@ impl Runtime {
                 };
                 self.send(&message);
             }
-            PrimaryAction::SendLog { up_to } => self.send_log(up_to),
+            PrimaryAction::SendLog { up_to } => {
+                self.send_log(up_to);
+                self.cuts.pass(CutPoint::LogSent);
+            }
             PrimaryAction::Release { up_to } => {
                 for (_, output) in self.vcpu.held.take(up_to) {
                     self.direct.release(&output)?;
                 }
+                self.cuts.pass(CutPoint::OutputReleased);
                 self.primary.handle_released(now(), up_to);
             }
             PrimaryAction::Open { .. }
             | PrimaryAction::Claim { .. }
             | PrimaryAction::Close { .. } => {
+                let claims = matches!(action, PrimaryAction::Claim { .. });
                 self.ask(action);
+                if claims {
+                    self.cuts.pass(CutPoint::ClaimAsked);
+                }
+            }
+            PrimaryAction::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            PrimaryAction::Requested(request) => {
+                if let Err(why) = self.request(request) {
+                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
+                }
+            }
+            PrimaryAction::Park => {
+                self.vcpu.controls.park.store(true, Ordering::Release);
+                self.waker.wake();
+            }
+            PrimaryAction::Resume => {
+                self.vcpu.pace.resume();
+                self.control
+                    .finish(Err("the backup was lost, this side runs on alone"));
+            }
+            PrimaryAction::HandedOver { generation } => {
+                self.events
+                    .emit("handed_over", json!({"generation": generation}));
+                return Ok(Some(Outcome::HandedOver));
+            }
+            PrimaryAction::Leave => {
+                self.leave();
+                return Ok(Some(Outcome::Left));
             }
             PrimaryAction::Start => {
                 let generation = self.primary.generation();
@@ -311,6 +439,7 @@ impl Runtime {
             PrimaryAction::GoSolo { generation } => {
                 self.unsent.clear();
                 self.events.emit("solo", json!({"generation": generation}));
+                self.cuts.pass(CutPoint::LiveAnnounced);
             }
             PrimaryAction::Disconnect => {
                 if let Some(link) = self.link.take() {

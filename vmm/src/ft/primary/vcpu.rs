@@ -1,7 +1,9 @@
 //! The primary's vCPU thread, and what it hands to the runtime.
 
 use crate::backends::Live;
+use crate::cpu::{Pulse, PulseWatch};
 use crate::devices::Output;
+use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::pace::Pace;
 use crate::machine::Machine;
@@ -26,6 +28,11 @@ pub enum News {
         /// Its entry.
         seq: u64,
     },
+    /// The machine rests, as it was told to; its log goes to this entry.
+    Parked {
+        /// The entry.
+        seq: u64,
+    },
     /// The machine ended, or failed.
     Ended(Result<EndReason, String>),
 }
@@ -39,7 +46,7 @@ impl News {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
             // Its bytes are in the log too, as a frame that was answered or as a mark.
-            News::Output { .. } | News::Ended(_) => NEWS_BYTES,
+            News::Output { .. } | News::Parked { .. } | News::Ended(_) => NEWS_BYTES,
         }
     }
 }
@@ -51,12 +58,16 @@ pub struct Vcpu {
     pub pace: Arc<Pace>,
     pub controls: Arc<Controls>,
     pub journal: Arc<Mutex<Journal>>,
+    pub watch: PulseWatch,
+    pulse: Pulse,
     sender: UnboundedSender<News>,
+    cuts: Cuts,
 }
 
 struct ToRuntime {
     news: UnboundedSender<News>,
     pace: Arc<Pace>,
+    cuts: Cuts,
 }
 
 impl ToRuntime {
@@ -69,6 +80,7 @@ impl ToRuntime {
 
 impl Consumer for ToRuntime {
     fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
+        self.cuts.pass(CutPoint::EntryLogged);
         self.hand(News::Chunk(chunk.clone()));
         Ok(())
     }
@@ -94,16 +106,23 @@ impl Outlet for Gated {
     fn wait(&self) {
         self.runtime.pace.wait();
     }
+
+    fn park(&self, seq: u64) {
+        let tell = || self.runtime.hand(News::Parked { seq });
+        self.runtime.pace.park(tell);
+    }
 }
 
 impl Vcpu {
     /// A journal and queues for a machine that does not run yet.
-    pub fn new(recording: Option<Box<dyn Consumer>>) -> Vcpu {
+    pub fn new(recording: Option<Box<dyn Consumer>>, cuts: Cuts) -> Vcpu {
         let (sender, news) = unbounded_channel();
-        let pace = Arc::new(Pace::default());
+        let pulse = cuts.pulse();
+        let pace = Arc::new(Pace::new(pulse.clone()));
         let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(ToRuntime {
             news: sender.clone(),
             pace: pace.clone(),
+            cuts: cuts.clone(),
         })];
         consumers.extend(recording);
         Vcpu {
@@ -112,15 +131,21 @@ impl Vcpu {
             pace,
             controls: Arc::new(Controls::default()),
             journal: Arc::new(Mutex::new(Journal::new(1, consumers))),
+            watch: PulseWatch::new(pulse.clone()),
+            pulse,
             sender,
+            cuts,
         }
     }
 
     /// Starts the thread.
-    pub fn start(&self, machine: Machine, live: Live) -> io::Result<()> {
+    pub fn start(&mut self, mut machine: Machine, mut live: Live) -> io::Result<()> {
+        machine.set_pulse(self.pulse.clone());
+        live.set_pulse(self.pulse.clone());
         let runtime = |sender: &UnboundedSender<News>| ToRuntime {
             news: sender.clone(),
             pace: self.pace.clone(),
+            cuts: self.cuts.clone(),
         };
         let gated = Gated {
             held: self.held.clone(),
@@ -128,7 +153,7 @@ impl Vcpu {
         };
         let (journal, controls) = (self.journal.clone(), self.controls.clone());
         let ending = runtime(&self.sender);
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || {
                 let mut machine = machine;
@@ -139,6 +164,7 @@ impl Vcpu {
                     Err(error) => Err(error.to_string()),
                 }));
             })?;
+        self.watch.attach(thread);
         Ok(())
     }
 }

@@ -3,7 +3,10 @@
 use super::{Answer, Runtime};
 use crate::backends::Tap;
 use crate::backends::announce::{gratuitous_arp, rarp};
+use crate::cpu::PulseWatch;
+use crate::ft::backup::shadow::Shadow;
 use crate::ft::backup::vcpu::{self, Boot, Promotion};
+use crate::ft::cuts::CutPoint;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::{Outcome, arbiter, now};
@@ -19,7 +22,7 @@ use std::time::Duration;
 /// The MAC is announced for this long, at this interval: stale frames may re-teach bridges.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(100);
-/// Frames thrown away at a time while this side is not live.
+/// Frames taken from the TAP at a time while this side is not live.
 const DRAIN_FRAMES: usize = 256;
 
 impl Runtime {
@@ -39,6 +42,15 @@ impl Runtime {
                 if let Some(link) = &mut self.link {
                     link.send(&message);
                 }
+            }
+            BackupAction::Beat(beat) => self.beats.send(beat),
+            BackupAction::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            BackupAction::TakeOver => {
+                self.suspects = true;
+                self.events.emit("takes_over", json!({}));
+                self.note_progress();
             }
             BackupAction::ReadBack { .. }
             | BackupAction::Claim { .. }
@@ -67,7 +79,7 @@ impl Runtime {
             BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
             BackupAction::EmitHeld => self.emit_held()?,
             BackupAction::Announce => self.announce(),
-            BackupAction::Live { generation } => self.go_live(generation),
+            BackupAction::Live { generation } => self.go_live(generation)?,
             BackupAction::Disconnect => {
                 if let Some(link) = self.link.take() {
                     tokio::spawn(link.close());
@@ -106,7 +118,10 @@ impl Runtime {
             return Ok(());
         }
         self.net = header.machine.net;
-        (self.feed, self.held) = (Feed::default(), HeldOutputs::default());
+        let pulse = self.cuts.pulse();
+        (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
+        let net = self.net.filter(|_| self.keeps_shadow);
+        self.shadow = net.map(|net| Shadow::new(net.mac));
         let (promote, promotions) = channel();
         self.promote = Some(promote);
         let boot = Boot {
@@ -114,15 +129,23 @@ impl Runtime {
             header,
             image,
             record: self.record.clone().filter(|_| self.recording.is_none()),
+            pulse: pulse.clone(),
         };
         let (feed, held, news) = (self.feed.clone(), self.held.clone(), self.news.clone());
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("vcpu".into())
             .spawn(move || vcpu::run(boot, feed, held, &promotions, &news))?;
+        self.watch = PulseWatch::new(pulse);
+        self.watch.attach(thread);
         Ok(())
     }
 
     fn deliver(&mut self, delivery: Delivery) -> io::Result<()> {
+        // Before the frames in the log, most of which have come here as well.
+        self.drain_tap()?;
+        if let Some(shadow) = &mut self.shadow {
+            shadow.logged(now(), delivery.items.iter().map(|item| &item.entry));
+        }
         self.received_bytes += delivery.frames.len() as u64;
         if let Some(last) = delivery.items.last() {
             self.received_at = last.entry.at;
@@ -175,11 +198,15 @@ impl Runtime {
         });
     }
 
-    fn go_live(&mut self, generation: u64) {
+    fn go_live(&mut self, generation: u64) -> io::Result<()> {
+        self.drain_tap()?;
+        let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
+        let shadowed = early.len();
         let (live, direct) = self.backends.take().expect("a side goes live once");
         let promotion = Promotion {
             generation,
             live,
+            early,
             direct,
             // One consumer from first to last: a recording that was given up stays so.
             consumer: self.recording.as_mut().and_then(|r| r.consumer.take()),
@@ -191,22 +218,29 @@ impl Runtime {
         self.feed.close();
         self.events.emit(
             "live",
-            json!({"generation": generation, "reemitted": self.reemitted}),
+            json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
         );
+        self.control.finish(Ok(()));
+        self.cuts.pass(CutPoint::LiveAnnounced);
+        Ok(())
     }
 
-    /// Frames that this side will never handle: the primary got them too.
-    pub(super) fn drain_tap(&self) -> io::Result<()> {
+    /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion
+    /// stays in the TAP.
+    pub(super) fn drain_tap(&mut self) -> io::Result<()> {
+        let (Some(tap), Some(_)) = (&self.tap, &self.backends) else {
+            return Ok(());
+        };
+        if self.shadow.is_none() && self.suspects {
+            return Ok(());
+        }
         let mut frame = [0; 2048];
-        if let Some(tap) = self
-            .tap
-            .as_ref()
-            .filter(|_| !self.suspects && self.backends.is_some())
-        {
-            for _ in 0..DRAIN_FRAMES {
-                if tap.recv(&mut frame)?.is_none() {
-                    break;
-                }
+        for _ in 0..DRAIN_FRAMES {
+            let Some(len) = tap.recv(&mut frame)? else {
+                break;
+            };
+            if let Some(shadow) = &mut self.shadow {
+                shadow.received(now(), &frame[..len]);
             }
         }
         Ok(())
@@ -220,6 +254,7 @@ impl Runtime {
             self.events
                 .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
         }
+        let claims = matches!(action, BackupAction::Claim { .. });
         let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
         let (vm, me) = (self.vm.clone(), self.me);
         tokio::task::spawn_blocking(move || {
@@ -238,5 +273,8 @@ impl Runtime {
             // The process is ending if nobody waits for it.
             let _gone = answers.send(answer);
         });
+        if claims {
+            self.cuts.pass(CutPoint::ClaimAsked);
+        }
     }
 }

@@ -1,0 +1,25 @@
+//! `lockstep stop` and `lockstep switchover`: what operators ask of a running VM.
+
+use super::{CliError, Status};
+use crate::ft::control::{AskError, ask};
+use clap::Args;
+use ft_protocol::arbiter::check_vm_name;
+use ft_protocol::wire::Request;
+
+/// Arguments of both.
+#[derive(Args, Debug)]
+pub struct ControlArgs {
+    /// Name of the VM; one of its members runs on this host.
+    #[arg(long, value_name = "NAME")]
+    vm: String,
+}
+
+/// Asks for it, and waits until it is done.
+pub fn run(args: &ControlArgs, request: Request) -> Result<Status, CliError> {
+    check_vm_name(&args.vm).map_err(CliError::refused)?;
+    match ask(&args.vm, request) {
+        Ok(()) => Ok(Status::Done),
+        Err(e @ AskError::Failed(..)) => Err(CliError::failed(e)),
+        Err(e) => Err(CliError::refused(e)),
+    }
+}

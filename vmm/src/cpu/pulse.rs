@@ -1,0 +1,216 @@
+//! The vCPU thread's sign of life: does it answer, or hang?
+//!
+//! A guest that loops for ever is no failure, a VMM thread that hangs is (a lock, a host that does not
+//! come back from a system call). So the thread notes what it does, and is kicked out of the guest by a
+//! signal when it has been there for a while: coming back is the answer.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+
+/// A vCPU thread that neither rests nor moves for so long hangs. A digest of the largest machine takes
+/// less.
+pub const HANG_LIMIT: Duration = Duration::from_secs(1);
+
+/// What the vCPU's thread says of itself; shared by all who wait on that thread.
+#[derive(Clone, Debug, Default)]
+pub struct Pulse {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Goes up with every position, every kick that was answered, every rest.
+    beats: AtomicU64,
+    resting: AtomicBool,
+    in_guest: AtomicBool,
+    /// For drills: the thread hangs at this position.
+    stops_at: Option<u64>,
+    positions: AtomicU64,
+}
+
+/// The thread rests while this lives: it waits for something that may legitimately not come.
+#[derive(Debug)]
+pub struct Rest<'a>(&'a Pulse);
+
+impl Pulse {
+    /// The pulse of a thread that hangs for good at its so-manieth position: for drills.
+    pub fn that_stops(at: u64) -> Pulse {
+        Pulse {
+            shared: Arc::new(Shared {
+                stops_at: Some(at),
+                ..Shared::default()
+            }),
+        }
+    }
+
+    /// On the vCPU's thread, at a position.
+    pub fn position(&self) {
+        self.beat();
+        if let Some(at) = self.shared.stops_at
+            && self.shared.positions.fetch_add(1, Ordering::Relaxed) + 1 == at
+        {
+            tracing::warn!("the vCPU's thread hangs, as it was told to");
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+
+    /// On the vCPU's thread: it gets on.
+    pub fn beat(&self) {
+        self.shared.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// On the vCPU's thread: it waits, with a reason.
+    pub fn rest(&self) -> Rest<'_> {
+        self.shared.resting.store(true, Ordering::Release);
+        Rest(self)
+    }
+
+    /// On the vCPU's thread: it is about to enter the guest, or came back.
+    pub fn in_guest(&self, inside: bool) {
+        self.shared.in_guest.store(inside, Ordering::Release);
+        self.beat();
+    }
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.beat();
+        self.0.shared.resting.store(false, Ordering::Release);
+    }
+}
+
+/// Looks after one vCPU thread, from another.
+#[derive(Debug)]
+pub struct PulseWatch {
+    pulse: Pulse,
+    thread: Option<JoinHandle<()>>,
+    beats: u64,
+    since: Instant,
+}
+
+impl PulseWatch {
+    /// Watches the thread that uses `pulse`; nothing is watched before [`PulseWatch::attach`].
+    pub fn new(pulse: Pulse) -> PulseWatch {
+        PulseWatch {
+            pulse,
+            thread: None,
+            beats: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// This is the thread.
+    pub fn attach(&mut self, thread: JoinHandle<()>) {
+        self.since = Instant::now();
+        self.thread = Some(thread);
+    }
+
+    /// Does the thread answer? To be asked every few milliseconds; kicks it out of the guest.
+    pub fn answers(&mut self) -> bool {
+        let Some(thread) = self.thread.as_ref().filter(|t| !t.is_finished()) else {
+            return true;
+        };
+        let shared = &self.pulse.shared;
+        let beats = shared.beats.load(Ordering::Relaxed);
+        if beats != self.beats || shared.resting.load(Ordering::Acquire) {
+            (self.beats, self.since) = (beats, Instant::now());
+            return true;
+        }
+        if shared.in_guest.load(Ordering::Acquire)
+            && let Err(e) = thread.kill(SIGRTMIN())
+        {
+            tracing::warn!("the vCPU's thread cannot be kicked ({e})");
+        }
+        self.since.elapsed() < HANG_LIMIT
+    }
+}
+
+/// Makes the kick's signal harmless; before any thread may be kicked.
+pub fn install_kick() -> io::Result<()> {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    static ONCE: Once = Once::new();
+    static FAILED: Mutex<Option<i32>> = Mutex::new(None);
+    ONCE.call_once(|| {
+        if let Err(e) = register_signal_handler(SIGRTMIN(), nothing) {
+            *FAILED.lock().expect("nobody panics with this lock") = Some(e.errno());
+        }
+    });
+    match *FAILED.lock().expect("nobody panics with this lock") {
+        Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    fn watch(work: impl FnOnce(Pulse) + Send + 'static) -> PulseWatch {
+        install_kick().unwrap();
+        let pulse = Pulse::default();
+        let mut watch = PulseWatch::new(pulse.clone());
+        watch.attach(std::thread::spawn(move || work(pulse)));
+        watch
+    }
+
+    /// Asks until the thread counts as hanging; never longer than ten limits.
+    fn hangs(watch: &mut PulseWatch) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < HANG_LIMIT * 3 {
+            if !watch.answers() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        false
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_what_never_comes_hangs() {
+        let (sender, receiver) = channel::<()>();
+        let mut watch = watch(move |pulse| {
+            pulse.beat();
+            let _closed = receiver.recv();
+        });
+        assert!(hangs(&mut watch));
+        drop(sender);
+    }
+
+    #[test]
+    fn a_thread_that_rests_does_not_hang() {
+        let (sender, receiver) = channel::<()>();
+        let mut watch = watch(move |pulse| {
+            let _rest = pulse.rest();
+            let _closed = receiver.recv();
+        });
+        assert!(!hangs(&mut watch));
+        drop(sender);
+    }
+
+    #[test]
+    fn a_guest_that_loops_is_kicked_and_answers() {
+        let (sender, receiver) = channel::<()>();
+        let mut watch = watch(move |pulse| {
+            // What KVM_RUN does: sleeps in the kernel until a signal comes.
+            let long = libc::timespec {
+                tv_sec: 3600,
+                tv_nsec: 0,
+            };
+            while receiver.try_recv().is_err() {
+                pulse.in_guest(true);
+                // SAFETY: the pointers are to a timespec that outlives the call, and null.
+                unsafe { libc::nanosleep(&raw const long, std::ptr::null_mut()) };
+                pulse.in_guest(false);
+            }
+        });
+        assert!(!hangs(&mut watch));
+        sender.send(()).unwrap();
+    }
+}

@@ -1,0 +1,277 @@
+//! Control sockets: `lockstep stop` and `lockstep switchover` find a running member of a VM here.
+//!
+//! Every member listens on a Unix socket `VM@ID.sock` in the runtime directory, which only its user may
+//! enter. One request a connection: a line, answered by `ok` or by `error WHY` at once, and after `ok` by
+//! `done` or `error WHY` in the end.
+
+use ft_protocol::arbiter::MemberId;
+use ft_protocol::wire::Request;
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use tokio::io::AsyncReadExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Longest request, bytes.
+const MAX_REQUEST: u64 = 64;
+/// How long a client may take to say what it wants.
+const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// What the sockets' names end with.
+const SUFFIX: &str = ".sock";
+
+/// Where control sockets are: `LOCKSTEP_RUNTIME_DIR`, else `/run/lockstep` for root, else `lockstep` in
+/// `XDG_RUNTIME_DIR`, else a directory of this user's in `/tmp`.
+pub fn runtime_dir() -> PathBuf {
+    let from = |name| std::env::var_os(name).filter(|dir| !dir.is_empty());
+    let uid = rustix::process::geteuid();
+    match (from("LOCKSTEP_RUNTIME_DIR"), from("XDG_RUNTIME_DIR")) {
+        (Some(dir), _) => dir.into(),
+        (None, _) if uid.is_root() => "/run/lockstep".into(),
+        (None, Some(dir)) => Path::new(&dir).join("lockstep"),
+        (None, None) => format!("/tmp/lockstep-{}", uid.as_raw()).into(),
+    }
+}
+
+/// Makes the directory if need be, and opens it: it must be this user's, and nobody else's.
+fn private_dir() -> io::Result<fs::File> {
+    let path = runtime_dir();
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&path);
+    made?;
+    let dir = fs::File::open(&path)?;
+    let about = dir.metadata()?;
+    let ours = about.uid() == rustix::process::geteuid().as_raw() && about.mode() & 0o022 == 0;
+    match ours {
+        true => Ok(dir),
+        false => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} is open to other users", path.display()),
+        )),
+    }
+}
+
+/// A socket's path through the directory's descriptor: short, however long the directory's own is.
+fn short(dir: &fs::File, name: &str) -> PathBuf {
+    format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).into()
+}
+
+/// A member's control socket. It is removed when this is dropped.
+#[derive(Debug)]
+pub struct Control {
+    /// The socket; none where none could be made: the VM matters more.
+    path: Option<PathBuf>,
+    asked: UnboundedReceiver<Asked>,
+    /// Whoever waits for the end of what they asked for.
+    waiting: Vec<UnixStream>,
+}
+
+/// A request, not yet answered.
+#[derive(Debug)]
+pub struct Asked {
+    /// For this.
+    pub request: Request,
+    stream: UnixStream,
+}
+
+impl Control {
+    /// Listens for requests to this member, inside the runtime.
+    pub fn listen(vm: &str, me: MemberId) -> Control {
+        let listener = private_dir().and_then(|dir| {
+            let name = format!("{vm}@{me}{SUFFIX}");
+            let listener = UnixListener::bind(short(&dir, &name))?;
+            Ok((listener, runtime_dir().join(name)))
+        });
+        if let Err(e) = &listener {
+            tracing::warn!(
+                "no control socket in {} ({e}): `lockstep stop` and `switchover` will not find this \
+                 member; signals still work",
+                runtime_dir().display()
+            );
+        }
+        let (sender, asked) = unbounded_channel();
+        let path = listener.ok().map(|(listener, path)| {
+            tokio::spawn(serve(listener, sender));
+            path
+        });
+        Control {
+            path,
+            asked,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The next request. Cancel-safe.
+    pub async fn next(&mut self) -> Asked {
+        match self.asked.recv().await {
+            Some(asked) => asked,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It will be done, or not for this reason.
+    pub fn answer(&mut self, asked: Asked, accepted: Result<(), String>) {
+        match accepted {
+            Ok(()) => {
+                say(&asked.stream, "ok");
+                self.waiting.push(asked.stream);
+            }
+            Err(why) => say(&asked.stream, &format!("error {why}")),
+        }
+    }
+
+    /// What was asked for is done, or came to nothing.
+    pub fn finish(&mut self, done: Result<(), &str>) {
+        for stream in self.waiting.drain(..) {
+            match done {
+                Ok(()) => say(&stream, "done"),
+                Err(why) => say(&stream, &format!("error {why}")),
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _gone = fs::remove_file(path);
+        }
+    }
+}
+
+/// Takes requests, one client after the other.
+async fn serve(listener: UnixListener, requests: UnboundedSender<Asked>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let read = tokio::time::timeout(REQUEST_LIMIT, read_request(stream));
+                if let Ok(Some(asked)) = read.await
+                    && requests.send(asked).is_err()
+                {
+                    return;
+                }
+            }
+            Err(e) => {
+                tracing::warn!("a control connection could not be accepted ({e})");
+                // Out of descriptors, say: no reason to spin.
+                tokio::time::sleep(REQUEST_LIMIT).await;
+            }
+        }
+    }
+}
+
+fn say(stream: &UnixStream, line: &str) {
+    // A client that is gone needs no answer; a short line always fits.
+    let _gone = stream.try_write(format!("{}\n", line.replace('\n', " ")).as_bytes());
+}
+
+async fn read_request(stream: UnixStream) -> Option<Asked> {
+    let mut stream = stream;
+    let mut line = Vec::new();
+    while !line.ends_with(b"\n") && line.len() < MAX_REQUEST as usize {
+        let byte = stream.read_u8().await.ok()?;
+        line.push(byte);
+    }
+    let request = match &line[..] {
+        b"stop\n" => Request::Stop,
+        b"switchover\n" => Request::Switchover,
+        _ => {
+            say(&stream, "error there is no such request");
+            return None;
+        }
+    };
+    Some(Asked { request, stream })
+}
+
+/// Asks the members of `vm` on this host, one after the other, until one accepts; waits until it is done.
+///
+/// # Errors
+/// What they said, as a sentence.
+pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
+    let dir = private_dir().map_err(|e| AskError::Nobody(vm.into(), e.to_string()))?;
+    let entries =
+        fs::read_dir(runtime_dir()).map_err(|e| AskError::Nobody(vm.into(), e.to_string()))?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut refused = None;
+    for name in names.filter(|name| is_of(name, vm)) {
+        let path = short(&dir, &name);
+        match StdStream::connect(&path) {
+            Ok(stream) => match converse(stream, request) {
+                Ok(()) => return Ok(()),
+                Err(Said::Refused(why)) => refused = Some(why),
+                Err(Said::Failed(why)) => return Err(AskError::Failed(vm.into(), why)),
+            },
+            // Left behind by a member that was killed.
+            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+                let _gone = fs::remove_file(&path);
+            }
+            Err(e) => refused = Some(e.to_string()),
+        }
+    }
+    match refused {
+        Some(why) => Err(AskError::Refused(vm.into(), why)),
+        None => Err(AskError::Nobody(
+            vm.into(),
+            format!("no socket in {}", runtime_dir().display()),
+        )),
+    }
+}
+
+fn is_of(name: &str, vm: &str) -> bool {
+    let id = name
+        .strip_prefix(vm)
+        .and_then(|rest| rest.strip_prefix('@'));
+    id.is_some_and(|id| id.ends_with(SUFFIX))
+}
+
+enum Said {
+    Refused(String),
+    Failed(String),
+}
+
+fn converse(mut stream: StdStream, request: Request) -> Result<(), Said> {
+    let line: &[u8] = match request {
+        Request::Stop => b"stop\n",
+        Request::Switchover => b"switchover\n",
+    };
+    let refused = |e: io::Error| Said::Refused(e.to_string());
+    stream.write_all(line).map_err(refused)?;
+    let mut answers = BufReader::new(stream).lines();
+    match answers.next() {
+        Some(Ok(line)) if line == "ok" => {}
+        Some(Ok(line)) => {
+            let why = line.strip_prefix("error ").unwrap_or(&line);
+            return Err(Said::Refused(why.into()));
+        }
+        _ => return Err(Said::Refused("it ended before it answered".into())),
+    }
+    match answers.next() {
+        Some(Ok(line)) if line == "done" => Ok(()),
+        Some(Ok(line)) => {
+            let why = line.strip_prefix("error ").unwrap_or(&line);
+            Err(Said::Failed(why.into()))
+        }
+        _ => Err(Said::Failed("the member ended in the middle of it".into())),
+    }
+}
+
+/// Why a VM does not do what an operator asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is nobody to ask.
+    #[error(
+        "no member of VM {0} was found on this host ({1}); run this where one runs, as the same user"
+    )]
+    Nobody(String, String),
+    /// None of them can.
+    #[error("VM {0} cannot do that now: {1}")]
+    Refused(String, String),
+    /// One of them could not in the end.
+    #[error("VM {0} did not do that: {1}")]
+    Failed(String, String),
+}

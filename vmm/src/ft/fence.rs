@@ -1,0 +1,97 @@
+//! `--fence COMMAND`: shuts the other side out of what both could write to, between a won test-and-set
+//! and going live.
+
+use ft_protocol::arbiter::MemberId;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// A fence that takes longer is ended, and has failed.
+pub const FENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The operator's command.
+#[derive(Clone, Debug)]
+pub struct Fence {
+    /// Run by `sh -c`.
+    pub command: Option<String>,
+    /// Told to it as `LOCKSTEP_VM`.
+    pub vm: String,
+    /// Told to it as `LOCKSTEP_MEMBER`.
+    pub me: MemberId,
+}
+
+impl Fence {
+    /// Runs it for a generation that was won, and sends how it went. Without a command there is nothing
+    /// to shut out.
+    pub fn run<T: Send + 'static>(
+        &self,
+        generation: u64,
+        answers: &UnboundedSender<T>,
+        answer: impl FnOnce(Result<(), String>) -> T + Send + 'static,
+    ) {
+        let (fence, answers) = (self.clone(), answers.clone());
+        tokio::spawn(async move {
+            let fenced = fence.fenced(generation).await;
+            // The process is ending if nobody waits for it.
+            let _gone = answers.send(answer(fenced));
+        });
+    }
+
+    async fn fenced(&self, generation: u64) -> Result<(), String> {
+        let Some(command) = &self.command else {
+            return Ok(());
+        };
+        let run = Command::new("/bin/sh")
+            .args(["-c", command])
+            .env("LOCKSTEP_VM", &self.vm)
+            .env("LOCKSTEP_GENERATION", generation.to_string())
+            .env("LOCKSTEP_MEMBER", self.me.to_string())
+            .stdin(Stdio::null())
+            // Standard output may be the guest's console, or somebody's JSON.
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .status();
+        match tokio::time::timeout(FENCE_LIMIT, run).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(format!("the fence command failed ({status})")),
+            Ok(Err(e)) => Err(format!("the fence command cannot be started ({e})")),
+            Err(_) => Err(format!(
+                "the fence command did not end within {} s",
+                FENCE_LIMIT.as_secs()
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(command: &str) -> Result<(), String> {
+        let fence = Fence {
+            command: Some(command.into()),
+            vm: "shop".into(),
+            me: MemberId(7),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(fence.fenced(3))
+    }
+
+    #[test]
+    fn a_command_that_succeeds_fences_and_knows_what_for() {
+        assert_eq!(fence("true"), Ok(()));
+        let knows =
+            r#"test "$LOCKSTEP_VM $LOCKSTEP_GENERATION" = "shop 3" && test -n "$LOCKSTEP_MEMBER""#;
+        assert_eq!(fence(knows), Ok(()));
+    }
+
+    #[test]
+    fn a_command_that_fails_or_is_not_there_does_not() {
+        assert!(fence("exit 3").unwrap_err().contains("exit status: 3"));
+        assert!(fence("/nonexistent/fence").is_err());
+    }
+}
