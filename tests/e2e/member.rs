@@ -113,6 +113,7 @@ impl Member {
         inotify::add_watch(&changes, &path, inotify::WatchFlags::MODIFY).expect("watched");
         // What goes well need not be said here, so that a refusal is all there is.
         command.env("LOCKSTEP_LOG", "warn");
+        command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
         command.args(role);
         command.args(["--vm", &told.vm, "--arbiter", &told.arbiter]);
         command.args(["--channel", &told.channel]);
@@ -144,6 +145,13 @@ impl Member {
                 self.await_change(left);
             }
         }
+    }
+
+    /// Whether the member has told of this event, as far as it was read.
+    pub fn has_told(&self, name: &str) -> bool {
+        let events = self.read.lines();
+        let mut events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        events.any(|event| event["event"] == name)
     }
 
     fn await_change(&self, limit: Duration) {

@@ -7,7 +7,7 @@ use std::fs;
 
 /// Types a line to a member with the guest `echo` and waits until it comes back.
 #[track_caller]
-fn echo(member: &mut Member, line: &str) {
+pub fn echo(member: &mut Member, line: &str) {
     member.process.input(&format!("{line}\n"));
     let wanted = format!("{line}\n");
     member
@@ -16,7 +16,7 @@ fn echo(member: &mut Member, line: &str) {
 }
 
 /// The names of an arbiter's records.
-fn records(scratch: &Scratch) -> Vec<String> {
+pub fn records(scratch: &Scratch) -> Vec<String> {
     let dir = fs::read_dir(scratch.join("arbiter/vm")).expect("records");
     let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
     let mut names: Vec<_> = dir

@@ -53,7 +53,13 @@ fn a_suspicion_of_silence_is_withdrawn_until_it_asked() {
     assert_eq!(rig.log(&[entry(2, Event::Progress)])[1], ack_executed(3, 2));
     rig.drained(3);
     let actions = rig.pass(300);
-    let [A::Suspect(_), A::Disconnect, A::Claim { generation: 5 }] = &actions[..] else {
+    let [
+        A::Send(Message::Ack { executed: 3, .. }),
+        A::Suspect(_),
+        A::Disconnect,
+        A::Claim { generation: 5 },
+    ] = &actions[..]
+    else {
         panic!("{actions:?}");
     };
     assert_eq!(rig.log(&[entry(3, Event::Progress)]), []);

@@ -197,7 +197,7 @@ impl Runtime {
                     self.backup.handle_tick(now());
                 }
                 () = signals.next() => {
-                    if let Some(outcome) = self.stop() {
+                    if let Some(outcome) = self.stop()? {
                         return Ok(outcome);
                     }
                 }
@@ -219,17 +219,19 @@ impl Runtime {
 
     /// SIGINT or SIGTERM: a backup leaves. One that has asked the arbiter may have won already: it
     /// stops as soon as it is live, like any other. A second signal does not wait for that.
-    fn stop(&mut self) -> Option<Outcome> {
+    fn stop(&mut self) -> io::Result<Option<Outcome>> {
         if self.backup.handle_leave(now()) {
+            // The primary is told.
+            self.perform()?;
             self.events.emit("left", json!({}));
-            return Some(Outcome::Left);
+            return Ok(Some(Outcome::Left));
         }
         if self.controls.stop.swap(true, Ordering::AcqRel) {
             let why = "cut off before the guest reached its next position";
-            return Some(Outcome::Halted(1, why.into()));
+            return Ok(Some(Outcome::Halted(1, why.into())));
         }
         self.waker.wake();
-        None
+        Ok(None)
     }
 
     /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
