@@ -75,6 +75,14 @@ pub enum Kind {
         #[serde(default)]
         generation: Option<u64>,
     },
+    /// The arbiter is needed and cannot be asked.
+    Unreachable,
+    /// The backup was told to take over, without a suspicion.
+    TakesOver,
+    /// The primary handed over.
+    HandedOver,
+    /// The backup left, as it was told to.
+    Left,
     /// The backup's execution differs from the primary's.
     Diverged {
         /// The position at which it was noticed.

@@ -117,6 +117,7 @@ mod tests {
             members: vec![(PRIMARY, vec![]), (BACKUP, backup)],
             printed: vec![],
             killed: Some((PRIMARY, KILLED_NS)),
+            statuses: vec![],
             client: Some(Record {
                 answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),
                 end: End::Told,

@@ -136,6 +136,7 @@ impl Members {
             .args(args)
             .arg("--events")
             .arg(events_path)
+            .env("LOCKSTEP_RUNTIME_DIR", self.runtime_dir())
             .stdin(Stdio::null())
             .stdout(File::create(self.file(name, "stdout")).map_err(start_error)?)
             .stderr(File::create(&stderr).map_err(start_error)?)
@@ -161,6 +162,54 @@ impl Members {
             ended: false,
         });
         Ok(MemberId(self.list.len() - 1))
+    }
+
+    /// Where members have their control sockets.
+    fn runtime_dir(&self) -> PathBuf {
+        self.dir.join("runtime")
+    }
+
+    /// Runs `lockstep ARGS` beside the members, on what they listen to, and gives its status.
+    pub(super) fn command(&self, args: &[&str]) -> Result<Option<i32>, MemberError> {
+        let mut command = Command::new(&self.program.path);
+        command
+            .arg0("lockstep")
+            .args(args)
+            .env("LOCKSTEP_RUNTIME_DIR", self.runtime_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let drill = getpid();
+        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(move || die_with(drill)) };
+        let ran = command.status().map_err(|source| MemberError::Start {
+            name: "command",
+            source,
+        })?;
+        Ok(ran.code())
+    }
+
+    /// Sends `id` a signal and returns the moment right before, on CLOCK_MONOTONIC in ns.
+    pub(super) fn send(&mut self, id: MemberId, signal: Signal) -> Result<u64, MemberError> {
+        let moment = mono_ns();
+        self.list[id.0].signal(signal)?;
+        Ok(moment)
+    }
+
+    /// Waits until `id` ends, as it is to, and gives its status; none if a signal ended it.
+    pub(super) fn await_end(
+        &mut self,
+        id: MemberId,
+        what: &'static str,
+        limit: Duration,
+    ) -> Result<Option<i32>, MemberError> {
+        let member = &mut self.list[id.0];
+        if !member.ends_within(limit)? {
+            return Err(MemberError::Late { what, limit });
+        }
+        member.ended = true;
+        let status = member.child.wait().map_err(|e| member.follow(e))?;
+        self.refresh()?;
+        Ok(status.code())
     }
 
     fn file(&self, name: &str, kind: &str) -> PathBuf {

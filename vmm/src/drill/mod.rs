@@ -11,6 +11,7 @@ mod kill_computing;
 mod kill_primary;
 mod members;
 mod netns;
+mod one_side;
 mod report;
 mod seed;
 mod stage;
@@ -55,7 +56,17 @@ struct Scenario {
 }
 
 /// All scenarios, in the order in which `all` plays them.
-const SCENARIOS: &[Scenario] = &[kill_primary::SCENARIO, kill_computing::SCENARIO];
+const SCENARIOS: &[Scenario] = &[
+    kill_primary::SCENARIO,
+    kill_computing::SCENARIO,
+    one_side::KILL_BACKUP,
+    one_side::HANG_PRIMARY,
+    one_side::HANG_BACKUP,
+    one_side::ARBITER_DOWN,
+    one_side::LEAVE,
+    one_side::STOP,
+    one_side::SWITCHOVER,
+];
 
 /// Cause failures on purpose, and check that the guest outlives them
 #[derive(Debug, clap::Args)]
@@ -71,6 +82,10 @@ pub struct DrillArgs {
     /// Where to keep logs and results [default: ./lockstep-drill-TIME-PID]
     #[arg(long, value_name = "DIR")]
     report: Option<PathBuf>,
+    /// Whether backups keep what their TAPs get, so that a request which dies with the primary is
+    /// answered at once
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
+    shadow: String,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -130,7 +145,7 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
     let dir = report_dir(args.report.as_deref())?;
     let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;
     say(&format!("seed {seed}; logs in {}", dir.display()));
-    let setting = Setting::new(interrupts);
+    let setting = Setting::new(interrupts, args.shadow == "on");
     let mut reports = Vec::new();
     for scenario in chosen {
         reports.push(hold(scenario, args.runs, seed, &dir, &setting)?);

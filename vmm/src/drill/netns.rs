@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
 use rtnetlink::packet_route::link::{BridgeStpState, InfoBridge};
-use rtnetlink::{Handle, LinkBridge, LinkUnspec};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use thiserror::Error;
@@ -163,6 +163,12 @@ async fn set_up_links() -> Result<(), NetworkError> {
             .execute()
             .await
             .map_err(|e| link_error("putting a TAP on the bridge", e))?;
+        // Shadow receive: a bridge that does not know where the guest is gives both TAPs its frames.
+        links
+            .set_port(LinkBridgePort::new(tap).learning(false).build())
+            .execute()
+            .await
+            .map_err(|e| link_error("keeping a bridge from learning", e))?;
     }
     serving.abort();
     Ok(())

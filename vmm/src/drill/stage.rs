@@ -17,6 +17,7 @@ use super::members::{MemberError, MemberId, Members, Program};
 use super::netns::{GUEST, NetworkError, TAPS, enter_new_network};
 use super::seed::Random;
 use super::verdict::Observation;
+use rustix::process::Signal;
 
 /// The members' names, which their files and logs bear.
 pub(super) const PRIMARY: &str = "primary";
@@ -30,6 +31,8 @@ const GUEST_PORT: u16 = 6379;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long the guest may take until it answers PING.
 const PING_LIMIT: Duration = Duration::from_secs(30);
+/// How long a member may take to end by itself.
+const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait between two attempts to connect to a guest that still boots.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
@@ -64,14 +67,17 @@ pub(super) struct Setting {
     pub(super) program: Program,
     pub(super) guest: SocketAddrV4,
     pub(super) interrupts: Interrupts,
+    /// Whether backups keep what their TAPs get.
+    pub(super) shadow: bool,
 }
 
 impl Setting {
-    pub(super) fn new(interrupts: Interrupts) -> Self {
+    pub(super) fn new(interrupts: Interrupts, shadow: bool) -> Self {
         Self {
             program: Program::this(),
             guest: SocketAddrV4::new(GUEST, GUEST_PORT),
             interrupts,
+            shadow,
         }
     }
 }
@@ -101,7 +107,10 @@ pub(super) struct Stage {
     guest: SocketAddrV4,
     members: Members,
     client: Option<Client>,
+    record: Option<Record>,
     killed: Option<(&'static str, u64)>,
+    statuses: Vec<(&'static str, Option<i32>)>,
+    shadow: bool,
 }
 
 impl Stage {
@@ -118,7 +127,10 @@ impl Stage {
             guest: setting.guest,
             members: Members::new(dir, setting.program.clone(), setting.interrupts.clone()),
             client: None,
+            record: None,
             killed: None,
+            statuses: Vec::new(),
+            shadow: setting.shadow,
         })
     }
 
@@ -133,6 +145,8 @@ impl Stage {
         let primary = self.members.start(PRIMARY, args)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
         args.extend(self.member_args(BACKUP, taps[1]));
+        let shadow = if self.shadow { "on" } else { "off" };
+        args.extend(["--shadow".into(), shadow.into()]);
         let backup = self.members.start(BACKUP, args)?;
         let started = |k: &Kind| matches!(k, Kind::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
@@ -214,10 +228,60 @@ impl Stage {
         Ok(())
     }
 
+    /// Sends a member a signal that is what this run is about, and notes the moment.
+    pub(super) fn strike(
+        &mut self,
+        name: &'static str,
+        id: MemberId,
+        signal: Signal,
+    ) -> Result<(), RunError> {
+        let moment = self.members.send(id, signal)?;
+        self.killed = Some((name, moment));
+        Ok(())
+    }
+
+    /// Sends a member a signal.
+    pub(super) fn send(&mut self, id: MemberId, signal: Signal) -> Result<(), RunError> {
+        self.members.send(id, signal)?;
+        Ok(())
+    }
+
+    /// Runs `lockstep ARGS`, which is what this run is about, and notes its status as `command`'s.
+    pub(super) fn command(&mut self, args: &[&str]) -> Result<(), RunError> {
+        let status = self.members.command(args)?;
+        self.statuses.push(("command", status));
+        Ok(())
+    }
+
+    /// Waits until a member ends, as it is to, and notes its status.
+    pub(super) fn await_end(&mut self, name: &'static str, id: MemberId) -> Result<(), RunError> {
+        let status = self.members.await_end(id, "a member ended", END_LIMIT)?;
+        self.statuses.push((name, status));
+        Ok(())
+    }
+
+    /// Moves the arbiter's directory away, or back again.
+    pub(super) fn move_arbiter(&self, away: bool) -> Result<(), RunError> {
+        let (here, there) = (self.dir.join("arbiter"), self.dir.join("arbiter-away"));
+        let moved = match away {
+            true => fs::rename(&here, &there),
+            false => fs::rename(&there, &here),
+        };
+        moved.map_err(|source| files(&here, source))
+    }
+
+    /// Stops the client; what it saw is kept for the verdict.
+    pub(super) fn finish_client(&mut self) {
+        if let Some(client) = self.client.take() {
+            self.record = Some(client.finish());
+        }
+    }
+
     /// Stops the client and all members, keeps the client's record beside the logs, and returns
     /// all that was seen.
     pub(super) fn close(mut self) -> Result<Observation, RunError> {
-        let client = self.client.take().map(Client::finish);
+        self.finish_client();
+        let client = self.record.take();
         if let Some(record) = &client {
             let path = self.dir.join("answers.csv");
             fs::write(&path, table(record)).map_err(|source| files(&path, source))?;
@@ -234,6 +298,7 @@ impl Stage {
             members,
             printed,
             killed: self.killed,
+            statuses: self.statuses,
             client,
         })
     }

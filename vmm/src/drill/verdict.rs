@@ -19,6 +19,8 @@ pub(super) struct Observation {
     pub(super) printed: Vec<(&'static str, String)>,
     /// The member that was killed, and when (CLOCK_MONOTONIC, in nanoseconds).
     pub(super) killed: Option<(&'static str, u64)>,
+    /// How members and commands ended that ended by themselves; none for a signal.
+    pub(super) statuses: Vec<(&'static str, Option<i32>)>,
     /// What the client saw, if it ever connected.
     pub(super) client: Option<Record>,
 }
@@ -236,6 +238,7 @@ mod tests {
             members: vec![("primary", vec![]), ("backup", vec![])],
             printed: vec![],
             killed: None,
+            statuses: vec![],
             client: Some(record),
         }
     }
