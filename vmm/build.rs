@@ -41,6 +41,7 @@ const SHARED: &[&str] = &[
 
 /// Cfgs of the end-to-end tests, and the programs that must all be there for each.
 const TOOLS: &[(&str, &[&str])] = &[
+    ("has_etcd", &["etcd"]),
     ("has_iproute2", &["ip"]),
     ("has_redis_tools", &["redis-benchmark", "redis-cli"]),
     ("has_util_linux", &["unshare", "mount", "setpriv"]),

@@ -26,7 +26,8 @@ struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
     vm: String,
-    /// The storage that decides who goes on alone: file:/DIR, a directory that both hosts share.
+    /// The storage that decides who goes on alone: file:/DIR, a directory that both
+    /// hosts share, or etcd:http://HOST:PORT.
     #[arg(long, value_name = "URL")]
     arbiter: ArbiterUrl,
     /// The logging channel: the primary listens there, the backup connects there.

@@ -71,7 +71,7 @@ pub(crate) fn create_tap_that_is_down(name: &str) {
 /// Holds kill-primary with a pair that has `fault`. Must run in a process with its own network.
 fn drill(fault: &str, runs: u32) -> Result<(Report, Vec<RunResult>), DrillError> {
     let module = module_path!().split_once("::").unwrap().1;
-    let mut setting = Setting::new(Interrupts::default());
+    let mut setting = Setting::new(Interrupts::default(), true);
     setting.guest = SERVED;
     setting.program = Program {
         path: "/proc/self/exe".into(),

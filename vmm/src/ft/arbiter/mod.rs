@@ -1,8 +1,10 @@
 //! Arbiters: the shared storage that decides who may go on alone. What the records mean is
 //! [`ft_protocol::arbiter`]'s; here they are read and written.
 
+mod etcd;
 mod file;
 
+pub use etcd::EtcdArbiter;
 pub use file::FileArbiter;
 
 use super::unix_ns;
@@ -30,15 +32,20 @@ pub struct Unreachable {
 pub enum ArbiterUrl {
     /// `file:DIR`: a directory on storage that both hosts share.
     File(PathBuf),
+    /// `etcd:http://…`: endpoints of an etcd cluster.
+    Etcd(Vec<String>),
 }
 
 impl FromStr for ArbiterUrl {
     type Err = String;
 
     fn from_str(url: &str) -> Result<ArbiterUrl, String> {
-        match url.strip_prefix("file:") {
-            Some(dir) if dir.starts_with('/') => Ok(ArbiterUrl::File(dir.into())),
-            _ => Err(format!("`{url}` is no arbiter: give file:/DIR")),
+        match url.split_once(':') {
+            Some(("file", dir)) if dir.starts_with('/') => Ok(ArbiterUrl::File(dir.into())),
+            Some(("etcd", endpoints)) => Ok(ArbiterUrl::Etcd(etcd::parse_endpoints(endpoints)?)),
+            _ => Err(format!(
+                "`{url}` is no arbiter: give file:/DIR or etcd:http://HOST:PORT"
+            )),
         }
     }
 }
@@ -48,6 +55,7 @@ impl ArbiterUrl {
     pub fn connect(&self) -> Arc<dyn Arbiter> {
         match self {
             ArbiterUrl::File(dir) => Arc::new(FileArbiter::new(dir)),
+            ArbiterUrl::Etcd(endpoints) => Arc::new(EtcdArbiter::new(endpoints.clone())),
         }
     }
 }
