@@ -9,7 +9,7 @@ use std::time::Duration;
 pub const LAG_TARGET: Duration = Duration::from_millis(100);
 /// The most that the vCPU is made to rest, percent of its time.
 pub const MAX_REST: u32 = 95;
-/// One step up, percent; two while the lag is over twice the target.
+/// One step up: this part of the work that is left to the vCPU.
 const STEP_UP: u32 = 4;
 /// One step down, percent: slowly, so that the lag does not come back at once.
 const STEP_DOWN: u32 = 1;
@@ -27,6 +27,8 @@ pub struct Lag {
     marks: VecDeque<(Time, u64)>,
     executed: u64,
     rest: u32,
+    /// The lag at the last adjustment.
+    before: Duration,
 }
 
 impl Lag {
@@ -58,13 +60,14 @@ impl Lag {
             .map_or(Duration::ZERO, |(at, _)| now.since(*at))
     }
 
-    /// Adjusts the throttle by one small step.
+    /// Adjusts the throttle by one small step: up when the lag is over the target, or over half of it
+    /// and growing, as what is made meanwhile takes a slow backup long.
     pub fn adjust(&mut self, now: Time) {
         let lag = self.lag(now);
-        if lag > LAG_TARGET * 2 {
-            self.rest = (self.rest + 2 * STEP_UP).min(MAX_REST);
-        } else if lag > LAG_TARGET {
-            self.rest = (self.rest + STEP_UP).min(MAX_REST);
+        let grows = lag > std::mem::replace(&mut self.before, lag);
+        if lag > LAG_TARGET || lag > LAG_TARGET / 2 && grows {
+            let step = ((100 - self.rest) / STEP_UP).max(1);
+            self.rest = (self.rest + step).min(MAX_REST);
         } else if lag < LAG_TARGET / 2 {
             self.rest = self.rest.saturating_sub(STEP_DOWN);
         }
@@ -121,12 +124,14 @@ mod tests {
     fn a_lag_over_the_target_throttles_in_steps_and_is_released_slowly() {
         let mut lag = Lag::default();
         lag.made(ms(0), 1);
-        lag.adjust(ms(100));
-        assert_eq!(lag.rest(), 0, "at the target nothing is done");
+        lag.adjust(ms(50));
+        assert_eq!(lag.rest(), 0, "half the target is fine");
+        lag.adjust(ms(60));
+        assert_eq!(lag.rest(), 25, "more, and growing, is not");
+        lag.adjust(ms(60));
+        assert_eq!(lag.rest(), 25);
         lag.adjust(ms(120));
-        assert_eq!(lag.rest(), STEP_UP);
-        lag.adjust(ms(300));
-        assert_eq!(lag.rest(), 3 * STEP_UP);
+        assert_eq!(lag.rest(), 25 + 75 / 4);
         (0..100).for_each(|_| lag.adjust(ms(300)));
         assert_eq!(lag.rest(), MAX_REST, "never to a standstill");
         lag.executed(1);

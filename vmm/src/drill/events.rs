@@ -23,7 +23,7 @@ pub enum EventsError {
 }
 
 /// One event, and when it happened.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Event {
     /// CLOCK_MONOTONIC, in nanoseconds.
     pub mono_ns: u64,
@@ -33,7 +33,7 @@ pub struct Event {
 }
 
 /// What a member reports.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Kind {
     /// The primary waits for a backup, or the backup for its primary.
@@ -74,6 +74,13 @@ pub enum Kind {
         /// The generation whose survivor it is, where it is told.
         #[serde(default)]
         generation: Option<u64>,
+    },
+    /// How far the backup is behind, while that matters.
+    Lag {
+        /// The age of the oldest entry that it has not executed, ms.
+        lag_ms: f64,
+        /// How much of its time the primary's vCPU rests, percent.
+        throttle_percent: u32,
     },
     /// The arbiter is needed and cannot be asked.
     Unreachable,

@@ -5,6 +5,7 @@
 
 mod client;
 mod clock;
+mod cut_points;
 mod events;
 mod interrupt;
 mod kill_computing;
@@ -14,6 +15,7 @@ mod netns;
 mod one_side;
 mod report;
 mod seed;
+mod slow_backup;
 mod stage;
 mod verdict;
 
@@ -63,6 +65,14 @@ const SCENARIOS: &[Scenario] = &[
     one_side::HANG_PRIMARY,
     one_side::HANG_BACKUP,
     one_side::ARBITER_DOWN,
+    slow_backup::SCENARIO,
+    cut_points::ENTRY_LOGGED,
+    cut_points::LOG_SENT,
+    cut_points::ACK_RECEIVED,
+    cut_points::OUTPUT_RELEASED,
+    cut_points::CLAIM_ASKED,
+    cut_points::CLAIM_WON,
+    cut_points::LIVE_ANNOUNCED,
     one_side::LEAVE,
     one_side::STOP,
     one_side::SWITCHOVER,

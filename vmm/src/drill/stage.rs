@@ -22,6 +22,7 @@ use rustix::process::Signal;
 /// The members' names, which their files and logs bear.
 pub(super) const PRIMARY: &str = "primary";
 pub(super) const BACKUP: &str = "backup";
+pub(super) const RESTART: &str = "restart";
 
 /// The logging channel. Every run has a network of its own, so this port is always free.
 const CHANNEL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7700);
@@ -136,12 +137,22 @@ impl Stage {
 
     /// Starts a primary with this guest and its backup, and waits until the guest executes.
     pub(super) fn start_pair(&mut self, guest: Guest) -> Result<Pair, RunError> {
+        self.start_pair_with(guest, &[])
+    }
+
+    /// The same, with more arguments for the primary.
+    pub(super) fn start_pair_with(
+        &mut self,
+        guest: Guest,
+        more: &[&str],
+    ) -> Result<Pair, RunError> {
         let (name, taps) = match guest {
             Guest::Kv => ("kv", [Some(TAPS[0]), Some(TAPS[1])]),
             Guest::Threads => ("threads", [None, None]),
         };
         let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
         args.extend(self.member_args(PRIMARY, taps[0]));
+        args.extend(more.iter().map(OsString::from));
         let primary = self.members.start(PRIMARY, args)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
         args.extend(self.member_args(BACKUP, taps[1]));
@@ -153,6 +164,15 @@ impl Stage {
         let joined = |k: &Kind| matches!(k, Kind::Joined);
         self.wait_for(backup, "the backup joined", START_LIMIT, joined)?;
         Ok(Pair { primary, backup })
+    }
+
+    /// Tries to start a second primary of the same VM, which has no `--force`, and notes its status as
+    /// `restart`'s.
+    pub(super) fn restart(&mut self) -> Result<(), RunError> {
+        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
+        args.extend(self.member_args(RESTART, Some(TAPS[0])));
+        let id = self.members.start(RESTART, args)?;
+        self.await_end(RESTART, id)
     }
 
     fn member_args(&self, name: &str, tap: Option<&str>) -> Vec<OsString> {

@@ -1,0 +1,208 @@
+//! Scenarios cut-*: the primary dies between two steps of the protocol.
+//!
+//! While it has a backup, that one goes live and the client notices nothing. Where the primary dies on
+//! its way to going on alone, its backup is dead already: the VM is down, and nobody boots it a second
+//! time.
+
+use std::time::Duration;
+
+use super::Scenario;
+use super::events::Kind;
+use super::stage::{BACKUP, Guest, PRIMARY, RESTART, RunError, Stage};
+use super::verdict::Observation;
+
+/// At which passing of its point the primary dies: in mid-stream.
+const PASSINGS: std::ops::RangeInclusive<u64> = 300..=900;
+/// How many answers come before the backup is killed, and how many must follow a failover.
+const ANSWERS: u64 = 200;
+/// How long each step may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+pub(super) const ENTRY_LOGGED: Scenario = paired(
+    "cut-entry-logged",
+    "the primary dies with a piece of the log made and not sent; the backup goes live",
+    |stage| die_in_mid_stream(stage, "entry-logged"),
+);
+pub(super) const LOG_SENT: Scenario = paired(
+    "cut-log-sent",
+    "the primary dies with a piece of the log sent and not acknowledged; the backup goes live",
+    |stage| die_in_mid_stream(stage, "log-sent"),
+);
+pub(super) const ACK_RECEIVED: Scenario = paired(
+    "cut-ack-received",
+    "the primary dies with an acknowledgement received and nothing released; the backup goes live and emits it",
+    |stage| die_in_mid_stream(stage, "ack-received"),
+);
+pub(super) const OUTPUT_RELEASED: Scenario = paired(
+    "cut-output-released",
+    "the primary dies with an output released and the backup not told; the backup goes live and emits it again",
+    |stage| die_in_mid_stream(stage, "output-released"),
+);
+pub(super) const CLAIM_ASKED: Scenario = alone(
+    "cut-claim-asked",
+    "the backup is killed, then the primary dies as it asks for the test-and-set; the VM is down and is not booted again",
+    |stage| die_on_the_way_alone(stage, "claim-asked"),
+);
+pub(super) const CLAIM_WON: Scenario = alone(
+    "cut-claim-won",
+    "the backup is killed, then the primary dies with the test-and-set won; the VM is down and is not booted again",
+    |stage| die_on_the_way_alone(stage, "claim-won"),
+);
+pub(super) const LIVE_ANNOUNCED: Scenario = alone(
+    "cut-live-announced",
+    "the backup is killed, then the primary dies as it goes on alone; the VM is down and is not booted again",
+    |stage| die_on_the_way_alone(stage, "live-announced"),
+);
+
+type Play = fn(&mut Stage) -> Result<(), RunError>;
+
+const fn paired(name: &'static str, about: &'static str, play: Play) -> Scenario {
+    Scenario {
+        name,
+        about,
+        client: true,
+        play,
+        check: check_paired,
+    }
+}
+
+const fn alone(name: &'static str, about: &'static str, play: Play) -> Scenario {
+    Scenario {
+        name,
+        about,
+        client: true,
+        play,
+        check: check_alone,
+    }
+}
+
+fn die_in_mid_stream(stage: &mut Stage, point: &str) -> Result<(), RunError> {
+    let cut = format!("{point}:{}", stage.random.within(PASSINGS));
+    let pair = stage.start_pair_with(Guest::Kv, &["--cut", &cut])?;
+    stage.start_client()?;
+    stage.await_end(PRIMARY, pair.primary)?;
+    let live = |k: &Kind| matches!(k, Kind::Live { .. });
+    stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
+    let enough = stage.answers() + ANSWERS;
+    stage.wait_for_answers(enough, LIMIT)?;
+    Ok(())
+}
+
+fn die_on_the_way_alone(stage: &mut Stage, point: &str) -> Result<(), RunError> {
+    let pair = stage.start_pair_with(Guest::Kv, &["--cut", point])?;
+    stage.start_client()?;
+    stage.wait_for_answers(ANSWERS, LIMIT)?;
+    // The VM goes down: a client would wait in vain.
+    stage.finish_client();
+    stage.kill(BACKUP, pair.backup)?;
+    stage.await_end(PRIMARY, pair.primary)?;
+    stage.restart()
+}
+
+/// How it ended by itself: none for a signal.
+fn status(seen: &Observation, name: &str) -> Option<Option<i32>> {
+    let found = seen.statuses.iter().find(|(who, _)| *who == name);
+    found.map(|(_, status)| *status)
+}
+
+fn check_paired(seen: &Observation) -> Vec<String> {
+    let mut violations = not_cut(seen);
+    let survivor = seen.events(BACKUP).iter();
+    let live = survivor.filter_map(|e| match e.kind {
+        Kind::Live { .. } => Some(e.mono_ns),
+        _ => None,
+    });
+    match live.last() {
+        None => violations.push("the backup did not go live".to_owned()),
+        Some(live) => {
+            let answers = seen.answers().iter();
+            let after = answers.filter(|a| a.answered_ns > live).count() as u64;
+            if after < ANSWERS {
+                violations.push(format!(
+                    "{after} answers came after the failover, {ANSWERS} were due"
+                ));
+            }
+        }
+    }
+    violations
+}
+
+fn check_alone(seen: &Observation) -> Vec<String> {
+    let mut violations = not_cut(seen);
+    if status(seen, RESTART) != Some(Some(2)) {
+        violations.push("a second start was not refused with status 2".to_owned());
+    }
+    let started = |k: &Kind| matches!(k, Kind::Started { .. });
+    if seen.events(RESTART).iter().any(|e| started(&e.kind)) {
+        violations.push("a second history was booted".to_owned());
+    }
+    violations
+}
+
+fn not_cut(seen: &Observation) -> Vec<String> {
+    match status(seen, PRIMARY) {
+        Some(None) => Vec::new(),
+        other => vec![format!("the primary did not die at its point ({other:?})")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{Answer, End, Record};
+    use super::super::events::Event;
+    use super::*;
+
+    fn seen(members: Vec<(&'static str, Vec<Kind>)>) -> Observation {
+        let at = |kind| Event { mono_ns: 5, kind };
+        let answer = |value: i64| Answer {
+            sent_ns: 6,
+            answered_ns: 6,
+            value,
+        };
+        Observation {
+            members: members
+                .into_iter()
+                .map(|(name, kinds)| (name, kinds.into_iter().map(at).collect()))
+                .collect(),
+            printed: vec![],
+            killed: None,
+            statuses: vec![(PRIMARY, None), (RESTART, Some(2))],
+            client: Some(Record {
+                answers: (1..=ANSWERS as i64).map(answer).collect(),
+                end: End::Told,
+            }),
+        }
+    }
+
+    fn live() -> Vec<(&'static str, Vec<Kind>)> {
+        let live = Kind::Live {
+            generation: 1,
+            reemitted: 0,
+        };
+        vec![(BACKUP, vec![live])]
+    }
+
+    #[test]
+    fn a_backup_that_takes_over_and_a_vm_that_stays_down_pass() {
+        let nothing = [] as [String; 0];
+        assert_eq!(check_paired(&seen(live())), nothing);
+        assert_eq!(check_alone(&seen(vec![])), nothing);
+    }
+
+    #[test]
+    fn a_backup_that_does_not_and_a_client_not_served_are_found() {
+        assert_eq!(check_paired(&seen(vec![])), ["the backup did not go live"]);
+        let mut starved = seen(live());
+        starved.client.as_mut().unwrap().answers.pop();
+        assert!(check_paired(&starved)[0].starts_with("199 answers"));
+    }
+
+    #[test]
+    fn a_second_history_and_a_primary_that_was_not_cut_are_found() {
+        let booted = Kind::Started { generation: 2 };
+        let mut second = seen(vec![(RESTART, vec![booted])]);
+        assert_eq!(check_alone(&second), ["a second history was booted"]);
+        second.statuses = vec![(PRIMARY, Some(0)), (RESTART, Some(0))];
+        assert_eq!(check_alone(&second).len(), 3);
+    }
+}
