@@ -107,12 +107,11 @@ fn status(seen: &Observation, name: &str) -> Option<Option<i32>> {
 
 fn check_paired(seen: &Observation) -> Vec<String> {
     let mut violations = not_cut(seen);
-    let survivor = seen.events(BACKUP).iter();
-    let live = survivor.filter_map(|e| match e.kind {
+    let live = seen.events(BACKUP).iter().find_map(|e| match e.kind {
         Kind::Live { .. } => Some(e.mono_ns),
         _ => None,
     });
-    match live.last() {
+    match live {
         None => violations.push("the backup did not go live".to_owned()),
         Some(live) => {
             let answers = seen.answers().iter();

@@ -82,7 +82,10 @@ impl Cuts {
     /// The pulse of this member's vCPU, which may be to stop.
     pub fn pulse(&self) -> Pulse {
         match self.cut {
-            Some(Cut { point, at }) if point == CutPoint::VcpuHangs => Pulse::that_stops(at),
+            Some(Cut {
+                point: CutPoint::VcpuHangs,
+                at,
+            }) => Pulse::that_stops(at),
             _ => Pulse::default(),
         }
     }
