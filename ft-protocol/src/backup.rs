@@ -12,6 +12,7 @@ use crate::arbiter::MemberId;
 use crate::detector::{Detector, Suspicion};
 use crate::log::codec::{self, FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::log::{Event, Position};
+use crate::mutant::Mutant;
 use crate::primary::LOG_WINDOW_BYTES;
 use crate::question::Question;
 use crate::reason::{HaltReason, Loss};
@@ -153,6 +154,18 @@ impl Backup {
         }
     }
 
+    /// Whether this fault is planted: never but in this crate's tests.
+    fn has(&self, mutant: Mutant) -> bool {
+        #[cfg(test)]
+        let planted = mutant.is(self.config.mutant);
+        #[cfg(not(test))]
+        let planted = {
+            let _never = mutant;
+            false
+        };
+        planted
+    }
+
     /// What to do next.
     pub fn poll_action(&mut self) -> Option<BackupAction> {
         self.actions.pop_front()
@@ -250,7 +263,7 @@ impl Backup {
         }
         self.told = (self.consumed, self.executed);
         let ack = Message::Ack {
-            received: self.log.seq,
+            received: self.log.seq + u64::from(self.has(Mutant::AckBeforeReceipt)),
             consumed: self.consumed,
             executed: self.executed,
         };
@@ -262,8 +275,10 @@ impl Backup {
 
     fn forget(&mut self, output: u64) {
         if output > self.forgotten {
-            self.forgotten = output;
-            self.push(BackupAction::ForgetOutputs { up_to: output });
+            self.forgotten = output + u64::from(self.has(Mutant::ForgetsTooMuch));
+            self.push(BackupAction::ForgetOutputs {
+                up_to: self.forgotten,
+            });
         }
     }
 
@@ -315,7 +330,7 @@ impl Backup {
 
     /// Does what waited for the vCPU to execute everything that was acknowledged (I3).
     fn go_on(&mut self) {
-        if self.drained < self.log.seq {
+        if self.drained < self.log.seq && !self.has(Mutant::AsksBeforeCaughtUp) {
             return;
         }
         match self.phase {

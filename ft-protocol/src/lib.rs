@@ -17,6 +17,7 @@ pub mod detector;
 pub mod gate;
 pub mod lag;
 pub mod log;
+mod mutant;
 pub mod primary;
 mod question;
 mod reason;

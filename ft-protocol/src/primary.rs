@@ -12,6 +12,7 @@ use crate::detector::{Detector, Suspicion};
 use crate::gate::Gate;
 use crate::lag::Lag;
 use crate::log::HostPrint;
+use crate::mutant::Mutant;
 use crate::question::Question;
 use crate::reason::Loss;
 use crate::wire::{Beat, Message, PROTOCOL_VERSION, common_version};
@@ -148,6 +149,18 @@ impl Primary {
             primary.ask(Phase::Opening);
         }
         primary
+    }
+
+    /// Whether this fault is planted: never but in this crate's tests.
+    fn has(&self, mutant: Mutant) -> bool {
+        #[cfg(test)]
+        let planted = mutant.is(self.config.mutant);
+        #[cfg(not(test))]
+        let planted = {
+            let _never = mutant;
+            false
+        };
+        planted
     }
 
     /// What to do next.
@@ -333,6 +346,9 @@ impl Primary {
     pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64) {
         let passed = self.gate.passed();
         self.gate.queue(number, needs);
+        if self.has(Mutant::ReleaseBeforeAck) {
+            self.gate.ack(needs);
+        }
         self.release(passed);
         self.note_stalls();
     }
@@ -406,11 +422,15 @@ impl Primary {
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::Ended => {}
+            Phase::HandedOver if self.has(Mutant::ResumesWithoutRight) => self.take_back(),
             Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
             Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
             Phase::Joining | Phase::Paired => {
                 let started = self.phase == Phase::Paired;
                 self.push(PrimaryAction::BackupLost(loss));
+                if started && self.has(Mutant::SoloWithoutClaim) {
+                    return self.go_solo(Time(0), true);
+                }
                 self.ask(Phase::Claiming { started });
             }
             Phase::Closing { closed, .. } => self.close_or_finish(closed, None),

@@ -13,6 +13,7 @@ use crate::Time;
 use crate::arbiter::{MemberId, Nonce};
 use crate::backup::{Backup, BackupConfig, Expectations};
 use crate::detector::Timing;
+use crate::mutant::Mutant;
 use crate::primary::{Primary, PrimaryConfig};
 use crate::testing::{Rng, host};
 use backup_side::BackupSide;
@@ -112,7 +113,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Simulation {
+    fn new(seed: u64, mutant: Option<Mutant>) -> Simulation {
         let mut rng = Rng::new(seed);
         let timing = Timing::default();
         let vm = String::from("demo");
@@ -124,6 +125,7 @@ impl Simulation {
             nonce: Nonce(u128::MAX),
             solo: false,
             timing,
+            mutant,
         };
         let expect = Expectations::default();
         let backup = BackupConfig {
@@ -132,6 +134,7 @@ impl Simulation {
             host: host(),
             expect,
             timing,
+            mutant,
         };
         let when = if rng.one_in(3) { 60 } else { 400 };
         let mut faults: Vec<_> = (0..rng.below(4))
@@ -319,7 +322,7 @@ fn whatever_fails_the_invariants_hold_and_the_guest_gets_to_its_end() {
     for seed in first..first + RUNS {
         // The last one that is printed is the one that failed.
         println!("LOCKSTEP_SEED={seed}");
-        let mut simulation = Simulation::new(seed);
+        let mut simulation = Simulation::new(seed, None);
         simulation.run();
         let Simulation {
             world,
@@ -369,4 +372,34 @@ fn whatever_fails_the_invariants_hold_and_the_guest_gets_to_its_end() {
         rare.iter().all(|&n| n > 0) && excused < RUNS / 2,
         "{tally:?}"
     );
+}
+
+/// What objects to a planted fault.
+fn caught(mutant: Mutant) -> Option<String> {
+    (0..RUNS).find_map(|seed| {
+        let played = std::panic::catch_unwind(|| Simulation::new(seed, Some(mutant)).run());
+        let panic = played.err()?;
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()))
+    })
+}
+
+#[test]
+fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
+    let planted = [
+        (Mutant::AckBeforeReceipt, "I2"),
+        (Mutant::ReleaseBeforeAck, "I2"),
+        (Mutant::SoloWithoutClaim, "I4"),
+        (Mutant::IgnoresLostClaim, "I4"),
+        (Mutant::GenerationNotRaised, "I4"),
+        (Mutant::AsksBeforeCaughtUp, "I3"),
+        (Mutant::NotEmittedAgain, "I5"),
+        (Mutant::ForgetsTooMuch, "I5"),
+        (Mutant::LiveBeforeFence, "before the fence"),
+        (Mutant::ResumesWithoutRight, "without the right"),
+    ];
+    for (mutant, invariant) in planted {
+        let caught = caught(mutant).unwrap_or_else(|| panic!("{mutant:?} survives"));
+        assert!(caught.contains(invariant), "{mutant:?}: {caught}");
+    }
 }

@@ -3,6 +3,7 @@
 use super::{Backup, BackupAction, Phase};
 use crate::Time;
 use crate::arbiter::{ClaimAnswer, CloseAnswer};
+use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::HaltReason;
 use crate::wire::Message;
@@ -41,7 +42,9 @@ impl Backup {
                 });
             }
             // A primary that handed over rests, and says nothing more without the right to.
-            ClaimAnswer::Won if self.planned => self.go_live(),
+            ClaimAnswer::Won if self.planned || self.has(Mutant::LiveBeforeFence) => {
+                self.go_live();
+            }
             ClaimAnswer::Won => self.ask(Phase::Fencing),
         }
     }
@@ -63,7 +66,9 @@ impl Backup {
             self.drained, self.log.seq,
             "I3: nobody goes live with entries not executed"
         );
-        self.push(BackupAction::EmitHeld);
+        if !self.has(Mutant::NotEmittedAgain) {
+            self.push(BackupAction::EmitHeld);
+        }
         if self.connected {
             self.push(BackupAction::Send(Message::Bye));
             self.disconnect();

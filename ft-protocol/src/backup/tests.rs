@@ -35,6 +35,7 @@ impl Rig {
             host: host(),
             expect,
             timing,
+            mutant: None,
         };
         Rig {
             backup: Backup::new(config, Time(0)),

@@ -23,6 +23,9 @@ pub struct BackupConfig {
     pub expect: Expectations,
     /// How fast a silent primary is suspected.
     pub timing: Timing,
+    /// A fault that a test plants.
+    #[cfg(test)]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// What the operator said of the machine; None where nothing was said.

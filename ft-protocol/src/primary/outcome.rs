@@ -4,6 +4,7 @@ use super::handover::Handover;
 use super::{Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
+use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::{HaltReason, Loss};
 use crate::wire::Message;
@@ -89,6 +90,9 @@ impl Primary {
         match answer {
             ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
             ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
+            ClaimAnswer::Lost { .. } if started && self.has(Mutant::IgnoresLostClaim) => {
+                self.go_solo(now, true);
+            }
             // As it was asked to.
             ClaimAnswer::Lost { .. } if self.handover == Handover::Sent => self.end_handed_over(),
             ClaimAnswer::Lost { by } => {
@@ -103,7 +107,7 @@ impl Primary {
             ClaimAnswer::Won if self.config.solo => self.go_solo(now, false),
             // Nothing was executed yet, so there is nothing to go on with: the next one may join.
             ClaimAnswer::Won => {
-                self.generation += 1;
+                self.generation += u64::from(!self.has(Mutant::GenerationNotRaised));
                 self.members.backup = None;
                 self.phase = Phase::Waiting;
             }
@@ -121,7 +125,7 @@ impl Primary {
         }
     }
 
-    fn go_solo(&mut self, now: Time, started: bool) {
+    pub(super) fn go_solo(&mut self, now: Time, started: bool) {
         self.phase = Phase::Solo;
         self.push(match started {
             true => PrimaryAction::GoSolo {

@@ -30,6 +30,7 @@ impl Rig {
             nonce: Nonce(100),
             solo,
             timing: Timing::default(),
+            mutant: None,
         };
         Rig {
             primary: Primary::new(config, Time(0)),

@@ -27,6 +27,9 @@ pub struct PrimaryConfig {
     pub solo: bool,
     /// How fast a silent backup is suspected.
     pub timing: Timing,
+    /// A fault that a test plants.
+    #[cfg(test)]
+    pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
 /// How often the vCPU was made to wait.

@@ -38,6 +38,10 @@ pub struct BackupSide {
     /// Outputs that were not reported as released.
     held: Vec<u64>,
     forgotten: u64,
+    /// The fence succeeded; the primary handed over; what was held was emitted.
+    fenced: bool,
+    planned: bool,
+    emitted: bool,
     live: bool,
     announced: bool,
 }
@@ -60,6 +64,9 @@ impl BackupSide {
             executed: 0,
             held: Vec::new(),
             forgotten: 0,
+            fenced: false,
+            planned: false,
+            emitted: false,
             live: false,
             announced: false,
         }
@@ -114,7 +121,11 @@ impl BackupSide {
             return;
         };
         match asked {
-            Asked::Fence => self.machine.handle_fenced(now, random_fence(rng)),
+            Asked::Fence => {
+                let fenced = random_fence(rng);
+                self.fenced |= fenced.is_ok();
+                self.machine.handle_fenced(now, fenced);
+            }
             Asked::ReadBack(generation) => {
                 let answer = arbiter.read(generation, now, rng);
                 self.machine.handle_read_back(now, answer);
@@ -195,7 +206,7 @@ impl BackupSide {
                 }
                 BackupAction::Beat(beat) => link.beat(Side::Backup, beat, now, rng),
                 BackupAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
-                BackupAction::TakeOver => {}
+                BackupAction::TakeOver => self.planned = true,
                 BackupAction::ReadBack { generation } => {
                     self.ask(now, rng, Asked::ReadBack(generation));
                 }
@@ -225,6 +236,8 @@ impl BackupSide {
                     self.ask(now, rng, Asked::Claim(generation));
                 }
                 BackupAction::EmitHeld => {
+                    self.emitted = true;
+                    assert!(self.fenced || self.planned, "live before the fence");
                     referee.takes_over(self.executed, self.forgotten, &self.held);
                     referee.goes_alone(Side::Backup, self.machine.generation());
                     for number in self.held.drain(..) {
@@ -233,6 +246,7 @@ impl BackupSide {
                 }
                 BackupAction::Announce => self.announced = referee.is_alone(Side::Backup),
                 BackupAction::Live { .. } => {
+                    assert!(self.emitted, "I5: live without what was held");
                     assert!(self.announced);
                     self.live = true;
                 }
@@ -247,7 +261,8 @@ impl BackupSide {
                 BackupAction::Halt(other) => panic!("{other}"),
                 BackupAction::Finish { closed } => {
                     assert!(closed, "the arbiter is never down for so long");
-                    assert_eq!(self.executed, referee.guest.len());
+                    let all = self.executed == referee.guest.len();
+                    assert!(all, "I3: finished with entries not executed");
                     referee.finishes(Side::Backup);
                     self.fate = Fate::Finished;
                 }

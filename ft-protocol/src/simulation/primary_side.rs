@@ -4,7 +4,7 @@ use super::link::{Arbiter, Link, Side};
 use super::referee::Referee;
 use super::{Fate, World, random_fence, soon};
 use crate::Time;
-use crate::arbiter::{Members, Nonce, OpenRecord};
+use crate::arbiter::{ClaimAnswer, Members, Nonce, OpenRecord};
 use crate::primary::{Primary, PrimaryAction};
 use crate::testing::Rng;
 use crate::wire::Message;
@@ -33,6 +33,8 @@ pub struct PrimarySide {
     parked: bool,
     /// Rested, and ran on alone.
     pub taken_back: bool,
+    /// The last generation that it won.
+    won: u64,
     executed: u64,
     flushed: u64,
     sent: u64,
@@ -55,6 +57,7 @@ impl PrimarySide {
             parking: false,
             parked: false,
             taken_back: false,
+            won: 0,
             executed: 0,
             flushed: 0,
             sent: 0,
@@ -115,6 +118,9 @@ impl PrimarySide {
             }
             Asked::Claim(generation) => {
                 let answer = arbiter.claim(generation, super::PRIMARY, now, rng);
+                if answer == ClaimAnswer::Won {
+                    self.won = generation;
+                }
                 self.machine.handle_claim(now, answer);
             }
             Asked::Close(generation) => {
@@ -181,7 +187,8 @@ impl PrimarySide {
                 PrimaryAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
                 PrimaryAction::Park => self.parking = true,
                 PrimaryAction::Resume => {
-                    assert!(self.parked && referee.is_alone(Side::Primary));
+                    let right = self.parked && referee.is_alone(Side::Primary);
+                    assert!(right, "runs on without the right to");
                     (self.parking, self.parked) = (false, false);
                     self.taken_back = true;
                 }
@@ -227,7 +234,11 @@ impl PrimarySide {
                     self.ask(now, rng, Asked::Claim(generation));
                 }
                 PrimaryAction::Close { generation } => self.ask(now, rng, Asked::Close(generation)),
-                PrimaryAction::Start => self.started = true,
+                PrimaryAction::Start => {
+                    let fresh = self.machine.generation() > self.won;
+                    assert!(fresh, "I4: a pair in a generation that was won before");
+                    self.started = true;
+                }
                 PrimaryAction::GoSolo { generation } => {
                     referee.goes_alone(Side::Primary, generation);
                 }

@@ -1,0 +1,36 @@
+//! Faults that tests plant into the protocol, to see that its checks fire. Outside of this crate's tests
+//! none is ever planted, and asking costs nothing.
+
+/// One wrong step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests plant them"))]
+pub(crate) enum Mutant {
+    /// The backup acknowledges one entry more than it has.
+    AckBeforeReceipt,
+    /// The primary lets an output go that nobody has acknowledged.
+    ReleaseBeforeAck,
+    /// The primary goes on alone without the test-and-set.
+    SoloWithoutClaim,
+    /// A primary that lost the test-and-set goes on.
+    IgnoresLostClaim,
+    /// The generation that was won before the start is used again.
+    GenerationNotRaised,
+    /// The backup asks with entries left that it has not executed.
+    AsksBeforeCaughtUp,
+    /// The backup does not emit what the primary may not have released.
+    NotEmittedAgain,
+    /// The backup forgets one output more than the primary reported.
+    ForgetsTooMuch,
+    /// The backup goes live before the fence has succeeded.
+    LiveBeforeFence,
+    /// A primary that has handed over runs on without having won.
+    ResumesWithoutRight,
+}
+
+impl Mutant {
+    /// Whether it is the one that was planted.
+    #[cfg(test)]
+    pub(crate) fn is(self, planted: Option<Mutant>) -> bool {
+        planted == Some(self)
+    }
+}
