@@ -1,5 +1,6 @@
 //! The primary's half of the protocol.
 
+mod flow;
 mod handover;
 mod outcome;
 mod types;
@@ -170,7 +171,7 @@ impl Primary {
 
     /// When to call [`Primary::handle_tick`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let tick = self.connected.then(|| self.detector.next_tick());
+        let tick = self.ticks().then(|| self.detector.next_tick());
         let bye = match self.phase {
             Phase::Closing { bye_by, .. } => bye_by,
             _ => None,
@@ -316,102 +317,6 @@ impl Primary {
         self.push(PrimaryAction::Start);
     }
 
-    /// Log entries up to `seq`, `bytes` of them in all since entry 1, can be sent, and are where a
-    /// replay would look for them.
-    ///
-    /// # Panics
-    /// If the log shrank.
-    pub fn handle_appended(&mut self, now: Time, seq: u64, bytes: u64) {
-        assert!(
-            seq >= self.log.seq && bytes >= self.log.bytes,
-            "a log only grows"
-        );
-        self.log = LogMark { seq, bytes };
-        if self.phase == Phase::Paired {
-            self.lag.made(now, seq);
-            match self.actions.back_mut() {
-                Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
-                _ => self.push(PrimaryAction::SendLog { up_to: seq }),
-            }
-            self.tell_released();
-        }
-        self.note_stalls();
-        self.try_finish(now);
-    }
-
-    /// The guest emitted output `number`; it may leave once entry `needs` is acknowledged.
-    ///
-    /// # Panics
-    /// See [`Gate::queue`].
-    pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64) {
-        let passed = self.gate.passed();
-        self.gate.queue(number, needs);
-        if self.has(Mutant::ReleaseBeforeAck) {
-            self.gate.ack(needs);
-        }
-        self.release(passed);
-        self.note_stalls();
-    }
-
-    /// The backends took every output up to this one.
-    ///
-    /// # Panics
-    /// If they took one that was not let go.
-    pub fn handle_released(&mut self, now: Time, up_to: u64) {
-        assert!(
-            up_to <= self.gate.passed(),
-            "output {up_to} left before it was let go"
-        );
-        self.released = self.released.max(up_to);
-        self.try_finish(now);
-        self.try_hand_over();
-    }
-
-    /// Lets go what the gate lets go, if that is more than before.
-    fn release(&mut self, before: u64) {
-        let up_to = self.gate.passed();
-        if up_to > before {
-            self.push(PrimaryAction::Release { up_to });
-        }
-    }
-
-    /// Tells the backup what has left since it was told last; whether there was anything.
-    fn tell_released(&mut self) -> bool {
-        let news = self.released > self.told;
-        if news {
-            self.told = self.released;
-            self.push(PrimaryAction::Send(Message::Released { output: self.told }));
-        }
-        news
-    }
-
-    fn acknowledged(&mut self, now: Time, received: u64, consumed: u64, executed: u64) {
-        if received > self.log.seq || consumed > self.log.bytes || executed > received {
-            return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
-        }
-        self.consumed = self.consumed.max(consumed);
-        self.lag.executed(executed);
-        let passed = self.gate.passed();
-        self.gate.ack(received);
-        self.release(passed);
-        self.note_stalls();
-        self.try_finish(now);
-        self.try_hand_over();
-    }
-
-    /// Bytes of the log that the backup's vCPU has not taken yet.
-    pub fn lag_bytes(&self) -> u64 {
-        self.log.bytes - self.consumed
-    }
-
-    /// Looks what keeps the vCPU, and counts what newly does.
-    fn note_stalls(&mut self) {
-        let (window, gate) = (self.lag_bytes() > LOG_WINDOW_BYTES, self.gate.is_full());
-        self.stalls.window += u64::from(window && !self.stalled.0);
-        self.stalls.gate += u64::from(gate && !self.stalled.1);
-        self.stalled = (window, gate);
-    }
-
     /// The backup is gone, or of no use.
     fn lose(&mut self, loss: Loss) {
         self.disconnect();
@@ -451,7 +356,7 @@ impl Primary {
             self.disconnect();
             self.close_or_finish(closed, None);
         }
-        if self.connected && self.detector.tick(now) {
+        if self.ticks() && self.detector.tick(now) && self.connected {
             if self.phase == Phase::Paired {
                 self.lag.adjust(now);
             }
@@ -460,6 +365,11 @@ impl Primary {
                 None => self.heartbeat(),
             }
         }
+    }
+
+    /// Whether time matters: to watch the backup, or to look whether the vCPU answers again.
+    fn ticks(&self) -> bool {
+        self.connected || self.asks_later
     }
 
     /// Shows the backup that we are there; a mark that is due does as well.

@@ -76,6 +76,8 @@ fn a_vcpu_that_hangs_makes_this_side_mute_and_it_claims_only_once_it_answers() {
     }
     assert_eq!(rig.disconnect(), [lost_closed()]);
     assert_eq!(rig.pass(5000), []);
+    let looks_again = rig.primary.poll_timeout().expect("it may answer again");
+    assert!(looks_again <= Time(rig.now.0 + 20_000_000));
     rig.primary.handle_vcpu(true);
     assert_eq!(rig.actions(), [A::Claim { generation: 5 }]);
     rig.primary.handle_vcpu(true);

@@ -94,7 +94,8 @@ pub async fn serve(parts: BackupParts) -> io::Result<Outcome> {
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel).await?;
     let mut runtime = Runtime::new(parts, answer_sender, news_sender, beats);
-    runtime.events.emit("connecting", json!({}));
+    let me = runtime.me.to_string();
+    runtime.events.emit("connecting", json!({"member": me}));
     let outcome = runtime.run(&mut signals, &mut answers, &mut news).await;
     runtime.control.finish(match &outcome {
         Ok(Outcome::Halted(_, why)) => Err(why),

@@ -1,5 +1,7 @@
 //! The loop around the primary's state machine.
 
+mod act;
+
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
@@ -16,7 +18,7 @@ use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
-use ft_protocol::primary::{Primary, PrimaryAction, PrimaryConfig};
+use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::collections::VecDeque;
@@ -75,7 +77,8 @@ pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
     let (sender, mut answers) = unbounded_channel();
     let beats = Beats::listen(parts.channel).await?;
     let mut runtime = Runtime::new(parts, sender, beats);
-    runtime.events.emit("waiting", json!({}));
+    let me = runtime.me.to_string();
+    runtime.events.emit("waiting", json!({"member": me}));
     let outcome = runtime.run(&listener, &mut signals, &mut answers).await;
     runtime.control.finish(match &outcome {
         Ok(Outcome::Halted(_, why)) => Err(why),
@@ -345,161 +348,5 @@ impl Runtime {
         {
             tracing::warn!("{why}: start again with --force");
         }
-    }
-
-    /// Does what the state machine asks for.
-    fn perform(&mut self) -> io::Result<Option<Outcome>> {
-        while let Some(action) = self.primary.poll_action() {
-            if let Some(outcome) = self.act(action)? {
-                return Ok(Some(outcome));
-            }
-        }
-        let rest = self.primary.rest();
-        self.vcpu.pace.set(self.primary.may_run(), rest);
-        Ok(None)
-    }
-
-    fn act(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
-        match action {
-            PrimaryAction::Send(message) => self.send(&message),
-            PrimaryAction::Beat(beat) => self.beats.send(beat),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
-                let message = Message::Welcome {
-                    protocol,
-                    generation,
-                    members,
-                    nonce,
-                    header: Box::new(self.header.clone()),
-                    image: self.image.clone(),
-                };
-                self.send(&message);
-            }
-            PrimaryAction::SendLog { up_to } => {
-                self.send_log(up_to);
-                self.cuts.pass(CutPoint::LogSent);
-            }
-            PrimaryAction::Release { up_to } => {
-                for (_, output) in self.vcpu.held.take(up_to) {
-                    self.direct.release(&output)?;
-                }
-                self.cuts.pass(CutPoint::OutputReleased);
-                self.primary.handle_released(now(), up_to);
-            }
-            PrimaryAction::Open { .. }
-            | PrimaryAction::Claim { .. }
-            | PrimaryAction::Close { .. } => {
-                let claims = matches!(action, PrimaryAction::Claim { .. });
-                self.ask(action);
-                if claims {
-                    self.cuts.pass(CutPoint::ClaimAsked);
-                }
-            }
-            PrimaryAction::Fence { generation } => {
-                self.fence.run(generation, &self.answers, Answer::Fenced);
-            }
-            PrimaryAction::Requested(request) => {
-                if let Err(why) = self.request(request) {
-                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
-                }
-            }
-            PrimaryAction::Park => {
-                self.vcpu.controls.park.store(true, Ordering::Release);
-                self.waker.wake();
-            }
-            PrimaryAction::Resume => {
-                self.vcpu.pace.resume();
-                self.control
-                    .finish(Err("the backup was lost, this side runs on alone"));
-            }
-            PrimaryAction::HandedOver { generation } => {
-                self.events
-                    .emit("handed_over", json!({"generation": generation}));
-                return Ok(Some(Outcome::HandedOver));
-            }
-            PrimaryAction::Leave => {
-                self.leave();
-                return Ok(Some(Outcome::Left));
-            }
-            PrimaryAction::Start => {
-                let generation = self.primary.generation();
-                let (machine, live) = self.idle.take().expect("the guest starts once");
-                self.events
-                    .emit("started", json!({"generation": generation}));
-                self.vcpu.start(machine, live.restarted())?;
-            }
-            PrimaryAction::BackupLost(loss) => {
-                let reason = loss.to_string();
-                self.events.emit("backup_lost", json!({"reason": reason}));
-            }
-            PrimaryAction::GoSolo { generation } => {
-                self.unsent.clear();
-                self.events.emit("solo", json!({"generation": generation}));
-                self.cuts.pass(CutPoint::LiveAnnounced);
-            }
-            PrimaryAction::Disconnect => {
-                if let Some(link) = self.link.take() {
-                    tokio::spawn(link.close());
-                }
-            }
-            PrimaryAction::Halt(reason) => {
-                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
-            }
-            PrimaryAction::Finish { closed } => {
-                if !closed {
-                    tracing::warn!("the generation could not be closed: start again with --force");
-                }
-                let reason = self.ended.expect("the guest ended");
-                return Ok(Some(Outcome::Ended(reason)));
-            }
-        }
-        Ok(None)
-    }
-
-    fn send(&mut self, message: &Message) {
-        if let Some(link) = &mut self.link {
-            link.send(message);
-        }
-    }
-
-    fn send_log(&mut self, up_to: u64) {
-        let mut frames = Vec::new();
-        while let Some(chunk) = self.unsent.pop_front_if(|chunk| chunk.last_seq <= up_to) {
-            frames.extend_from_slice(&chunk.frames);
-        }
-        if !frames.is_empty() {
-            self.send(&Message::Log { frames });
-        }
-    }
-
-    /// Asks the arbiter on a thread that may wait for storage.
-    fn ask(&mut self, action: PrimaryAction) {
-        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
-        let (vm, me) = (self.header.vm.clone(), self.me);
-        tokio::task::spawn_blocking(move || {
-            let answer = match action {
-                PrimaryAction::Open {
-                    generation,
-                    members,
-                    nonce,
-                } => {
-                    let record = arbiter::open_record(&vm, generation, members, nonce);
-                    Answer::Opened(arbiter::open(&*arbiter, &record))
-                }
-                PrimaryAction::Claim { generation } => {
-                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
-                }
-                PrimaryAction::Close { generation } => {
-                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
-                }
-                other => unreachable!("{other:?} is no question"),
-            };
-            // The process is ending if nobody waits for it.
-            let _gone = answers.send(answer);
-        });
     }
 }

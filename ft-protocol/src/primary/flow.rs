@@ -1,0 +1,105 @@
+//! The log and the outputs: what is sent, acknowledged, let go and reported, and what keeps the vCPU.
+
+use super::{LOG_WINDOW_BYTES, LogMark, Phase, Primary, PrimaryAction};
+use crate::Time;
+use crate::mutant::Mutant;
+use crate::reason::Loss;
+use crate::wire::Message;
+
+impl Primary {
+    /// Log entries up to `seq`, `bytes` of them in all since entry 1, can be sent, and are where a
+    /// replay would look for them.
+    ///
+    /// # Panics
+    /// If the log shrank.
+    pub fn handle_appended(&mut self, now: Time, seq: u64, bytes: u64) {
+        assert!(
+            seq >= self.log.seq && bytes >= self.log.bytes,
+            "a log only grows"
+        );
+        self.log = LogMark { seq, bytes };
+        if self.phase == Phase::Paired {
+            self.lag.made(now, seq);
+            match self.actions.back_mut() {
+                Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
+                _ => self.push(PrimaryAction::SendLog { up_to: seq }),
+            }
+            self.tell_released();
+        }
+        self.note_stalls();
+        self.try_finish(now);
+    }
+
+    /// The guest emitted output `number`; it may leave once entry `needs` is acknowledged.
+    ///
+    /// # Panics
+    /// See [`Gate::queue`].
+    pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64) {
+        let passed = self.gate.passed();
+        self.gate.queue(number, needs);
+        if self.has(Mutant::ReleaseBeforeAck) {
+            self.gate.ack(needs);
+        }
+        self.release(passed);
+        self.note_stalls();
+    }
+
+    /// The backends took every output up to this one.
+    ///
+    /// # Panics
+    /// If they took one that was not let go.
+    pub fn handle_released(&mut self, now: Time, up_to: u64) {
+        assert!(
+            up_to <= self.gate.passed(),
+            "output {up_to} left before it was let go"
+        );
+        self.released = self.released.max(up_to);
+        self.try_finish(now);
+        self.try_hand_over();
+    }
+
+    /// Lets go what the gate lets go, if that is more than before.
+    pub(super) fn release(&mut self, before: u64) {
+        let up_to = self.gate.passed();
+        if up_to > before {
+            self.push(PrimaryAction::Release { up_to });
+        }
+    }
+
+    /// Tells the backup what has left since it was told last; whether there was anything.
+    pub(super) fn tell_released(&mut self) -> bool {
+        let news = self.released > self.told;
+        if news {
+            self.told = self.released;
+            self.push(PrimaryAction::Send(Message::Released { output: self.told }));
+        }
+        news
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Time, received: u64, consumed: u64, executed: u64) {
+        if received > self.log.seq || consumed > self.log.bytes || executed > received {
+            return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
+        }
+        self.consumed = self.consumed.max(consumed);
+        self.lag.executed(executed);
+        let passed = self.gate.passed();
+        self.gate.ack(received);
+        self.release(passed);
+        self.note_stalls();
+        self.try_finish(now);
+        self.try_hand_over();
+    }
+
+    /// Bytes of the log that the backup's vCPU has not taken yet.
+    pub fn lag_bytes(&self) -> u64 {
+        self.log.bytes - self.consumed
+    }
+
+    /// Looks what keeps the vCPU, and counts what newly does.
+    pub(super) fn note_stalls(&mut self) {
+        let (window, gate) = (self.lag_bytes() > LOG_WINDOW_BYTES, self.gate.is_full());
+        self.stalls.window += u64::from(window && !self.stalled.0);
+        self.stalls.gate += u64::from(gate && !self.stalled.1);
+        self.stalled = (window, gate);
+    }
+}
