@@ -3,6 +3,7 @@
 mod control;
 mod join;
 mod outcome;
+mod transfer;
 mod types;
 
 pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expectations, LogItem};
@@ -16,6 +17,7 @@ use crate::mutant::Mutant;
 use crate::primary::LOG_WINDOW_BYTES;
 use crate::question::Question;
 use crate::reason::{HaltReason, Loss};
+use crate::transfer::Right;
 use crate::wire::{Beat, Message};
 use join::Joining;
 use std::collections::VecDeque;
@@ -55,6 +57,8 @@ pub struct Backup {
     actions: VecDeque<BackupAction>,
     connected: bool,
     joining: Option<Joining>,
+    /// The generation that it was welcomed to, offered or armed for.
+    right: Option<Right>,
     generation: u64,
     /// The primary's id, once it has told it.
     primary: Option<MemberId>,
@@ -103,8 +107,14 @@ enum Phase {
     Greeting,
     /// Welcome; asked the arbiter whether it is the primary's.
     ReadingBack,
-    /// The machine is being built.
-    Booting,
+    /// The machine is being built, or room is made for a copy of it.
+    Booting { copied: bool },
+    /// Receives the copy.
+    Receiving,
+    /// Has it all; the machine is being built from it. The log goes on.
+    Restoring,
+    /// Follows the log, and has no right yet.
+    Unarmed,
     /// Armed: said Ready, follows the log.
     Following,
     /// Thinks the primary dead, and executes what is left before it asks. Whatever it hears
@@ -134,6 +144,7 @@ impl Backup {
             actions: VecDeque::new(),
             connected: false,
             joining: None,
+            right: None,
             generation: 0,
             primary: None,
             detector: Detector::new(&config.timing, config.timing.joining, now),
@@ -201,7 +212,9 @@ impl Backup {
             (_, Message::Heartbeat) => {}
             // From the asking on, the channel only serves to say goodbye.
             (Phase::Asking | Phase::Fencing, _) => {}
-            (Phase::Following, Message::Log { frames }) => self.take_log(frames),
+            (Phase::Following | Phase::Restoring | Phase::Unarmed, Message::Log { frames }) => {
+                self.take_log(frames)
+            }
             (Phase::Following, Message::Released { output }) => self.forget(output),
             (Phase::Following, Message::Bye) => self.bye(),
             (Phase::Following, Message::Handover) => self.take_over(),
@@ -209,6 +222,35 @@ impl Backup {
                 self.halt(HaltReason::Refused(reason));
             }
             (Phase::Greeting, message @ Message::Welcome { .. }) => self.welcome(message),
+            (Phase::Greeting, message @ Message::Offer { .. }) => self.offered(message),
+            (Phase::Receiving, Message::Memory { pages }) => self.take_memory(pages),
+            (
+                Phase::Receiving,
+                Message::State {
+                    seq,
+                    at,
+                    outputs,
+                    state,
+                },
+            ) => {
+                let log = Received {
+                    seq,
+                    at,
+                    ..Received::default()
+                };
+                self.take_state(log, outputs, state);
+            }
+            (Phase::Unarmed, Message::Armed { generation, nonce }) => {
+                self.armed(now, generation, nonce);
+            }
+            (
+                Phase::ReadingBack
+                | Phase::Booting { .. }
+                | Phase::Receiving
+                | Phase::Restoring
+                | Phase::Unarmed,
+                Message::Refuse { reason },
+            ) => self.halt(HaltReason::Refused(reason)),
             (_, message) => self.broke(format!("{} out of turn", message.name())),
         }
     }
@@ -308,7 +350,7 @@ impl Backup {
         assert!(seq <= self.log.seq, "entry {seq} executed before it came");
         self.consumed = bytes;
         self.executed = self.executed.max(seq);
-        if self.is_paired() && self.consumed - self.told.0 >= ACK_CONSUMED_BYTES {
+        if self.takes_log() && self.consumed - self.told.0 >= ACK_CONSUMED_BYTES {
             self.acknowledge();
         }
     }
@@ -377,7 +419,8 @@ impl Backup {
             }
             // It was told to, and goes on: who does not answer any more does not ask either.
             Phase::TakingOver => self.disconnect(),
-            Phase::Greeting | Phase::ReadingBack | Phase::Booting => self.start_over(loss),
+            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => self.start_over(loss),
+            Phase::Receiving | Phase::Restoring | Phase::Unarmed => self.lose_source(loss),
             _ => {}
         }
     }
@@ -401,7 +444,7 @@ impl Backup {
             return;
         }
         let news = self.ack_due || (self.consumed, self.executed) != self.told;
-        match news && self.is_paired() {
+        match news && self.takes_log() {
             true => self.acknowledge(),
             false => self.push(BackupAction::Send(Message::Heartbeat)),
         }
@@ -432,7 +475,7 @@ impl Backup {
     /// the primary that this side is there: a VMM that hangs protects nobody.
     pub fn handle_vcpu(&mut self, answers: bool) {
         self.mute = !answers;
-        if self.ack_due && answers && self.is_paired() {
+        if self.ack_due && answers && self.takes_log() {
             self.acknowledge();
         }
     }
@@ -448,6 +491,12 @@ impl Backup {
     /// Follows the log, and is heard.
     fn is_paired(&self) -> bool {
         self.connected && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
+    }
+
+    /// Gets the log, and is heard.
+    fn takes_log(&self) -> bool {
+        let joins = matches!(self.phase, Phase::Restoring | Phase::Unarmed);
+        self.is_paired() || self.connected && joins
     }
 
     fn disconnect(&mut self) {

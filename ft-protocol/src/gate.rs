@@ -56,6 +56,26 @@ impl Gate {
         self.advance();
     }
 
+    /// An open gate that `outputs` have passed already.
+    pub fn opened_after(outputs: u64) -> Gate {
+        Gate {
+            queued: outputs,
+            passed: outputs,
+            open: true,
+            ..Gate::default()
+        }
+    }
+
+    /// From here on outputs wait for acknowledgements again.
+    pub fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// The log entry that the last output needs.
+    pub fn needed(&self) -> u64 {
+        self.needed
+    }
+
     /// Nobody's acknowledgement is needed any more: this side goes on alone, by right.
     pub fn open(&mut self) {
         self.open = true;

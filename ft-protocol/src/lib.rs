@@ -10,6 +10,7 @@
 //! - [`gate`], [`detector`] and [`lag`]: the Output Rule, who is thought dead, how far the backup is
 //!   behind.
 //! - [`primary`] and [`backup`]: the two halves of a pair.
+//! - [`transfer`]: what the copy of a running machine is proved by.
 
 pub mod arbiter;
 pub mod backup;
@@ -22,6 +23,7 @@ pub mod primary;
 mod question;
 mod reason;
 mod time;
+pub mod transfer;
 pub mod wire;
 
 pub use reason::{HaltReason, Loss};

@@ -25,6 +25,12 @@ pub(crate) enum Mutant {
     LiveBeforeFence,
     /// A primary that has handed over runs on without having won.
     ResumesWithoutRight,
+    /// Whoever joins is armed before the generation is open and everything is acknowledged.
+    ArmsTooEarly,
+    /// A side that arms a backup lets outputs go as if it still ran alone.
+    ReleasesTooEarly,
+    /// Whoever joins claims, although it was never armed.
+    AsksUnarmed,
 }
 
 impl Mutant {

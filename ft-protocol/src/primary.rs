@@ -3,6 +3,7 @@
 mod flow;
 mod handover;
 mod outcome;
+mod transfer;
 mod types;
 
 pub use types::{LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, Stalls};
@@ -16,6 +17,7 @@ use crate::log::HostPrint;
 use crate::mutant::Mutant;
 use crate::question::Question;
 use crate::reason::Loss;
+use crate::transfer::{Capture, Right};
 use crate::wire::{Beat, Message, PROTOCOL_VERSION, common_version};
 use handover::Handover;
 use std::collections::VecDeque;
@@ -24,7 +26,8 @@ use std::time::Duration;
 /// A connection that does not say Hello for so long is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 
-/// The primary, from waiting for its backup to the guest's end.
+/// The primary, from waiting for its backup to the guest's end; and whoever runs alone, whom a new
+/// backup may join.
 ///
 /// # How to drive it
 ///
@@ -45,6 +48,9 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 ///   **after** the backends took what [`PrimaryAction::Release`] let go: the backup forgets it then.
 /// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
 ///   `may_run`.
+/// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
+///   rest and calls [`Primary::handle_captured`], or [`Primary::handle_copy_failed`]. Between the stop
+///   and that call nothing else of the log or of the outputs is handed in.
 /// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Primary {
@@ -54,8 +60,19 @@ pub struct Primary {
     actions: VecDeque<PrimaryAction>,
     /// Whether there is a connection.
     connected: bool,
-    /// Who joins in this generation.
+    /// Who is in this generation, or joins in the next.
     members: Members,
+    /// The generation as it was opened, once it was.
+    right: Option<Right>,
+    /// The last generation that this side asked to open, and the last that may be its own.
+    opened: u64,
+    last_own: u64,
+    /// The answer to an `Open` is due that nobody is interested in any more.
+    stale_open: bool,
+    /// Where the machine was copied for whoever joins.
+    capture: Option<Capture>,
+    /// Bytes of the log before that: the backup does not count them.
+    base_bytes: u64,
     protocol: u32,
     detector: Detector,
     question: Question,
@@ -108,6 +125,16 @@ enum Phase {
     HandedOver,
     /// Runs alone, by right.
     Solo,
+    /// Runs alone; offered the machine to whoever connected.
+    Offering,
+    /// Runs alone; the machine is copied.
+    Copying,
+    /// Runs alone; the copy is to be proved.
+    Proving,
+    /// Runs alone; asked the arbiter to open the next generation.
+    OpeningNext,
+    /// Holds outputs again; arms the backup once it has acknowledged this entry.
+    Arming { seq: u64 },
     /// The guest has ended; closes the generation, and waits for the backup's Bye until then.
     Closing { closed: bool, bye_by: Option<Time> },
     /// Halted or finished.
@@ -117,7 +144,15 @@ enum Phase {
 impl Primary {
     /// A primary that waits for its backup, or opens a generation of its own if it is to run alone.
     pub fn new(config: PrimaryConfig, now: Time) -> Primary {
-        let mut primary = Primary {
+        let mut primary = Primary::at_rest(config, now);
+        if primary.config.solo {
+            primary.ask(Phase::Opening);
+        }
+        primary
+    }
+
+    fn at_rest(config: PrimaryConfig, now: Time) -> Primary {
+        Primary {
             phase: Phase::Waiting,
             generation: config.generation,
             actions: VecDeque::new(),
@@ -126,6 +161,12 @@ impl Primary {
                 primary: config.me,
                 backup: None,
             },
+            right: None,
+            opened: config.generation,
+            last_own: config.generation,
+            stale_open: false,
+            capture: None,
+            base_bytes: 0,
             protocol: PROTOCOL_VERSION,
             detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
@@ -145,11 +186,7 @@ impl Primary {
             stalls: Stalls::default(),
             stalled: (false, false),
             config,
-        };
-        if primary.config.solo {
-            primary.ask(Phase::Opening);
         }
-        primary
     }
 
     /// Whether this fault is planted: never but in this crate's tests.
@@ -186,15 +223,17 @@ impl Primary {
     /// behind or too many outputs wait, and while it is open who goes on.
     pub fn may_run(&self) -> bool {
         match self.phase {
-            Phase::Paired => self.stalled == (false, false),
-            Phase::Solo => true,
+            Phase::Paired | Phase::Proving | Phase::OpeningNext | Phase::Arming { .. } => {
+                self.stalled == (false, false)
+            }
+            Phase::Solo | Phase::Offering | Phase::Copying => true,
             _ => false,
         }
     }
 
     /// Whether a connection would be of use.
     pub fn accepts_connection(&self) -> bool {
-        !self.connected && matches!(self.phase, Phase::Waiting | Phase::Solo)
+        !self.connected && !self.stale_open && matches!(self.phase, Phase::Waiting | Phase::Solo)
     }
 
     /// A connection was accepted.
@@ -235,9 +274,11 @@ impl Primary {
                 },
             ) => match self.refusal(protocol, &vm, member, &host) {
                 Some(reason) => self.refuse(reason),
+                None if self.phase == Phase::Solo => self.offer(now, protocol, member),
                 None => self.welcome(now, protocol, member),
             },
             (Phase::Opening | Phase::Joining | Phase::Paired, Message::Heartbeat) => {}
+            (_, message) if self.is_joined() => self.joining(now, message),
             (Phase::Joining, Message::Ready) => self.start(now),
             (Phase::Opening | Phase::Joining, Message::Refuse { reason }) => {
                 self.lose(Loss::Refused(reason));
@@ -272,12 +313,6 @@ impl Primary {
         host: &HostPrint,
     ) -> Option<String> {
         let ours = &self.config;
-        if self.phase == Phase::Solo {
-            return Some(format!(
-                "VM {} runs alone in generation {}, and nobody can join a running VM",
-                ours.vm, self.generation
-            ));
-        }
         if common_version(PROTOCOL_VERSION, protocol).is_none() {
             return Some(format!(
                 "the primary speaks protocol version {PROTOCOL_VERSION} and the backup {protocol}: \
@@ -293,7 +328,7 @@ impl Primary {
         if member == ours.me {
             return Some("the backup has the primary's own member id".into());
         }
-        host_refusal(&ours.host, host)
+        host_refusal(&ours.host, host).or_else(|| self.transfer_refusal(protocol))
     }
 
     /// Refuses whoever is connected.
@@ -327,6 +362,7 @@ impl Primary {
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::Ended => {}
+            _ if self.is_joined() => self.drop_transfer(loss),
             Phase::HandedOver if self.has(Mutant::ResumesWithoutRight) => self.take_back(),
             Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
             Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
@@ -339,6 +375,7 @@ impl Primary {
                 self.ask(Phase::Claiming { started });
             }
             Phase::Closing { closed, .. } => self.close_or_finish(closed, None),
+            phase => unreachable!("{phase:?} is no phase of joining"),
         }
     }
 
@@ -378,7 +415,8 @@ impl Primary {
         if !greeted || self.mute {
             return;
         }
-        if !self.tell_released() {
+        // A copy that is not proved knows no outputs yet.
+        if self.phase != Phase::Paired && self.is_joined() || !self.tell_released() {
             self.push(PrimaryAction::Send(Message::Heartbeat));
         }
         self.beats += 1;
@@ -436,9 +474,15 @@ impl Primary {
         self.lag.rest()
     }
 
-    /// Whether it runs alone.
+    /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
     pub fn is_solo(&self) -> bool {
-        self.phase == Phase::Solo
+        self.phase == Phase::Solo || self.is_joined()
+    }
+
+    /// Whether the log has a reader: what is made of it is to be kept until it is sent.
+    pub fn sends_log(&self) -> bool {
+        let copied = self.is_joined() && self.capture.is_some();
+        copied || !matches!(self.phase, Phase::Solo | Phase::Offering | Phase::Copying)
     }
 
     /// Outputs that wait for an acknowledgement.

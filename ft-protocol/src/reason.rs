@@ -17,6 +17,9 @@ pub enum Loss {
     /// It refused this pair.
     #[error("it refused: {0}")]
     Refused(String),
+    /// The copy of the machine came to nothing.
+    #[error("{0}")]
+    Unfit(String),
     /// The backup leaves, as its operator wants.
     #[error("it was told to leave")]
     Left,
@@ -58,13 +61,19 @@ pub enum HaltReason {
     /// The arbiter says that this side has no right to ask.
     #[error("{0}")]
     NoRight(String),
+    /// The source of a copy is gone before this side was armed.
+    #[error(
+        "the primary was lost while its machine was copied here ({0}), and this side may not go on \
+         with it: start it again to join, if the VM still runs"
+    )]
+    NotArmed(Loss),
 }
 
 impl HaltReason {
     /// The process's exit status.
     pub fn status(&self) -> u8 {
         match self {
-            HaltReason::NoRight(_) => 1,
+            HaltReason::NoRight(_) | HaltReason::NotArmed(_) => 1,
             HaltReason::Refused(_) | HaltReason::NotFree(_) => 2,
             HaltReason::Diverged { .. } => 3,
             HaltReason::LostArbitration { .. } => 4,

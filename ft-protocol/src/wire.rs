@@ -8,14 +8,17 @@
 use crate::arbiter::{MemberId, Members, Nonce};
 use crate::log::codec::{self, FrameDecoder, MAX_MESSAGE_PAYLOAD};
 use crate::log::{Damage, Header, HostPrint, Position};
+use crate::transfer::StateDigest;
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
 /// The version of the protocol that is spoken here. Peers one version apart still understand each
 /// other, so that a pair can be upgraded one side at a time.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 /// The oldest version that is still spoken. Version 1 was never released.
 const FIRST_VERSION: u32 = 2;
+/// The first version in which a running machine can be copied.
+pub const TRANSFER_VERSION: u32 = 3;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 
@@ -53,7 +56,8 @@ pub enum Message {
         /// The guest's ELF file.
         image: Vec<u8>,
     },
-    /// Backup to primary: the machine stands at position 0.
+    /// Backup to primary: the machine stands at position 0; or, after an Offer, there is room for
+    /// the copy.
     Ready,
     /// Primary to backup: the log goes on.
     Log {
@@ -92,6 +96,53 @@ pub enum Message {
     Leave,
     /// Backup to primary: what an operator asked for at the backup's host.
     Request(Request),
+    /// From a member that runs alone: the VM runs already, a copy of it can be had.
+    Offer {
+        /// The version to speak from here on.
+        protocol: u32,
+        /// The generation in which it runs alone.
+        generation: u64,
+        /// That generation's members: the one that speaks is one of them.
+        members: Members,
+        /// That generation's nonce: what the backup must find in its own arbiter.
+        nonce: Nonce,
+        /// The one that speaks.
+        source: MemberId,
+        /// The log's header.
+        header: Box<Header>,
+        /// The guest's ELF file.
+        image: Vec<u8>,
+    },
+    /// Primary to backup: some of the guest's memory, as it was a moment ago. Later ones replace
+    /// earlier ones.
+    Memory {
+        /// Pages, as the runtimes encode them.
+        pages: Vec<u8>,
+    },
+    /// Primary to backup: the rest of the machine, where it was stopped for that. The memory is
+    /// complete; the log goes on from here.
+    State {
+        /// The log's last entry before it.
+        seq: u64,
+        /// Its position.
+        at: Position,
+        /// Number of the last output before it.
+        outputs: u64,
+        /// vCPU and devices, as the runtimes encode them.
+        state: Vec<u8>,
+    },
+    /// Backup to primary: the copy stands, and this is what it is.
+    Copied {
+        /// Digests of its parts.
+        digest: StateDigest,
+    },
+    /// Primary to backup: from here on it is half of a pair. Who has not received this never claims.
+    Armed {
+        /// The generation that was opened for it.
+        generation: u64,
+        /// That generation's nonce.
+        nonce: Nonce,
+    },
 }
 
 /// What an operator may ask of a running VM.
@@ -154,6 +205,11 @@ impl Message {
             Message::Handover => "Handover",
             Message::Leave => "Leave",
             Message::Request(_) => "Request",
+            Message::Offer { .. } => "Offer",
+            Message::Memory { .. } => "Memory",
+            Message::State { .. } => "State",
+            Message::Copied { .. } => "Copied",
+            Message::Armed { .. } => "Armed",
         }
     }
 }

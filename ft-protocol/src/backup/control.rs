@@ -21,7 +21,8 @@ impl Backup {
         if asked.contains(&self.phase) {
             return false;
         }
-        if self.connected && matches!(self.phase, Phase::Booting | Phase::Following) {
+        let greeted = !matches!(self.phase, Phase::Greeting | Phase::ReadingBack);
+        if self.connected && greeted {
             self.push(BackupAction::Send(Message::Leave));
         }
         self.disconnect();

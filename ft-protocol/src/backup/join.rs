@@ -2,20 +2,22 @@
 
 use super::{Backup, BackupAction, Expectations, Phase};
 use crate::Time;
-use crate::arbiter::{Members, Nonce, OpenRecord, ReadBackAnswer};
+use crate::arbiter::{OpenRecord, ReadBackAnswer};
 use crate::detector::Detector;
 use crate::log::Header;
 use crate::primary::host_refusal;
 use crate::reason::{HaltReason, Loss};
+use crate::transfer::Right;
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 
-/// A Welcome whose arbiter is still being asked.
+/// A Welcome or an Offer whose arbiter is still being asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Joining {
-    members: Members,
-    nonce: Nonce,
-    header: Box<Header>,
-    image: Vec<u8>,
+    pub right: Right,
+    /// The VM runs already.
+    pub copied: bool,
+    pub header: Box<Header>,
+    pub image: Vec<u8>,
 }
 
 impl Backup {
@@ -53,14 +55,24 @@ impl Backup {
         else {
             unreachable!("{} is no Welcome", message.name());
         };
-        if let Some(reason) = self.refusal(protocol, members, &header) {
+        let ours = members.backup == Some(self.config.me) && members.primary != self.config.me;
+        let stranger =
+            (!ours).then(|| "the primary has opened the generation for another backup".into());
+        let refusal = self.header_refusal(protocol, &header).or(stranger);
+        if let Some(reason) = refusal {
             return self.refuse(reason);
         }
+        let right = Right {
+            generation,
+            members,
+            nonce,
+        };
+        self.right = Some(right);
         self.generation = generation;
         self.primary = Some(members.primary);
         self.joining = Some(Joining {
-            members,
-            nonce,
+            right,
+            copied: false,
             header,
             image,
         });
@@ -68,7 +80,7 @@ impl Backup {
     }
 
     /// Why it does not join what it is offered.
-    fn refusal(&self, protocol: u32, members: Members, header: &Header) -> Option<String> {
+    pub(super) fn header_refusal(&self, protocol: u32, header: &Header) -> Option<String> {
         let ours = &self.config;
         if common_version(PROTOCOL_VERSION, protocol) != Some(protocol) {
             return Some(format!(
@@ -81,9 +93,6 @@ impl Backup {
                 "the primary runs VM {:?}, the backup wants {:?}",
                 header.vm, ours.vm
             ));
-        }
-        if members.backup != Some(ours.me) || members.primary == ours.me {
-            return Some("the primary has opened the generation for another backup".into());
         }
         host_refusal(&header.host, &ours.host).or_else(|| ours.expect.refusal(header))
     }
@@ -100,11 +109,14 @@ impl Backup {
                 self.question.unreachable(now);
             }
             ReadBackAnswer::Found(record) if joining.is_in(&record) => {
-                self.phase = Phase::Booting;
+                self.phase = Phase::Booting {
+                    copied: joining.copied,
+                };
                 self.push(BackupAction::Boot {
                     generation: self.generation,
                     header: joining.header,
                     image: joining.image,
+                    copied: joining.copied,
                 });
             }
             ReadBackAnswer::Found(_) | ReadBackAnswer::Missing => self.refuse(format!(
@@ -115,23 +127,37 @@ impl Backup {
         }
     }
 
-    /// The machine of [`BackupAction::Boot`] stands at position 0.
+    /// The machine of [`BackupAction::Boot`] stands at position 0, or there is room for the copy.
     pub fn handle_booted(&mut self, now: Time, generation: u64) {
-        if self.phase == Phase::Booting && generation == self.generation {
-            self.phase = Phase::Following;
-            self.detector.relimit(self.config.timing.silence, now);
-            self.push(BackupAction::Send(Message::Ready));
+        let Phase::Booting { copied } = self.phase else {
+            return;
+        };
+        if generation != self.generation {
+            return;
         }
+        self.phase = match copied {
+            true => Phase::Receiving,
+            false => Phase::Following,
+        };
+        if !copied {
+            self.detector.relimit(self.config.timing.silence, now);
+        }
+        self.push(BackupAction::Send(Message::Ready));
     }
 
-    /// The machine of [`BackupAction::Boot`] cannot be built here, for a reason that no retry mends.
+    /// The machine of [`BackupAction::Boot`], or its copy, cannot be built here, for a reason that no
+    /// retry mends.
     pub fn handle_boot_failed(&mut self, _now: Time, reason: String) {
-        if self.phase == Phase::Booting {
+        let builds = matches!(
+            self.phase,
+            Phase::Booting { .. } | Phase::Receiving | Phase::Restoring
+        );
+        if builds {
             self.refuse(reason);
         }
     }
 
-    fn refuse(&mut self, reason: String) {
+    pub(super) fn refuse(&mut self, reason: String) {
         self.push(BackupAction::Send(Message::Refuse {
             reason: reason.clone(),
         }));
@@ -142,7 +168,7 @@ impl Backup {
     pub(super) fn start_over(&mut self, loss: Loss) {
         self.disconnect();
         self.joining = None;
-        if self.phase == Phase::Booting {
+        if matches!(self.phase, Phase::Booting { .. }) {
             self.push(BackupAction::Discard);
         }
         self.question.give_up();
@@ -154,7 +180,7 @@ impl Backup {
 impl Joining {
     /// Whether this record is the primary's.
     fn is_in(&self, record: &OpenRecord) -> bool {
-        record.nonce == self.nonce && record.members == self.members
+        record.nonce == self.right.nonce && record.members == self.right.members
     }
 }
 

@@ -1,6 +1,7 @@
 mod broken;
 mod control;
 mod live;
+mod transfer;
 
 use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, Nonce, OpenRecord, ReadBackAnswer};
@@ -59,6 +60,7 @@ impl Rig {
             generation: 5,
             header,
             image,
+            copied: false,
         };
         assert_eq!(rig.read_back(ReadBackAnswer::Found(record(5))), [boot]);
         rig

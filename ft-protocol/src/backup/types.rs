@@ -2,7 +2,7 @@
 
 use crate::arbiter::MemberId;
 use crate::detector::Timing;
-use crate::log::{Entry, Header, HostPrint};
+use crate::log::{Entry, Header, HostPrint, Position};
 use crate::reason::{HaltReason, Loss};
 use crate::wire::{Beat, Message};
 
@@ -78,8 +78,8 @@ pub enum BackupAction {
         /// The generation.
         generation: u64,
     },
-    /// Build the machine, then call `handle_booted` or `handle_boot_failed`. The image's hash is to
-    /// be compared with the header's.
+    /// Build the machine, or make room for a copy of it, then call `handle_booted` or
+    /// `handle_boot_failed`. The image's hash is to be compared with the header's.
     Boot {
         /// The generation.
         generation: u64,
@@ -87,6 +87,30 @@ pub enum BackupAction {
         header: Box<Header>,
         /// The guest's ELF file.
         image: Vec<u8>,
+        /// The machine runs already: its memory and its state follow.
+        copied: bool,
+    },
+    /// Put these pages into the memory, or call `handle_boot_failed`.
+    Load {
+        /// As the runtimes encode them.
+        pages: Vec<u8>,
+    },
+    /// The memory is complete: build the machine from it and from this, then call `handle_restored` or
+    /// `handle_boot_failed`. What is delivered from here on comes after it.
+    Restore {
+        /// The log's last entry before it.
+        seq: u64,
+        /// That entry's position, or the machine's.
+        at: Position,
+        /// Number of the last output before it.
+        outputs: u64,
+        /// vCPU and devices, as the runtimes encode them.
+        state: Vec<u8>,
+    },
+    /// Tell the operator that this side protects the VM now.
+    Armed {
+        /// The generation.
+        generation: u64,
     },
     /// Throw away the machine that is being built.
     Discard,

@@ -18,13 +18,16 @@ impl Primary {
             "a log only grows"
         );
         self.log = LogMark { seq, bytes };
-        if self.phase == Phase::Paired {
+        let joined = self.is_joined() && self.capture.is_some();
+        if self.phase == Phase::Paired || joined {
             self.lag.made(now, seq);
             match self.actions.back_mut() {
                 Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
                 _ => self.push(PrimaryAction::SendLog { up_to: seq }),
             }
-            self.tell_released();
+            if !joined {
+                self.tell_released();
+            }
         }
         self.note_stalls();
         self.try_finish(now);
@@ -56,6 +59,7 @@ impl Primary {
         self.released = self.released.max(up_to);
         self.try_finish(now);
         self.try_hand_over();
+        self.try_arm();
     }
 
     /// Lets go what the gate lets go, if that is more than before.
@@ -77,6 +81,8 @@ impl Primary {
     }
 
     pub(super) fn acknowledged(&mut self, now: Time, received: u64, consumed: u64, executed: u64) {
+        // A backup that joined does not count what came before.
+        let consumed = self.base_bytes.saturating_add(consumed);
         if received > self.log.seq || consumed > self.log.bytes || executed > received {
             return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
         }
@@ -88,6 +94,7 @@ impl Primary {
         self.note_stalls();
         self.try_finish(now);
         self.try_hand_over();
+        self.try_arm();
     }
 
     /// Bytes of the log that the backup's vCPU has not taken yet.

@@ -7,6 +7,7 @@ use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
 use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::{HaltReason, Loss};
+use crate::transfer::Right;
 use crate::wire::Message;
 use std::time::Duration;
 
@@ -15,13 +16,8 @@ const BYE_WAIT: Duration = Duration::from_secs(2);
 
 impl Primary {
     /// Random in its upper part, different for every generation.
-    fn nonce(&self) -> Nonce {
-        Nonce(
-            self.config
-                .nonce
-                .0
-                .wrapping_add(u128::from(self.generation)),
-        )
+    pub(super) fn nonce(&self, generation: u64) -> Nonce {
+        Nonce(self.config.nonce.0.wrapping_add(u128::from(generation)))
     }
 
     /// Goes into a phase and asks the arbiter what belongs to it.
@@ -34,8 +30,12 @@ impl Primary {
     pub(super) fn push_question(&mut self) {
         let generation = self.generation;
         match self.phase {
-            Phase::Opening => {
-                let (members, nonce) = (self.members, self.nonce());
+            Phase::Opening | Phase::OpeningNext => {
+                let generation = match self.phase {
+                    Phase::Opening => generation,
+                    _ => self.opened,
+                };
+                let (members, nonce) = (self.members, self.nonce(generation));
                 self.push(PrimaryAction::Open {
                     generation,
                     members,
@@ -45,16 +45,30 @@ impl Primary {
             Phase::Claiming { .. } if self.mute => self.asks_later = true,
             Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
             Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
-            Phase::Closing { .. } => self.push(PrimaryAction::Close { generation }),
+            // A cold start looks at the last one.
+            Phase::Closing { .. } => self.push(PrimaryAction::Close {
+                generation: self.last_own,
+            }),
             phase => unreachable!("{phase:?} asks nothing"),
         }
     }
 
     /// The answer to [`PrimaryAction::Open`].
     pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
-        if self.phase != Phase::Opening || !self.question.answered() {
+        let stale = std::mem::take(&mut self.stale_open);
+        let waits = matches!(self.phase, Phase::Opening | Phase::OpeningNext);
+        if stale || !waits || !self.question.answered() {
             return;
         }
+        if self.phase == Phase::OpeningNext {
+            return self.next_opened(now, answer);
+        }
+        (self.opened, self.last_own) = (self.generation, self.generation);
+        self.right = Some(Right {
+            generation: self.generation,
+            members: self.members,
+            nonce: self.nonce(self.generation),
+        });
         match answer {
             OpenAnswer::Unreachable(_) => self.question.unreachable(now),
             OpenAnswer::AlreadyOpen { record } => {
@@ -73,7 +87,7 @@ impl Primary {
                     protocol: self.protocol,
                     generation: self.generation,
                     members: self.members,
-                    nonce: self.nonce(),
+                    nonce: self.nonce(self.generation),
                 });
             }
         }
@@ -152,6 +166,9 @@ impl Primary {
         let Some(end) = self.end else {
             return;
         };
+        if self.is_joined() {
+            self.end_while_joining();
+        }
         let left = self.released == self.gate.queued();
         match self.phase {
             Phase::Paired if left && self.gate.acked() >= end => {

@@ -2,6 +2,7 @@ mod beats;
 mod end;
 mod handover;
 mod lost;
+mod transfer;
 
 use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};

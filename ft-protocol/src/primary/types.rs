@@ -4,6 +4,7 @@ use crate::arbiter::{MemberId, Members, Nonce};
 use crate::detector::Timing;
 use crate::log::HostPrint;
 use crate::reason::{HaltReason, Loss};
+use crate::transfer::Right;
 use crate::wire::{Beat, Message, Request};
 
 /// Bytes of the log that the backup may be behind, by what its vCPU took out of its buffer; with
@@ -58,6 +59,22 @@ pub enum PrimaryAction {
         members: Members,
         /// Its nonce.
         nonce: Nonce,
+    },
+    /// Send [`Message::Offer`] with this, the log's header and the guest image.
+    Offer {
+        /// Version to speak.
+        protocol: u32,
+        /// By which this side runs.
+        right: Right,
+    },
+    /// Copy the machine that runs to whoever is connected, then call `handle_captured`.
+    Copy,
+    /// Whatever was or is copied is of no more use.
+    StopCopy,
+    /// Tell the operator that there is a backup again.
+    Protected {
+        /// The generation.
+        generation: u64,
     },
     /// Send the log's frames up to this sequence that were not sent yet, in messages of
     /// [`Message::Log`].

@@ -213,6 +213,9 @@ impl BackupSide {
                 BackupAction::Boot { generation, .. } => {
                     self.boot = Some((soon(now, rng, 30), generation));
                 }
+                BackupAction::Load { .. }
+                | BackupAction::Restore { .. }
+                | BackupAction::Armed { .. } => panic!("{action:?}: nobody runs yet"),
                 BackupAction::Discard => self.boot = None,
                 BackupAction::Deliver(delivery) => {
                     for item in delivery.items {

@@ -193,7 +193,12 @@ impl PrimarySide {
                     self.taken_back = true;
                 }
                 PrimaryAction::HandedOver { .. } => self.fate = Fate::HandedOver,
-                PrimaryAction::Requested(_) | PrimaryAction::Leave => {
+                PrimaryAction::Offer { .. }
+                | PrimaryAction::Copy
+                | PrimaryAction::StopCopy
+                | PrimaryAction::Protected { .. }
+                | PrimaryAction::Requested(_)
+                | PrimaryAction::Leave => {
                     panic!("{action:?}: nobody asked for that")
                 }
                 PrimaryAction::Welcome {

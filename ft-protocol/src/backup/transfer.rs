@@ -1,0 +1,123 @@
+//! Joining a VM that runs: its machine is copied here, then its log goes on.
+//!
+//! Up to [`Message::Armed`] this side has no right at all: it never asks the arbiter, whatever happens
+//! to the one that it copies from.
+
+use super::join::Joining;
+use super::{Backup, BackupAction, Phase, Received};
+use crate::Time;
+use crate::arbiter::Nonce;
+use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
+use crate::mutant::Mutant;
+use crate::reason::{HaltReason, Loss};
+use crate::transfer::{Right, StateDigest, Survivor};
+use crate::wire::Message;
+
+impl Backup {
+    /// Looks whether this is the VM it wants, and asks its arbiter whether it is one.
+    pub(super) fn offered(&mut self, message: Message) {
+        let Message::Offer {
+            protocol,
+            generation,
+            members,
+            nonce,
+            source,
+            header,
+            image,
+        } = message
+        else {
+            unreachable!("{} is no Offer", message.name());
+        };
+        let right = Right {
+            generation,
+            members,
+            nonce,
+        };
+        let stranger = (!right.is_of(source) || source == self.config.me)
+            .then(|| "whoever runs the VM is no member of the generation that it names".into());
+        let refusal = self.header_refusal(protocol, &header).or(stranger);
+        if let Some(reason) = refusal {
+            return self.refuse(reason);
+        }
+        self.right = Some(right);
+        self.generation = generation;
+        self.primary = Some(source);
+        self.joining = Some(Joining {
+            right,
+            copied: true,
+            header,
+            image,
+        });
+        self.ask(Phase::ReadingBack);
+    }
+
+    /// Some of the memory.
+    pub(super) fn take_memory(&mut self, pages: Vec<u8>) {
+        self.push(BackupAction::Load { pages });
+    }
+
+    /// The rest of the machine, and where its log goes on.
+    pub(super) fn take_state(&mut self, log: Received, outputs: u64, state: Vec<u8>) {
+        self.frames = FrameDecoder::new(log.seq + 1, MAX_ENTRY_PAYLOAD, 0);
+        (self.executed, self.drained, self.forgotten) = (log.seq, log.seq, outputs);
+        self.log = log;
+        self.told = (0, log.seq);
+        self.phase = Phase::Restoring;
+        self.push(BackupAction::Restore {
+            seq: log.seq,
+            at: log.at,
+            outputs,
+            state,
+        });
+    }
+
+    /// The copy stands, and this is what it is.
+    pub fn handle_restored(&mut self, _now: Time, digest: StateDigest) {
+        if self.phase == Phase::Restoring {
+            self.phase = Phase::Unarmed;
+            self.push(BackupAction::Send(Message::Copied { digest }));
+        }
+    }
+
+    /// From here on this side protects the VM.
+    pub(super) fn armed(&mut self, now: Time, generation: u64, nonce: Nonce) {
+        let source = self.primary.expect("it was told with the offer");
+        self.right = Some(Right {
+            generation,
+            members: crate::arbiter::Members {
+                primary: source,
+                backup: Some(self.config.me),
+            },
+            nonce,
+        });
+        self.generation = generation;
+        self.phase = Phase::Following;
+        self.detector.relimit(self.config.timing.silence, now);
+        self.push(BackupAction::Armed { generation });
+        self.go_on();
+    }
+
+    /// The one that it copies from is gone.
+    pub(super) fn lose_source(&mut self, loss: Loss) {
+        if self.has(Mutant::AsksUnarmed) && self.phase == Phase::Unarmed {
+            self.phase = Phase::Suspecting { stuck: false };
+            self.disconnect();
+            return self.go_on();
+        }
+        self.halt(HaltReason::NotArmed(loss));
+    }
+
+    /// What a side that has gone live starts from as a primary: `outputs` is the number of the last
+    /// output that its guest has emitted.
+    ///
+    /// # Panics
+    /// If it is not live.
+    pub fn survivor(&self, outputs: u64) -> Survivor {
+        assert!(self.is_live(), "only who won goes on");
+        Survivor {
+            right: self.right.expect("it was welcomed or armed"),
+            seq: self.log.seq,
+            outputs,
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! A new backup joins while this side runs alone: the machine is copied, and its rights with it.
+//!
+//! Up to [`Message::Armed`] this side runs by the right of the generation that it won; whoever joins has
+//! none. With it, that right is spent: outputs leave by acknowledgement, or after the next generation
+//! is won. In between, two things are made sure, so that whoever is armed could go on at once: every
+//! entry that led to an output which has left is acknowledged, and every output that the guest had
+//! emitted before it was copied has left.
+
+use super::{Phase, Primary, PrimaryAction};
+use crate::Time;
+use crate::arbiter::{MemberId, OpenAnswer};
+use crate::gate::Gate;
+use crate::mutant::Mutant;
+use crate::reason::Loss;
+use crate::transfer::{Capture, Right, StateDigest, Survivor};
+use crate::wire::{Message, PROTOCOL_VERSION, TRANSFER_VERSION};
+
+impl Primary {
+    /// A backup that went live goes on as this: it runs alone, and may be joined.
+    pub fn survivor(config: super::PrimaryConfig, survivor: Survivor, now: Time) -> Primary {
+        let mut primary = Primary::at_rest(config, now);
+        assert!(
+            survivor.right.is_of(primary.config.me),
+            "a survivor was a member of the generation that it won"
+        );
+        primary.phase = Phase::Solo;
+        primary.generation = survivor.right.generation;
+        primary.opened = survivor.right.generation;
+        primary.right = Some(survivor.right);
+        primary.gate = Gate::opened_after(survivor.outputs);
+        primary.released = survivor.outputs;
+        primary.told = survivor.outputs;
+        primary.log.seq = survivor.seq;
+        primary
+    }
+
+    /// Why nobody who speaks this version can join a machine that runs.
+    pub(super) fn transfer_refusal(&self, protocol: u32) -> Option<String> {
+        let running = self.phase == Phase::Solo;
+        (running && protocol < TRANSFER_VERSION).then(|| {
+            format!(
+                "VM {} runs alone, and a backup that speaks protocol version {protocol} cannot \
+                 join a running VM: update it",
+                self.config.vm
+            )
+        })
+    }
+
+    /// Offers the machine that runs.
+    pub(super) fn offer(&mut self, now: Time, protocol: u32, backup: MemberId) {
+        let right = self.right.expect("who runs alone does so by a right");
+        self.detector.relimit(self.config.timing.joining, now);
+        self.protocol = protocol.min(PROTOCOL_VERSION);
+        self.members.backup = Some(backup);
+        self.members.primary = self.config.me;
+        self.capture = None;
+        self.phase = Phase::Offering;
+        self.push(PrimaryAction::Offer {
+            protocol: self.protocol,
+            right,
+        });
+    }
+
+    /// What a backup may say that is not armed yet.
+    pub(super) fn joining(&mut self, now: Time, message: Message) {
+        match (self.phase, message) {
+            (_, Message::Heartbeat) => {}
+            (_, Message::Refuse { reason }) => self.lose(Loss::Refused(reason)),
+            (_, Message::Leave) => self.lose(Loss::Left),
+            (Phase::Offering, Message::Ready) => self.copy(),
+            (Phase::Proving, Message::Copied { digest }) => self.proved(now, &digest),
+            (
+                Phase::Proving | Phase::OpeningNext | Phase::Arming { .. },
+                Message::Ack {
+                    received,
+                    consumed,
+                    executed,
+                },
+            ) => self.acknowledged(now, received, consumed, executed),
+            (_, Message::Diverged { at, what }) => self.lose(Loss::Diverged { at, what }),
+            (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
+        }
+    }
+
+    /// There is room for the copy.
+    fn copy(&mut self) {
+        self.phase = Phase::Copying;
+        self.push(PrimaryAction::Copy);
+    }
+
+    /// The machine was stopped and copied; its log up to there was handed in by
+    /// [`Primary::handle_appended`], and everything about the copy is on its way, [`Message::State`] last.
+    /// Log entries after it may be sent. Means nothing if the backup was lost meanwhile.
+    ///
+    /// # Panics
+    /// If the log does not end there.
+    pub fn handle_captured(&mut self, _now: Time, capture: Capture) {
+        if self.phase != Phase::Copying {
+            return;
+        }
+        assert_eq!(
+            capture.seq, self.log.seq,
+            "the log ends where it was copied"
+        );
+        (self.base_bytes, self.consumed) = (self.log.bytes, self.log.bytes);
+        self.told = capture.outputs;
+        self.capture = Some(capture);
+        self.gate.ack(self.log.seq);
+        self.lag.clear();
+        self.lag.executed(self.log.seq);
+        self.phase = Phase::Proving;
+        self.note_stalls();
+    }
+
+    /// The machine could not be copied: this host's fault.
+    pub fn handle_copy_failed(&mut self, _now: Time, why: String) {
+        if matches!(self.phase, Phase::Copying) {
+            self.end_transfer(format!("the machine could not be copied: {why}"));
+        }
+    }
+
+    /// The copy stands. Is it one?
+    pub(super) fn proved(&mut self, now: Time, digest: &StateDigest) {
+        let capture = self.capture.as_ref().expect("there is a copy");
+        let differs = capture.digest.differences(digest);
+        if !differs.is_empty() {
+            return self.end_transfer(format!(
+                "the copy of the machine is none, as its {} differs: look at the hosts' memory and \
+                 network",
+                differs.join(" and ")
+            ));
+        }
+        self.detector.relimit(self.config.timing.silence, now);
+        self.opened += 1;
+        self.last_own = self.opened;
+        if self.has(Mutant::ArmsTooEarly) {
+            return self.arm();
+        }
+        self.ask(Phase::OpeningNext);
+    }
+
+    /// The answer to [`PrimaryAction::Open`] for the next generation.
+    pub(super) fn next_opened(&mut self, now: Time, answer: OpenAnswer) {
+        match answer {
+            OpenAnswer::Unreachable(_) => self.question.unreachable(now),
+            // Somebody started the VM by force. What runs here runs on by its own right.
+            OpenAnswer::AlreadyOpen { record } => {
+                self.last_own = self.generation;
+                self.end_transfer(format!(
+                    "generation {} was opened by member {}: somebody started the VM by force",
+                    record.generation, record.members.primary
+                ));
+            }
+            OpenAnswer::Opened => {
+                let seq = self.log.seq.max(self.gate.needed());
+                self.phase = Phase::Arming { seq };
+                self.hold_outputs();
+                self.note_stalls();
+                self.try_arm();
+            }
+        }
+    }
+
+    /// Arms the backup once it could go on at once.
+    pub(super) fn try_arm(&mut self) {
+        let Phase::Arming { seq } = self.phase else {
+            return;
+        };
+        let capture = self.capture.as_ref().expect("there is a copy");
+        if self.gate.acked() >= seq && self.released >= capture.outputs {
+            self.arm();
+        }
+    }
+
+    fn hold_outputs(&mut self) {
+        if !self.has(Mutant::ReleasesTooEarly) {
+            self.gate.close();
+        }
+    }
+
+    fn arm(&mut self) {
+        self.hold_outputs();
+        let right = Right {
+            generation: self.opened,
+            members: self.members,
+            nonce: self.nonce(self.opened),
+        };
+        self.capture = None;
+        self.right = Some(right);
+        self.generation = right.generation;
+        self.phase = Phase::Paired;
+        self.push(PrimaryAction::Send(Message::Armed {
+            generation: right.generation,
+            nonce: right.nonce,
+        }));
+        self.tell_released();
+        self.push(PrimaryAction::Protected {
+            generation: right.generation,
+        });
+    }
+
+    /// Refuses whoever is joining: this side runs on as it was.
+    fn end_transfer(&mut self, reason: String) {
+        self.push(PrimaryAction::Send(Message::Refuse {
+            reason: reason.clone(),
+        }));
+        self.drop_transfer(Loss::Unfit(reason));
+    }
+
+    /// Whoever was joining is gone, before it was armed: it never claims, and this side runs on by the
+    /// right that it has. A generation that was opened for the two stays open, and is never used again.
+    pub(super) fn drop_transfer(&mut self, loss: Loss) {
+        self.disconnect();
+        self.stale_open |= self.question.answered();
+        self.question.give_up();
+        self.capture = None;
+        self.lag.clear();
+        self.phase = Phase::Solo;
+        self.push(PrimaryAction::StopCopy);
+        self.push(PrimaryAction::BackupLost(loss));
+        let passed = self.gate.passed();
+        self.gate.open();
+        self.release(passed);
+        self.note_stalls();
+    }
+
+    /// The guest ended while somebody was joining.
+    pub(super) fn end_while_joining(&mut self) {
+        self.end_transfer("the guest has ended".into());
+    }
+
+    /// Whether somebody is joining who is not armed yet.
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Offering
+                | Phase::Copying
+                | Phase::Proving
+                | Phase::OpeningNext
+                | Phase::Arming { .. }
+        )
+    }
+}
