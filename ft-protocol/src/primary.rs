@@ -73,6 +73,8 @@ pub struct Primary {
     capture: Option<Capture>,
     /// Bytes of the log before that: the backup does not count them.
     base_bytes: u64,
+    /// Bytes of the copy that are in the backup's memory.
+    loaded: u64,
     protocol: u32,
     detector: Detector,
     question: Question,
@@ -167,6 +169,7 @@ impl Primary {
             stale_open: false,
             capture: None,
             base_bytes: 0,
+            loaded: 0,
             protocol: PROTOCOL_VERSION,
             detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
@@ -477,6 +480,12 @@ impl Primary {
     /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
     pub fn is_solo(&self) -> bool {
         self.phase == Phase::Solo || self.is_joined()
+    }
+
+    /// Bytes of the copy that arrived: no more than [`crate::wire::COPY_WINDOW_BYTES`] beyond them may
+    /// be sent.
+    pub fn loaded(&self) -> u64 {
+        self.loaded
     }
 
     /// Whether the log has a reader: what is made of it is to be kept until it is sent.

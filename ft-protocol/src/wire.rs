@@ -22,6 +22,9 @@ pub const TRANSFER_VERSION: u32 = 3;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 
+/// Bytes of a copy that may be under way: sent, and not yet in the other side's memory.
+pub const COPY_WINDOW_BYTES: u64 = 8 << 20;
+
 /// What the two sides say to each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Message {
@@ -119,6 +122,12 @@ pub enum Message {
         /// Pages, as the runtimes encode them.
         pages: Vec<u8>,
     },
+    /// Backup to primary: how much of the copy is in its memory, so that no more than
+    /// [`COPY_WINDOW_BYTES`] of it are ever under way.
+    Loaded {
+        /// Bytes of [`Message::Memory`]'s pages, in all.
+        bytes: u64,
+    },
     /// Primary to backup: the rest of the machine, where it was stopped for that. The memory is
     /// complete; the log goes on from here.
     State {
@@ -207,6 +216,7 @@ impl Message {
             Message::Request(_) => "Request",
             Message::Offer { .. } => "Offer",
             Message::Memory { .. } => "Memory",
+            Message::Loaded { .. } => "Loaded",
             Message::State { .. } => "State",
             Message::Copied { .. } => "Copied",
             Message::Armed { .. } => "Armed",

@@ -56,6 +56,13 @@ impl Backup {
         self.push(BackupAction::Load { pages });
     }
 
+    /// So many bytes of the copy's pages are in the memory, in all.
+    pub fn handle_loaded(&mut self, _now: Time, bytes: u64) {
+        if self.connected && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
+            self.push(BackupAction::Send(Message::Loaded { bytes }));
+        }
+    }
+
     /// The rest of the machine, and where its log goes on.
     pub(super) fn take_state(&mut self, log: Received, outputs: u64, state: Vec<u8>) {
         self.frames = FrameDecoder::new(log.seq + 1, MAX_ENTRY_PAYLOAD, 0);

@@ -54,6 +54,7 @@ impl Primary {
         self.members.backup = Some(backup);
         self.members.primary = self.config.me;
         self.capture = None;
+        self.loaded = 0;
         self.phase = Phase::Offering;
         self.push(PrimaryAction::Offer {
             protocol: self.protocol,
@@ -68,6 +69,9 @@ impl Primary {
             (_, Message::Refuse { reason }) => self.lose(Loss::Refused(reason)),
             (_, Message::Leave) => self.lose(Loss::Left),
             (Phase::Offering, Message::Ready) => self.copy(),
+            (Phase::Copying | Phase::Proving, Message::Loaded { bytes }) => {
+                self.loaded = self.loaded.max(bytes);
+            }
             (Phase::Proving, Message::Copied { digest }) => self.proved(now, &digest),
             (
                 Phase::Proving | Phase::OpeningNext | Phase::Arming { .. },

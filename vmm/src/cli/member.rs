@@ -5,7 +5,7 @@ use super::run::report;
 use super::{CliError, Status};
 use crate::cpu::pulse::install_kick;
 use crate::ft::arbiter::latest;
-use crate::ft::backup::BackupParts;
+use crate::ft::backup::{BackupParts, Served};
 use crate::ft::cuts::{Cut, Cuts};
 use crate::ft::primary::PrimaryParts;
 use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
@@ -79,6 +79,9 @@ pub struct PrimaryArgs {
 /// Arguments of `backup`.
 #[derive(Args, Debug)]
 pub struct BackupArgs {
+    /// Where the next backup may connect once this side runs alone: without it, none can.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<SocketAddr>,
     /// The guest that the primary must run: a name or a path as `primary` takes it. Whatever it runs,
     /// unless told.
     guest: Option<String>,
@@ -146,6 +149,7 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
             image: args.guest_hash()?,
         },
         channel: member.channel,
+        listen: args.listen,
         arbiter: member.arbiter.clone(),
         tap,
         live,
@@ -156,7 +160,12 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
     };
-    let outcome = runtime()?.block_on(backup::serve(parts));
+    let outcome = runtime()?.block_on(async {
+        match backup::serve(parts).await? {
+            Served::Done(outcome) => Ok(outcome),
+            Served::Live(survivor) => primary::serve_survivor(*survivor).await,
+        }
+    });
     ended(outcome, member)
 }
 

@@ -105,6 +105,11 @@ impl PulseWatch {
         }
     }
 
+    /// What the thread shows.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     /// This is the thread.
     pub fn attach(&mut self, thread: JoinHandle<()>) {
         self.since = Instant::now();

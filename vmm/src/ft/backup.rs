@@ -1,10 +1,11 @@
 //! The backup's runtime.
 
+mod copy;
 mod serve;
 mod shadow;
 mod vcpu;
 
-pub use serve::serve;
+pub use serve::{Served, serve};
 
 use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
@@ -26,6 +27,8 @@ pub struct BackupParts {
     pub expect: Expectations,
     /// Where the primary listens.
     pub channel: SocketAddr,
+    /// Where the next backup may connect once this side is live; nowhere if it is not told.
+    pub listen: Option<SocketAddr>,
     /// The arbiter.
     pub arbiter: ArbiterUrl,
     /// The TAP, silent until this side goes live.

@@ -29,6 +29,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<LogItem>,
+    /// The first entry comes after this one.
+    begun_after: u64,
     /// Sequence of the last entry taken, and bytes taken in all.
     taken_seq: u64,
     taken_bytes: u64,
@@ -67,6 +69,12 @@ impl Feed {
             .expect("nobody panics with this lock")
     }
 
+    /// Nothing is there yet; the first entry to come follows this one, which is executed.
+    pub fn begin_after(&self, seq: u64) {
+        let mut state = self.lock();
+        (state.begun_after, state.taken_seq) = (seq, seq);
+    }
+
     /// The channel's end: more of the log.
     pub fn push(&self, items: Vec<LogItem>) {
         let mut state = self.lock();
@@ -90,7 +98,7 @@ impl Feed {
             // The one taken last may still be at work.
             seq: match state.dry {
                 true => state.taken_seq,
-                false => state.taken_seq.saturating_sub(1),
+                false => state.taken_seq.saturating_sub(1).max(state.begun_after),
             },
             executed: state.dry.then_some(state.taken_seq),
         }

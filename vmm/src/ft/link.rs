@@ -3,7 +3,8 @@
 use ft_protocol::wire::{Message, WireDecoder, WireEncoder};
 use std::io;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use std::net::SocketAddr;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -101,6 +102,42 @@ impl Link {
         };
         // A peer that does not read gets no more.
         let _in_time = tokio::time::timeout(limit, flushed).await;
+    }
+}
+
+/// Where a side will listen once it runs alone: reserved from the start, so that a wrong address is
+/// found out before it matters. Nobody can connect yet.
+#[derive(Debug)]
+pub struct Port(TcpSocket);
+
+/// Connections that may wait to be accepted.
+const WAITING_CONNECTIONS: u32 = 16;
+
+impl Port {
+    /// Reserves this address.
+    pub fn reserve(address: SocketAddr) -> io::Result<Port> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Port(socket))
+    }
+
+    /// Lets others connect.
+    pub fn listen(self) -> io::Result<TcpListener> {
+        self.0.listen(WAITING_CONNECTIONS)
+    }
+}
+
+/// The next connection, where anybody listens for one.
+pub async fn accept_at(
+    listener: Option<&TcpListener>,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
     }
 }
 

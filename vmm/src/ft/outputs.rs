@@ -17,6 +17,8 @@ struct Held {
     outputs: VecDeque<(u64, Output)>,
     /// Outputs up to this number are not kept, also when they come only now.
     forgotten: u64,
+    /// The last number that came.
+    last: u64,
 }
 
 impl HeldOutputs {
@@ -27,9 +29,21 @@ impl HeldOutputs {
     /// Keeps one.
     pub fn push(&self, number: u64, output: Output) {
         let mut held = self.lock();
+        held.last = number;
         if number > held.forgotten {
             held.outputs.push_back((number, output));
         }
+    }
+
+    /// Everything up to `number` came and left elsewhere.
+    pub fn begin_after(&self, number: u64) {
+        let mut held = self.lock();
+        (held.last, held.forgotten) = (number, number);
+    }
+
+    /// Number of the last output that came.
+    pub fn last(&self) -> u64 {
+        self.lock().last
     }
 
     /// Takes everything up to `number` out.
@@ -74,6 +88,7 @@ mod tests {
         held.forget(3);
         held.push(3, output(3));
         held.push(4, output(4));
+        assert_eq!(held.last(), 4);
         let left: Vec<u64> = held.take(u64::MAX).into_iter().map(|(n, _)| n).collect();
         assert_eq!(left, [4]);
     }

@@ -1,9 +1,13 @@
 //! The primary's runtime.
 
+mod copy;
+mod resume;
 mod serve;
 mod vcpu;
 
-pub use serve::serve;
+pub use resume::{Resumed, SurvivorParts};
+pub use serve::{serve, serve_survivor};
+pub use vcpu::{Seat, Vcpu};
 
 use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
@@ -52,7 +56,8 @@ pub(super) fn new_member() -> MemberId {
     MemberId(rand::random())
 }
 
-fn new_nonce() -> Nonce {
+/// The random part of a process's nonces.
+pub(super) fn new_nonce() -> Nonce {
     Nonce(rand::random())
 }
 

@@ -95,6 +95,12 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         }
     }
 
+    /// The same, for a machine that has emitted so many outputs already.
+    pub fn after_outputs(mut self, outputs: u64) -> Follower<S, O> {
+        self.followed.outputs = outputs;
+        self
+    }
+
     /// How far it has come.
     pub fn followed(&self) -> Followed {
         self.followed

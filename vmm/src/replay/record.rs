@@ -3,7 +3,7 @@
 
 use super::journal::{Journal, JournalError};
 use crate::devices::Output;
-use crate::machine::{Input, Moment, Next, Sink, Source, View, output_hash};
+use crate::machine::{Input, Machine, Moment, Next, Sink, Source, View, output_hash};
 use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,7 +63,7 @@ pub enum RecordError {
 }
 
 /// What others may ask of a recording machine, or tell it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Controls {
     /// End the machine at the next position.
     pub stop: AtomicBool,
@@ -71,6 +71,56 @@ pub struct Controls {
     pub park: AtomicBool,
     /// Nothing before this position will be added to the log by the vCPU's thread.
     horizon: AtomicU64,
+    /// Somebody wants to see the machine.
+    visited: AtomicBool,
+    visit: Mutex<Option<Visit>>,
+}
+
+/// What somebody does with the machine where it stands, on its thread: its instruction is complete, its
+/// log is handed on.
+pub type Visit = Box<dyn FnOnce(&mut Machine, Visited) + Send>;
+
+/// Where the log is when the machine is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visited {
+    /// Its last entry.
+    pub seq: u64,
+    /// Number of the last output.
+    pub outputs: u64,
+}
+
+impl std::fmt::Debug for Controls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controls").finish_non_exhaustive()
+    }
+}
+
+impl Controls {
+    /// Visits the machine at its next position, instead of whoever wanted to before. The machine may
+    /// have to be woken.
+    pub fn visit(&self, visit: Visit) {
+        *self.visits() = Some(visit);
+        self.visited.store(true, Ordering::Release);
+    }
+
+    /// Nobody wants to see the machine any more.
+    pub fn cancel_visit(&self) {
+        *self.visits() = None;
+        self.visited.store(false, Ordering::Release);
+    }
+
+    fn is_visited(&self) -> bool {
+        self.visited.load(Ordering::Acquire)
+    }
+
+    fn take_visit(&self) -> Option<Visit> {
+        self.visited.store(false, Ordering::Release);
+        self.visits().take()
+    }
+
+    fn visits(&self) -> MutexGuard<'_, Option<Visit>> {
+        self.visit.lock().expect("nobody panics with this lock")
+    }
 }
 
 /// The recording edge.
@@ -192,6 +242,9 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
                 return Ok(Next::Digest);
             }
             let here = Some(view.moment.at);
+            if view.wait.is_some() && self.controls.is_visited() {
+                return Ok(Next::Capture);
+            }
             if view.wait.is_none() && self.gathered == here {
                 return Ok(Next::Leave);
             }
@@ -206,6 +259,30 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
             self.gathered = here;
             self.inputs.gather(view, may_wait, &mut self.queue)?;
         }
+    }
+
+    fn wants_state(&self) -> bool {
+        self.controls.is_visited()
+    }
+
+    fn take_state(&mut self, machine: &mut Machine) -> Result<(), RecordError> {
+        let Some(visit) = self.controls.take_visit() else {
+            return Ok(());
+        };
+        let horizon = match machine.has_left() {
+            true => machine.position().next(),
+            false => machine.position(),
+        };
+        self.flush(horizon)?;
+        let seq = self.journal().last_seq();
+        visit(
+            machine,
+            Visited {
+                seq,
+                outputs: self.outputs,
+            },
+        );
+        Ok(())
     }
 
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, RecordError> {

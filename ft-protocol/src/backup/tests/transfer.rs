@@ -69,6 +69,8 @@ impl Rig {
             pages: pages.clone(),
         };
         assert_eq!(rig.say(Message::Memory { pages }), [load]);
+        rig.backup.handle_loaded(rig.now, 9);
+        assert_eq!(rig.actions(), [A::Send(Message::Loaded { bytes: 9 })]);
         let (at, state) = (Position::exit(90), vec![5; 5]);
         let restore = A::Restore {
             seq: 20,

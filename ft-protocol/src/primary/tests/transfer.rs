@@ -137,6 +137,8 @@ fn refused(actions: &[A]) -> String {
 #[test]
 fn a_backup_joins_who_runs_alone_and_from_its_arming_on_outputs_wait_for_it() {
     let mut rig = Rig::copying();
+    assert_eq!(rig.say(Message::Loaded { bytes: 9 }), []);
+    assert_eq!(rig.primary.loaded(), 9);
     // As long as it copies, the guest runs and nobody is waited for.
     assert_eq!(rig.append(12), []);
     assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);

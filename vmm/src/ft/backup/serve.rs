@@ -1,10 +1,11 @@
 //! The loop around the backup's state machine.
 
 mod act;
+mod live;
 
 use super::BackupParts;
 use super::shadow::Shadow;
-use super::vcpu::{News, Promotion, Recording};
+use super::vcpu::{Job, News, Recording};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap, Waker};
 use crate::cpu::PulseWatch;
@@ -13,14 +14,14 @@ use crate::ft::control::{Asked, Control};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::feed::Feed;
 use crate::ft::fence::Fence;
-use crate::ft::link::{Link, next_of};
+use crate::ft::link::{Link, Port, next_of};
 use crate::ft::outputs::HeldOutputs;
-use crate::ft::primary::{new_member, timing};
+use crate::ft::primary::{SurvivorParts, new_member, timing};
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
 use crate::replay::record::Controls;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
-use ft_protocol::log::{EndReason, NetConfig, Position};
+use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::io;
@@ -46,18 +47,33 @@ enum Answer {
     Fenced(Result<(), String>),
 }
 
+/// How a backup ended.
+pub enum Served {
+    /// For good.
+    Done(Outcome),
+    /// It is live, and goes on as this.
+    Live(Box<SurvivorParts>),
+}
+
 struct Runtime {
     backup: Backup,
     me: MemberId,
     vm: String,
+    host: HostPrint,
     channel: SocketAddr,
+    /// Where it will listen.
+    port: Option<Port>,
+    signals: Option<StopSignals>,
+    /// What the machine is made of, once that is known.
+    made_of: Option<(Header, Vec<u8>)>,
     arbiter: Arc<dyn Arbiter>,
     answers: UnboundedSender<Answer>,
     link: Option<Link>,
     feed: Feed,
     held: HeldOutputs,
     news: UnboundedSender<News>,
-    promote: Option<Sender<Promotion>>,
+    /// What the vCPU's thread has to do besides following the log.
+    jobs: Option<Sender<Job>>,
     tap: Option<Arc<Tap>>,
     net: Option<NetConfig>,
     /// Backends, until the vCPU's thread has them.
@@ -88,22 +104,37 @@ struct Runtime {
 }
 
 /// Runs the backup to its end.
-pub async fn serve(parts: BackupParts) -> io::Result<Outcome> {
-    let mut signals = StopSignals::new()?;
+pub async fn serve(parts: BackupParts) -> io::Result<Served> {
+    let signals = StopSignals::new()?;
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel).await?;
+    let port = parts.listen.map(Port::reserve).transpose()?;
     let mut runtime = Runtime::new(parts, answer_sender, news_sender, beats);
+    (runtime.port, runtime.signals) = (port, Some(signals));
     let me = runtime.me.to_string();
     runtime.events.emit("connecting", json!({"member": me}));
-    let outcome = runtime.run(&mut signals, &mut answers, &mut news).await;
+    let outcome = runtime.run(&mut answers, &mut news).await;
+    if let Ok(Step::Live(generation)) = outcome {
+        return Ok(Served::Live(Box::new(runtime.go_live(generation).await?)));
+    }
     runtime.control.finish(match &outcome {
-        Ok(Outcome::Halted(_, why)) => Err(why),
+        Ok(Step::Done(Outcome::Halted(_, why))) => Err(why),
         Ok(_) => Ok(()),
         Err(_) => Err("the member failed on its host"),
     });
     runtime.finish_recording();
-    outcome
+    outcome.map(|step| match step {
+        Step::Done(outcome) => Served::Done(outcome),
+        Step::Live(_) => unreachable!("that was looked at"),
+    })
+}
+
+/// How the loop ended.
+enum Step {
+    Done(Outcome),
+    /// Won, in this generation, with everything emitted.
+    Live(u64),
 }
 
 impl Runtime {
@@ -117,7 +148,7 @@ impl Runtime {
         let config = BackupConfig {
             vm: parts.vm.clone(),
             me,
-            host: parts.host,
+            host: parts.host.clone(),
             expect: parts.expect,
             timing: timing(),
         };
@@ -136,7 +167,11 @@ impl Runtime {
             beats,
             me,
             vm: parts.vm,
+            host: parts.host,
             channel: parts.channel,
+            port: None,
+            signals: None,
+            made_of: None,
             arbiter: parts.arbiter.connect(),
             answers,
             link: None,
@@ -144,7 +179,7 @@ impl Runtime {
             feed: Feed::default(),
             held: HeldOutputs::default(),
             news,
-            promote: None,
+            jobs: None,
             tap: parts.tap,
             net: None,
             waker: parts.live.waker(),
@@ -165,13 +200,12 @@ impl Runtime {
 
     async fn run(
         &mut self,
-        signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
         news: &mut UnboundedReceiver<News>,
-    ) -> io::Result<Outcome> {
+    ) -> io::Result<Step> {
         loop {
-            if let Some(outcome) = self.perform()? {
-                return Ok(outcome);
+            if let Some(step) = self.perform()? {
+                return Ok(step);
             }
             let timeout = self.backup.poll_timeout();
             let connect = self.backup.wants_connection();
@@ -181,7 +215,7 @@ impl Runtime {
                 () = self.feed.progress() => self.note_progress(),
                 Some(news) = news.recv() => {
                     if let Some(outcome) = self.take_news(news) {
-                        return Ok(outcome);
+                        return Ok(Step::Done(outcome));
                     }
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
@@ -197,9 +231,9 @@ impl Runtime {
                     self.backup.handle_vcpu(self.watch.answers());
                     self.backup.handle_tick(now());
                 }
-                () = signals.next() => {
+                () = next_signal(&mut self.signals) => {
                     if let Some(outcome) = self.stop()? {
-                        return Ok(outcome);
+                        return Ok(Step::Done(outcome));
                     }
                 }
             }
@@ -238,11 +272,6 @@ impl Runtime {
     /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
     fn asked(&mut self, asked: Asked) {
         let accepted = match asked.request {
-            Request::Stop if self.backup.is_live() => {
-                self.controls.stop.store(true, Ordering::Release);
-                self.waker.wake();
-                Ok(())
-            }
             request if self.backup.handle_request(now(), request) => Ok(()),
             _ => Err("there is no pair here: ask where the VM runs".into()),
         };
@@ -251,9 +280,6 @@ impl Runtime {
 
     /// Tells the protocol how far the vCPU is.
     fn note_progress(&mut self) {
-        if self.backup.is_live() {
-            return;
-        }
         let taken = self.feed.taken(self.suspects);
         self.backup.handle_consumed(now(), taken.bytes, taken.seq);
         if let Some(seq) = taken.executed {
@@ -266,12 +292,21 @@ impl Runtime {
         match news {
             News::Booted {
                 generation,
+                copied,
                 recording,
             } => {
                 self.recording = self.recording.take().or(recording);
                 self.backup.handle_booted(now(), generation);
-                self.events
-                    .emit("joined", json!({"generation": generation}));
+                let event = match copied {
+                    true => "joining",
+                    false => "joined",
+                };
+                self.events.emit(event, json!({"generation": generation}));
+            }
+            News::Loaded { bytes } => self.backup.handle_loaded(now(), bytes),
+            News::Restored { digest, recording } => {
+                self.recording = recording;
+                self.backup.handle_restored(now(), digest);
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
             News::Diverged { at, what } => {
@@ -286,14 +321,9 @@ impl Runtime {
                 self.ended = Some(reason);
                 let status = crate::ft::end_status(reason);
                 self.events.emit("ended", json!({"status": status}));
-                match self.backup.is_live() {
-                    true => self.backup.handle_guest_end(now()),
-                    false => {
-                        let taken = self.feed.taken(false);
-                        self.backup.handle_consumed(now(), taken.bytes, taken.seq);
-                        self.backup.handle_drained(now(), self.feed.last_seq());
-                    }
-                }
+                let taken = self.feed.taken(false);
+                self.backup.handle_consumed(now(), taken.bytes, taken.seq);
+                self.backup.handle_drained(now(), self.feed.last_seq());
             }
         }
         None
@@ -344,6 +374,14 @@ impl Runtime {
         if !runs && let Err(e) = recording.writer.finish() {
             tracing::error!("{e}");
         }
+    }
+}
+
+/// The next signal to stop.
+async fn next_signal(signals: &mut Option<StopSignals>) {
+    match signals {
+        Some(signals) => signals.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,28 +1,39 @@
-//! The backup's vCPU thread: follows the log, and goes on alone when it is told to.
+//! The backup's vCPU thread: builds the machine, or takes a copy of it, follows the log, and goes on
+//! alone when it is told to.
 
+use super::copy::{self, Room};
 use crate::backends::Live;
-use crate::backends::live::Direct;
 use crate::cpu::Pulse;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
+use crate::ft::primary::Seat;
 use crate::machine::Machine;
 use crate::machine::drive::{DriveError, Driven, drive};
 use crate::memory::Image;
-use crate::replay::journal::Journal;
-use crate::replay::record::{Controls, Recorder};
 use crate::replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
+use ft_protocol::transfer::StateDigest;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// News from the vCPU's thread.
 pub enum News {
-    /// The machine stands at position 0.
+    /// The machine stands at position 0, or there is room for a copy.
     Booted {
         /// For this generation.
         generation: u64,
+        /// There is room for a copy.
+        copied: bool,
+        /// The recording that was begun.
+        recording: Option<Recording>,
+    },
+    /// So many bytes of the copy are in memory, in all.
+    Loaded { bytes: u64 },
+    /// The copy stands.
+    Restored {
+        /// What it is.
+        digest: StateDigest,
         /// The recording that was begun.
         recording: Option<Recording>,
     },
@@ -32,7 +43,7 @@ pub enum News {
     Diverged { at: Position, what: String },
     /// The host failed the machine.
     Failed(String),
-    /// The machine ended, by the log or live.
+    /// The machine ended, by the log.
     Ended(EndReason),
 }
 
@@ -44,15 +55,41 @@ pub struct Recording {
     pub header: Header,
 }
 
+impl Recording {
+    /// By this writer.
+    pub fn new(writer: LogDirWriter, header: Header) -> Recording {
+        Recording {
+            consumer: Some(writer.consumer(IfSlow::GiveUp)),
+            writer,
+            header,
+        }
+    }
+}
+
+/// What the thread has to do besides following the log.
+pub enum Job {
+    /// Put these pages into the memory.
+    Load(Vec<u8>),
+    /// Build the machine from its memory and this.
+    Restore {
+        /// The log's last entry before it.
+        seq: u64,
+        /// Number of the last output before it.
+        outputs: u64,
+        /// vCPU and devices.
+        state: Vec<u8>,
+    },
+    /// Go on alone.
+    GoLive(Box<Promotion>),
+}
+
 /// What a machine needs to go on alone.
 pub struct Promotion {
     pub generation: u64,
     pub live: Live,
     /// Frames that came before, and that the log does not have.
     pub early: Vec<Vec<u8>>,
-    pub direct: Direct,
-    pub consumer: Option<Box<dyn Consumer>>,
-    pub controls: Arc<Controls>,
+    pub seat: Seat,
 }
 
 /// What the machine is built from.
@@ -60,10 +97,19 @@ pub struct Boot {
     pub generation: u64,
     pub header: Header,
     pub image: Vec<u8>,
+    /// The machine is copied from one that runs.
+    pub copied: bool,
     /// Where to record, unless that was begun already.
     pub record: Option<PathBuf>,
     /// Where the thread shows that it gets on.
     pub pulse: Pulse,
+}
+
+/// A machine that is ready to follow the log.
+pub struct Built {
+    pub machine: Machine,
+    /// Number of the last output that it emitted.
+    pub outputs: u64,
 }
 
 /// The thread's whole life.
@@ -71,39 +117,34 @@ pub fn run(
     boot: Boot,
     feed: Feed,
     held: HeldOutputs,
-    promotions: &Receiver<Promotion>,
+    jobs: &Receiver<Job>,
     news: &UnboundedSender<News>,
 ) {
     // A runtime that is gone needs no news; the process is about to end.
     let tell = |what| drop(news.send(what));
-    let (generation, pulse) = (boot.generation, boot.pulse.clone());
+    let pulse = boot.pulse.clone();
     let built = {
         let _rest = pulse.rest();
-        build(boot)
+        build(boot, jobs, &tell)
     };
-    let mut machine = match built {
-        Ok((mut machine, recording)) => {
-            machine.set_pulse(pulse.clone());
-            tell(News::Booted {
-                generation,
-                recording,
-            });
-            machine
-        }
+    let mut built = match built {
+        Ok(Some(built)) => built,
+        // The pair came to nothing.
+        Ok(None) => return,
         Err(why) => return tell(News::BootFailed(why)),
     };
-    let mut follower = Follower::new(feed.clone(), held, None);
-    match drive(&mut machine, &mut follower) {
+    built.machine.set_pulse(pulse.clone());
+    let mut follower = Follower::new(feed, held, None).after_outputs(built.outputs);
+    match drive(&mut built.machine, &mut follower) {
         Ok(Driven::Ended(reason)) => tell(News::Ended(reason)),
         Ok(Driven::Stopped) => {
-            let promotion = {
+            let job = {
                 let _rest = pulse.rest();
-                promotions.recv()
+                jobs.recv()
             };
             // No promotion: the pair came to nothing.
-            if let Ok(mut promotion) = promotion {
-                promotion.live.set_pulse(pulse);
-                tell(go_live(machine, &follower, &feed, promotion));
+            if let Ok(Job::GoLive(promotion)) = job {
+                go_live(built.machine, &follower, *promotion);
             }
         }
         Err(DriveError::Edge(FollowError::Diverged(d))) => tell(News::Diverged {
@@ -114,62 +155,64 @@ pub fn run(
     }
 }
 
-fn build(boot: Boot) -> Result<(Machine, Option<Recording>), String> {
-    let Boot { header, image, .. } = boot;
-    let image = Image::parse(&header.guest.name, image).map_err(|e| e.to_string())?;
-    if image.hash() != header.guest.hash {
+/// Builds the machine, or makes room for a copy and waits for it.
+fn build(
+    boot: Boot,
+    jobs: &Receiver<Job>,
+    tell: &impl Fn(News),
+) -> Result<Option<Built>, String> {
+    let (generation, copied) = (boot.generation, boot.copied);
+    let image = Image::parse(&boot.header.guest.name, boot.image).map_err(|e| e.to_string())?;
+    if image.hash() != boot.header.guest.hash {
         return Err("the guest image that arrived is not the one that the primary named".into());
     }
-    let machine = Machine::new(&header.machine, &image).map_err(|e| e.to_string())?;
+    let booted = |recording| News::Booted {
+        generation,
+        copied,
+        recording,
+    };
+    if copied {
+        let room = Room::new(boot.header, image, boot.record)?;
+        tell(booted(None));
+        return copy::receive(room, jobs, tell);
+    }
+    let machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
     let recording = match &boot.record {
         Some(dir) => {
-            let writer = LogDirWriter::create(dir, &header, &image).map_err(|e| e.to_string())?;
-            Some(Recording {
-                consumer: Some(writer.consumer(IfSlow::GiveUp)),
-                writer,
-                header,
-            })
+            let writer =
+                LogDirWriter::create(dir, &boot.header, &image).map_err(|e| e.to_string())?;
+            Some(Recording::new(writer, boot.header))
         }
         None => None,
     };
-    Ok((machine, recording))
+    tell(booted(recording));
+    Ok(Some(Built {
+        machine,
+        outputs: 0,
+    }))
 }
 
 /// Goes on from live inputs, exactly where the log ended. What the guest emitted and the log does
 /// not have is added to it first, so that the survivor's log replays like any other.
-fn go_live(
-    mut machine: Machine,
-    follower: &Follower<Feed, HeldOutputs>,
-    feed: &Feed,
-    promotion: Promotion,
-) -> News {
-    let consumers = promotion.consumer.into_iter().collect();
-    let mut journal = Journal::new(feed.last_seq() + 1, consumers);
+fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promotion: Promotion) {
     let (moment, now_ns) = {
         let view = machine.view();
         (view.moment, view.now_ns)
     };
-    let mut log = |event| journal.append(moment.at, Some(moment.check), event);
-    for mark in follower.unconfirmed() {
-        log(Event::Output(*mark));
+    {
+        let mut journal = promotion
+            .seat
+            .journal()
+            .lock()
+            .expect("nobody panics with this lock");
+        let mut log = |event| journal.append(moment.at, Some(moment.check), event);
+        for mark in follower.unconfirmed() {
+            log(Event::Output(*mark));
+        }
+        log(Event::Control(Control::GoLive {
+            generation: promotion.generation,
+        }));
     }
-    log(Event::Control(Control::GoLive {
-        generation: promotion.generation,
-    }));
-    let mut recorder = Recorder::new(
-        promotion.live.continued(now_ns).with_early(promotion.early),
-        promotion.direct,
-        Arc::new(Mutex::new(journal)),
-        promotion.controls,
-        follower.followed().outputs,
-    );
-    let driven = drive(&mut machine, &mut recorder);
-    // The recording's writer waits for the last of its consumers to go.
-    let closed = recorder.close();
-    match (driven, closed) {
-        (Ok(Driven::Ended(reason)), Ok(())) => News::Ended(reason),
-        (Ok(Driven::Stopped), _) => News::Failed("the machine stopped unasked".into()),
-        (Ok(_), Err(error)) => News::Failed(error.to_string()),
-        (Err(error), _) => News::Failed(error.to_string()),
-    }
+    let live = promotion.live.continued(now_ns).with_early(promotion.early);
+    promotion.seat.drive(machine, live);
 }

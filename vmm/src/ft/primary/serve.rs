@@ -1,24 +1,29 @@
 //! The loop around the primary's state machine.
 
 mod act;
+mod join;
 
+use super::copy::Copy;
 use super::vcpu::{News, Vcpu};
-use super::{PrimaryParts, new_member, new_nonce, timing};
+use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
+use crate::cpu::PulseWatch;
 use crate::ft::beats::Beats;
 use crate::ft::control::{Asked, Control};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::fence::Fence;
-use crate::ft::link::{Link, next_of};
+use crate::ft::link::{Link, accept_at, next_of};
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
 use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
-use crate::replay::record::mark_progress;
+use crate::replay::LogDirWriter;
+use crate::replay::record::{Controls, mark_progress};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
+use ft_protocol::transfer::Survivor;
 use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::collections::VecDeque;
@@ -34,37 +39,41 @@ use tokio::time::{MissedTickBehavior, interval};
 const NEWS_AT_ONCE: usize = 64;
 
 /// An answer from the arbiter.
-enum Answer {
+pub(super) enum Answer {
     Opened(OpenAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
     Fenced(Result<(), String>),
 }
 
-struct Runtime {
-    primary: Primary,
-    me: MemberId,
-    header: Header,
-    image: Vec<u8>,
-    arbiter: Arc<dyn Arbiter>,
-    answers: UnboundedSender<Answer>,
-    link: Option<Link>,
-    vcpu: Vcpu,
+pub(super) struct Runtime {
+    pub(super) primary: Primary,
+    pub(super) me: MemberId,
+    pub(super) header: Header,
+    pub(super) image: Vec<u8>,
+    pub(super) arbiter: Arc<dyn Arbiter>,
+    pub(super) answers: UnboundedSender<Answer>,
+    pub(super) link: Option<Link>,
+    pub(super) vcpu: Vcpu,
     /// What the thread starts from, until it does.
-    idle: Option<(crate::machine::Machine, crate::backends::Live)>,
-    direct: Direct,
-    unsent: VecDeque<Chunk>,
+    pub(super) idle: Option<(crate::machine::Machine, crate::backends::Live)>,
+    pub(super) direct: Direct,
+    pub(super) unsent: VecDeque<Chunk>,
     /// The last generation that this side has won.
-    won: Option<u64>,
-    ended: Option<EndReason>,
-    waker: Waker,
-    events: EventLog,
-    beats: Beats,
-    control: Control,
-    fence: Fence,
-    cuts: Cuts,
+    pub(super) won: Option<u64>,
+    pub(super) ended: Option<EndReason>,
+    pub(super) waker: Waker,
+    pub(super) events: EventLog,
+    pub(super) beats: Beats,
+    pub(super) control: Control,
+    pub(super) fence: Fence,
+    pub(super) cuts: Cuts,
     /// When the lag was told last, while there is one worth telling.
-    lag_told: Option<Time>,
+    pub(super) lag_told: Option<Time>,
+    /// The copy for whoever joins.
+    pub(super) copy: Option<Copy>,
+    /// Copies begun so far.
+    pub(super) copies: u64,
 }
 
 /// The lag is told so often while it matters.
@@ -79,15 +88,33 @@ pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
     let mut runtime = Runtime::new(parts, sender, beats);
     let me = runtime.me.to_string();
     runtime.events.emit("waiting", json!({"member": me}));
-    let outcome = runtime.run(&listener, &mut signals, &mut answers).await;
-    runtime.control.finish(match &outcome {
-        Ok(Outcome::Halted(_, why)) => Err(why),
-        Ok(_) => Ok(()),
-        Err(_) => Err("the member failed on its host"),
-    });
-    // The recording's writer waits for the last of its consumers to go.
-    if let Ok(mut journal) = runtime.vcpu.journal.lock() {
-        journal.close();
+    let outcome = runtime
+        .run(Some(&listener), &mut signals, &mut answers)
+        .await;
+    runtime.end(&outcome);
+    outcome
+}
+
+/// Runs a backup that went live to its end: alone, until a new backup joins.
+pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
+    let SurvivorParts {
+        survivor,
+        config,
+        listener,
+        beats,
+        mut signals,
+        recording,
+        rest,
+    } = parts;
+    let (sender, mut answers) = unbounded_channel();
+    let primary = Primary::survivor(config, survivor, now());
+    let mut runtime = rest.resume(primary, survivor, sender, beats);
+    let outcome = runtime
+        .run(listener.as_ref(), &mut signals, &mut answers)
+        .await;
+    runtime.end(&outcome);
+    if let Some(Err(e)) = recording.map(LogDirWriter::finish) {
+        tracing::error!("{e}");
     }
     outcome
 }
@@ -95,7 +122,7 @@ pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
 impl Runtime {
     async fn run(
         &mut self,
-        listener: &TcpListener,
+        listener: Option<&TcpListener>,
         signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
     ) -> io::Result<Outcome> {
@@ -122,7 +149,8 @@ impl Runtime {
                     }
                 }
                 asked = self.control.next() => self.asked(asked),
-                accepted = listener.accept(), if accepts => self.accept(accepted)?,
+                accepted = accept_at(listener), if accepts => self.accept(accepted)?,
+                pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
                 () = sleep_until(timeout) => {
                     self.direct.flush();
@@ -143,6 +171,8 @@ impl Runtime {
 
     fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>, beats: Beats) -> Runtime {
         let me = new_member();
+        let watch = PulseWatch::new(parts.cuts.pulse());
+        let controls = Arc::new(Controls::default());
         let config = PrimaryConfig {
             vm: parts.header.vm.clone(),
             me,
@@ -166,7 +196,7 @@ impl Runtime {
             arbiter: parts.arbiter.connect(),
             answers,
             link: None,
-            vcpu: Vcpu::new(parts.recording, parts.cuts.clone()),
+            vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
             waker: parts.live.waker(),
             idle: Some((parts.machine, parts.live)),
             direct: parts.direct,
@@ -177,6 +207,21 @@ impl Runtime {
             beats,
             cuts: parts.cuts,
             lag_told: None,
+            copy: None,
+            copies: 0,
+        }
+    }
+
+    /// The end of this member, however it came to that.
+    fn end(&mut self, outcome: &io::Result<Outcome>) {
+        self.control.finish(match outcome {
+            Ok(Outcome::Halted(_, why)) => Err(why),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the member failed on its host"),
+        });
+        // The recording's writer waits for the last of its consumers to go.
+        if let Ok(mut journal) = self.vcpu.journal.lock() {
+            journal.close();
         }
     }
 
@@ -269,13 +314,14 @@ impl Runtime {
             News::Chunk(chunk) => {
                 let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
                 // Alone, there is nobody to send it to.
-                if !self.primary.is_solo() {
+                if self.primary.sends_log() {
                     self.unsent.push_back(chunk);
                 }
                 self.primary.handle_appended(now(), seq, bytes);
             }
             News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
             News::Parked { seq } => self.primary.handle_parked(now(), seq),
+            News::Captured(captured) => self.captured(captured),
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);

@@ -1,5 +1,6 @@
-//! The primary's vCPU thread, and what it hands to the runtime.
+//! The vCPU thread of a machine that runs from live inputs, and what it hands to the runtime.
 
+use super::copy::Captured;
 use crate::backends::Live;
 use crate::cpu::{Pulse, PulseWatch};
 use crate::devices::Output;
@@ -33,6 +34,8 @@ pub enum News {
         /// The entry.
         seq: u64,
     },
+    /// The machine was stopped and copied, or could not be.
+    Captured(Result<Box<Captured>, String>),
     /// The machine ended, or failed.
     Ended(Result<EndReason, String>),
 }
@@ -45,8 +48,11 @@ impl News {
     pub fn weight(&self) -> usize {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
-            // Its bytes are in the log too, as a frame that was answered or as a mark.
-            News::Output { .. } | News::Parked { .. } | News::Ended(_) => NEWS_BYTES,
+            // Its bytes are in the log too, as a frame that was answered or as a mark. A copy comes
+            // once, and has a limit of its own.
+            News::Output { .. } | News::Parked { .. } | News::Captured(_) | News::Ended(_) => {
+                NEWS_BYTES
+            }
         }
     }
 }
@@ -60,18 +66,20 @@ pub struct Vcpu {
     pub journal: Arc<Mutex<Journal>>,
     pub watch: PulseWatch,
     pulse: Pulse,
-    sender: UnboundedSender<News>,
-    cuts: Cuts,
+    to_runtime: ToRuntime,
 }
 
-struct ToRuntime {
+/// What the vCPU's thread hands its news by.
+#[derive(Clone)]
+pub struct ToRuntime {
     news: UnboundedSender<News>,
     pace: Arc<Pace>,
     cuts: Cuts,
 }
 
 impl ToRuntime {
-    fn hand(&self, news: News) {
+    /// Hands it over.
+    pub fn hand(&self, news: News) {
         self.pace.handed(news.weight());
         // A runtime that is gone needs no news; the process is about to end.
         let _gone = self.news.send(news);
@@ -113,57 +121,99 @@ impl Outlet for Gated {
     }
 }
 
+/// Where a machine that runs from live inputs sits: everything that its thread shares with the
+/// runtime.
+pub struct Seat {
+    gated: Gated,
+    journal: Arc<Mutex<Journal>>,
+    controls: Arc<Controls>,
+    pulse: Pulse,
+    outputs: u64,
+}
+
+impl Seat {
+    /// The log under construction.
+    pub fn journal(&self) -> &Mutex<Journal> {
+        &self.journal
+    }
+
+    /// Runs the machine to its end on this thread, and tells of that.
+    pub fn drive(self, mut machine: Machine, mut live: Live) {
+        machine.set_pulse(self.pulse.clone());
+        live.set_pulse(self.pulse);
+        let runtime = self.gated.runtime.clone();
+        let mut recorder = Recorder::new(
+            live,
+            self.gated,
+            self.journal,
+            self.controls,
+            self.outputs,
+        );
+        runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
+            Ok(Driven::Ended(reason)) => Ok(reason),
+            Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
+            Err(error) => Err(error.to_string()),
+        }));
+    }
+}
+
 impl Vcpu {
-    /// A journal and queues for a machine that does not run yet.
-    pub fn new(recording: Option<Box<dyn Consumer>>, cuts: Cuts) -> Vcpu {
+    /// A journal, which goes on after entry `seq`, and queues, for a machine that does not run yet or
+    /// follows a log until now.
+    pub fn new(
+        seq: u64,
+        recording: Option<Box<dyn Consumer>>,
+        controls: Arc<Controls>,
+        watch: PulseWatch,
+        cuts: Cuts,
+    ) -> Vcpu {
         let (sender, news) = unbounded_channel();
-        let pulse = cuts.pulse();
+        let pulse = watch.pulse();
         let pace = Arc::new(Pace::new(pulse.clone()));
-        let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(ToRuntime {
-            news: sender.clone(),
+        let to_runtime = ToRuntime {
+            news: sender,
             pace: pace.clone(),
-            cuts: cuts.clone(),
-        })];
+            cuts,
+        };
+        let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(to_runtime.clone())];
         consumers.extend(recording);
         Vcpu {
             news,
             held: HeldOutputs::default(),
             pace,
-            controls: Arc::new(Controls::default()),
-            journal: Arc::new(Mutex::new(Journal::new(1, consumers))),
-            watch: PulseWatch::new(pulse.clone()),
+            controls,
+            journal: Arc::new(Mutex::new(Journal::new(seq + 1, consumers))),
+            watch,
             pulse,
-            sender,
-            cuts,
+            to_runtime,
+        }
+    }
+
+    /// What the vCPU's thread hands its news by.
+    pub fn to_runtime(&self) -> ToRuntime {
+        self.to_runtime.clone()
+    }
+
+    /// A seat for a machine that has emitted so many outputs.
+    pub fn seat(&self, outputs: u64) -> Seat {
+        Seat {
+            gated: Gated {
+                held: self.held.clone(),
+                runtime: self.to_runtime(),
+            },
+            journal: self.journal.clone(),
+            controls: self.controls.clone(),
+            pulse: self.pulse.clone(),
+            outputs,
         }
     }
 
     /// Starts the thread.
-    pub fn start(&mut self, mut machine: Machine, mut live: Live) -> io::Result<()> {
-        machine.set_pulse(self.pulse.clone());
-        live.set_pulse(self.pulse.clone());
-        let runtime = |sender: &UnboundedSender<News>| ToRuntime {
-            news: sender.clone(),
-            pace: self.pace.clone(),
-            cuts: self.cuts.clone(),
-        };
-        let gated = Gated {
-            held: self.held.clone(),
-            runtime: runtime(&self.sender),
-        };
-        let (journal, controls) = (self.journal.clone(), self.controls.clone());
-        let ending = runtime(&self.sender);
+    pub fn start(&mut self, machine: Machine, live: Live) -> io::Result<()> {
+        let seat = self.seat(0);
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
-            .spawn(move || {
-                let mut machine = machine;
-                let mut recorder = Recorder::new(live, gated, journal, controls, 0);
-                ending.hand(News::Ended(match drive(&mut machine, &mut recorder) {
-                    Ok(Driven::Ended(reason)) => Ok(reason),
-                    Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
-                    Err(error) => Err(error.to_string()),
-                }));
-            })?;
+            .spawn(move || seat.drive(machine, live))?;
         self.watch.attach(thread);
         Ok(())
     }

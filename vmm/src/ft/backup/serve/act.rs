@@ -1,11 +1,11 @@
 //! What the backup's state machine asks for, done.
 
-use super::{Answer, Runtime};
+use super::{Answer, Runtime, Step};
 use crate::backends::Tap;
 use crate::backends::announce::{gratuitous_arp, rarp};
 use crate::cpu::PulseWatch;
 use crate::ft::backup::shadow::Shadow;
-use crate::ft::backup::vcpu::{self, Boot, Promotion};
+use crate::ft::backup::vcpu::{self, Boot, Job};
 use crate::ft::cuts::CutPoint;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
@@ -27,16 +27,16 @@ const DRAIN_FRAMES: usize = 256;
 
 impl Runtime {
     /// Does what the state machine asks for.
-    pub(super) fn perform(&mut self) -> io::Result<Option<Outcome>> {
+    pub(super) fn perform(&mut self) -> io::Result<Option<Step>> {
         while let Some(action) = self.backup.poll_action() {
-            if let Some(outcome) = self.act(action)? {
-                return Ok(Some(outcome));
+            if let Some(step) = self.act(action)? {
+                return Ok(Some(step));
             }
         }
         Ok(None)
     }
 
-    fn act(&mut self, action: BackupAction) -> io::Result<Option<Outcome>> {
+    fn act(&mut self, action: BackupAction) -> io::Result<Option<Step>> {
         match action {
             BackupAction::Send(message) => {
                 if let Some(link) = &mut self.link {
@@ -59,10 +59,31 @@ impl Runtime {
                 generation,
                 header,
                 image,
-            } => self.boot(generation, *header, image)?,
+                copied,
+            } => self.boot(generation, *header, image, copied)?,
+            BackupAction::Load { pages } => self.job(Job::Load(pages)),
+            BackupAction::Restore {
+                seq,
+                at,
+                outputs,
+                state,
+            } => {
+                self.feed.begin_after(seq);
+                self.held.begin_after(outputs);
+                self.received_at = at;
+                self.job(Job::Restore {
+                    seq,
+                    outputs,
+                    state,
+                });
+            }
+            BackupAction::Armed { generation } => {
+                self.events
+                    .emit("joined", json!({"generation": generation}));
+            }
             BackupAction::Discard => {
                 self.feed.close();
-                self.promote = None;
+                self.jobs = None;
             }
             BackupAction::Deliver(delivery) => self.deliver(delivery)?,
             BackupAction::ForgetOutputs { up_to } => self.held.forget(up_to),
@@ -79,27 +100,41 @@ impl Runtime {
             BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
             BackupAction::EmitHeld => self.emit_held()?,
             BackupAction::Announce => self.announce(),
-            BackupAction::Live { generation } => self.go_live(generation)?,
+            BackupAction::Live { generation } => return Ok(Some(Step::Live(generation))),
             BackupAction::Disconnect => {
                 if let Some(link) = self.link.take() {
                     tokio::spawn(link.close());
                 }
             }
             BackupAction::Halt(reason) => {
-                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
+                let outcome = Outcome::Halted(reason.status(), reason.to_string());
+                return Ok(Some(Step::Done(outcome)));
             }
             BackupAction::Finish { closed } => {
                 if !closed {
                     tracing::warn!("the generation could not be closed: start again with --force");
                 }
                 let reason = self.ended.expect("the guest ended");
-                return Ok(Some(Outcome::Ended(reason)));
+                return Ok(Some(Step::Done(Outcome::Ended(reason))));
             }
         }
         Ok(None)
     }
 
-    fn boot(&mut self, generation: u64, header: Header, image: Vec<u8>) -> io::Result<()> {
+    fn job(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // A vCPU's thread that is gone has told why.
+            let _gone = jobs.send(job);
+        }
+    }
+
+    fn boot(
+        &mut self,
+        generation: u64,
+        header: Header,
+        image: Vec<u8>,
+        copied: bool,
+    ) -> io::Result<()> {
         let mut refusal = None;
         match (header.machine.net, &self.tap) {
             (Some(_), None) => {
@@ -122,19 +157,21 @@ impl Runtime {
         (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
         let net = self.net.filter(|_| self.keeps_shadow);
         self.shadow = net.map(|net| Shadow::new(net.mac));
-        let (promote, promotions) = channel();
-        self.promote = Some(promote);
+        let (jobs, work) = channel();
+        self.jobs = Some(jobs);
+        self.made_of = Some((header.clone(), image.clone()));
         let boot = Boot {
             generation,
             header,
             image,
+            copied,
             record: self.record.clone().filter(|_| self.recording.is_none()),
             pulse: pulse.clone(),
         };
         let (feed, held, news) = (self.feed.clone(), self.held.clone(), self.news.clone());
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
-            .spawn(move || vcpu::run(boot, feed, held, &promotions, &news))?;
+            .spawn(move || vcpu::run(boot, feed, held, &work, &news))?;
         self.watch = PulseWatch::new(pulse);
         self.watch.attach(thread);
         Ok(())
@@ -196,33 +233,6 @@ impl Runtime {
                 tell(&tap);
             }
         });
-    }
-
-    fn go_live(&mut self, generation: u64) -> io::Result<()> {
-        self.drain_tap()?;
-        let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
-        let shadowed = early.len();
-        let (live, direct) = self.backends.take().expect("a side goes live once");
-        let promotion = Promotion {
-            generation,
-            live,
-            early,
-            direct,
-            // One consumer from first to last: a recording that was given up stays so.
-            consumer: self.recording.as_mut().and_then(|r| r.consumer.take()),
-            controls: self.controls.clone(),
-        };
-        let promote = self.promote.take().expect("the machine is built");
-        // A vCPU's thread that is gone has told why.
-        let _gone = promote.send(promotion);
-        self.feed.close();
-        self.events.emit(
-            "live",
-            json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
-        );
-        self.control.finish(Ok(()));
-        self.cuts.pass(CutPoint::LiveAnnounced);
-        Ok(())
     }
 
     /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion

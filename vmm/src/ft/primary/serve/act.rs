@@ -42,6 +42,29 @@ impl Runtime {
                 };
                 self.send(&message);
             }
+            PrimaryAction::Offer { protocol, right } => {
+                let message = Message::Offer {
+                    protocol,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
+                    source: self.me,
+                    header: Box::new(self.header.clone()),
+                    image: self.image.clone(),
+                };
+                self.send(&message);
+            }
+            PrimaryAction::Copy => self.start_copy()?,
+            PrimaryAction::StopCopy => {
+                self.copy = None;
+                self.unsent.clear();
+                self.events.emit("copy_ended", json!({}));
+            }
+            PrimaryAction::Protected { generation } => {
+                self.copy = None;
+                self.events
+                    .emit("protected", json!({"generation": generation}));
+            }
             PrimaryAction::SendLog { up_to } => {
                 self.send_log(up_to);
                 self.cuts.pass(CutPoint::LogSent);
@@ -132,9 +155,16 @@ impl Runtime {
         Ok(None)
     }
 
-    fn send(&mut self, message: &Message) {
-        if let Some(link) = &mut self.link {
-            link.send(message);
+    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
+    pub(super) fn send(&mut self, message: &Message) {
+        let behind = self.copy.as_mut().filter(|copy| copy.waits());
+        match (behind, message) {
+            (None, _) | (_, Message::Heartbeat) => {
+                if let Some(link) = &mut self.link {
+                    link.send(message);
+                }
+            }
+            (Some(copy), _) => copy.push(message.clone()),
         }
     }
 

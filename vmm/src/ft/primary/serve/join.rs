@@ -1,0 +1,52 @@
+//! A new backup joins: what the runtime does about the copy.
+
+use super::Runtime;
+use crate::ft::now;
+use crate::ft::primary::copy::{Captured, Copy, FromCopy};
+use serde_json::json;
+use std::io;
+
+impl Runtime {
+    pub(super) fn start_copy(&mut self) -> io::Result<()> {
+        self.copies += 1;
+        self.unsent.clear();
+        self.copy = Some(Copy::start(
+            self.copies,
+            self.vcpu.controls.clone(),
+            self.waker.clone(),
+            self.vcpu.to_runtime(),
+        )?);
+        Ok(())
+    }
+
+    /// Something came of the copy.
+    pub(super) fn copied(&mut self, from: FromCopy) {
+        match from {
+            FromCopy::Send(message) => {
+                if let Some(copy) = &mut self.copy {
+                    copy.note_sent(&message);
+                }
+                if let Some(link) = &mut self.link {
+                    link.send(&message);
+                }
+            }
+            FromCopy::Round(progress) => self.events.emit("copying", json!(progress)),
+        }
+    }
+
+    /// The machine was stopped and copied, or could not be.
+    pub(super) fn captured(&mut self, captured: Result<Box<Captured>, String>) {
+        let mut captured = match captured {
+            Ok(captured) => captured,
+            Err(why) => return self.primary.handle_copy_failed(now(), why),
+        };
+        if !self.copy.as_mut().is_some_and(|c| c.take(&mut captured)) {
+            return;
+        }
+        let pause_ms = captured.pause.as_secs_f64() * 1e3;
+        let progress = captured.progress;
+        self.events
+            .emit("copied", json!({"pause_ms": pause_ms, "progress": progress}));
+        self.primary.handle_captured(now(), captured.capture);
+    }
+}
