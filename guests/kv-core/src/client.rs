@@ -161,6 +161,7 @@ impl Client {
                     let mut context = Context {
                         db,
                         stats,
+                        churn,
                         reply,
                         id: self.id,
                         name: &mut self.name,

@@ -5,6 +5,7 @@ use core::fmt;
 
 use crate::about;
 use crate::buffer::OutOfMemory;
+use crate::churn::Churn;
 use crate::db::{Db, Refused};
 use crate::number;
 use crate::reply::{BULK_FRAME, Reply};
@@ -22,6 +23,7 @@ const SHOWN_BYTES: usize = 64;
 pub struct Context<'a> {
     pub db: &'a mut Db,
     pub stats: &'a Stats,
+    pub churn: &'a mut Churn,
     pub reply: Reply<'a>,
     /// The connection's id.
     pub id: u64,
@@ -80,6 +82,7 @@ pub static COMMANDS: &[Spec] = &[
     spec("hello", 1, ANY, about::hello),
     spec("info", 1, ANY, about::info),
     spec("select", 2, 2, select),
+    spec("debug", 4, 4, debug),
     spec("quit", 1, ANY, |_, on| {
         on.reply.status("OK");
         on.quit = true;
@@ -269,6 +272,19 @@ fn flush(command: Command, context: &mut Context) {
     }
     context.db.clear();
     context.reply.status("OK");
+}
+
+/// `DEBUG CHURN MIB-PER-SECOND POOL-MIB`.
+fn debug(command: Command, context: &mut Context) {
+    let number = |index| number::parse(command.arg(index)).and_then(|n| usize::try_from(n).ok());
+    let churns = command.arg(1).eq_ignore_ascii_case(b"churn");
+    match (churns, number(2), number(3)) {
+        (true, Some(rate), Some(pool)) => {
+            let outcome = context.churn.set(rate, pool);
+            done(context, outcome);
+        }
+        _ => context.reply.error(format_args!("ERR syntax error")),
+    }
 }
 
 fn select(command: Command, context: &mut Context) {

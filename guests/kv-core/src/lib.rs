@@ -16,6 +16,7 @@ extern crate alloc;
 
 mod about;
 mod buffer;
+mod churn;
 mod client;
 mod commands;
 mod db;

@@ -1,6 +1,7 @@
 //! What all connections share.
 
 use crate::buffer::Budget;
+use crate::churn::Churn;
 use crate::db::Db;
 use crate::resp::Arguments;
 
@@ -19,6 +20,7 @@ pub struct Server {
     pub(crate) buffers: Budget,
     pub(crate) arguments: Arguments,
     pub(crate) stats: Stats,
+    pub(crate) churn: Churn,
 }
 
 /// Counts that INFO tells.
@@ -40,6 +42,13 @@ impl Server {
             buffers: Budget::new(limits.buffers),
             arguments: Arguments::default(),
             stats: Stats::default(),
+            churn: Churn::default(),
         }
+    }
+
+    /// Does what is due by now, nanoseconds since boot, whatever clients send. Returns when it wants
+    /// to be called again, if it does.
+    pub fn run(&mut self, now_ns: u64) -> Option<u64> {
+        self.churn.run(now_ns)
     }
 }

@@ -31,6 +31,17 @@ fn check(commands: &[&str], answer: &str) {
 }
 
 #[test]
+fn churn() {
+    check(&["DEBUG CHURN 20 1"], "+OK\r\n");
+    check(&["DEBUG CHURN 0 0"], "+OK\r\n");
+    let refused = answers(b"DEBUG CHURN 1 9000000000000\r\n");
+    assert!(refused.starts_with("-OOM"), "{refused}");
+    for wrong in ["DEBUG CHURN -1 1", "DEBUG CHURN x 1", "DEBUG SLEEP 1 1"] {
+        check(&[wrong], "-ERR syntax error\r\n");
+    }
+}
+
+#[test]
 fn strings() {
     check(&["GET a"], "$-1\r\n");
     check(&["SET a 1", "GET a"], "$1\r\n1\r\n");

@@ -3,6 +3,7 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use guest_rt::clock;
 use kv_core::{Client, Server};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -90,7 +91,9 @@ impl Connections {
             };
             again = [again, wanted].into_iter().flatten().min();
         }
-        again
+        let churn = self.server.run(clock::now_ns());
+        let churn = churn.map(|ns| Instant::from_micros(ns.div_ceil(1000) as i64));
+        [again, churn].into_iter().flatten().min()
     }
 }
 

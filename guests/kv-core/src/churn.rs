@@ -1,0 +1,104 @@
+//! `DEBUG CHURN`: memory that is written over and over, so that a copy of the running machine has
+//! something to follow.
+
+use alloc::vec::Vec;
+
+use crate::buffer::OutOfMemory;
+
+/// Words of a page.
+const PAGE_WORDS: usize = 512;
+const PAGE_BYTES: u64 = 4096;
+/// It writes this often, nanoseconds.
+const STEP_NS: u64 = 5_000_000;
+/// Most pages written at a time: what a stop of the machine let pass is not made up for.
+const MAX_PAGES: u64 = 1024;
+
+/// The memory, and how fast it is written.
+#[derive(Debug, Default)]
+pub struct Churn {
+    pool: Vec<u64>,
+    bytes_per_second: u64,
+    /// Since then, and so many pages have been written since.
+    since_ns: Option<u64>,
+    pages: u64,
+    next: usize,
+    word: u64,
+}
+
+impl Churn {
+    /// Writes `rate` MiB a second into `pool` MiB of memory; nothing with a rate of 0.
+    pub fn set(&mut self, rate: usize, pool: usize) -> Result<(), OutOfMemory> {
+        *self = Self::default();
+        let words = pool.saturating_mul(1 << 20) / 8;
+        if rate > 0 && words >= PAGE_WORDS {
+            self.pool
+                .try_reserve_exact(words)
+                .map_err(|_| OutOfMemory)?;
+            self.pool.resize(words, 0);
+            self.bytes_per_second = (rate as u64).saturating_mul(1 << 20);
+        }
+        Ok(())
+    }
+
+    /// Writes what is due by now, nanoseconds since boot. Returns when it wants to be called again.
+    pub fn run(&mut self, now_ns: u64) -> Option<u64> {
+        if self.bytes_per_second == 0 {
+            return None;
+        }
+        let since_ns = *self.since_ns.get_or_insert(now_ns);
+        let elapsed_us = now_ns.saturating_sub(since_ns) / 1000;
+        let bytes = u128::from(self.bytes_per_second) * u128::from(elapsed_us) / 1_000_000;
+        let due = (bytes / u128::from(PAGE_BYTES)) as u64;
+        for _ in 0..due.saturating_sub(self.pages).min(MAX_PAGES) {
+            self.write_page();
+        }
+        self.pages = self.pages.max(due);
+        Some(now_ns + STEP_NS)
+    }
+
+    /// Fills the next page with what does not compress.
+    fn write_page(&mut self) {
+        let start = self.next;
+        for word in &mut self.pool[start..start + PAGE_WORDS] {
+            self.word = self.word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            *word = self.word;
+        }
+        self.next = match start + 2 * PAGE_WORDS > self.pool.len() {
+            true => 0,
+            false => start + PAGE_WORDS,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_writes_as_much_as_it_was_told() {
+        let mut churn = Churn::default();
+        assert_eq!(churn.run(5), None);
+        churn.set(4, 1).unwrap();
+        assert_eq!(churn.run(1000), Some(1000 + STEP_NS));
+        assert_eq!(churn.pages, 0);
+        // A second in its own steps: 4 MiB, four times round.
+        for step in 1..=200 {
+            churn.run(1000 + step * STEP_NS);
+        }
+        assert_eq!(churn.pages, 1024);
+        assert_eq!(churn.next, 0);
+        assert!(churn.pool.iter().all(|word| *word != 0));
+        churn.set(0, 1).unwrap();
+        assert_eq!(churn.run(9), None);
+        assert!(churn.set(1, usize::MAX >> 24).is_err());
+    }
+
+    #[test]
+    fn a_long_stop_is_not_made_up_for() {
+        let mut churn = Churn::default();
+        churn.set(1000, 8).unwrap();
+        churn.run(0);
+        churn.run(3_600_000_000_000);
+        assert_eq!(churn.next, MAX_PAGES as usize * PAGE_WORDS % churn.pool.len());
+    }
+}
