@@ -121,7 +121,7 @@ pub(crate) fn frame_around(
 }
 
 /// Appends a value's encoding to `out`.
-pub(crate) fn encode_payload<T: Encode>(value: &T, out: &mut Vec<u8>) {
+pub fn encode_payload<T: Encode>(value: &T, out: &mut Vec<u8>) {
     bincode::encode_into_std_write(value, out, bincode::config::standard())
         .expect("a Vec takes any bytes, and no type here refuses to be encoded");
 }
@@ -131,7 +131,10 @@ pub(crate) fn encode_payload<T: Encode>(value: &T, out: &mut Vec<u8>) {
 /// A length inside the payload cannot make it allocate much more than the payload's own size:
 /// bincode allocates up to its limit before it looks for the bytes, hence a limit that grows with
 /// the payload. Each leaves room for integers, which count in full however short their encoding.
-pub(crate) fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> {
+///
+/// # Errors
+/// If it is no `T`, or goes on after it.
+pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> {
     let config = bincode::config::standard();
     let decoded = match payload.len() {
         0..=0x1000 => bincode::decode_from_slice(payload, config.with_limit::<0x2000>()),

@@ -1,10 +1,12 @@
 //! KVM: everything that asks the kernel for a virtual CPU, and nothing else.
 
+pub mod dirty;
 pub mod host;
 pub mod pulse;
 pub mod state;
 pub mod vcpu;
 
+pub use dirty::{DirtyPages, DirtyReader};
 pub use pulse::{Pulse, PulseWatch};
 pub use state::CpuState;
 pub use vcpu::{Exit, Run, Vcpu};
@@ -29,6 +31,22 @@ pub enum CpuError {
         call: &'static str,
         /// Its error.
         errno: std::io::Error,
+    },
+    /// A state has an MSR that this host does not take.
+    #[error(
+        "this host's KVM does not take MSR {index:#x} of the machine's state; use a host of the same kind"
+    )]
+    MsrRefused {
+        /// Its number.
+        index: u32,
+    },
+    /// This host keeps an MSR that a state lacks.
+    #[error(
+        "the machine's state lacks MSR {index:#x}, which this host's KVM keeps; use a host of the same kind"
+    )]
+    MsrMissing {
+        /// Its number.
+        index: u32,
     },
     /// KVM cannot run what the guest does.
     #[error("KVM cannot continue the guest at {rip:#x}: {what}")]

@@ -1,14 +1,16 @@
 //! One virtual CPU: entering the guest, leaving it, and handing it an interrupt.
 
-use super::{CpuError, CpuState};
+use super::state::FLAGS_MASK;
+use super::{CpuError, CpuState, DirtyPages};
 use crate::memory::{Ram, tables};
 use ft_protocol::log::Check;
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_interrupt, kvm_regs, kvm_segment,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 mod request {
@@ -18,9 +20,6 @@ mod request {
 
 /// The three pages that VT-x needs for its own TSS; out of the way of RAM and devices.
 const KVM_TSS_ADDRESS: usize = 0xfffb_d000;
-/// rflags bits left out of checks and digests: IOPL reads back differently on different kinds of
-/// KVM, and RF depends on whether a pending instruction was completed.
-const FLAGS_MASK: u64 = !(0x3000 | 1 << 16);
 
 /// An exit that the guest caused. These, and only these, are counted as positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,14 +78,36 @@ pub enum Run {
 pub struct Vcpu {
     // Declared before the RAM, so that the guest is gone before its memory is.
     fd: VcpuFd,
-    vm: VmFd,
+    dirty: DirtyPages,
     msrs: Vec<u32>,
-    ram: Ram,
+    /// Held for KVM, which has its address.
+    _ram: Ram,
 }
 
 impl Vcpu {
     /// Makes a VM whose memory is `ram`, with one CPU in the state that `lockstep_abi` describes.
     pub fn new(ram: Ram, entry: u64) -> Result<Vcpu, CpuError> {
+        let mut vcpu = Vcpu::create(ram)?;
+        vcpu.reset(entry)?;
+        Ok(vcpu)
+    }
+
+    /// Makes a VM whose memory is `ram`, with one CPU in this state.
+    pub fn restore(ram: Ram, state: &CpuState) -> Result<Vcpu, CpuError> {
+        let mut vcpu = Vcpu::create(ram)?;
+        state.restore(&vcpu.fd, &vcpu.msrs)?;
+        // SAFETY: KVM reads more than a `kvm_xsave` only in a process that asked for dynamically enabled
+        // features, which this one never does.
+        unsafe { vcpu.fd.set_xsave(&state.xsave()) }.map_err(CpuError::ioctl("KVM_SET_XSAVE"))?;
+        vcpu.fd.sync_regs_mut().regs = state.registers();
+        // Nothing is pending: this only has KVM fill what it tells with an exit.
+        match vcpu.settle()? {
+            Run::Kicked => Ok(vcpu),
+            Run::Exit(exit) => Err(vcpu.guest_error(format!("{exit:?} before anything ran"))),
+        }
+    }
+
+    fn create(ram: Ram) -> Result<Vcpu, CpuError> {
         let kvm = Kvm::new()
             .map_err(|e| CpuError::NoKvm(std::io::Error::from_raw_os_error(e.errno())))?;
         if !kvm.check_extension(Cap::SyncRegs) {
@@ -102,8 +123,8 @@ impl Vcpu {
             memory_size: ram.len() as u64,
             userspace_addr: ram.host_address(),
         };
-        // SAFETY: the region is the whole of `ram`, which lives at least as long as the VM: both
-        // are fields of the value returned, and the VM is dropped first.
+        // SAFETY: the region is the whole of `ram`, which lives at least as long as the VM: both are
+        // fields of the value returned and of its `DirtyPages`, and the VM is dropped first.
         unsafe { vm.set_user_memory_region(region) }
             .map_err(CpuError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
         let mut fd = vm
@@ -116,10 +137,12 @@ impl Vcpu {
             .map_err(CpuError::ioctl("KVM_SET_CPUID2"))?;
         fd.set_sync_valid_reg(SyncReg::Register);
         fd.set_sync_valid_reg(SyncReg::VcpuEvents);
-        let msrs = super::state::digest_msrs(&kvm)?;
-        let mut vcpu = Vcpu { fd, vm, msrs, ram };
-        vcpu.reset(entry)?;
-        Ok(vcpu)
+        Ok(Vcpu {
+            fd,
+            dirty: DirtyPages::new(Arc::new(vm), ram.clone()),
+            msrs: super::state::kept_msrs(&kvm)?,
+            _ram: ram,
+        })
     }
 
     /// Long mode, CPL 0, interrupts off, paging by [`tables`].
@@ -331,15 +354,22 @@ impl Vcpu {
         }
     }
 
-    /// KVM's dirty log since the last call, one bit a page.
-    pub fn dirty_log(&self) -> Result<Vec<u64>, CpuError> {
-        self.vm
-            .get_dirty_log(0, self.ram.len())
-            .map_err(CpuError::ioctl("KVM_GET_DIRTY_LOG"))
+    /// Finishes the instruction that exited, as far as that takes no other exit: an IN's value reaches its
+    /// register, and RIP passes the instruction. [`Run::Kicked`]: done, the guest has not run on.
+    pub fn settle(&mut self) -> Result<Run, CpuError> {
+        self.fd.set_kvm_immediate_exit(1);
+        let run = self.run();
+        self.fd.set_kvm_immediate_exit(0);
+        run
     }
 
-    /// The state that a digest covers.
-    pub fn state(&self) -> Result<CpuState, CpuError> {
-        CpuState::save(&self.fd, &self.msrs, FLAGS_MASK)
+    /// Which pages were written, by the guest or by the VMM.
+    pub fn dirty_pages(&self) -> &DirtyPages {
+        &self.dirty
+    }
+
+    /// The state; complete once it is settled.
+    pub fn save(&self) -> Result<CpuState, CpuError> {
+        CpuState::save(&self.fd, &self.msrs)
     }
 }

@@ -1,12 +1,13 @@
 //! The paravirtual clock: a page of RAM that tells guest time without an exit.
 
+use super::{BadState, MAX_COUNT};
 use crate::memory::Ram;
-use bincode::Encode;
+use bincode::{Decode, Encode};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use std::mem::offset_of;
 
-/// Guest time, and the count of what was delivered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+/// Guest time, and the count of what was delivered. Plain data: it is its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Clock {
     now_ns: u64,
     activity: u64,
@@ -16,6 +17,12 @@ impl Clock {
     /// Guest time since boot, nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
+    }
+
+    /// Could the clock be in this state?
+    pub fn validate(&self) -> Result<(), BadState> {
+        let sound = self.now_ns <= MAX_COUNT && self.activity <= MAX_COUNT;
+        BadState::unless(sound, "clock", "it is centuries ahead")
     }
 
     /// Sets guest time. It never goes back: an earlier time changes nothing.

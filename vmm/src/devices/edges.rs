@@ -5,16 +5,18 @@
 //! without an exit has positions all the same, at the same instructions in every replay. It is the
 //! epoch of Bressoud and Schneider's "Hypervisor-based fault tolerance" (1996) without special hardware.
 
+use super::BadState;
 use crate::memory::Ram;
-use bincode::Encode;
+use bincode::{Decode, Encode};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use std::mem::offset_of;
 
 /// Granted once if there is to be no quantum: more edges than any guest passes.
 const UNLIMITED: u64 = i64::MAX as u64;
 
-/// How many edges the guest was granted; how many of them are left is in its memory.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+/// How many edges the guest was granted; how many of them are left is in its memory. Plain data: it is
+/// its own state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct EdgeCounter {
     quantum: u64,
     granted: u64,
@@ -39,6 +41,12 @@ impl EdgeCounter {
         let granted = if quantum == 0 { UNLIMITED } else { quantum };
         set_left(ram, granted);
         EdgeCounter { quantum, granted }
+    }
+
+    /// Could the counter of a machine with this quantum be in this state?
+    pub fn validate(&self, quantum: u64) -> Result<(), BadState> {
+        let same = self.quantum == quantum;
+        BadState::unless(same, "edge counter", "its quantum is not the machine's")
     }
 
     /// Edges passed since the start. A guest may write nonsense into its counter: then this is

@@ -4,13 +4,14 @@
 //! triggering, special fully nested mode. A request whose line falls before it is acknowledged is
 //! withdrawn, where the chip would deliver a spurious interrupt 7.
 
-use bincode::Encode;
+use super::BadState;
+use bincode::{Decode, Encode};
 
 /// Input of the master that the slave's output drives.
 const CASCADE: u8 = 2;
 
 /// One 8259A.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 struct Chip {
     /// Interrupt request register.
     irr: u8,
@@ -164,8 +165,8 @@ impl Chip {
     }
 }
 
-/// Master and slave.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+/// Master and slave. Plain data: it is its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Pic {
     master: Chip,
     slave: Chip,
@@ -212,6 +213,15 @@ impl Pic {
         self.master.set_line(CASCADE, false);
         self.cascade();
         vector
+    }
+
+    /// Could a pair be in this state?
+    pub fn validate(&self) -> Result<(), BadState> {
+        let sound = |chip: &Chip| {
+            chip.highest < 8 && matches!(chip.expects, 0 | 2..=4) && chip.vector_base & 7 == 0
+        };
+        let both = sound(&self.master) && sound(&self.slave);
+        BadState::unless(both, "8259 pair", "a register has an impossible value")
     }
 
     fn cascade(&mut self) {

@@ -4,14 +4,15 @@
 //! looks are one interrupt, as on hardware whose interrupt was not taken in time. Binary counting
 //! only: BCD mode is counted in binary too.
 
-use bincode::Encode;
+use super::BadState;
+use bincode::{Decode, Encode};
 
 /// Input clock, Hz.
 const HZ: u128 = 1_193_182;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Which byte of a count the next access means (control word bits 4 and 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 enum Access {
     Low,
     High,
@@ -19,7 +20,7 @@ enum Access {
     LowHigh,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 struct Counter {
     mode: u8,
     access: Access,
@@ -194,8 +195,8 @@ impl Counter {
     }
 }
 
-/// The three counters.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+/// The three counters. Plain data: it is its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Pit {
     counters: [Counter; 3],
 }
@@ -213,6 +214,17 @@ impl Pit {
     /// Guest time of counter 0's next edge, nanoseconds.
     pub fn next_edge(&self) -> Option<u64> {
         self.counters[0].next_expiry()
+    }
+
+    /// Could the chip be in this state at guest time `now_ns`?
+    pub fn validate(&self, now_ns: u64) -> Result<(), BadState> {
+        for counter in &self.counters {
+            let loaded = counter.loaded_ns.unwrap_or(0);
+            let passed = ticks(now_ns.saturating_sub(loaded)) / counter.period();
+            let sound = counter.mode <= 5 && loaded <= now_ns && counter.expiries <= passed;
+            BadState::unless(sound, "8254", "a counter is ahead of its time")?;
+        }
+        Ok(())
     }
 
     /// OUT to port 40h + `register` (0 to 3).

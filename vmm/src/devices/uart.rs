@@ -1,11 +1,12 @@
 //! The 16550 console: `vm-superio`'s model with its interrupt and its writer handed to it.
 
-use bincode::Encode;
+use super::BadState;
+use bincode::{Decode, Encode};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use vm_superio::Trigger;
-use vm_superio::serial::{NoEvents, Serial};
+use vm_superio::serial::{NoEvents, Serial, SerialState};
 
 /// Collects edges of the interrupt line until the machine carries them to the PIC.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +27,8 @@ pub struct Uart {
     line: Line,
 }
 
-/// What of it a digest covers.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+/// Its state. What was sent and an edge of the line are carried on at once, so they are no part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct UartState {
     /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR.
     pub registers: [u8; 9],
@@ -46,6 +47,33 @@ impl Default for Uart {
 }
 
 impl Uart {
+    /// A UART in this state.
+    pub fn restore(state: &UartState) -> Result<Uart, BadState> {
+        let [dll, dlh, ier, iir, lcr, lsr, mcr, msr, scr] = state.registers;
+        let serial = SerialState {
+            baud_divisor_low: dll,
+            baud_divisor_high: dlh,
+            interrupt_enable: ier,
+            interrupt_identification: iir,
+            line_control: lcr,
+            line_status: lsr,
+            modem_control: mcr,
+            modem_status: msr,
+            scratch: scr,
+            in_buffer: state.receive_buffer.clone(),
+        };
+        let line = Line::default();
+        let serial = Serial::from_state(&serial, line.clone(), NoEvents, Vec::new());
+        let serial = serial.map_err(|e| BadState {
+            device: "16550",
+            what: format!("{e:?}"),
+        })?;
+        let mut uart = Uart { serial, line };
+        // The model makes an edge of an interrupt that is pending; the PIC had that one.
+        uart.take_edge();
+        Ok(uart)
+    }
+
     /// OUT to register `offset` (0 to 7).
     pub fn write(&mut self, offset: u16, value: u8) {
         // Writing to a Vec and setting a flag cannot fail.

@@ -35,19 +35,29 @@ where
     X: Source<Error = E> + Sink<Error = E>,
 {
     loop {
-        if machine.asks_time() {
-            match edge.time(machine.moment()).map_err(DriveError::Edge)? {
-                Some(ns) => machine.answer_time(ns),
-                None => return Ok(Driven::Stopped),
+        // A machine that was restored may have left its position already.
+        if !machine.left() {
+            if machine.asks_time() {
+                match edge.time(machine.moment()).map_err(DriveError::Edge)? {
+                    Some(ns) => machine.answer_time(ns),
+                    None => return Ok(Driven::Stopped),
+                }
             }
+            emit(machine, edge)?;
+            if let Some(driven) = at_position(machine, edge)? {
+                return Ok(driven);
+            }
+            let vector = machine.inject()?;
+            edge.leave(machine.moment(), vector)
+                .map_err(DriveError::Edge)?;
         }
-        emit(machine, edge)?;
-        if let Some(driven) = at_position(machine, edge)? {
-            return Ok(driven);
+        if edge.wants_state() {
+            if !machine.settle()? {
+                // Finishing the instruction took another exit: the next position.
+                continue;
+            }
+            edge.take_state(machine).map_err(DriveError::Edge)?;
         }
-        let vector = machine.inject()?;
-        edge.leave(machine.moment(), vector)
-            .map_err(DriveError::Edge)?;
         machine.enter()?;
     }
 }
@@ -67,6 +77,11 @@ where
                 let digest = machine.digest()?;
                 edge.digest(machine.moment(), digest)
                     .map_err(DriveError::Edge)?;
+            }
+            Next::Capture => {
+                let settled = machine.settle()?;
+                assert!(settled, "an OUT or HLT that waits has nothing to finish");
+                edge.take_state(machine).map_err(DriveError::Edge)?;
             }
             Next::Leave => return Ok(None),
             Next::Finish(reason) => {

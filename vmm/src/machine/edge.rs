@@ -1,5 +1,6 @@
 //! The machine's edge: where everything that is not a function of its state comes in and goes out.
 
+use super::Machine;
 use crate::devices::Output;
 use ft_protocol::log::{Check, End, EndReason, MachineDigest, Position};
 
@@ -72,6 +73,9 @@ pub enum Next {
     Apply(Input),
     /// Make a digest and give it to [`Sink::digest`].
     Digest,
+    /// The guest waits here: finish the instruction that waits and call [`Source::take_state`], then go
+    /// on at this position.
+    Capture,
     /// Nothing more here: run on.
     Leave,
     /// End the machine here for this reason, with a digest ([`Sink::end`]).
@@ -92,6 +96,17 @@ pub trait Source {
     /// Guest time, nanoseconds, for a device model that needs it to handle the exit at `moment`.
     /// None: stop driving here; driving may be taken up again, with another source.
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, Self::Error>;
+
+    /// Is the machine's state wanted as soon as it is complete? Asked whenever a position was left.
+    fn wants_state(&self) -> bool {
+        false
+    }
+
+    /// The machine can be saved ([`Machine::save`]): its position was left, or the source asked for it
+    /// where the guest waits ([`Next::Capture`]). Nothing may be applied to it here.
+    fn take_state(&mut self, _machine: &mut Machine) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// Where outputs and markers go: to the world, to a gate, or to a comparison.

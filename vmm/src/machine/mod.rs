@@ -10,16 +10,19 @@ pub mod bus;
 pub mod drive;
 pub mod edge;
 pub mod fingerprint;
+pub mod state;
 
 pub use boot::{default_mac, host_print};
 pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
+pub use state::{MachineState, StateError};
 
-use crate::cpu::{CpuError, Exit, Pulse, Run, Vcpu};
+use crate::cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
 use crate::devices::Output;
 use crate::memory::{Image, ImageError, Ram, RamDigest, RamError};
+use bincode::{Decode, Encode};
 use bus::Bus;
-use ft_protocol::log::{EndReason, MachineConfig, MachineDigest, Position};
+use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -35,6 +38,9 @@ pub enum MachineError {
     /// The guest image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A state that no machine of this configuration can be in.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The self-test guest did not end.
     #[error(
         "this host's KVM does not run the self-test guest to its end; use a host on which it does"
@@ -43,7 +49,7 @@ pub enum MachineError {
 }
 
 /// What the guest waits for, if it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 enum Waiting {
     No,
     /// HLT with interrupts on.
@@ -54,6 +60,27 @@ enum Waiting {
     },
 }
 
+/// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
+/// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct Arrival {
+    check: Check,
+    /// Would it take an interrupt?
+    ready: bool,
+    /// Its digest, if its instruction was finished since.
+    digest: Option<u64>,
+}
+
+impl Arrival {
+    fn of(cpu: &mut Vcpu) -> Arrival {
+        Arrival {
+            check: cpu.check(),
+            ready: cpu.ready(),
+            digest: None,
+        }
+    }
+}
+
 /// A virtual machine with one vCPU.
 #[derive(Debug)]
 pub struct Machine {
@@ -62,12 +89,20 @@ pub struct Machine {
     ram: Ram,
     bus: Bus,
     at: Position,
+    /// Everything at this position is done: the guest is to be entered.
+    left: bool,
+    /// The vCPU as it came to this position, whatever is finished of its instruction later.
+    arrived: Arrival,
+    /// Its instruction is finished, so that its state is complete.
+    settled: bool,
     waiting: Waiting,
     ended: Option<EndReason>,
     /// An exit that waits for the time before it can be handled.
     unhandled: Option<Exit>,
     window_requested: bool,
     ram_digest: RamDigest,
+    /// For the digest.
+    dirty: DirtyReader,
     outputs: Vec<Output>,
     pulse: Pulse,
 }
@@ -78,20 +113,108 @@ impl Machine {
     pub fn new(config: &MachineConfig, image: &Image) -> Result<Machine, MachineError> {
         let ram = Ram::new(config.mem_mib)?;
         boot::prepare(&ram, config, image)?;
-        let cpu = Vcpu::new(ram.clone(), image.entry())?;
+        let mut cpu = Vcpu::new(ram.clone(), image.entry())?;
         Ok(Machine {
-            cpu,
             bus: Bus::new(config, &ram),
-            ram,
             at: Position::START,
+            left: false,
+            arrived: Arrival::of(&mut cpu),
+            settled: false,
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
             window_requested: false,
-            ram_digest: RamDigest::default(),
+            ram_digest: RamDigest::unread(ram.pages()),
+            dirty: cpu.dirty_pages().reader(),
             outputs: Vec::new(),
             pulse: Pulse::default(),
+            cpu,
+            ram,
         })
+    }
+
+    /// A machine of this configuration in this state, with `ram` as its memory and `digest` as that
+    /// memory's digest. The state may come from anybody; whether it is the one that was meant shows in the
+    /// components' digests.
+    pub fn restore(
+        config: &MachineConfig,
+        ram: Ram,
+        digest: RamDigest,
+        state: &MachineState,
+    ) -> Result<Machine, MachineError> {
+        state.validate(config, &ram, &digest)?;
+        let bus = Bus::restore(config, &state.devices, &ram).map_err(StateError::Device)?;
+        let mut cpu = Vcpu::restore(ram.clone(), &state.cpu)?;
+        cpu.request_window(state.window_requested);
+        Ok(Machine {
+            bus,
+            at: state.at,
+            left: state.left,
+            arrived: state.arrived,
+            settled: true,
+            waiting: state.waiting,
+            ended: None,
+            unhandled: None,
+            window_requested: state.window_requested,
+            ram_digest: digest,
+            dirty: cpu.dirty_pages().reader_from_now()?,
+            outputs: Vec::new(),
+            pulse: Pulse::default(),
+            cpu,
+            ram,
+        })
+    }
+
+    /// The machine's state, less its memory.
+    ///
+    /// # Panics
+    /// Unless the vCPU's instruction is finished ([`Machine::settle`]) and nothing at this position is
+    /// under way: as in [`Source::take_state`].
+    pub fn save(&mut self) -> Result<MachineState, MachineError> {
+        assert!(self.settled && self.outputs.is_empty());
+        Ok(MachineState {
+            at: self.at,
+            left: self.left,
+            arrived: self.arrived,
+            waiting: self.waiting,
+            window_requested: self.window_requested,
+            cpu: self.cpu.save()?,
+            devices: self.bus.save(),
+        })
+    }
+
+    /// Finishes the vCPU's instruction. False if that took another exit: the machine is at the next
+    /// position, as after [`Machine::enter`].
+    ///
+    /// # Panics
+    /// Unless the position was left, or the guest waits there.
+    pub fn settle(&mut self) -> Result<bool, MachineError> {
+        assert!(self.unhandled.is_none() && self.ended.is_none());
+        assert!(self.left || self.waiting != Waiting::No);
+        if !self.left && self.arrived.digest.is_none() {
+            self.arrived.digest = Some(self.cpu.save()?.digest());
+        }
+        match self.cpu.settle()? {
+            Run::Kicked => {
+                self.settled = true;
+                Ok(true)
+            }
+            Run::Exit(exit) => {
+                self.arrive(exit);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Was the position left, so that nothing more may happen at it?
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// A reader of which pages are written, by the guest or by the machine; good on any thread, while
+    /// the guest runs.
+    pub fn dirty_pages(&self) -> DirtyReader {
+        self.cpu.dirty_pages().reader()
     }
 
     /// Where the thread that runs it shows that it gets on. No part of the machine's state.
@@ -113,7 +236,7 @@ impl Machine {
     pub fn moment(&self) -> Moment {
         Moment {
             at: self.at,
-            check: self.cpu.check(),
+            check: self.arrived.check,
         }
     }
 
@@ -132,8 +255,8 @@ impl Machine {
     }
 
     /// If the guest waits and nothing has come yet that it waits for: until when.
-    fn wait(&mut self) -> Option<Wait> {
-        let interrupt = self.bus.pic.requests() && self.cpu.ready();
+    fn wait(&self) -> Option<Wait> {
+        let interrupt = self.bus.pic.requests() && self.arrived.ready;
         let wake_ns = match self.waiting {
             Waiting::No => return None,
             Waiting::Halted => u64::MAX,
@@ -167,7 +290,8 @@ impl Machine {
     /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once per
     /// position, when all of its inputs are applied. Returns the vector handed over.
     pub fn inject(&mut self) -> Result<Option<u8>, MachineError> {
-        let ready = self.cpu.ready();
+        assert!(!self.left);
+        let ready = self.arrived.ready;
         let mut vector = None;
         if self.bus.pic.requests() && ready {
             assert!(
@@ -185,13 +309,14 @@ impl Machine {
         assert!(!self.window_requested || !ready || vector.is_some());
         self.cpu.request_window(self.window_requested);
         self.waiting = Waiting::No;
+        self.left = true;
         Ok(vector)
     }
 
     /// Runs the guest to its next exit and handles it, unless that takes the time
     /// ([`Machine::asks_time`]).
     pub fn enter(&mut self) -> Result<(), MachineError> {
-        assert!(self.unhandled.is_none() && self.ended.is_none());
+        assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
         let exit = loop {
             self.pulse.in_guest(true);
             let run = self.cpu.run()?;
@@ -202,7 +327,15 @@ impl Machine {
                 Run::Exit(exit) => break exit,
             }
         };
+        self.arrive(exit);
+        Ok(())
+    }
+
+    /// The guest made this exit: a position.
+    fn arrive(&mut self, exit: Exit) {
         self.pulse.position();
+        (self.left, self.settled) = (false, false);
+        self.arrived = Arrival::of(&mut self.cpu);
         self.at = Position {
             exit: self.at.exit + 1,
             edges: self.bus.edges.passed(&self.ram),
@@ -212,7 +345,6 @@ impl Machine {
         } else {
             self.handle(exit);
         }
-        Ok(())
     }
 
     /// Does a device model need the time to handle the last exit?
@@ -275,12 +407,17 @@ impl Machine {
     ///
     /// The instruction that exited may not be complete (an IN still waits for its value to reach the
     /// register). It is not completed here: a digest is compared, never restored, and at the same
-    /// position it is as incomplete on every host of the same flavour.
+    /// position it is as incomplete on every host of the same flavour. One that was completed for a
+    /// state is digested as it was before.
     pub fn digest(&mut self) -> Result<MachineDigest, MachineError> {
-        let dirty = self.cpu.dirty_log()?;
+        let dirty = self.dirty.take()?;
+        let cpu = match self.arrived.digest {
+            Some(digest) => digest,
+            None => self.cpu.save()?.digest(),
+        };
         Ok(MachineDigest {
             ram: self.ram_digest.update(&self.ram, &dirty),
-            cpu: self.cpu.state()?.digest(),
+            cpu,
             devices: self.bus.digest(),
         })
     }

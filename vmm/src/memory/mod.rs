@@ -3,8 +3,10 @@
 
 pub mod allowlist;
 pub mod image;
+pub mod page_set;
 pub mod ram;
 pub mod tables;
 
 pub use image::{Image, ImageError};
+pub use page_set::PageSet;
 pub use ram::{Ram, RamDigest, RamError};

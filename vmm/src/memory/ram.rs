@@ -1,5 +1,6 @@
 //! Guest RAM and its digest.
 
+use super::PageSet;
 use lockstep_abi::RAM_MAX;
 use std::sync::Arc;
 use thiserror::Error;
@@ -81,6 +82,11 @@ impl Ram {
         self.len == 0
     }
 
+    /// Size, pages.
+    pub fn pages(&self) -> usize {
+        self.len / PAGE
+    }
+
     /// The map, for the virtqueues.
     pub fn map(&self) -> &GuestMap {
         &self.map
@@ -130,15 +136,23 @@ impl Ram {
     }
 
     /// Pages that the VMM wrote since the last call, one bit a page.
-    fn take_written(&self) -> Vec<u64> {
+    pub fn take_written(&self) -> Vec<u64> {
         self.region().bitmap().get_and_reset()
     }
 
-    fn page_hash(&self, page: usize, buffer: &mut [u8; PAGE]) -> u64 {
+    /// Reads a whole page.
+    ///
+    /// # Panics
+    /// If it lies outside RAM.
+    pub fn read_page(&self, page: usize, buffer: &mut [u8; PAGE]) {
         self.read((page * PAGE) as u64, buffer)
             .expect("the page lies in RAM");
-        xxh3_64_with_seed(buffer, page as u64)
     }
+}
+
+/// Hash of one page's content at its place.
+pub fn page_hash(page: usize, content: &[u8; PAGE]) -> u64 {
+    xxh3_64_with_seed(content, page as u64)
 }
 
 /// An incremental digest of RAM: the sum of every page's hash, seeded with the page's number.
@@ -146,38 +160,55 @@ impl Ram {
 /// After the first time only pages that may have changed are read again, so its cost follows what
 /// the guest writes. Pages reported dirty without need change nothing, so two hosts whose dirty
 /// logs differ in such pages still agree.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RamDigest {
     pages: Vec<u64>,
     sum: u64,
 }
 
 impl RamDigest {
-    /// The digest of `ram`, given KVM's dirty log (one bit a page) since the last call.
-    pub fn update(&mut self, ram: &Ram, guest_dirty: &[u64]) -> u64 {
-        let vmm_dirty = ram.take_written();
-        let mut buffer = [0; PAGE];
-        if self.pages.is_empty() {
-            self.pages = (0..ram.len() / PAGE)
-                .map(|page| ram.page_hash(page, &mut buffer))
-                .collect();
-            self.sum = self.pages.iter().fold(0, |sum, h| sum.wrapping_add(*h));
-            return self.sum;
+    /// The digest of a RAM of `pages` pages that nobody looked at yet: good once every page is set.
+    pub fn unread(pages: usize) -> RamDigest {
+        RamDigest {
+            pages: vec![0; pages],
+            sum: 0,
         }
-        for word in 0..self.pages.len().div_ceil(64) {
-            let mut bits = guest_dirty.get(word).copied().unwrap_or(0)
-                | vmm_dirty.get(word).copied().unwrap_or(0);
-            while bits != 0 {
-                let page = word * 64 + bits.trailing_zeros() as usize;
-                bits &= bits - 1;
-                if page < self.pages.len() {
-                    let hash = ram.page_hash(page, &mut buffer);
-                    let old = std::mem::replace(&mut self.pages[page], hash);
-                    self.sum = self.sum.wrapping_sub(old).wrapping_add(hash);
-                }
-            }
+    }
+
+    /// The digest of `ram` as it is.
+    pub fn of(ram: &Ram) -> RamDigest {
+        let mut digest = RamDigest::unread(ram.pages());
+        digest.update(ram, &PageSet::full(ram.pages()));
+        digest
+    }
+
+    /// Reads these pages of `ram` again; returns the digest.
+    pub fn update(&mut self, ram: &Ram, changed: &PageSet) -> u64 {
+        let mut buffer = [0; PAGE];
+        for page in changed.iter() {
+            ram.read_page(page, &mut buffer);
+            self.set_page(page, page_hash(page, &buffer));
         }
         self.sum
+    }
+
+    /// Page `page` now hashes to this ([`page_hash`]).
+    ///
+    /// # Panics
+    /// If it lies outside RAM.
+    pub fn set_page(&mut self, page: usize, hash: u64) {
+        let old = std::mem::replace(&mut self.pages[page], hash);
+        self.sum = self.sum.wrapping_sub(old).wrapping_add(hash);
+    }
+
+    /// The digest.
+    pub fn value(&self) -> u64 {
+        self.sum
+    }
+
+    /// Pages that it covers.
+    pub fn pages(&self) -> usize {
+        self.pages.len()
     }
 }
 
@@ -196,25 +227,30 @@ mod tests {
     #[test]
     fn an_incremental_digest_equals_a_fresh_one() {
         let ram = Ram::new(MIN_MIB).unwrap();
-        let mut incremental = RamDigest::default();
-        let empty = incremental.update(&ram, &[]);
+        let written = |ram: &Ram| {
+            let mut pages = PageSet::empty(ram.pages());
+            pages.add(&ram.take_written());
+            pages
+        };
+        let mut incremental = RamDigest::of(&ram);
+        let empty = incremental.value();
         ram.write(3 * PAGE as u64 - 4, b"across a page").unwrap();
-        let written = incremental.update(&ram, &[]);
-        assert_ne!(written, empty);
-        assert_eq!(written, RamDigest::default().update(&ram, &[]));
+        let changed = incremental.update(&ram, &written(&ram));
+        assert_ne!(changed, empty);
+        assert_eq!(incremental, RamDigest::of(&ram));
         // A page reported dirty that did not change is harmless.
-        assert_eq!(written, incremental.update(&ram, &[u64::MAX]));
+        assert_eq!(changed, incremental.update(&ram, &PageSet::full(64)));
         ram.write(3 * PAGE as u64 - 4, &[0; 13]).unwrap();
-        assert_eq!(incremental.update(&ram, &[]), empty);
+        assert_eq!(incremental.update(&ram, &written(&ram)), empty);
     }
 
     #[test]
     fn equal_pages_at_different_places_do_not_cancel() {
         let ram = Ram::new(MIN_MIB).unwrap();
         ram.write(0, &[7; PAGE]).unwrap();
-        let first = RamDigest::default().update(&ram, &[]);
+        let first = RamDigest::of(&ram);
         ram.write(0, &[0; PAGE]).unwrap();
         ram.write(PAGE as u64, &[7; PAGE]).unwrap();
-        assert_ne!(first, RamDigest::default().update(&ram, &[]));
+        assert_ne!(first, RamDigest::of(&ram));
     }
 }

@@ -1,7 +1,7 @@
 //! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::devices::Output;
+use crate::devices::{BadState, Output};
 use crate::memory::ram::GuestMap;
 use ft_protocol::log::OutputPort;
 use std::collections::VecDeque;
@@ -22,6 +22,13 @@ pub struct Console {
 }
 
 impl Console {
+    /// A device with this input waiting.
+    pub fn restore(input: VecDeque<u8>) -> Result<Console, BadState> {
+        let fits = input.len() <= INPUT_BYTES;
+        BadState::unless(fits, "virtio-console", "more input waits than it takes in")?;
+        Ok(Console { input })
+    }
+
     /// How many bytes may still be given to [`Console::receive`].
     pub fn room(&self) -> usize {
         INPUT_BYTES - self.input.len()
@@ -40,6 +47,7 @@ impl Console {
 }
 
 impl Device for Console {
+    const NAME: &'static str = "virtio-console";
     const ID: u32 = 3;
     const POLLS: bool = false;
 

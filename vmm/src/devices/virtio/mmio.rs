@@ -1,10 +1,10 @@
 //! The virtio-mmio transport, version 2 (Virtio 1.2, section 4.2.2).
 
 use super::{Device, QUEUE_SIZE, QUEUES};
-use crate::devices::Output;
+use crate::devices::{BadState, Output};
 use crate::memory::ram::GuestMap;
-use bincode::Encode;
-use virtio_queue::{Queue, QueueT};
+use bincode::{Decode, Encode};
+use virtio_queue::{Queue, QueueState, QueueT};
 
 /// Register offsets, named as in the specification.
 mod register {
@@ -56,7 +56,7 @@ pub struct Mmio<D> {
     registers: Registers,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 struct Registers {
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -66,16 +66,41 @@ struct Registers {
     status: u32,
 }
 
-/// What a digest covers of a transport and its queues.
-#[derive(Clone, Debug, PartialEq, Eq, Encode)]
+/// State of a transport and its queues.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MmioState {
     registers: Registers,
-    /// Per queue: size, ready, next available, next used, and the three addresses.
-    queues: [(u16, bool, u16, u16, u64, u64, u64); QUEUES],
+    queues: [QueueWords; QUEUES],
 }
+
+/// Size, ready, next available, next used, and the addresses of descriptors, available and used ring.
+type QueueWords = (u16, bool, u16, u16, u64, u64, u64);
 
 fn new_queue() -> Queue {
     Queue::new(QUEUE_SIZE).expect("the queue size is a power of two")
+}
+
+/// A queue that became ready does lie in RAM: as a driver's would, or it is refused.
+fn restore_queue(
+    &(size, ready, next_avail, next_used, desc_table, avail_ring, used_ring): &QueueWords,
+    mem: &GuestMap,
+) -> Result<Queue, String> {
+    let state = QueueState {
+        max_size: QUEUE_SIZE,
+        next_avail,
+        next_used,
+        event_idx_enabled: false,
+        size,
+        ready,
+        desc_table,
+        avail_ring,
+        used_ring,
+    };
+    let queue = Queue::try_from(state).map_err(|e| e.to_string())?;
+    match ready && !queue.is_valid(mem) {
+        true => Err("a queue that is ready does not lie in RAM".into()),
+        false => Ok(queue),
+    }
 }
 
 impl<D: Device> Mmio<D> {
@@ -86,6 +111,22 @@ impl<D: Device> Mmio<D> {
             queues: [new_queue(), new_queue()],
             registers: Registers::default(),
         }
+    }
+
+    /// The device behind a transport in this state.
+    pub fn restore(device: D, state: &MmioState, mem: &GuestMap) -> Result<Mmio<D>, BadState> {
+        let mut queues = [new_queue(), new_queue()];
+        for (queue, state) in queues.iter_mut().zip(&state.queues) {
+            *queue = restore_queue(state, mem).map_err(|what| BadState {
+                device: D::NAME,
+                what,
+            })?;
+        }
+        Ok(Mmio {
+            device,
+            queues,
+            registers: state.registers.clone(),
+        })
     }
 
     /// The device behind the transport.

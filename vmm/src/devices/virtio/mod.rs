@@ -8,7 +8,7 @@ pub mod rng;
 
 pub use console::Console;
 pub use mmio::{Mmio, MmioState};
-pub use net::Net;
+pub use net::{Net, NetState};
 pub use rng::Rng;
 
 use crate::devices::Output;
@@ -37,6 +37,9 @@ fn wants_interrupt(queue: &Queue, mem: &GuestMap) -> bool {
 
 /// What distinguishes one virtio device from another.
 pub trait Device {
+    /// What it is called.
+    const NAME: &'static str;
+
     /// Device ID (Virtio 1.2, section 5).
     const ID: u32;
 

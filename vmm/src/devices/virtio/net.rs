@@ -3,9 +3,9 @@
 //! A transmit completes at once; whether the frame may leave is decided outside the machine.
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::devices::Output;
+use crate::devices::{BadState, MAX_COUNT, Output};
 use crate::memory::ram::GuestMap;
-use bincode::Encode;
+use bincode::{Decode, Encode};
 use ft_protocol::log::OutputPort;
 use std::collections::VecDeque;
 use virtio_queue::{Queue, QueueT};
@@ -33,7 +33,7 @@ pub struct Net {
 }
 
 /// What of it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct NetState {
     /// Frames received, not yet in a buffer of the driver's.
     pub inbox: VecDeque<Vec<u8>>,
@@ -53,6 +53,19 @@ impl Net {
             config,
             state: NetState::default(),
         }
+    }
+
+    /// A device with this MAC, in this state.
+    pub fn restore(mac: [u8; 6], state: NetState) -> Result<Net, BadState> {
+        let frames = state.inbox.len() <= INBOX_FRAMES
+            && state.inbox.iter().all(|frame| frame.len() <= MAX_FRAME);
+        BadState::unless(frames, "virtio-net", "frames wait that it does not take in")?;
+        let counts = state.dropped <= MAX_COUNT && state.malformed <= MAX_COUNT;
+        BadState::unless(counts, "virtio-net", "its counts are impossible")?;
+        Ok(Net {
+            state,
+            ..Net::new(mac)
+        })
     }
 
     /// How many frames may still be given to [`Net::receive`].
@@ -122,6 +135,7 @@ impl Net {
 }
 
 impl Device for Net {
+    const NAME: &'static str = "virtio-net";
     const ID: u32 = 1;
     const POLLS: bool = true;
 

@@ -2,8 +2,9 @@
 //! an input like any other.
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::devices::Output;
+use crate::devices::{BadState, Output};
 use crate::memory::ram::GuestMap;
+use bincode::{Decode, Encode};
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 
 /// The device has one queue; the transport's second stays unused.
@@ -11,8 +12,8 @@ const REQUESTQ: usize = 0;
 /// Most bytes given for one buffer; the driver asks again for more.
 pub const MAX_REQUEST: usize = 256;
 
-/// The device.
-#[derive(Debug, Default)]
+/// The device. Plain data: it is its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Rng {
     /// Bytes that the buffer at the head of the queue has room for.
     wanted: usize,
@@ -21,6 +22,12 @@ pub struct Rng {
 }
 
 impl Rng {
+    /// Could the device be in this state?
+    pub fn validate(&self) -> Result<(), BadState> {
+        let sound = self.wanted <= MAX_REQUEST && self.ready.len() <= self.wanted;
+        BadState::unless(sound, "virtio-rng", "more bytes than it may be asked for")
+    }
+
     /// How many random bytes to give to [`Rng::receive`].
     pub fn wanted(&self) -> usize {
         match self.ready.is_empty() {
@@ -53,6 +60,7 @@ where
 }
 
 impl Device for Rng {
+    const NAME: &'static str = "virtio-rng";
     const ID: u32 = 4;
     const QUEUE_COUNT: usize = 1;
     const POLLS: bool = false;

@@ -1,0 +1,128 @@
+//! A machine's state as bytes: what a new backup needs besides the memory, and what a checkpoint holds.
+
+use super::bus::BusState;
+use super::{Arrival, Waiting};
+use crate::cpu::CpuState;
+use crate::devices::{BadState, MAX_COUNT};
+use crate::memory::{Ram, RamDigest};
+use bincode::{Decode, Encode};
+use ft_protocol::log::codec::{decode_payload, encode_payload};
+use ft_protocol::log::{MachineConfig, Position};
+use thiserror::Error;
+
+/// The layout of [`MachineState::encode`], and the only one that is read.
+pub const STATE_VERSION: u32 = 1;
+/// Bytes of the version before the state.
+const VERSION_LEN: usize = 4;
+
+/// Why bytes are no machine's state.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StateError {
+    /// Their layout is another.
+    #[error(
+        "the machine's state has version {found}, and this version of lockstep reads {STATE_VERSION}; use the version that wrote it"
+    )]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// They mean nothing.
+    #[error("the machine's state is not understood ({0}); it was damaged on its way")]
+    Undecodable(String),
+    /// They mean something that cannot be.
+    #[error("the machine's state makes no sense ({0}); it was damaged on its way")]
+    Impossible(&'static str),
+    /// The same, of a device.
+    #[error("{0}; it was damaged on its way")]
+    Device(BadState),
+}
+
+/// Everything of a machine but its memory, its configuration and its guest's image.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MachineState {
+    pub(super) at: Position,
+    /// Nothing more happens at that position.
+    pub(super) left: bool,
+    pub(super) arrived: Arrival,
+    pub(super) waiting: Waiting,
+    pub(super) window_requested: bool,
+    pub(super) cpu: CpuState,
+    pub(super) devices: BusState,
+}
+
+impl MachineState {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        encode_payload(self, &mut bytes);
+        bytes
+    }
+
+    /// From bytes, which may be anybody's.
+    pub fn decode(bytes: &[u8]) -> Result<MachineState, StateError> {
+        let Some((version, payload)) = bytes.split_first_chunk::<VERSION_LEN>() else {
+            return Err(StateError::Undecodable("it is cut".into()));
+        };
+        match u32::from_le_bytes(*version) {
+            STATE_VERSION => {}
+            found => return Err(StateError::Version { found }),
+        }
+        decode_payload(payload).map_err(|e| StateError::Undecodable(e.to_string()))
+    }
+
+    /// Where the machine is.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Was that position left, so that no entry belongs there any more?
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// A digest of each component, by name. Memory is not among them.
+    pub fn components(&self) -> Vec<(&'static str, u64)> {
+        let mut components = self.cpu.components();
+        components.extend(self.devices.components());
+        components
+    }
+
+    /// Could a machine of this configuration be in this state? The vCPU is judged by KVM, the devices by
+    /// their models.
+    pub(super) fn validate(
+        &self,
+        config: &MachineConfig,
+        ram: &Ram,
+        digest: &RamDigest,
+    ) -> Result<(), StateError> {
+        let impossible = |what| Err(StateError::Impossible(what));
+        if ram.len() != (config.mem_mib as usize) << 20 || digest.pages() != ram.pages() {
+            return impossible("its memory is not the machine's");
+        }
+        if self.at.exit > MAX_COUNT {
+            return impossible("it is aeons ahead");
+        }
+        if self.left != (self.waiting == Waiting::No) {
+            return impossible("its guest waits where it does not");
+        }
+        if !self.left && self.arrived.ready && self.cpu.interrupt_queued() {
+            return impossible("it could take two interrupts at once");
+        }
+        Ok(())
+    }
+}
+
+/// Names of the components that are not in both lists with the same digest.
+pub fn differing<'a>(ours: &[(&'a str, u64)], theirs: &[(&'a str, u64)]) -> Vec<&'a str> {
+    let differs = |a: &[(&'a str, u64)], b: &[(&'a str, u64)]| {
+        let missing = a.iter().filter(|component| !b.contains(component));
+        missing.map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    let mut names = differs(ours, theirs);
+    for name in differs(theirs, ours) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
