@@ -9,6 +9,7 @@ mod control;
 mod counter;
 mod damage;
 mod harness;
+mod join;
 mod member;
 mod network;
 mod pair;

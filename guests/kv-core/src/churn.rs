@@ -40,6 +40,11 @@ impl Churn {
         Ok(())
     }
 
+    /// Pages written so far.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
     /// Writes what is due by now, nanoseconds since boot. Returns when it wants to be called again.
     pub fn run(&mut self, now_ns: u64) -> Option<u64> {
         if self.bytes_per_second == 0 {
@@ -67,38 +72,5 @@ impl Churn {
             true => 0,
             false => start + PAGE_WORDS,
         };
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn it_writes_as_much_as_it_was_told() {
-        let mut churn = Churn::default();
-        assert_eq!(churn.run(5), None);
-        churn.set(4, 1).unwrap();
-        assert_eq!(churn.run(1000), Some(1000 + STEP_NS));
-        assert_eq!(churn.pages, 0);
-        // A second in its own steps: 4 MiB, four times round.
-        for step in 1..=200 {
-            churn.run(1000 + step * STEP_NS);
-        }
-        assert_eq!(churn.pages, 1024);
-        assert_eq!(churn.next, 0);
-        assert!(churn.pool.iter().all(|word| *word != 0));
-        churn.set(0, 1).unwrap();
-        assert_eq!(churn.run(9), None);
-        assert!(churn.set(1, usize::MAX >> 24).is_err());
-    }
-
-    #[test]
-    fn a_long_stop_is_not_made_up_for() {
-        let mut churn = Churn::default();
-        churn.set(1000, 8).unwrap();
-        churn.run(0);
-        churn.run(3_600_000_000_000);
-        assert_eq!(churn.next, MAX_PAGES as usize * PAGE_WORDS % churn.pool.len());
     }
 }

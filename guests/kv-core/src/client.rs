@@ -151,6 +151,7 @@ impl Client {
             buffers,
             arguments,
             stats,
+            churn,
         } = server;
         match resp::parse(bytes, arguments) {
             Ok(None) => Ok(0),

@@ -46,6 +46,11 @@ impl Server {
         }
     }
 
+    /// Pages that `DEBUG CHURN` has written, since it was told last.
+    pub fn churned(&self) -> u64 {
+        self.churn.pages()
+    }
+
     /// Does what is due by now, nanoseconds since boot, whatever clients send. Returns when it wants
     /// to be called again, if it does.
     pub fn run(&mut self, now_ns: u64) -> Option<u64> {

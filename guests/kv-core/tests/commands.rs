@@ -36,6 +36,20 @@ fn churn() {
     check(&["DEBUG CHURN 0 0"], "+OK\r\n");
     let refused = answers(b"DEBUG CHURN 1 9000000000000\r\n");
     assert!(refused.starts_with("-OOM"), "{refused}");
+    let mut server = Server::new(ROOMY, 1);
+    let mut client = Client::default();
+    assert_eq!(server.run(5), None);
+    client.input(b"DEBUG CHURN 4 1\r\n", &mut server);
+    // A second in its own steps: 4 MiB, four times round.
+    let mut now = 1000;
+    while now < 1_000_001_000 {
+        now = server.run(now).expect("it goes on");
+    }
+    server.run(now);
+    assert_eq!(server.churned(), 1024);
+    client.input(b"DEBUG CHURN 0 1\r\n", &mut server);
+    assert_eq!(server.run(now), None);
+    client.end(&mut server);
     for wrong in ["DEBUG CHURN -1 1", "DEBUG CHURN x 1", "DEBUG SLEEP 1 1"] {
         check(&[wrong], "-ERR syntax error\r\n");
     }

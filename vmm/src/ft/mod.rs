@@ -22,7 +22,9 @@ pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
 
 use ft_protocol::Time;
+use crate::machine::MachineState;
 use ft_protocol::log::EndReason;
+use ft_protocol::transfer::StateDigest;
 use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::io;
@@ -50,6 +52,13 @@ fn end_status(reason: EndReason) -> u32 {
         EndReason::Dead => 1,
         EndReason::Stopped => 0,
     }
+}
+
+/// Digests of a machine's parts, with the one of its memory.
+fn state_digest(state: &MachineState, ram: u64) -> StateDigest {
+    let named = |(name, digest): (&str, u64)| (name.to_owned(), digest);
+    let parts = std::iter::once(("memory", ram)).chain(state.components());
+    StateDigest(parts.map(named).collect())
 }
 
 /// Nanoseconds since 1970.

@@ -4,6 +4,7 @@
 pub mod allowlist;
 pub mod image;
 pub mod page_set;
+pub mod pages;
 pub mod ram;
 pub mod tables;
 

@@ -180,12 +180,13 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         self.journal().append(moment.at, Some(moment.check), event)
     }
 
-    /// Hands the log on, up to and with everything before `horizon`.
-    fn flush(&mut self, horizon: Position) -> Result<(), JournalError> {
+    /// Hands the log on, up to and with everything before `horizon`; gives its last entry.
+    fn flush(&mut self, horizon: Position) -> Result<u64, JournalError> {
         self.output_waits = false;
         let mut journal = self.journal();
         journal.progress(horizon);
-        journal.flush()
+        journal.flush()?;
+        Ok(journal.last_seq())
     }
 }
 
@@ -233,8 +234,7 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
                 return Ok(Next::Finish(EndReason::Stopped));
             }
             if self.controls.park.swap(false, Ordering::AcqRel) {
-                self.flush(view.moment.at)?;
-                let seq = self.journal().last_seq();
+                let seq = self.flush(view.moment.at)?;
                 self.outlet.park(seq);
             }
             if self.recorded && self.digested.elapsed() >= DIGEST_INTERVAL {
@@ -269,12 +269,11 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
         let Some(visit) = self.controls.take_visit() else {
             return Ok(());
         };
-        let horizon = match machine.has_left() {
+        let horizon = match machine.left() {
             true => machine.position().next(),
             false => machine.position(),
         };
-        self.flush(horizon)?;
-        let seq = self.journal().last_seq();
+        let seq = self.flush(horizon)?;
         visit(
             machine,
             Visited {

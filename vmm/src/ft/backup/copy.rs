@@ -1,11 +1,11 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
-use super::vcpu::{Built, Job, News, Recording};
+use crate::ft::state_digest;
+use super::vcpu::{Built, Job, News};
 use crate::machine::{Machine, MachineState};
+use crate::memory::ram::{PAGE, page_hash};
 use crate::memory::{Image, Ram, RamDigest, pages};
-use crate::replay::LogDirWriter;
 use ft_protocol::log::Header;
-use ft_protocol::transfer::StateDigest;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 
@@ -23,8 +23,11 @@ impl Room {
     /// Makes room.
     pub fn new(header: Header, image: Image, record: Option<PathBuf>) -> Result<Room, String> {
         let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
+        let mut digest = RamDigest::unread(ram.pages());
+        let zeroes = [0; PAGE];
+        (0..ram.pages()).for_each(|page| digest.set_page(page, page_hash(page, &zeroes)));
         Ok(Room {
-            digest: RamDigest::of_zeroes(&ram),
+            digest,
             header,
             image,
             record,
@@ -67,35 +70,15 @@ fn restore(
     tell: &impl Fn(News),
 ) -> Result<Built, String> {
     let state = MachineState::decode(state).map_err(|e| e.to_string())?;
-    let mut machine = Machine::restore(&room.header.machine, room.ram, &state, room.digest)
+    let mut machine = Machine::restore(&room.header.machine, room.ram, room.digest, &state)
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
     // What the machine is, not what it was made from.
     let ram = machine.digest().map_err(|e| e.to_string())?.ram;
     let ours = machine.save().map_err(|e| e.to_string())?;
-    let recording = room
-        .record
-        .and_then(|dir| record(&dir, &room.header, &room.image, &mut machine, seq, outputs));
+    let recording = None;
     tell(News::Restored {
-        digest: StateDigest(ours.components_and_memory(ram)),
+        digest: state_digest(&ours, ram),
         recording,
     });
     Ok(Built { machine, outputs })
-}
-
-/// Begins a recording with the copy. A VM is worth more than its log: one that cannot be begun is none.
-fn record(
-    dir: &std::path::Path,
-    header: &Header,
-    image: &Image,
-    machine: &mut Machine,
-    seq: u64,
-    outputs: u64,
-) -> Option<Recording> {
-    match LogDirWriter::create_at(dir, header, image, machine, seq, outputs) {
-        Ok(writer) => Some(Recording::new(writer, header.clone())),
-        Err(e) => {
-            tracing::error!("nothing is recorded, the VM is protected all the same: {e}");
-            None
-        }
-    }
 }

@@ -22,7 +22,7 @@ use crate::replay::record::Controls;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
-use ft_protocol::wire::{Message, Request};
+use ft_protocol::wire::Message;
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;

@@ -10,11 +10,12 @@ use super::vcpu::{News, ToRuntime};
 use crate::backends::Waker;
 use crate::cpu::DirtyReader;
 use crate::machine::Machine;
+use crate::ft::state_digest;
 use crate::memory::pages::{CHUNK_PAGES, PageEncoder};
 use crate::memory::ram::PAGE;
 use crate::memory::{PageSet, Ram};
 use crate::replay::record::{Controls, Visited};
-use ft_protocol::transfer::{Capture, StateDigest};
+use ft_protocol::transfer::Capture;
 use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
 use serde::Serialize;
 use std::collections::VecDeque;
@@ -204,6 +205,8 @@ struct Copier {
 struct Source {
     ram: Ram,
     dirty: DirtyReader,
+    /// Taken and not copied yet.
+    left: PageSet,
     encoder: PageEncoder,
     progress: Progress,
     /// Time that copying took, without sending.
@@ -228,7 +231,8 @@ impl Copier {
         self.controls.visit(Box::new(move |machine, _| {
             let source = Source {
                 ram: machine.ram().clone(),
-                dirty: machine.dirty_pages().reader(),
+                dirty: machine.dirty_pages(),
+                left: PageSet::empty(0),
                 encoder: PageEncoder::default(),
                 progress: Progress::default(),
                 worked: Duration::ZERO,
@@ -272,7 +276,7 @@ impl Copier {
             before = left.len();
             let fits = source.progress.estimated_pause_ms <= PAUSE_BUDGET.as_secs_f64() * 1e3;
             if fits || stuck >= STUCK_ROUNDS || source.progress.round >= MAX_ROUNDS {
-                source.put_back(left);
+                source.left = left;
                 return Ok(Some(source));
             }
         }
@@ -307,11 +311,6 @@ impl Source {
         self.dirty.take().map_err(|e| e.to_string())
     }
 
-    /// These were taken and are not copied yet.
-    fn put_back(&self, pages: PageSet) {
-        self.dirty.put_back(&pages);
-    }
-
     fn encode(&mut self, pages: &[usize]) -> Vec<u8> {
         let began = Instant::now();
         let piece = self.encoder.encode(&self.ram, pages);
@@ -338,7 +337,9 @@ impl Source {
         at: Visited,
     ) -> Result<Captured, String> {
         let began = Instant::now();
-        let left: Vec<usize> = self.take()?.iter().collect();
+        let mut left = self.take()?;
+        left.merge(&self.left);
+        let left: Vec<usize> = left.iter().collect();
         let pages = left
             .chunks(CHUNK_PAGES)
             .map(|some| self.encode(some))
@@ -357,7 +358,7 @@ impl Source {
             capture: Capture {
                 seq: at.seq,
                 outputs: at.outputs,
-                digest: StateDigest(state.components_and_memory(ram)),
+                digest: state_digest(&state, ram),
             },
             pause: began.elapsed(),
             progress: self.progress,

@@ -23,7 +23,6 @@ use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
-use ft_protocol::transfer::Survivor;
 use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::collections::VecDeque;

@@ -121,7 +121,7 @@ impl Runtime {
         Ok(None)
     }
 
-    fn job(&mut self, job: Job) {
+    pub(super) fn job(&mut self, job: Job) {
         if let Some(jobs) = &self.jobs {
             // A vCPU's thread that is gone has told why.
             let _gone = jobs.send(job);
