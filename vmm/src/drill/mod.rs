@@ -10,6 +10,7 @@ mod ends;
 mod events;
 mod hosts;
 mod interrupt;
+mod kill_both;
 mod kill_computing;
 mod kill_primary;
 mod lane;
@@ -71,6 +72,7 @@ const SCENARIOS: &[Scenario] = &[
     one_side::HANG_BACKUP,
     one_side::ARBITER_DOWN,
     slow_backup::SCENARIO,
+    kill_both::SCENARIO,
     links::POWER_OFF,
     links::PARTITION,
     links::PARTITION_PRIMARY_MUTE,

@@ -26,6 +26,8 @@ use rustix::process::Signal;
 pub(super) const PRIMARY: &str = "primary";
 pub(super) const BACKUP: &str = "backup";
 pub(super) const RESTART: &str = "restart";
+/// Members as supervisors restart them, on the primary's host and on the backup's.
+pub(super) const RESTARTS: [&str; 2] = ["restart-a", "restart-b"];
 
 /// The logging channel's port. Every run has a network of its own, so it is always free.
 const CHANNEL_PORT: u16 = 7700;
@@ -165,11 +167,11 @@ impl Stage {
             Guest::Threads => ("threads", [None, None]),
         };
         let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
-        args.extend(self.member_args(PRIMARY, taps[0]));
+        args.extend(self.member_args(PRIMARY, taps[0], 0));
         args.extend(more.iter().map(OsString::from));
         let primary = self.start(PRIMARY, args, 0)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
-        args.extend(self.member_args(BACKUP, taps[1]));
+        args.extend(self.member_args(BACKUP, taps[1], 0));
         let shadow = if self.shadow { "on" } else { "off" };
         args.extend(["--shadow".into(), shadow.into()]);
         let backup = self.start(BACKUP, args, 1)?;
@@ -184,9 +186,20 @@ impl Stage {
     /// `restart`'s.
     pub(super) fn restart(&mut self) -> Result<(), RunError> {
         let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
-        args.extend(self.member_args(RESTART, Some(TAPS[0])));
+        args.extend(self.member_args(RESTART, Some(TAPS[0]), 0));
         let id = self.start(RESTART, args, 0)?;
         self.await_end(RESTART, id)
+    }
+
+    /// Starts a member on each host that takes its role from the arbiter.
+    pub(super) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
+        let mut start = |host: usize| {
+            let mut args: Vec<OsString> = vec!["member".into(), "kv".into()];
+            args.extend(self.member_args(RESTARTS[host], Some(TAPS[host]), 1 - host));
+            args.extend(["--listen".into(), self.channel(host).to_string().into()]);
+            self.start(RESTARTS[host], args, host)
+        };
+        Ok([start(0)?, start(1)?])
     }
 
     /// Starts a member, on `host` if each has its own.
@@ -209,7 +222,8 @@ impl Stage {
         SocketAddrV4::new(address, CHANNEL_PORT)
     }
 
-    fn member_args(&self, name: &str, tap: Option<&str>) -> Vec<OsString> {
+    /// What a member is told whose channel is the one that `listener` listens on.
+    fn member_args(&self, name: &str, tap: Option<&str>, listener: usize) -> Vec<OsString> {
         let mut arbiter = OsString::from("file:");
         arbiter.push(self.dir.join("arbiter"));
         vec![
@@ -218,7 +232,7 @@ impl Stage {
             "--arbiter".into(),
             arbiter,
             "--channel".into(),
-            self.channel(0).to_string().into(),
+            self.channel(listener).to_string().into(),
             "--net".into(),
             tap.map_or("none".into(), |tap| format!("tap={tap}").into()),
             "--record".into(),
