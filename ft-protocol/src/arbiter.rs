@@ -12,12 +12,13 @@
 //! close(m)  create "close" unless it exists
 //! ```
 //!
-//! An answer that was lost is asked for again: each of the three gives the same answer twice.
+//! An answer that was lost is asked for again: each of them gives the same answer twice.
 
 mod text;
 
 use bincode::{Decode, Encode};
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -91,6 +92,32 @@ pub struct Close {
     pub member: MemberId,
     /// When, nanoseconds since 1970.
     pub at: u64,
+}
+
+/// The record of a VM's founding: whoever listens there is the primary of its first generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartRecord {
+    /// Where the founder listens. A member that is started again has a new id and the same address.
+    pub listen: SocketAddr,
+    /// When, nanoseconds since 1970.
+    pub at: u64,
+}
+
+/// The generation that a VM's founder opens.
+pub const FIRST_GENERATION: u64 = 1;
+
+/// What a member is to be that takes its role from the arbiter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It founded the VM, which never ran: the primary of [`FIRST_GENERATION`].
+    Founder,
+    /// The other member founded the VM, or the VM may still run somewhere: the backup.
+    Backup,
+    /// Nothing: the VM has ended.
+    Ended {
+        /// In this generation.
+        generation: u64,
+    },
 }
 
 /// The answer to open a generation.
@@ -170,6 +197,18 @@ pub enum ArbiterError {
         /// VM and generation in the record.
         found: String,
     },
+    /// A VM that neither member of a pair founded.
+    #[error(
+        "VM {vm} was founded by a member that listens on {founder}, which is neither this one's --listen \
+         nor its --channel: give both members the addresses that they had, or remove the record \
+         {FIRST_GENERATION}.start if the VM never ran"
+    )]
+    FoundedElsewhere {
+        /// The VM.
+        vm: String,
+        /// Where the founder listens.
+        founder: SocketAddr,
+    },
     /// A generation that nobody closed.
     #[error(
         "VM {vm} is open in generation {generation} (primary {}, {}): a member may still run it; stop \
@@ -212,6 +251,8 @@ pub enum RecordKind {
     Claim,
     /// [`Close`].
     Close,
+    /// [`StartRecord`].
+    Start,
 }
 
 /// A record's name under its VM's: a file's name, or the end of a key. It can be read back.
@@ -229,6 +270,7 @@ impl fmt::Display for RecordName {
             RecordKind::Open => "open",
             RecordKind::Claim => "claim",
             RecordKind::Close => "close",
+            RecordKind::Start => "start",
         };
         write!(f, "{}.{kind}", self.generation)
     }
@@ -243,6 +285,7 @@ impl FromStr for RecordName {
             "open" => RecordKind::Open,
             "claim" => RecordKind::Claim,
             "close" => RecordKind::Close,
+            "start" => RecordKind::Start,
             _ => return Err(()),
         };
         let parsed = RecordName {
@@ -308,13 +351,47 @@ pub struct Latest {
     pub closed: bool,
 }
 
+/// The role that a VM's latest generation leaves to a member: none of its own choice once there was
+/// one. An open generation, claimed or not, may still run somewhere.
+pub fn judge_latest(latest: &Latest) -> Role {
+    let generation = latest.record.generation;
+    match latest.closed {
+        true => Role::Ended { generation },
+        false => Role::Backup,
+    }
+}
+
+/// Judges the start record that was found after the attempt to write one, for a member that listens on
+/// `listen` and whose other side listens on `other`. One's own address is the right to found the VM,
+/// whichever process wrote it.
+///
+/// # Errors
+/// If the founder is neither.
+pub fn judge_start(
+    vm: &str,
+    listen: SocketAddr,
+    other: SocketAddr,
+    found: &StartRecord,
+) -> Result<Role, ArbiterError> {
+    if found.listen == listen {
+        Ok(Role::Founder)
+    } else if found.listen == other {
+        Ok(Role::Backup)
+    } else {
+        Err(ArbiterError::FoundedElsewhere {
+            vm: vm.into(),
+            founder: found.listen,
+        })
+    }
+}
+
 /// The generation that a cold start opens.
 ///
 /// # Errors
 /// If the latest one is still open and `force` does not say that its members are dead.
 pub fn next_generation(latest: Option<&Latest>, force: bool) -> Result<u64, ArbiterError> {
     match latest {
-        None => Ok(1),
+        None => Ok(FIRST_GENERATION),
         Some(Latest { record, closed, .. }) if *closed || force => Ok(record.generation + 1),
         Some(Latest {
             record, claimed, ..

@@ -17,6 +17,7 @@ mod pair_refusals;
 mod planted;
 mod planted_network;
 mod replay;
+mod role;
 mod rootless;
 mod run;
 mod run_refusals;

@@ -114,6 +114,7 @@ fn record_names_come_back_and_no_other_is_one() {
         (RecordKind::Open, "7.open"),
         (RecordKind::Claim, "7.claim"),
         (RecordKind::Close, "7.close"),
+        (RecordKind::Start, "7.start"),
     ] {
         let parsed = RecordName {
             generation: 7,
@@ -209,4 +210,63 @@ fn a_cold_start_opens_the_next_generation_unless_the_last_is_open() {
         );
         assert_eq!(text.contains("runs alone"), claimed, "{text}");
     }
+}
+
+fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_start_record_is_readable_and_comes_back() {
+    for listen in ["192.168.9.1:7700", "[fd00::1]:7700"] {
+        let record = StartRecord {
+            listen: address(listen),
+            at: 5,
+        };
+        let text = record.encode("demo");
+        let wanted =
+            format!("lockstep-start: 1\nvm: demo\ngeneration: 1\nlisten: {listen}\nat-ns: 5\n");
+        assert_eq!(text, wanted);
+        assert_eq!(StartRecord::decode(&text, "demo"), Ok(record));
+        assert!(StartRecord::decode(&text, "other").is_err());
+        for cut in 0..text.len() {
+            let cut = StartRecord::decode(&text[..cut], "demo");
+            assert!(cut.is_err(), "{cut:?}");
+        }
+        for bad in ["192.168.9.1", "host:7700", "192.168.09.1:7700", ""] {
+            let bad = StartRecord::decode(&text.replace(listen, bad), "demo").unwrap_err();
+            assert!(bad.to_string().starts_with("line 4"), "{bad}");
+        }
+    }
+}
+
+#[test]
+fn a_vm_that_ever_had_a_generation_is_nobodys_to_boot() {
+    let latest = |claimed, closed| Latest {
+        record: record(),
+        claimed,
+        closed,
+    };
+    for claimed in [false, true] {
+        assert_eq!(judge_latest(&latest(claimed, false)), Role::Backup);
+        let ended = Role::Ended { generation: 7 };
+        assert_eq!(judge_latest(&latest(claimed, true)), ended);
+    }
+}
+
+#[test]
+fn the_founder_is_who_listens_where_the_start_record_says() {
+    let (one, two) = (address("192.168.9.1:7700"), address("192.168.9.2:7700"));
+    let start = |listen| StartRecord { listen, at: 0 };
+    assert_eq!(
+        judge_start("demo", one, two, &start(one)),
+        Ok(Role::Founder)
+    );
+    assert_eq!(judge_start("demo", two, one, &start(one)), Ok(Role::Backup));
+    let elsewhere = start(address("192.168.9.1:7701"));
+    let refused = judge_start("demo", one, two, &elsewhere).unwrap_err();
+    assert!(
+        refused.to_string().contains("192.168.9.1:7701"),
+        "{refused}"
+    );
 }

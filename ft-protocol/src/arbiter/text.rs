@@ -1,7 +1,11 @@
 //! Records as text: one `key: value` line each, in a fixed order, the kind and its version first.
 
-use super::{ArbiterError, Claim, Close, MemberId, Members, Nonce, OpenRecord, check_vm_name};
+use super::{
+    ArbiterError, Claim, Close, FIRST_GENERATION, MemberId, Members, Nonce, OpenRecord,
+    StartRecord, check_vm_name,
+};
 use std::fmt::Display;
+use std::net::SocketAddr;
 use std::str::Lines;
 
 /// The version of the records' text.
@@ -87,6 +91,26 @@ impl Close {
     }
 }
 
+impl StartRecord {
+    /// Its text.
+    pub fn encode(&self, vm: &str) -> String {
+        let fields: [(&str, &dyn Display); 2] = [("listen", &self.listen), ("at-ns", &self.at)];
+        write(("lockstep-start", vm, FIRST_GENERATION), &fields)
+    }
+
+    /// Reads its text, which must be this VM's.
+    ///
+    /// # Errors
+    /// If it is anything else.
+    pub fn decode(text: &str, vm: &str) -> Result<StartRecord, ArbiterError> {
+        let mut fields = Fields::start(text, ("lockstep-start", vm, FIRST_GENERATION))?;
+        let listen = fields.address("listen")?;
+        let at = fields.number("at-ns")?;
+        fields.end()?;
+        Ok(StartRecord { listen, at })
+    }
+}
+
 /// What every record begins with: its kind, VM and generation.
 type Head<'a> = (&'a str, &'a str, u64);
 
@@ -150,6 +174,13 @@ impl<'a> Fields<'a> {
     fn id(&mut self, key: &str) -> Result<u128, ArbiterError> {
         let text = self.text(key)?;
         self.hex(text)
+    }
+
+    fn address(&mut self, key: &str) -> Result<SocketAddr, ArbiterError> {
+        let text = self.text(key)?;
+        let address = text.parse::<SocketAddr>().ok();
+        let address = address.filter(|address| address.to_string() == text);
+        address.ok_or_else(|| self.bad(format!("{key}: an address and a port")))
     }
 
     fn hex(&self, text: &str) -> Result<u128, ArbiterError> {

@@ -22,22 +22,22 @@ use tokio::runtime::{Builder, Runtime};
 
 /// What both halves are told.
 #[derive(Args, Debug)]
-struct MemberArgs {
+pub(super) struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
-    vm: String,
+    pub(super) vm: String,
     /// The storage that decides who goes on alone: file:/DIR, a directory that both
     /// hosts share, or etcd:http://HOST:PORT.
     #[arg(long, value_name = "URL")]
-    arbiter: ArbiterUrl,
+    pub(super) arbiter: ArbiterUrl,
     /// The logging channel: the primary listens there, the backup connects there.
     #[arg(long, value_name = "ADDR:PORT")]
-    channel: SocketAddr,
+    pub(super) channel: SocketAddr,
     #[command(flatten)]
     machine: MachineArgs,
     /// Record into this new directory, for `lockstep replay`.
     #[arg(long, value_name = "DIR")]
-    record: Option<PathBuf>,
+    pub(super) record: Option<PathBuf>,
     /// Add what happens to this file, one JSON object a line.
     #[arg(long, value_name = "PATH")]
     events: Option<PathBuf>,
@@ -65,15 +65,15 @@ enum Switch {
 #[derive(Args, Debug)]
 pub struct PrimaryArgs {
     /// A guest that ships with Lockstep, or the path of an ELF file.
-    guest: String,
+    pub(super) guest: String,
     #[command(flatten)]
-    member: MemberArgs,
+    pub(super) member: MemberArgs,
     /// Start at once and run without a backup.
     #[arg(long)]
-    solo: bool,
+    pub(super) solo: bool,
     /// Start although the arbiter says that the VM may still run somewhere: it is surely dead.
     #[arg(long)]
-    force: bool,
+    pub(super) force: bool,
 }
 
 /// Arguments of `backup`.
@@ -84,20 +84,26 @@ pub struct BackupArgs {
     listen: Option<SocketAddr>,
     /// The guest that the primary must run: a name or a path as `primary` takes it. Whatever it runs,
     /// unless told.
-    guest: Option<String>,
+    pub(super) guest: Option<String>,
     #[command(flatten)]
-    member: MemberArgs,
+    pub(super) member: MemberArgs,
 }
 
 /// Runs a primary.
 pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
+    let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
+    let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
+    serve_primary(args, generation)
+}
+
+/// Runs a primary that opens this generation.
+pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Status, CliError> {
+    let member = &args.member;
     let image = load_guest(&args.guest)?;
     let backends = Backends::open(&member.machine)?;
     let events = open_events(member)?;
-    let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
-    let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
     let header = new_header(&member.vm, &member.machine, &image)?;
     let machine = Machine::new(&header.machine, &image)?;
     let writer = match &member.record {

@@ -7,6 +7,7 @@ mod log;
 mod member;
 mod options;
 mod replay;
+mod role;
 mod run;
 
 pub use error::{CliError, Status};
@@ -37,6 +38,8 @@ enum Command {
     Primary(member::PrimaryArgs),
     /// Protect a primary: follow it, and go live if it dies.
     Backup(member::BackupArgs),
+    /// Run half of a pair, as the arbiter says: a supervisor may restart it blindly on both hosts.
+    Member(role::RoleArgs),
     /// End a VM cleanly, on both sides.
     Stop(control::ControlArgs),
     /// Hand a VM over to its backup, on purpose and without a timeout.
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Log(command) => log::run(command),
         Command::Primary(args) => member::run_primary(args),
         Command::Backup(args) => member::run_backup(args),
+        Command::Member(args) => role::run(args),
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Drill(args) => return drilled(drill::run(&args)),

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::Scenario;
+use super::ends::{alone, booted_again, failovers, served};
 use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RESTART, RunError, Stage};
 use super::verdict::Observation;
@@ -38,20 +39,23 @@ pub(super) const OUTPUT_RELEASED: Scenario = paired(
     "the primary dies with an output released and the backup not told; the backup goes live and emits it again",
     |stage| die_in_mid_stream(stage, "output-released"),
 );
-pub(super) const CLAIM_ASKED: Scenario = alone(
+pub(super) const CLAIM_ASKED: Scenario = down(
     "cut-claim-asked",
     "the backup is killed, then the primary dies as it asks for the test-and-set; the VM is down and is not booted again",
     |stage| die_on_the_way_alone(stage, "claim-asked"),
+    |seen| check_down(seen, None),
 );
-pub(super) const CLAIM_WON: Scenario = alone(
+pub(super) const CLAIM_WON: Scenario = down(
     "cut-claim-won",
     "the backup is killed, then the primary dies with the test-and-set won; the VM is down and is not booted again",
     |stage| die_on_the_way_alone(stage, "claim-won"),
+    |seen| check_down(seen, None),
 );
-pub(super) const LIVE_ANNOUNCED: Scenario = alone(
+pub(super) const LIVE_ANNOUNCED: Scenario = down(
     "cut-live-announced",
     "the backup is killed, then the primary dies as it goes on alone; the VM is down and is not booted again",
     |stage| die_on_the_way_alone(stage, "live-announced"),
+    |seen| check_down(seen, Some(PRIMARY)),
 );
 
 type Play = fn(&mut Stage) -> Result<(), RunError>;
@@ -66,13 +70,18 @@ const fn paired(name: &'static str, about: &'static str, play: Play) -> Scenario
     }
 }
 
-const fn alone(name: &'static str, about: &'static str, play: Play) -> Scenario {
+const fn down(
+    name: &'static str,
+    about: &'static str,
+    play: Play,
+    check: fn(&Observation) -> Vec<String>,
+) -> Scenario {
     Scenario {
         name,
         about,
         client: true,
         play,
-        check: check_alone,
+        check,
     }
 }
 
@@ -107,34 +116,22 @@ fn status(seen: &Observation, name: &str) -> Option<Option<i32>> {
 
 fn check_paired(seen: &Observation) -> Vec<String> {
     let mut violations = not_cut(seen);
-    let live = seen.events(BACKUP).iter().find_map(|e| match e.kind {
-        Kind::Live { .. } => Some(e.mono_ns),
-        _ => None,
-    });
-    match live {
-        None => violations.push("the backup did not go live".to_owned()),
-        Some(live) => {
-            let answers = seen.answers().iter();
-            let after = answers.filter(|a| a.answered_ns > live).count() as u64;
-            if after < ANSWERS {
-                violations.push(format!(
-                    "{after} answers came after the failover, {ANSWERS} were due"
-                ));
-            }
-        }
+    violations.extend(alone(seen, Some(BACKUP)));
+    for (name, at) in failovers(&seen.members) {
+        let moment = format!("the {name} went on alone");
+        violations.extend(served(seen, at, ANSWERS, &moment));
     }
     violations
 }
 
-fn check_alone(seen: &Observation) -> Vec<String> {
+/// The VM is down. Its primary may have said yet that it goes on alone.
+fn check_down(seen: &Observation, survivor: Option<&'static str>) -> Vec<String> {
     let mut violations = not_cut(seen);
+    violations.extend(alone(seen, survivor));
     if status(seen, RESTART) != Some(Some(2)) {
         violations.push("a second start was not refused with status 2".to_owned());
     }
-    let started = |k: &Kind| matches!(k, Kind::Started { .. });
-    if seen.events(RESTART).iter().any(|e| started(&e.kind)) {
-        violations.push("a second history was booted".to_owned());
-    }
+    violations.extend(booted_again(seen, &[RESTART]));
     violations
 }
 
@@ -163,13 +160,13 @@ mod tests {
                 .into_iter()
                 .map(|(name, kinds)| (name, kinds.into_iter().map(at).collect()))
                 .collect(),
-            printed: vec![],
-            killed: None,
             statuses: vec![(PRIMARY, None), (RESTART, Some(2))],
+            records: vec!["1.claim".to_owned(), "1.open".to_owned()],
             client: Some(Record {
                 answers: (1..=ANSWERS as i64).map(answer).collect(),
                 end: End::Told,
             }),
+            ..Observation::default()
         }
     }
 
@@ -185,12 +182,23 @@ mod tests {
     fn a_backup_that_takes_over_and_a_vm_that_stays_down_pass() {
         let nothing = [] as [String; 0];
         assert_eq!(check_paired(&seen(live())), nothing);
-        assert_eq!(check_alone(&seen(vec![])), nothing);
+        assert_eq!((CLAIM_WON.check)(&seen(vec![])), nothing);
+        let solo = Kind::Solo { generation: None };
+        let said = seen(vec![(PRIMARY, vec![solo])]);
+        assert_eq!((LIVE_ANNOUNCED.check)(&said), nothing);
+        assert_eq!(
+            (CLAIM_WON.check)(&said),
+            ["the primary went on alone"],
+            "it died before"
+        );
     }
 
     #[test]
     fn a_backup_that_does_not_and_a_client_not_served_are_found() {
-        assert_eq!(check_paired(&seen(vec![])), ["the backup did not go live"]);
+        assert_eq!(
+            check_paired(&seen(vec![])),
+            ["the backup did not go on alone"]
+        );
         let mut starved = seen(live());
         starved.client.as_mut().unwrap().answers.pop();
         assert!(check_paired(&starved)[0].starts_with("199 answers"));
@@ -200,8 +208,11 @@ mod tests {
     fn a_second_history_and_a_primary_that_was_not_cut_are_found() {
         let booted = Kind::Started { generation: 2 };
         let mut second = seen(vec![(RESTART, vec![booted])]);
-        assert_eq!(check_alone(&second), ["a second history was booted"]);
+        assert_eq!(
+            (CLAIM_ASKED.check)(&second),
+            ["a second history was booted"]
+        );
         second.statuses = vec![(PRIMARY, Some(0)), (RESTART, Some(0))];
-        assert_eq!(check_alone(&second).len(), 3);
+        assert_eq!((CLAIM_ASKED.check)(&second).len(), 3);
     }
 }

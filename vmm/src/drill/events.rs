@@ -36,8 +36,10 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Kind {
-    /// The primary waits for a backup, or the backup for its primary.
+    /// The primary waits for a backup.
     Waiting,
+    /// The backup tries to reach its primary.
+    Connecting,
     /// The primary's backup has joined and the guest executes.
     Started {
         /// The generation that the two form.
@@ -48,6 +50,11 @@ pub enum Kind {
     /// The other side is thought dead.
     Suspect {
         /// "closed" for a closed channel, "silence" for missing heartbeats.
+        reason: String,
+    },
+    /// The primary takes the backup for dead.
+    BackupLost {
+        /// Why.
         reason: String,
     },
     /// Everything acknowledged has been replayed.
@@ -201,6 +208,16 @@ mod tests {
     fn every_event_of_the_contract_is_read() {
         let cases = [
             (r#"{"event":"waiting","mono_ns":5}"#, Kind::Waiting),
+            (
+                r#"{"event":"connecting","member":"7","mono_ns":5}"#,
+                Kind::Connecting,
+            ),
+            (
+                r#"{"event":"backup_lost","reason":"closed","mono_ns":5}"#,
+                Kind::BackupLost {
+                    reason: "closed".into(),
+                },
+            ),
             (
                 r#"{"event":"started","generation":1,"mono_ns":5}"#,
                 Kind::Started { generation: 1 },

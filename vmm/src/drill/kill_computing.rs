@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Scenario;
+use super::ends::ends;
 use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
@@ -43,7 +44,7 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
 
 fn check(observation: &Observation) -> Vec<String> {
     let survivor = observation.events(BACKUP);
-    let mut violations = Vec::new();
+    let mut violations = ends(observation, Some(BACKUP), &[], 0);
     if !survivor.iter().any(|e| e.kind == Kind::Ended { status: 0 }) {
         violations.push("the guest did not end with status 0".to_owned());
     }

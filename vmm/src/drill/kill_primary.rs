@@ -4,6 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::Scenario;
+use super::ends::{ends, suspicions};
 use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Observation};
@@ -52,34 +53,12 @@ fn check(observation: &Observation) -> Vec<String> {
     let Some((_, killed_ns)) = observation.killed else {
         return vec!["the primary could not be killed in mid-stream".to_owned()];
     };
-    let mut violations = Vec::new();
-    for name in [PRIMARY, BACKUP] {
-        let events = observation.events(name);
-        let early = events.iter().filter(|e| e.mono_ns < killed_ns);
-        for event in early {
-            if let Kind::Suspect { reason } = &event.kind {
-                violations.push(format!(
-                    "the {name} suspected the other side ({reason}) while both were alive"
-                ));
-            }
-        }
-    }
+    let mut violations = suspicions(observation, killed_ns);
     let survivor = observation.events(BACKUP);
     if let Err(reason) = Failover::measure(killed_ns, survivor) {
         violations.push(reason);
     }
-    let live = survivor.iter().find_map(|e| match e.kind {
-        Kind::Live { .. } => Some(e.mono_ns),
-        _ => None,
-    });
-    let live = live.unwrap_or(u64::MAX);
-    let answers = observation.answers().iter();
-    let after = answers.filter(|a| a.answered_ns > live).count() as u64;
-    if after < ANSWERS_AFTER {
-        violations.push(format!(
-            "{after} answers came after the failover, {ANSWERS_AFTER} were due"
-        ));
-    }
+    violations.extend(ends(observation, Some(BACKUP), &[], ANSWERS_AFTER));
     violations
 }
 
@@ -115,13 +94,12 @@ mod tests {
         };
         Observation {
             members: vec![(PRIMARY, vec![]), (BACKUP, backup)],
-            printed: vec![],
             killed: Some((PRIMARY, KILLED_NS)),
-            statuses: vec![],
             client: Some(Record {
                 answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),
                 end: End::Told,
             }),
+            ..Observation::default()
         }
     }
 
@@ -136,7 +114,7 @@ mod tests {
         run.client.as_mut().unwrap().answers[0].answered_ns = LIVE_NS;
         assert_eq!(
             check(&run),
-            ["499 answers came after the failover, 500 were due"]
+            ["499 answers came after the backup went on alone, 500 were due"]
         );
     }
 

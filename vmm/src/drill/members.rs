@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::clock::mono_ns;
 use super::events::{Event, EventFile, EventsError, Kind};
 use super::interrupt::Interrupts;
+use super::netns::enter_network;
 
 /// Events files are read again after this even if nothing reported a change, for file systems
 /// that report none.
@@ -114,8 +115,8 @@ impl Members {
         }
     }
 
-    /// Starts a member with `args`, to which `--events` is added. In the run's directory it gets
-    /// `NAME.events`, `NAME.stdout` and `NAME.stderr`.
+    /// Starts a member with `args`, to which `--events` is added, in `network` or in the drill's own. In
+    /// the run's directory it gets `NAME.events`, `NAME.stdout` and `NAME.stderr`.
     ///
     /// Must be called on the drill's main thread: the kernel ends a member when the thread that
     /// started it ends.
@@ -123,6 +124,7 @@ impl Members {
         &mut self,
         name: &'static str,
         args: Vec<OsString>,
+        network: Option<BorrowedFd<'_>>,
     ) -> Result<MemberId, MemberError> {
         let start_error = |source| MemberError::Start { name, source };
         let events_path = self.file(name, "events");
@@ -143,8 +145,17 @@ impl Members {
             // A Ctrl-C on the terminal is for the drill alone, which then ends its members.
             .process_group(0);
         let drill = getpid();
-        // SAFETY: between fork and exec the closure makes two system calls and allocates nothing.
-        unsafe { command.pre_exec(move || die_with(drill)) };
+        let network = network.map(|network| network.as_raw_fd());
+        let begin = move || {
+            if let Some(network) = network {
+                // SAFETY: the descriptor is open in the drill for the length of this call of `start`,
+                // and so it is in its fork.
+                enter_network(unsafe { BorrowedFd::borrow_raw(network) })?;
+            }
+            die_with(drill)
+        };
+        // SAFETY: between fork and exec the closure makes three system calls and allocates nothing.
+        unsafe { command.pre_exec(begin) };
         let mut child = command.spawn().map_err(start_error)?;
         let pidfd = match adopt(&child, &self.interrupts) {
             Ok(pidfd) => pidfd,
@@ -212,16 +223,40 @@ impl Members {
         Ok(status.code())
     }
 
+    /// Waits until one of `ids` ends, as one is to, and gives which and its status.
+    pub(super) fn await_one_end(
+        &mut self,
+        ids: &[MemberId],
+        what: &'static str,
+        limit: Duration,
+    ) -> Result<(MemberId, Option<i32>), MemberError> {
+        let ends = ids.iter().map(|id| &self.list[id.0].pidfd);
+        let mut set: Vec<_> = ends.map(|end| PollFd::new(end, PollFlags::IN)).collect();
+        let ended = await_any(&mut set, limit).map_err(|source| MemberError::Follow {
+            name: "pair",
+            source,
+        })?;
+        let first = set.iter().position(|end| !end.revents().is_empty());
+        match first.filter(|_| ended) {
+            Some(first) => {
+                let id = ids[first];
+                Ok((id, self.await_end(id, what, limit)?))
+            }
+            None => Err(MemberError::Late { what, limit }),
+        }
+    }
+
     fn file(&self, name: &str, kind: &str) -> PathBuf {
         self.dir.join(format!("{name}.{kind}"))
     }
 
-    /// Waits until `id` reports an event that `wanted` accepts, and returns the first one that it
-    /// ever reported. `what` names it in errors. Any member's end before that is an error.
+    /// Waits until `id` has reported `times` events that `wanted` accepts, and returns the last of them.
+    /// `what` names it in errors. Any member's end before that is an error.
     pub(super) fn wait_for(
         &mut self,
         id: MemberId,
         what: &'static str,
+        times: usize,
         limit: Duration,
         wanted: impl Fn(&Kind) -> bool,
     ) -> Result<Event, MemberError> {
@@ -229,7 +264,7 @@ impl Members {
         loop {
             self.refresh()?;
             let events = self.list[id.0].events.events();
-            if let Some(event) = events.iter().find(|e| wanted(&e.kind)) {
+            if let Some(event) = events.iter().filter(|e| wanted(&e.kind)).nth(times - 1) {
                 return Ok(event.clone());
             }
             self.refuse_deaths(what)?;

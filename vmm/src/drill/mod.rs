@@ -6,10 +6,15 @@
 mod client;
 mod clock;
 mod cut_points;
+mod ends;
 mod events;
+mod hosts;
 mod interrupt;
+mod kill_both;
 mod kill_computing;
 mod kill_primary;
+mod lane;
+mod links;
 mod members;
 mod netns;
 mod one_side;
@@ -18,6 +23,7 @@ mod seed;
 mod slow_backup;
 mod stage;
 mod verdict;
+mod wire;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -66,6 +72,13 @@ const SCENARIOS: &[Scenario] = &[
     one_side::HANG_BACKUP,
     one_side::ARBITER_DOWN,
     slow_backup::SCENARIO,
+    kill_both::SCENARIO,
+    links::POWER_OFF,
+    links::PARTITION,
+    links::PARTITION_PRIMARY_MUTE,
+    links::PARTITION_BACKUP_MUTE,
+    links::HEARTBEAT_LOSS_ONLY,
+    links::SLOW_LINK,
     cut_points::ENTRY_LOGGED,
     cut_points::LOG_SENT,
     cut_points::ACK_RECEIVED,
@@ -304,6 +317,10 @@ fn play(
         tally: seen.client.as_ref().map(Tally::of).unwrap_or_default(),
         failover,
         longest_gap_ns: verdict::longest_gap_ns(seen.answers()),
+        live: ends::failovers(&seen.members)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect(),
         split_brains: verdict::split_brains(&seen.members),
         divergences: verdict::divergences(&seen.members),
         violations,

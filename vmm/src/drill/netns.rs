@@ -7,21 +7,22 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rtnetlink::packet_route::link::{BridgeStpState, InfoBridge};
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkUnspec};
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{BridgeStpState, InfoBridge, LinkMessage};
+use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use rustix::process::{getegid, geteuid};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use thiserror::Error;
 
 use crate::backends::tap;
 
 /// The bridge that joins the drill's client and both members.
-const BRIDGE: &str = "br0";
+pub(super) const BRIDGE: &str = "br0";
 /// The client's address, which is the bridge's, and the length of its network prefix in bits.
 pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-const PREFIX_LEN: u8 = 24;
+pub(super) const PREFIX_LEN: u8 = 24;
 /// The guest's address unless the machine is told another.
 pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// One TAP for each member.
@@ -89,16 +90,42 @@ fn unshare(what: UnshareFlags) -> io::Result<()> {
 ///
 /// A network made before ends as soon as the processes in it have ended.
 pub(super) fn enter_new_network() -> Result<(), NetworkError> {
-    unshare(UnshareFlags::NEWNET).map_err(NetworkError::NoNetworkNamespace)?;
-    disable_ipv6();
+    enter_empty_network()?;
     for name in TAPS {
         create_tap(name)?;
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()
-        .map_err(|e| link_error("starting a netlink runtime", e))?;
-    runtime.block_on(set_up_links())
+    configure(async |links| {
+        links.up("lo").await?;
+        links.add_bridge().await?;
+        links.give_address(BRIDGE, HOST, PREFIX_LEN).await?;
+        for name in TAPS {
+            links.add_port(name).await?;
+        }
+        Ok(())
+    })
+}
+
+/// Moves this thread into a new network in which nothing is up.
+pub(super) fn enter_empty_network() -> Result<(), NetworkError> {
+    unshare(UnshareFlags::NEWNET).map_err(NetworkError::NoNetworkNamespace)?;
+    disable_ipv6();
+    Ok(())
+}
+
+/// The network that this thread is in.
+pub(super) fn current_network() -> Result<OwnedFd, NetworkError> {
+    let opened = fs::File::open("/proc/thread-self/ns/net");
+    opened
+        .map(OwnedFd::from)
+        .map_err(|e| link_error("finding this network again", e))
+}
+
+/// Moves this thread into a network. Makes one system call and allocates nothing.
+pub(super) fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(move_into_link_name_space(
+        network,
+        Some(LinkNameSpaceType::Network),
+    )?)
 }
 
 /// The drill's frames are counted and replayed, so it keeps IPv6's own chatter off the bridge. A
@@ -128,55 +155,113 @@ pub(super) fn create_tap(name: &str) -> Result<(), NetworkError> {
     }
 }
 
-async fn set_up_links() -> Result<(), NetworkError> {
-    let (connection, netlink, _) =
-        rtnetlink::new_connection().map_err(|e| link_error("opening a netlink socket", e))?;
-    let serving = tokio::spawn(connection);
-    let links = netlink.link();
-    let lo = index_of(&netlink, "lo").await?;
-    links
-        .set(LinkUnspec::new_with_index(lo).up().build())
-        .execute()
-        .await
-        .map_err(|e| link_error("bringing up the loopback interface", e))?;
-    links
-        .add(bridge())
-        .execute()
-        .await
-        .map_err(|e| link_error("making a bridge", e))?;
-    let bridge = index_of(&netlink, BRIDGE).await?;
-    netlink
-        .address()
-        .add(bridge, HOST.into(), PREFIX_LEN)
-        .execute()
-        .await
-        .map_err(|e| link_error("giving the bridge its address", e))?;
-    for name in TAPS {
-        let tap = index_of(&netlink, name).await?;
-        links
-            .set(
-                LinkUnspec::new_with_index(tap)
-                    .controller(bridge)
-                    .up()
-                    .build(),
-            )
-            .execute()
+/// The links of this thread's network.
+pub(super) struct Links(Handle);
+
+/// Has the kernel change the links of this thread's network.
+pub(super) fn configure(
+    change: impl AsyncFnOnce(&Links) -> Result<(), NetworkError>,
+) -> Result<(), NetworkError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()
+        .map_err(|e| link_error("starting a netlink runtime", e))?;
+    runtime.block_on(async {
+        let (connection, netlink, _) =
+            rtnetlink::new_connection().map_err(|e| link_error("opening a netlink socket", e))?;
+        let serving = tokio::spawn(connection);
+        let changed = change(&Links(netlink)).await;
+        serving.abort();
+        changed
+    })
+}
+
+impl Links {
+    /// Brings an interface up.
+    pub(super) async fn up(&self, name: &'static str) -> Result<(), NetworkError> {
+        let index = self.index_of(name).await?;
+        self.set(LinkUnspec::new_with_index(index).up(), "bringing up a link")
             .await
-            .map_err(|e| link_error("putting a TAP on the bridge", e))?;
-        // Shadow receive: a bridge that does not know where the guest is gives both TAPs its frames.
-        links
-            .set_port(LinkBridgePort::new(tap).learning(false).build())
-            .execute()
-            .await
-            .map_err(|e| link_error("keeping a bridge from learning", e))?;
     }
-    serving.abort();
-    Ok(())
+
+    /// Takes an interface down: nothing crosses it any more.
+    pub(super) async fn down(&self, name: &'static str) -> Result<(), NetworkError> {
+        let index = self.index_of(name).await?;
+        let down = LinkUnspec::new_with_index(index).down();
+        self.set(down, "taking down a link").await
+    }
+
+    /// Makes the bridge and brings it up.
+    pub(super) async fn add_bridge(&self) -> Result<(), NetworkError> {
+        let made = self.0.link().add(bridge()).execute().await;
+        made.map_err(|e| link_error("making a bridge", e))?;
+        self.up(BRIDGE).await
+    }
+
+    /// Makes a cable with an end here and an end in `there`.
+    pub(super) async fn add_cable(
+        &self,
+        end: &'static str,
+        other_end: &'static str,
+        there: BorrowedFd<'_>,
+    ) -> Result<(), NetworkError> {
+        let cable = LinkVeth::new(end, other_end).build();
+        let made = self.0.link().add(cable).execute().await;
+        made.map_err(|e| link_error("making a pair of veth links", e))?;
+        let index = self.index_of(other_end).await?;
+        let moved = LinkUnspec::new_with_index(index).setns_by_fd(there.as_raw_fd());
+        self.set(moved, "moving a link to another network").await
+    }
+
+    /// Puts an interface on the bridge and brings it up.
+    pub(super) async fn add_port(&self, name: &'static str) -> Result<(), NetworkError> {
+        let bridge = self.index_of(BRIDGE).await?;
+        let port = self.index_of(name).await?;
+        let attached = LinkUnspec::new_with_index(port).controller(bridge).up();
+        self.set(attached, "putting a link on the bridge").await?;
+        // Shadow receive: a bridge that does not know where the guest is gives both TAPs its frames.
+        let unlearned = LinkBridgePort::new(port).learning(false).build();
+        let set = self.0.link().set_port(unlearned).execute().await;
+        set.map_err(|e| link_error("keeping a bridge from learning", e))
+    }
+
+    /// Gives an interface an address.
+    pub(super) async fn give_address(
+        &self,
+        name: &'static str,
+        address: Ipv4Addr,
+        prefix_len: u8,
+    ) -> Result<(), NetworkError> {
+        let index = self.index_of(name).await?;
+        let addresses = self.0.address();
+        let added = addresses.add(index, address.into(), prefix_len).execute();
+        let added = added.await;
+        added.map_err(|e| link_error("giving an interface its address", e))
+    }
+
+    async fn set(
+        &self,
+        change: LinkMessageBuilder<LinkUnspec>,
+        step: &'static str,
+    ) -> Result<(), NetworkError> {
+        let set = self.0.link().set(change.build()).execute().await;
+        set.map_err(|e| link_error(step, e))
+    }
+
+    async fn index_of(&self, name: &'static str) -> Result<u32, NetworkError> {
+        let found = self.0.link().get().match_name(name.to_owned()).execute();
+        let link = std::pin::pin!(found)
+            .try_next()
+            .await
+            .map_err(|e| link_error("looking up an interface", e))?;
+        link.map(|l| l.header.index)
+            .ok_or_else(|| link_error("looking up an interface", "it is gone"))
+    }
 }
 
 /// A bridge that forwards from its first moment: no spanning tree, no listening delay, and no
 /// multicast groups to be learnt first.
-fn bridge() -> rtnetlink::packet_route::link::LinkMessage {
+fn bridge() -> LinkMessage {
     LinkBridge::new(BRIDGE)
         .stp_state(BridgeStpState::Disabled)
         .forward_delay(0)
@@ -184,21 +269,10 @@ fn bridge() -> rtnetlink::packet_route::link::LinkMessage {
         .build()
 }
 
-async fn index_of(netlink: &Handle, name: &'static str) -> Result<u32, NetworkError> {
-    use futures_util::TryStreamExt;
-    let found = netlink.link().get().match_name(name.to_owned()).execute();
-    let link = std::pin::pin!(found)
-        .try_next()
-        .await
-        .map_err(|e| link_error("looking up an interface", e))?;
-    link.map(|l| l.header.index)
-        .ok_or_else(|| link_error("looking up an interface", "it is gone"))
-}
-
-fn link_error(step: &'static str, error: impl ToString) -> NetworkError {
+pub(super) fn link_error(step: &'static str, error: impl ToString) -> NetworkError {
     NetworkError::Link {
         step,
         reason: error.to_string(),
-        advice: "the kernel needs bridges (modprobe bridge) and the drill CAP_NET_ADMIN in its network namespace; run it as root outside a confined container",
+        advice: "the kernel needs bridges (modprobe bridge), veth links (modprobe veth) and the drill CAP_NET_ADMIN in its network namespace; run it as root outside a confined container",
     }
 }

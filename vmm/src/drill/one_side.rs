@@ -6,19 +6,25 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::Scenario;
-use super::events::Kind;
+use super::ends;
+use super::events::{Event, Kind};
 use super::stage::{BACKUP, Guest, PRIMARY, Pair, RunError, Stage};
 use super::verdict::{Failover, Observation};
 
 /// How many answers come before it happens, and how many must follow.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 100..=600;
-const ANSWERS_AFTER: u64 = 200;
+pub(super) const ANSWERS_AFTER: u64 = 200;
 /// How long the moment lies behind that answer, in microseconds.
 const DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
 /// How long answers, and the other side's going on, may take.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+/// How often a missing arbiter is told of before it comes back, and after what time again: a second, and
+/// an attempt to ask.
+const TIMES_MISSED: usize = 2;
+const MISSED_AGAIN: std::ops::Range<Duration> =
+    Duration::from_millis(900)..Duration::from_millis(2000);
 /// From a silent death to going live: the detection timeout, and what may be added to it.
-const SILENT_LIMIT: Duration = Duration::from_millis(250 + 50);
+pub(super) const SILENT_LIMIT: Duration = Duration::from_millis(250 + 50);
 
 pub(super) const KILL_BACKUP: Scenario = Scenario {
     name: "kill-backup",
@@ -71,32 +77,65 @@ pub(super) const HANG_BACKUP: Scenario = Scenario {
 
 pub(super) const ARBITER_DOWN: Scenario = Scenario {
     name: "arbiter-down",
-    about: "the arbiter's directory is moved away, then the primary is killed; nobody is live until it is back, then the backup is",
+    about: "the arbiter's directory is moved away, then the primary is killed; the backup says once a second that it cannot ask, and nothing leaves, until the directory is back; then it goes live",
     client: true,
     play: |stage| {
         let pair = begin(stage)?;
         stage.move_arbiter(true)?;
         stage.kill(PRIMARY, pair.primary)?;
         let asked = |k: &Kind| matches!(k, Kind::Unreachable);
-        stage.wait_for(pair.backup, "the arbiter was missed", LIMIT, asked)?;
+        stage.wait_for_nth(
+            pair.backup,
+            "the arbiter was missed",
+            TIMES_MISSED,
+            LIMIT,
+            asked,
+        )?;
         stage.move_arbiter(false)?;
         await_live(stage, pair)?;
         go_on(stage)
     },
     check: |seen| {
         let mut violations = ends(seen, Some(BACKUP), &[]);
-        let first = |wanted: fn(&Kind) -> bool| {
-            let found = seen.events(BACKUP).iter().find(|e| wanted(&e.kind));
-            found.map(|e| e.mono_ns)
-        };
-        let missed = first(|k| matches!(k, Kind::Unreachable));
-        let won = first(|k| matches!(k, Kind::ClaimWon { .. }));
-        if missed.is_none() || won < missed {
-            violations.push("the backup won without having missed the arbiter".to_owned());
-        }
+        violations.extend(not_missed(seen));
         violations
     },
 };
+
+/// What is wrong with how the backup missed the arbiter and waited for it.
+fn not_missed(seen: &Observation) -> Vec<String> {
+    let events = seen.events(BACKUP);
+    let missed = |e: &&Event| e.kind == Kind::Unreachable;
+    let missed: Vec<u64> = events.iter().filter(missed).map(|e| e.mono_ns).collect();
+    let won = |e: &&Event| matches!(e.kind, Kind::ClaimWon { .. });
+    let won = events.iter().find(won).map_or(u64::MAX, |e| e.mono_ns);
+    let mut violations = Vec::new();
+    let (Some(&first), true) = (missed.first(), missed.len() >= TIMES_MISSED) else {
+        return vec!["the backup did not say twice that it misses the arbiter".to_owned()];
+    };
+    let again = Duration::from_nanos(missed[1] - first);
+    if !MISSED_AGAIN.contains(&again) {
+        violations.push(format!(
+            "the backup said after {} ms again that it misses the arbiter, which is due after a second",
+            again.as_millis()
+        ));
+    }
+    if won < missed[TIMES_MISSED - 1] {
+        violations.push("the backup won while it missed the arbiter".to_owned());
+    }
+    let held = |answered: u64| first < answered && answered < won;
+    let early = seen
+        .answers()
+        .iter()
+        .filter(|a| held(a.answered_ns))
+        .count();
+    if early > 0 {
+        violations.push(format!(
+            "{early} answers came while nobody had the right to give any"
+        ));
+    }
+    violations
+}
 
 pub(super) const LEAVE: Scenario = Scenario {
     name: "leave",
@@ -152,7 +191,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
 };
 
 /// A pair with a client, up to a random moment in mid-stream.
-fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
+pub(super) fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
     let answers = stage.random.within(ANSWERS_BEFORE);
     let delay = Duration::from_micros(stage.random.within(DELAY_US));
     let pair = stage.start_pair(Guest::Kv)?;
@@ -163,7 +202,7 @@ fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
     Ok(pair)
 }
 
-fn await_live(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
+pub(super) fn await_live(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
     let live = |k: &Kind| matches!(k, Kind::Live { .. });
     stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
     Ok(())
@@ -176,57 +215,23 @@ fn await_solo(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
 }
 
 /// The client goes on being answered.
-fn go_on(stage: &mut Stage) -> Result<(), RunError> {
+pub(super) fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     let enough = stage.answers() + ANSWERS_AFTER;
     stage.wait_for_answers(enough, LIMIT)?;
     Ok(())
 }
 
-/// What differs from how the run was to end: who went on alone, who ended by itself and how, and that
-/// the client was served to the last.
-fn ends(
+/// How the run was to end, see [`ends::ends`].
+pub(super) fn ends(
     seen: &Observation,
     survivor: Option<&'static str>,
     statuses: &[(&'static str, i32)],
 ) -> Vec<String> {
-    let mut violations = Vec::new();
-    let alone = |k: &Kind| matches!(k, Kind::Live { .. } | Kind::Solo { .. });
-    for (name, events) in &seen.members {
-        let went = events.iter().find(|e| alone(&e.kind));
-        match went {
-            Some(_) if survivor != Some(name) => {
-                violations.push(format!("the {name} went on alone"));
-            }
-            None if survivor == Some(name) => {
-                violations.push(format!("the {name} did not go on alone"));
-            }
-            Some(went) => {
-                let answers = seen.answers().iter();
-                let after = answers.filter(|a| a.answered_ns > went.mono_ns).count() as u64;
-                if after < ANSWERS_AFTER {
-                    violations.push(format!(
-                        "{after} answers came after the {name} went on alone, {ANSWERS_AFTER} were due"
-                    ));
-                }
-            }
-            None => {}
-        }
-    }
-    for &(name, wanted) in statuses {
-        let ended = seen.statuses.iter().find(|(who, _)| *who == name);
-        match ended {
-            Some((_, status)) if *status == Some(wanted) => {}
-            Some((_, status)) => violations.push(format!(
-                "the {name} ended with status {status:?} where {wanted} was due"
-            )),
-            None => violations.push(format!("the {name} did not end")),
-        }
-    }
-    violations
+    ends::ends(seen, survivor, statuses, ANSWERS_AFTER)
 }
 
 /// Whether the backup took longer to go live than a silent death may take.
-fn too_slow(seen: &Observation) -> Option<String> {
+pub(super) fn too_slow(seen: &Observation) -> Option<String> {
     let (_, struck) = seen.killed?;
     let took = match Failover::measure(struck, seen.events(BACKUP)) {
         Ok(took) => Duration::from_nanos(took.vmm),
@@ -244,7 +249,6 @@ fn too_slow(seen: &Observation) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
-    use super::super::events::Event;
     use super::*;
 
     const STRUCK_NS: u64 = 1_000_000;
@@ -267,13 +271,13 @@ mod tests {
         };
         Observation {
             members: vec![(other, vec![]), (name, events)],
-            printed: vec![],
             killed: Some((other, STRUCK_NS)),
             statuses: statuses.iter().map(|&(n, s)| (n, Some(s))).collect(),
             client: Some(Record {
                 answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),
                 end: End::Told,
             }),
+            ..Observation::default()
         }
     }
 
@@ -351,12 +355,45 @@ mod tests {
         assert_eq!((SWITCHOVER.check)(&planned), [] as [String; 0]);
         let never_missed = seen(BACKUP, live(), &[]);
         assert_eq!((ARBITER_DOWN.check)(&never_missed).len(), 1);
-        let mut missed = never_missed;
-        let unreachable = Event {
-            mono_ns: LIVE_NS - 2,
-            kind: Kind::Unreachable,
+    }
+
+    #[test]
+    fn an_arbiter_that_was_missed_and_came_back_passes_and_what_leaves_meanwhile_is_found() {
+        const SECOND: u64 = 1_000_000_000;
+        let missing = |at: [u64; 2]| {
+            let mut run = seen(BACKUP, live(), &[]);
+            let last = run.members[1].1.split_off(2);
+            let unreachable = |mono_ns| Event {
+                mono_ns,
+                kind: Kind::Unreachable,
+            };
+            run.members[1].1.extend(at.map(unreachable));
+            run.members[1].1.extend(last);
+            for event in &mut run.members[1].1[4..] {
+                event.mono_ns += 3 * SECOND;
+            }
+            for answer in &mut run.client.as_mut().unwrap().answers {
+                answer.answered_ns += 3 * SECOND;
+            }
+            run
         };
-        missed.members[1].1.insert(2, unreachable);
+        let missed = missing([LIVE_NS, LIVE_NS + SECOND]);
         assert_eq!((ARBITER_DOWN.check)(&missed), [] as [String; 0]);
+        let silent = missing([LIVE_NS, LIVE_NS + 5 * SECOND]);
+        let violations = (ARBITER_DOWN.check)(&silent);
+        assert!(violations[0].contains("after 5000 ms"), "{violations:?}");
+        assert!(violations[1].contains("won while"), "{violations:?}");
+        let mut leaks = missed;
+        let answers = &mut leaks.client.as_mut().unwrap().answers;
+        let early = Answer {
+            answered_ns: LIVE_NS + 1,
+            ..answers[0]
+        };
+        answers.insert(0, early);
+        let violations = (ARBITER_DOWN.check)(&leaks);
+        assert!(
+            violations[0].starts_with("1 answers came while"),
+            "{violations:?}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The drill's verdict: what it prints, as text and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +52,8 @@ pub(super) struct RunResult {
     pub(super) failover: Option<Failover>,
     #[serde(rename = "client_ms", serialize_with = "ns_as_ms")]
     pub(super) longest_gap_ns: Option<u64>,
+    /// Who went on alone, once for each time.
+    pub(super) live: Vec<&'static str>,
     pub(super) split_brains: u64,
     pub(super) divergences: u64,
     /// Why the run failed; empty if it passed.
@@ -120,6 +123,10 @@ pub(super) struct Report {
     pub(super) arbitrate_ms: Option<Quantiles>,
     pub(super) go_live_ms: Option<Quantiles>,
     pub(super) client_ms: Option<Quantiles>,
+    /// How often a member went on alone.
+    pub(super) failovers: usize,
+    /// The same, by member.
+    pub(super) live: BTreeMap<&'static str, usize>,
     pub(super) split_brains: u64,
     pub(super) divergences: u64,
     pub(super) seed: u64,
@@ -148,6 +155,10 @@ impl Report {
         for run in runs {
             tally.add(run.tally);
         }
+        let mut live = BTreeMap::new();
+        for name in runs.iter().flat_map(|run| &run.live) {
+            *live.entry(*name).or_default() += 1;
+        }
         let failover = |part: fn(&Failover) -> u64| {
             Quantiles::of(runs.iter().filter_map(|r| r.failover.as_ref().map(part)))
         };
@@ -169,6 +180,8 @@ impl Report {
             arbitrate_ms: failover(|f| f.arbitrate),
             go_live_ms: failover(|f| f.go_live),
             client_ms: Quantiles::of(runs.iter().filter_map(|r| r.longest_gap_ns)),
+            failovers: live.values().sum(),
+            live,
             split_brains: runs.iter().map(|r| r.split_brains).sum(),
             divergences: runs.iter().map(|r| r.divergences).sum(),
             seed,
@@ -195,11 +208,12 @@ impl fmt::Display for Report {
         let tally = self.tally;
         writeln!(
             f,
-            "  {} requests acknowledged: {} lost, {} repeated, {} reconnects; {} split brains, {} divergences",
+            "  {} requests acknowledged: {} lost, {} repeated, {} reconnects; {} failovers, {} split brains, {} divergences",
             tally.acked,
             tally.lost,
             tally.repeated,
             tally.reconnects,
+            self.failovers,
             self.split_brains,
             self.divergences
         )?;
@@ -268,6 +282,7 @@ mod tests {
                 go_live: 9_000_000,
             }),
             longest_gap_ns: Some(201_234_567),
+            live: vec!["backup"],
             split_brains: 0,
             divergences: 0,
             violations: violations.iter().map(|&v| v.to_owned()).collect(),
@@ -304,12 +319,14 @@ mod tests {
             "arbitrate_ms": {"p50": 3.0, "p99": 3.0, "max": 3.0},
             "go_live_ms": {"p50": 9.0, "p99": 9.0, "max": 9.0},
             "client_ms": {"p50": 201.235, "p99": 201.235, "max": 201.235},
+            "failovers": 2, "live": {"backup": 2},
             "split_brains": 0, "divergences": 0, "seed": 5, "report": "/d", "violations": [],
         });
         assert_eq!(json, expected);
         let single = serde_json::to_value(run(2, &["late"])).unwrap();
         assert_eq!(single["vmm_ms"], 30.0);
         assert_eq!(single["client_ms"], 201.235);
+        assert_eq!(single["live"], serde_json::json!(["backup"]));
         assert_eq!(single["violations"][0], "late");
     }
 

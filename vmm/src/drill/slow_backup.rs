@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::Scenario;
+use super::ends::{ends, suspicions};
 use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
@@ -43,17 +44,8 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
 }
 
 fn check(seen: &Observation) -> Vec<String> {
-    let mut violations = Vec::new();
-    for (name, events) in &seen.members {
-        for event in events {
-            let what = match &event.kind {
-                Kind::Suspect { reason } => format!("suspected the other side ({reason})"),
-                Kind::Live { .. } | Kind::Solo { .. } => "went on alone".to_owned(),
-                _ => continue,
-            };
-            violations.push(format!("the {name} {what}"));
-        }
-    }
+    let mut violations = suspicions(seen, u64::MAX);
+    violations.extend(ends(seen, None, &[], 0));
     let began = seen.killed.map_or(u64::MAX, |(_, at)| at);
     let lags = || {
         seen.events(PRIMARY).iter().filter_map(|e| match e.kind {
@@ -93,10 +85,8 @@ mod tests {
         };
         Observation {
             members: vec![(PRIMARY, lags.iter().map(lag).collect()), (BACKUP, vec![])],
-            printed: vec![],
             killed: Some((BACKUP, 0)),
-            statuses: vec![],
-            client: None,
+            ..Observation::default()
         }
     }
 

@@ -11,21 +11,26 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::client::{self, Client, Record};
+use super::clock::mono_ns;
 use super::events::{Event, Kind};
+use super::hosts::{ADDRESSES, Hosts};
 use super::interrupt::Interrupts;
+use super::lane::{Counts, Quality};
 use super::members::{MemberError, MemberId, Members, Program};
 use super::netns::{GUEST, NetworkError, TAPS, enter_new_network};
 use super::seed::Random;
-use super::verdict::Observation;
+use super::verdict::{Links, Observation};
 use rustix::process::Signal;
 
 /// The members' names, which their files and logs bear.
 pub(super) const PRIMARY: &str = "primary";
 pub(super) const BACKUP: &str = "backup";
 pub(super) const RESTART: &str = "restart";
+/// Members as supervisors restart them, on the primary's host and on the backup's.
+pub(super) const RESTARTS: [&str; 2] = ["restart-a", "restart-b"];
 
-/// The logging channel. Every run has a network of its own, so this port is always free.
-const CHANNEL: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 7700);
+/// The logging channel's port. Every run has a network of its own, so it is always free.
+const CHANNEL_PORT: u16 = 7700;
 /// The guest `kv` serves Redis's protocol here.
 const GUEST_PORT: u16 = 6379;
 /// How long a pair may take from its start until the guest executes.
@@ -112,6 +117,9 @@ pub(super) struct Stage {
     killed: Option<(&'static str, u64)>,
     statuses: Vec<(&'static str, Option<i32>)>,
     shadow: bool,
+    /// The members' hosts, where each has its own.
+    hosts: Option<Hosts>,
+    links: Links,
 }
 
 impl Stage {
@@ -132,7 +140,15 @@ impl Stage {
             killed: None,
             statuses: Vec::new(),
             shadow: setting.shadow,
+            hosts: None,
+            links: Links::default(),
         })
+    }
+
+    /// Gives each member a host of its own. To be called before any is started.
+    pub(super) fn separate_hosts(&mut self) -> Result<(), RunError> {
+        self.hosts = Some(Hosts::enter()?);
+        Ok(())
     }
 
     /// Starts a primary with this guest and its backup, and waits until the guest executes.
@@ -151,14 +167,14 @@ impl Stage {
             Guest::Threads => ("threads", [None, None]),
         };
         let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
-        args.extend(self.member_args(PRIMARY, taps[0]));
+        args.extend(self.member_args(PRIMARY, taps[0], 0));
         args.extend(more.iter().map(OsString::from));
-        let primary = self.members.start(PRIMARY, args)?;
+        let primary = self.start(PRIMARY, args, 0)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
-        args.extend(self.member_args(BACKUP, taps[1]));
+        args.extend(self.member_args(BACKUP, taps[1], 0));
         let shadow = if self.shadow { "on" } else { "off" };
         args.extend(["--shadow".into(), shadow.into()]);
-        let backup = self.members.start(BACKUP, args)?;
+        let backup = self.start(BACKUP, args, 1)?;
         let started = |k: &Kind| matches!(k, Kind::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
         let joined = |k: &Kind| matches!(k, Kind::Joined);
@@ -170,12 +186,44 @@ impl Stage {
     /// `restart`'s.
     pub(super) fn restart(&mut self) -> Result<(), RunError> {
         let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
-        args.extend(self.member_args(RESTART, Some(TAPS[0])));
-        let id = self.members.start(RESTART, args)?;
+        args.extend(self.member_args(RESTART, Some(TAPS[0]), 0));
+        let id = self.start(RESTART, args, 0)?;
         self.await_end(RESTART, id)
     }
 
-    fn member_args(&self, name: &str, tap: Option<&str>) -> Vec<OsString> {
+    /// Starts a member on each host that takes its role from the arbiter.
+    pub(super) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
+        let mut start = |host: usize| {
+            let mut args: Vec<OsString> = vec!["member".into(), "kv".into()];
+            args.extend(self.member_args(RESTARTS[host], Some(TAPS[host]), 1 - host));
+            args.extend(["--listen".into(), self.channel(host).to_string().into()]);
+            self.start(RESTARTS[host], args, host)
+        };
+        Ok([start(0)?, start(1)?])
+    }
+
+    /// Starts a member, on `host` if each has its own.
+    fn start(
+        &mut self,
+        name: &'static str,
+        args: Vec<OsString>,
+        host: usize,
+    ) -> Result<MemberId, RunError> {
+        let network = self.hosts.as_ref().map(|hosts| hosts.network(host));
+        Ok(self.members.start(name, args, network)?)
+    }
+
+    /// Where `host` listens for the logging channel.
+    fn channel(&self, host: usize) -> SocketAddrV4 {
+        let address = match self.hosts {
+            Some(_) => ADDRESSES[host],
+            None => Ipv4Addr::LOCALHOST,
+        };
+        SocketAddrV4::new(address, CHANNEL_PORT)
+    }
+
+    /// What a member is told whose channel is the one that `listener` listens on.
+    fn member_args(&self, name: &str, tap: Option<&str>, listener: usize) -> Vec<OsString> {
         let mut arbiter = OsString::from("file:");
         arbiter.push(self.dir.join("arbiter"));
         vec![
@@ -184,7 +232,7 @@ impl Stage {
             "--arbiter".into(),
             arbiter,
             "--channel".into(),
-            CHANNEL.to_string().into(),
+            self.channel(listener).to_string().into(),
             "--net".into(),
             tap.map_or("none".into(), |tap| format!("tap={tap}").into()),
             "--record".into(),
@@ -238,7 +286,19 @@ impl Stage {
         limit: Duration,
         wanted: impl Fn(&Kind) -> bool,
     ) -> Result<Event, RunError> {
-        Ok(self.members.wait_for(id, what, limit, wanted)?)
+        self.wait_for_nth(id, what, 1, limit, wanted)
+    }
+
+    /// The same for the `times`-th such event.
+    pub(super) fn wait_for_nth(
+        &mut self,
+        id: MemberId,
+        what: &'static str,
+        times: usize,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<Event, RunError> {
+        Ok(self.members.wait_for(id, what, times, limit, wanted)?)
     }
 
     /// Kills a member with SIGKILL and notes the moment.
@@ -246,6 +306,46 @@ impl Stage {
         let moment = self.members.kill(id)?;
         self.killed = Some((name, moment));
         Ok(())
+    }
+
+    /// Takes down all links of the host of a member, and only then kills it: nothing tells of its end.
+    pub(super) fn power_off(&mut self, name: &'static str, id: MemberId) -> Result<(), RunError> {
+        self.killed = Some((name, mono_ns()));
+        self.hosts().unplug(usize::from(name != PRIMARY))?;
+        self.members.kill(id)?;
+        Ok(())
+    }
+
+    /// From now on, what the hosts in `from` (0 is the primary's) send to each other fares like this.
+    pub(super) fn set_wire(&mut self, from: &[usize], quality: Quality) {
+        self.links.changed_ns = Some(mono_ns());
+        let delay = u64::try_from(quality.delay.as_nanos()).expect("a delay is short");
+        self.links.round_trip_ns += delay * from.len() as u64;
+        for &host in from {
+            self.hosts().set_wire(host, quality);
+        }
+    }
+
+    /// Waits until what became of the hosts' frames satisfies `wanted`. A member's end is an error.
+    pub(super) fn wait_for_wire(
+        &mut self,
+        what: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&[Counts; 2]) -> bool,
+    ) -> Result<(), RunError> {
+        let deadline = Instant::now() + limit;
+        while !wanted(&self.hosts().counts()) {
+            if Instant::now() >= deadline {
+                return Err(MemberError::Late { what, limit }.into());
+            }
+            self.members.pause(what, BETWEEN_ATTEMPTS)?;
+        }
+        Ok(())
+    }
+
+    fn hosts(&self) -> &Hosts {
+        let hosts = self.hosts.as_ref();
+        hosts.expect("only scenarios with separate hosts do something to their links")
     }
 
     /// Sends a member a signal that is what this run is about, and notes the moment.
@@ -278,6 +378,19 @@ impl Stage {
         let status = self.members.await_end(id, "a member ended", END_LIMIT)?;
         self.statuses.push((name, status));
         Ok(())
+    }
+
+    /// Waits until one of the pair ends, as one is to, notes its status, and returns the other's id.
+    pub(super) fn await_one_end(&mut self, pair: Pair) -> Result<MemberId, RunError> {
+        let ids = [pair.primary, pair.backup];
+        let what = "one of the two ended";
+        let (ended, status) = self.members.await_one_end(&ids, what, END_LIMIT)?;
+        let (name, other) = match ended == pair.primary {
+            true => (PRIMARY, pair.backup),
+            false => (BACKUP, pair.primary),
+        };
+        self.statuses.push((name, status));
+        Ok(other)
     }
 
     /// Moves the arbiter's directory away, or back again.
@@ -314,14 +427,35 @@ impl Stage {
             let bytes = fs::read(&path).map_err(|source| files(&path, source))?;
             printed.push((*name, String::from_utf8_lossy(&bytes).into_owned()));
         }
+        if let Some(hosts) = &self.hosts {
+            self.links.counts = hosts.counts();
+        }
         Ok(Observation {
             members,
             printed,
             killed: self.killed,
             statuses: self.statuses,
             client,
+            links: self.links,
+            records: records(&self.dir.join("arbiter/drill"))?,
         })
     }
+}
+
+/// The names of the arbiter's records in `dir`; none if a run did not get as far.
+fn records(dir: &Path) -> Result<Vec<String>, RunError> {
+    let list = match fs::read_dir(dir) {
+        Ok(list) => list,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(files(dir, e)),
+    };
+    let mut names = Vec::new();
+    for entry in list {
+        let name = entry.map_err(|e| files(dir, e))?.file_name();
+        names.push(name.to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }
 
 fn files(path: &Path, source: io::Error) -> RunError {

@@ -6,12 +6,13 @@ use serde::Serialize;
 
 use super::client::{Answer, End, Record};
 use super::events::{Event, Kind};
+use super::lane::Counts;
 
 /// How many texts of one kind a run reports; the rest is only counted.
 const VIOLATIONS_LIMIT: usize = 10;
 
 /// All that was seen in one run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Observation {
     /// Each member's name and events.
     pub(super) members: Vec<(&'static str, Vec<Event>)>,
@@ -23,6 +24,21 @@ pub(super) struct Observation {
     pub(super) statuses: Vec<(&'static str, Option<i32>)>,
     /// What the client saw, if it ever connected.
     pub(super) client: Option<Record>,
+    /// What was done to the links between the members' hosts, where each has its own.
+    pub(super) links: Links,
+    /// The names of the arbiter's records in the end, in order.
+    pub(super) records: Vec<String>,
+}
+
+/// What was done to links, and what came of it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Links {
+    /// When the last change was made (CLOCK_MONOTONIC, in nanoseconds).
+    pub(super) changed_ns: Option<u64>,
+    /// What a message and its answer then take at least, in nanoseconds.
+    pub(super) round_trip_ns: u64,
+    /// What became of the frames of the primary's host, and of those of the backup's.
+    pub(super) counts: [Counts; 2],
 }
 
 impl Observation {
@@ -236,10 +252,8 @@ mod tests {
     fn observation(record: Record) -> Observation {
         Observation {
             members: vec![("primary", vec![]), ("backup", vec![])],
-            printed: vec![],
-            killed: None,
-            statuses: vec![],
             client: Some(record),
+            ..Observation::default()
         }
     }
 

@@ -9,9 +9,11 @@ pub use file::FileArbiter;
 
 use super::unix_ns;
 use ft_protocol::arbiter::{
-    Claim, ClaimAnswer, Close, CloseAnswer, Latest, MemberId, OpenAnswer, OpenRecord,
-    ReadBackAnswer, RecordKind, RecordName, judge_claim, judge_open, may_claim,
+    Claim, ClaimAnswer, Close, CloseAnswer, FIRST_GENERATION, Latest, MemberId, OpenAnswer,
+    OpenRecord, ReadBackAnswer, RecordKind, RecordName, StartRecord, judge_claim, judge_open,
+    may_claim,
 };
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -146,7 +148,9 @@ pub fn close(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId)
 /// The latest generation of a VM.
 pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreachable> {
     let names = arbiter.list(vm)?;
-    let Some(generation) = names.iter().map(|n| n.generation).max() else {
+    // Who founds a VM has not opened a generation yet.
+    let generations = names.iter().filter(|n| n.kind != RecordKind::Start);
+    let Some(generation) = generations.map(|n| n.generation).max() else {
         return Ok(None);
     };
     let Some(record) = read_open(arbiter, vm, generation)? else {
@@ -158,6 +162,21 @@ pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreach
         claimed: has(RecordKind::Claim),
         closed: has(RecordKind::Close),
     }))
+}
+
+/// Founds a VM from where the asking member listens, unless somebody has; who did is in the answer.
+pub fn found(
+    arbiter: &dyn Arbiter,
+    vm: &str,
+    listen: SocketAddr,
+) -> Result<StartRecord, Unreachable> {
+    let ours = StartRecord {
+        listen,
+        at: unix_ns(),
+    };
+    let name = name(FIRST_GENERATION, RecordKind::Start);
+    let found = arbiter.create(vm, name, &ours.encode(vm))?;
+    StartRecord::decode(&found, vm).map_err(|e| arbiter.damaged(&e))
 }
 
 /// A record for [`open`], made now.

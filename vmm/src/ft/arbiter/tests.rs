@@ -104,6 +104,33 @@ fn finds_the_latest(arbiter: &dyn Arbiter) {
     assert!(found.claimed && found.closed);
 }
 
+#[test]
+fn a_vm_has_one_founder() {
+    let dir = tempfile::tempdir().unwrap();
+    one_founds(&FileArbiter::new(dir.path()));
+}
+
+fn one_founds(arbiter: &dyn Arbiter) {
+    let together = Barrier::new(2);
+    let founders = std::thread::scope(|scope| {
+        let ask = |port| {
+            let together = &together;
+            scope.spawn(move || {
+                together.wait();
+                let listen = SocketAddr::from(([192, 168, 9, 1], port));
+                found(arbiter, "vm", listen).unwrap()
+            })
+        };
+        let (one, two) = (ask(7700), ask(7701));
+        [one.join().unwrap(), two.join().unwrap()]
+    });
+    assert_eq!(founders[0], founders[1]);
+    assert_eq!(latest(arbiter, "vm").unwrap(), None, "nothing ran yet");
+    assert_eq!(open(arbiter, &record(1)), OpenAnswer::Opened);
+    let found = latest(arbiter, "vm").unwrap().unwrap();
+    assert_eq!(found.record.generation, 1);
+}
+
 mod on_etcd {
     use super::*;
     use std::net::TcpListener;
@@ -194,6 +221,7 @@ mod on_etcd {
         one_wins(&*Etcd::start().arbiter());
         refuses_strangers(&*Etcd::start().arbiter());
         finds_the_latest(&*Etcd::start().arbiter());
+        one_founds(&*Etcd::start().arbiter());
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! `lockstep member`: half of a pair that takes its role from the arbiter, so that a supervisor may
+//! restart it blindly on both hosts without ever booting a second guest.
+
+use super::member::{BackupArgs, MemberArgs, PrimaryArgs, run_backup, serve_primary};
+use super::{CliError, Status};
+use crate::ft::arbiter::{Unreachable, found, latest};
+use crate::ft::unix_ns;
+use clap::Args;
+use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
+use std::net::SocketAddr;
+
+/// Arguments of `member`.
+#[derive(Args, Debug)]
+#[command(
+    mut_arg("channel", |arg| arg.help("Where the other side listens: its --listen")),
+    mut_arg("record", |arg| arg.help("Record into a new directory in this one, for `lockstep replay`")),
+)]
+pub struct RoleArgs {
+    /// A guest that ships with Lockstep, or the path of an ELF file; the same on both sides.
+    guest: String,
+    #[command(flatten)]
+    member: MemberArgs,
+    /// Where this side listens: the other side's --channel. A VM that never ran knows its founder by it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+}
+
+/// Asks the arbiter for the role, and plays it.
+pub fn run(args: RoleArgs) -> Result<Status, CliError> {
+    check_vm_name(&args.member.vm).map_err(CliError::refused)?;
+    args.check_addresses()?;
+    let role = args.role()?;
+    let RoleArgs {
+        guest,
+        mut member,
+        listen,
+    } = args;
+    // A recording needs a directory of its own, and a supervisor starts many.
+    member.record = member.record.map(|dir| dir.join(unix_ns().to_string()));
+    match role {
+        Role::Founder => {
+            member.channel = listen;
+            let args = PrimaryArgs {
+                guest,
+                member,
+                solo: false,
+                force: false,
+            };
+            serve_primary(args, FIRST_GENERATION)
+        }
+        Role::Backup => run_backup(BackupArgs {
+            guest: Some(guest),
+            member,
+        }),
+        Role::Ended { generation } => {
+            eprintln!(
+                "lockstep: VM {} has ended, in generation {generation}, and there is nothing to do; to \
+                 start it anew, run `lockstep primary` on one host and `lockstep backup` on the other",
+                member.vm
+            );
+            Ok(Status::Done)
+        }
+    }
+}
+
+impl RoleArgs {
+    /// The founder is known by where it listens, so that has to be told apart.
+    fn check_addresses(&self) -> Result<(), CliError> {
+        let (listen, channel) = (self.listen, self.member.channel);
+        if listen.ip().is_unspecified() || listen.port() == 0 {
+            return Err(CliError::refused(format!(
+                "--listen {listen} is no address of this side alone; give the one, with its port, that \
+                 the other side has as --channel"
+            )));
+        }
+        if listen == channel {
+            return Err(CliError::refused(format!(
+                "--listen and --channel are both {listen}; --listen is this side's address, --channel \
+                 the other's"
+            )));
+        }
+        Ok(())
+    }
+
+    fn role(&self) -> Result<Role, CliError> {
+        let (arbiter, vm) = (self.member.arbiter.connect(), &self.member.vm);
+        let last = || latest(&*arbiter, vm).map_err(refused);
+        if let Some(latest) = last()? {
+            return Ok(self.told(judge_latest(&latest)));
+        }
+        let start = found(&*arbiter, vm, self.listen).map_err(refused)?;
+        // Between the two looks the VM may have been founded, run and ended.
+        if let Some(latest) = last()? {
+            return Ok(self.told(judge_latest(&latest)));
+        }
+        let role = judge_start(vm, self.listen, self.member.channel, &start);
+        role.map_err(CliError::refused)
+    }
+
+    /// Says what an open generation means for this member.
+    fn told(&self, role: Role) -> Role {
+        if role == Role::Backup {
+            tracing::warn!(
+                "VM {} may still run elsewhere: this member never boots it, and tries to reach {} as a \
+                 backup; if no other member runs, start it with `lockstep primary --force`",
+                self.member.vm,
+                self.member.channel
+            );
+        }
+        role
+    }
+}
+
+fn refused(e: Unreachable) -> CliError {
+    CliError::refused(e)
+}
