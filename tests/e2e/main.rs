@@ -19,3 +19,4 @@ mod replay;
 mod rootless;
 mod run;
 mod run_refusals;
+mod state;
