@@ -21,3 +21,4 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod state;
