@@ -525,6 +525,23 @@ impl Backup {
         self.generation
     }
 
+    /// What it does, in a word or two for operators.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Connecting => "connecting",
+            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => "joining",
+            Phase::Receiving | Phase::Restoring => "receiving a copy",
+            Phase::Unarmed => "waiting to be armed",
+            Phase::Following => "protecting",
+            Phase::Suspecting { .. } => "suspecting",
+            Phase::TakingOver => "taking over",
+            Phase::Asking => "asking the arbiter",
+            Phase::Fencing => "fencing",
+            Phase::Live => "live",
+            Phase::Parting | Phase::Closing | Phase::Ended => "ending",
+        }
+    }
+
     /// Whether it runs alone.
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live

@@ -477,6 +477,24 @@ impl Primary {
         self.lag.rest()
     }
 
+    /// What it does, in a word or two for operators.
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Waiting => "waiting for a backup",
+            Phase::Opening | Phase::Joining => "pairing",
+            Phase::Paired => "protected",
+            Phase::Claiming { .. } => "asking the arbiter",
+            Phase::Fencing => "fencing",
+            Phase::HandedOver => "handing over",
+            Phase::Solo => "alone",
+            Phase::Offering => "alone, offering a copy",
+            Phase::Copying => "alone, copying",
+            Phase::Proving => "alone, proving the copy",
+            Phase::OpeningNext | Phase::Arming { .. } => "alone, arming the copy",
+            Phase::Closing { .. } | Phase::Ended => "ending",
+        }
+    }
+
     /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
     pub fn is_solo(&self) -> bool {
         self.phase == Phase::Solo || self.is_joined()

@@ -50,7 +50,7 @@ fn a_switchover_makes_the_backup_live_and_the_primary_ends_well() {
     echo(&mut backup, "on the survivor");
     // There is no pair any more.
     let sentence = ask(&scratch, "switchover").refused();
-    assert!(sentence.contains("no pair"), "{sentence}");
+    assert!(sentence.contains("without a backup"), "{sentence}");
     ask(&scratch, "stop").expect(0);
     let after = backup.process.end().expect(0).stdout;
     assert_eq!(after, "on the survivor\n", "nothing is said twice");

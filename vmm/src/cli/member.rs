@@ -81,7 +81,7 @@ pub struct PrimaryArgs {
 pub struct BackupArgs {
     /// Where the next backup may connect once this side runs alone: without it, none can.
     #[arg(long, value_name = "ADDR:PORT")]
-    listen: Option<SocketAddr>,
+    pub(super) listen: Option<SocketAddr>,
     /// The guest that the primary must run: a name or a path as `primary` takes it. Whatever it runs,
     /// unless told.
     pub(super) guest: Option<String>,

@@ -9,6 +9,7 @@ mod options;
 mod replay;
 mod role;
 mod run;
+mod status;
 
 pub use error::{CliError, Status};
 
@@ -44,6 +45,8 @@ enum Command {
     Stop(control::ControlArgs),
     /// Hand a VM over to its backup, on purpose and without a timeout.
     Switchover(control::ControlArgs),
+    /// Tell how the members on this host stand.
+    Status(status::StatusArgs),
     /// Fail on purpose: real processes, a real client, a verdict.
     Drill(drill::DrillArgs),
     /// Measure what this host can and cannot do.
@@ -106,6 +109,7 @@ pub fn main() -> ExitCode {
         Command::Member(args) => role::run(args),
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
+        Command::Status(args) => status::run(&args),
         Command::Drill(args) => return drilled(drill::run(&args)),
     };
     match done {

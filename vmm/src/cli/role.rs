@@ -49,6 +49,7 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
             serve_primary(args, FIRST_GENERATION)
         }
         Role::Backup => run_backup(BackupArgs {
+            listen: Some(listen),
             guest: Some(guest),
             member,
         }),

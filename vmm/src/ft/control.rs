@@ -1,11 +1,12 @@
-//! Control sockets: `lockstep stop` and `lockstep switchover` find a running member of a VM here.
+//! Control sockets: `lockstep stop`, `switchover` and `status` find the running members of a VM here.
 //!
 //! Every member listens on a Unix socket `VM@ID.sock` in the runtime directory, which only its user may
 //! enter. One request a connection: a line, answered by `ok` or by `error WHY` at once, and after `ok` by
-//! `done` or `error WHY` in the end.
+//! `done` or `error WHY` in the end. `status` is answered by one JSON object.
 
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::wire::Request;
+use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
@@ -75,8 +76,17 @@ pub struct Control {
 #[derive(Debug)]
 pub struct Asked {
     /// For this.
-    pub request: Request,
+    pub wish: Wish,
     stream: UnixStream,
+}
+
+/// What a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// That something is done.
+    Do(Request),
+    /// To be told how it stands.
+    Status,
 }
 
 impl Control {
@@ -123,6 +133,11 @@ impl Control {
             }
             Err(why) => say(&asked.stream, &format!("error {why}")),
         }
+    }
+
+    /// How it stands.
+    pub fn tell(&self, asked: &Asked, status: &Value) {
+        say(&asked.stream, &status.to_string());
     }
 
     /// What was asked for is done, or came to nothing.
@@ -177,15 +192,16 @@ async fn read_request(stream: UnixStream) -> Option<Asked> {
         let byte = stream.read_u8().await.ok()?;
         line.push(byte);
     }
-    let request = match &line[..] {
-        b"stop\n" => Request::Stop,
-        b"switchover\n" => Request::Switchover,
+    let wish = match &line[..] {
+        b"stop\n" => Wish::Do(Request::Stop),
+        b"switchover\n" => Wish::Do(Request::Switchover),
+        b"status\n" => Wish::Status,
         _ => {
             say(&stream, "error there is no such request");
             return None;
         }
     };
-    Some(Asked { request, stream })
+    Some(Asked { wish, stream })
 }
 
 /// Asks the members of `vm` on this host, one after the other, until one accepts; waits until it is done.
@@ -193,23 +209,13 @@ async fn read_request(stream: UnixStream) -> Option<Asked> {
 /// # Errors
 /// What they said, as a sentence.
 pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
-    let dir = private_dir().map_err(|e| AskError::Nobody(vm.into(), e.to_string()))?;
-    let entries =
-        fs::read_dir(runtime_dir()).map_err(|e| AskError::Nobody(vm.into(), e.to_string()))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let nobody = |e: io::Error| AskError::Nobody(vm.into(), e.to_string());
     let mut refused = None;
-    for name in names.filter(|name| is_of(name, vm)) {
-        let path = short(&dir, &name);
-        match StdStream::connect(&path) {
-            Ok(stream) => match converse(stream, request) {
-                Ok(()) => return Ok(()),
-                Err(Said::Refused(why)) => refused = Some(why),
-                Err(Said::Failed(why)) => return Err(AskError::Failed(vm.into(), why)),
-            },
-            // Left behind by a member that was killed.
-            Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                let _gone = fs::remove_file(&path);
-            }
+    for stream in members(Some(vm)).map_err(nobody)? {
+        match stream.map(|stream| converse(stream, request)) {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(Said::Refused(why))) => refused = Some(why),
+            Ok(Err(Said::Failed(why))) => return Err(AskError::Failed(vm.into(), why)),
             Err(e) => refused = Some(e.to_string()),
         }
     }
@@ -222,11 +228,49 @@ pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
     }
 }
 
-fn is_of(name: &str, vm: &str) -> bool {
-    let id = name
-        .strip_prefix(vm)
-        .and_then(|rest| rest.strip_prefix('@'));
-    id.is_some_and(|id| id.ends_with(SUFFIX))
+/// How the members of `vm` on this host stand, or those of all VMs: one object each.
+///
+/// # Errors
+/// If the sockets' directory cannot be looked into.
+pub fn status(vm: Option<&str>) -> io::Result<Vec<Value>> {
+    let told = |mut stream: StdStream| {
+        stream.set_read_timeout(Some(REQUEST_LIMIT))?;
+        stream.write_all(b"status\n")?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(io::Error::from)
+    };
+    let streams = members(vm)?.into_iter().flatten();
+    // One that ends just now has no status.
+    Ok(streams.filter_map(|stream| told(stream).ok()).collect())
+}
+
+/// Connections to the members of `vm` on this host, or to those of all VMs.
+fn members(vm: Option<&str>) -> io::Result<Vec<io::Result<StdStream>>> {
+    let dir = private_dir()?;
+    let entries = fs::read_dir(runtime_dir())?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| is_of(name, vm))
+        .collect();
+    names.sort_unstable();
+    let connect = |name: String| {
+        let path = short(&dir, &name);
+        let connected = StdStream::connect(&path);
+        let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
+        if connected.as_ref().is_err_and(refused) {
+            // Left behind by a member that was killed.
+            let _gone = fs::remove_file(&path);
+            return None;
+        }
+        Some(connected)
+    };
+    Ok(names.into_iter().filter_map(connect).collect())
+}
+
+fn is_of(name: &str, vm: Option<&str>) -> bool {
+    let of = name.strip_suffix(SUFFIX).and_then(|name| name.rsplit_once('@'));
+    of.is_some_and(|(name, _)| vm.is_none_or(|vm| vm == name))
 }
 
 enum Said {

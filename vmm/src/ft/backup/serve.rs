@@ -10,7 +10,7 @@ use crate::backends::live::Direct;
 use crate::backends::{Live, Tap, Waker};
 use crate::cpu::PulseWatch;
 use crate::ft::beats::Beats;
-use crate::ft::control::{Asked, Control};
+use crate::ft::control::{Asked, Control, Wish};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::feed::Feed;
 use crate::ft::fence::Fence;
@@ -23,7 +23,7 @@ use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -83,6 +83,8 @@ struct Runtime {
     record: Option<PathBuf>,
     recording: Option<Recording>,
     received_bytes: u64,
+    /// Bytes of a copy that are in memory.
+    loaded_bytes: u64,
     /// Position of the last entry received.
     received_at: Position,
     suspects: bool,
@@ -188,6 +190,7 @@ impl Runtime {
             record: parts.record,
             recording: None,
             received_bytes: 0,
+            loaded_bytes: 0,
             received_at: Position::START,
             suspects: false,
             asked: false,
@@ -271,11 +274,28 @@ impl Runtime {
 
     /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
     fn asked(&mut self, asked: Asked) {
-        let accepted = match asked.request {
-            request if self.backup.handle_request(now(), request) => Ok(()),
-            _ => Err("there is no pair here: ask where the VM runs".into()),
-        };
-        self.control.answer(asked, accepted);
+        match asked.wish {
+            Wish::Status => self.control.tell(&asked, &self.status()),
+            Wish::Do(request) => {
+                let accepted = match self.backup.handle_request(now(), request) {
+                    true => Ok(()),
+                    false => Err("there is no pair here: ask where the VM runs".into()),
+                };
+                self.control.answer(asked, accepted);
+            }
+        }
+    }
+
+    /// How it stands, for `lockstep status`.
+    fn status(&self) -> Value {
+        json!({
+            "vm": self.vm,
+            "member": self.me.to_string(),
+            "state": self.backup.state(),
+            "generation": self.backup.generation(),
+            "received": self.backup.received(),
+            "copied_bytes": self.loaded_bytes,
+        })
     }
 
     /// Tells the protocol how far the vCPU is.
@@ -303,7 +323,10 @@ impl Runtime {
                 };
                 self.events.emit(event, json!({"generation": generation}));
             }
-            News::Loaded { bytes } => self.backup.handle_loaded(now(), bytes),
+            News::Loaded { bytes } => {
+                self.loaded_bytes = bytes;
+                self.backup.handle_loaded(now(), bytes);
+            }
             News::Restored { digest, recording } => {
                 self.recording = recording;
                 self.backup.handle_restored(now(), digest);

@@ -95,6 +95,7 @@ impl Resumed {
             lag_told: None,
             copy: None,
             copies: 0,
+            progress: None,
         }
     }
 }

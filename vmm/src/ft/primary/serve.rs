@@ -3,14 +3,14 @@
 mod act;
 mod join;
 
-use super::copy::Copy;
+use super::copy::{Copy, Progress};
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
 use crate::cpu::PulseWatch;
 use crate::ft::beats::Beats;
-use crate::ft::control::{Asked, Control};
+use crate::ft::control::{Asked, Control, Wish};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::fence::Fence;
 use crate::ft::link::{Link, accept_at, next_of};
@@ -73,6 +73,8 @@ pub(super) struct Runtime {
     pub(super) copy: Option<Copy>,
     /// Copies begun so far.
     pub(super) copies: u64,
+    /// How far the last one is.
+    pub(super) progress: Option<Progress>,
 }
 
 /// The lag is told so often while it matters.
@@ -208,6 +210,7 @@ impl Runtime {
             lag_told: None,
             copy: None,
             copies: 0,
+            progress: None,
         }
     }
 
@@ -241,8 +244,13 @@ impl Runtime {
 
     /// An operator asks for something here.
     fn asked(&mut self, asked: Asked) {
-        let accepted = self.request(asked.request);
-        self.control.answer(asked, accepted);
+        match asked.wish {
+            Wish::Status => self.control.tell(&asked, &self.status()),
+            Wish::Do(request) => {
+                let accepted = self.request(request);
+                self.control.answer(asked, accepted);
+            }
+        }
     }
 
     /// An operator asks for something, here or at the backup.

@@ -3,12 +3,13 @@
 use super::Runtime;
 use crate::ft::now;
 use crate::ft::primary::copy::{Captured, Copy, FromCopy};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io;
 
 impl Runtime {
     pub(super) fn start_copy(&mut self) -> io::Result<()> {
         self.copies += 1;
+        self.progress = None;
         self.unsent.clear();
         self.copy = Some(Copy::start(
             self.copies,
@@ -30,8 +31,29 @@ impl Runtime {
                     link.send(&message);
                 }
             }
-            FromCopy::Round(progress) => self.events.emit("copying", json!(progress)),
+            FromCopy::Round(progress) => {
+                self.progress = Some(progress);
+                self.events.emit("copying", json!(progress));
+            }
         }
+    }
+
+    /// How it stands, for `lockstep status`.
+    pub(super) fn status(&self) -> Value {
+        let now = now();
+        let stalls = self.primary.stalls();
+        json!({
+            "vm": self.header.vm,
+            "member": self.me.to_string(),
+            "state": self.primary.state(),
+            "generation": self.primary.generation(),
+            "lag_ms": self.primary.lag(now).as_secs_f64() * 1e3,
+            "throttle_percent": self.primary.rest(),
+            "held_outputs": self.primary.held_outputs(),
+            "window_stalls": stalls.window,
+            "gate_stalls": stalls.gate,
+            "copy": self.copy.as_ref().and(self.progress),
+        })
     }
 
     /// The machine was stopped and copied, or could not be.
@@ -45,6 +67,7 @@ impl Runtime {
         }
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
+        self.progress = Some(progress);
         self.events
             .emit("copied", json!({"pause_ms": pause_ms, "progress": progress}));
         self.primary.handle_captured(now(), captured.capture);
