@@ -4,9 +4,11 @@
 pub mod allowlist;
 pub mod image;
 pub mod page_set;
+pub mod pages;
 pub mod ram;
 pub mod tables;
 
 pub use image::{Image, ImageError};
 pub use page_set::PageSet;
+pub use pages::{PageError, PageReceiver, PageSender, PageStats};
 pub use ram::{Ram, RamDigest, RamError};
