@@ -10,4 +10,5 @@ pub mod tables;
 
 pub use image::{Image, ImageError};
 pub use page_set::PageSet;
+pub use pages::{PageError, PageReceiver, PageSender, PageStats};
 pub use ram::{Ram, RamDigest, RamError};
