@@ -79,7 +79,7 @@ impl Detector {
         Detector {
             heartbeat: timing.heartbeat,
             limit,
-            stuck: timing.stuck.max(limit),
+            stuck: timing.stuck,
             heard: now,
             beat: now,
             last_tick: now,
@@ -90,7 +90,6 @@ impl Detector {
     /// Starts the silence anew, with another limit.
     pub fn relimit(&mut self, limit: Duration, now: Time) {
         (self.limit, self.heard, self.beat) = (limit, now, now);
-        self.stuck = self.stuck.max(limit);
     }
 
     /// The peer sent something on the channel. Withdraws a suspicion for silence.
@@ -139,7 +138,7 @@ impl Detector {
             Some(Suspicion::Closed)
         } else if silence >= self.limit {
             Some(Suspicion::Silent(silence))
-        } else if channel >= self.stuck {
+        } else if channel >= self.stuck.max(self.limit) {
             Some(Suspicion::Stuck(channel))
         } else {
             None

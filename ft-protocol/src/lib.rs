@@ -30,6 +30,8 @@ pub use reason::{HaltReason, Loss};
 pub use time::Time;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod testing;

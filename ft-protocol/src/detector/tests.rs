@@ -106,6 +106,21 @@ fn beats_by_udp_keep_a_silent_channel_alive_but_not_for_ever() {
 }
 
 #[test]
+fn the_patience_with_a_pair_in_the_making_ends_when_it_is_made() {
+    let timing = Timing::default();
+    let mut detector = Detector::new(&timing, timing.joining, ms(0));
+    detector.relimit(timing.silence, ms(0));
+    for t in (20..2000).step_by(20) {
+        detector.heard_beat(ms(t));
+        assert!(detector.tick(ms(t)) && detector.suspicion().is_none());
+    }
+    detector.heard_beat(ms(2000));
+    assert!(detector.tick(ms(2000)));
+    let stuck = Suspicion::Stuck(Duration::from_secs(2));
+    assert_eq!(detector.suspicion(), Some(stuck));
+}
+
+#[test]
 fn a_channel_that_speaks_needs_no_beats() {
     let mut detector = detector();
     for t in 1..3000 {

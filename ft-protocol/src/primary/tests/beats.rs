@@ -43,7 +43,8 @@ fn beats_keep_a_silent_backup_but_its_channel_must_speak_in_the_end() {
         }
     };
     assert_eq!(lost, A::Disconnect);
-    assert!(rig.now >= Time(2_000_000_000), "{:?}", rig.now);
+    let given_up = Time(2_000_000_000)..Time(2_200_000_000);
+    assert!(given_up.contains(&rig.now), "{:?}", rig.now);
     assert!(!rig.primary.handle_beat(rig.now, beat(count + 1)));
 }
 

@@ -1,0 +1,72 @@
+//! Both halves, as they ship, under every order of steps and faults that a few budgets allow.
+//!
+//! Where `simulation` plays long schedules at random, this plays all short ones. The world is a value
+//! ([`world::World`]); a step of it ([`step::Step`]) is the smallest thing that can happen, and
+//! `stateright` visits every state that steps lead to. Each process has a clock of its own, which
+//! only moves where time matters; so a process that takes no step is one that hangs.
+//!
+//! What is checked is in [`properties`]. A counterexample is printed as the steps that lead to it.
+
+mod backup_side;
+mod channel;
+mod guest;
+mod primary_side;
+mod process;
+mod properties;
+mod report;
+mod step;
+mod storage;
+mod tests;
+mod witness;
+mod world;
+
+use crate::mutant::Mutant;
+use guest::Guest;
+use properties::{ALWAYS, Named};
+use stateright::{Model, Property};
+use step::{Faults, Step};
+use world::World;
+
+const VM: &str = "demo";
+
+/// What is explored.
+#[derive(Clone, Debug)]
+struct Setting {
+    guest: Guest,
+    /// Whether it starts with a pair, or with two strangers.
+    paired: bool,
+    faults: Faults,
+    /// Whether beats by UDP get through.
+    beats: bool,
+    /// What must be reached.
+    reaches: Vec<Named>,
+    /// A fault in the protocol itself.
+    mutant: Option<Mutant>,
+}
+
+impl Model for Setting {
+    type State = World;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![match self.paired {
+            true => World::paired(self),
+            false => World::new(self),
+        }]
+    }
+
+    fn actions(&self, world: &World, steps: &mut Vec<Step>) {
+        steps.extend(world.steps(self.guest));
+    }
+
+    fn next_state(&self, world: &World, step: Step) -> Option<World> {
+        world.after(self, step)
+    }
+
+    fn properties(&self) -> Vec<Property<Setting>> {
+        let always = ALWAYS.iter().map(|&(name, c)| Property::always(name, c));
+        let sometimes = self.reaches.iter();
+        let sometimes = sometimes.map(|&(name, c)| Property::sometimes(name, c));
+        always.chain(sometimes).collect()
+    }
+}

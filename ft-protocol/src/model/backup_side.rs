@@ -1,0 +1,256 @@
+//! The backup's runtime, as a model.
+
+use super::guest::Does;
+use super::process::{Around, Common, Fate, Question, Rest};
+use super::storage::{Ask, Storage};
+use super::witness::Flaw;
+use crate::HaltReason;
+use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
+use crate::backup::{Backup, BackupAction, LogItem};
+use crate::log::{Event, Position};
+use crate::wire::Message;
+use std::collections::VecDeque;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BackupSide {
+    pub machine: Backup,
+    /// It builds the machine of this generation.
+    booting: Option<u64>,
+    pub armed: bool,
+    pub suspects: bool,
+    /// Has asked the arbiter for a claim.
+    pub claimed: bool,
+    buffer: VecDeque<LogItem>,
+    consumed: u64,
+    pub executed: u64,
+    /// Outputs that were not reported as released, and who made them.
+    held: VecDeque<(u64, MemberId)>,
+    forgotten: u64,
+    pub fenced: bool,
+    pub planned: bool,
+    diverged: bool,
+    pub live: bool,
+    /// The primary was heard again.
+    pub withdrew: bool,
+}
+
+impl BackupSide {
+    pub fn new(machine: Backup) -> BackupSide {
+        BackupSide {
+            machine,
+            booting: None,
+            armed: false,
+            suspects: false,
+            claimed: false,
+            buffer: VecDeque::new(),
+            consumed: 0,
+            executed: 0,
+            held: VecDeque::new(),
+            forgotten: 0,
+            fenced: false,
+            planned: false,
+            diverged: false,
+            live: false,
+            withdrew: false,
+        }
+    }
+
+    pub fn can_boot(&self) -> bool {
+        self.booting.is_some()
+    }
+
+    pub fn can_run(&self, guest_len: u64) -> bool {
+        !self.buffer.is_empty() || self.live && self.executed < guest_len
+    }
+
+    /// A divergence shows when something is executed.
+    pub fn can_diverge(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    pub fn can_leave(&self) -> bool {
+        !self.claimed
+    }
+
+    pub fn boot(&mut self, me: &Common) {
+        let generation = self.booting.take().expect("there is something to boot");
+        self.machine.handle_booted(me.now, generation);
+    }
+
+    /// Executes the next entry: of the log, or live.
+    pub fn run(&mut self, me: &Common, rest: &mut Rest) {
+        match self.live {
+            true => self.run_live(me, rest),
+            false => self.follow(me),
+        }
+    }
+
+    fn follow(&mut self, me: &Common) {
+        let item = self
+            .buffer
+            .pop_front()
+            .expect("there is something to execute");
+        (self.consumed, self.executed) = (self.consumed + item.bytes, item.seq);
+        if let Event::Output(mark) = item.entry.event
+            && mark.number > self.forgotten
+        {
+            self.held
+                .push_back((mark.number, MemberId(mark.hash.into())));
+        }
+        self.machine
+            .handle_consumed(me.now, self.consumed, self.executed);
+        if self.buffer.is_empty() {
+            self.machine.handle_drained(me.now, self.executed);
+        }
+    }
+
+    fn run_live(&mut self, me: &Common, rest: &mut Rest) {
+        self.executed += 1;
+        if let Some(output) = rest.guest.output(self.executed) {
+            rest.around.witness.backup_emits(me.id, output, me.id);
+        }
+        if rest.guest.does(self.executed) == Does::End {
+            self.machine.handle_guest_end(me.now);
+        }
+    }
+
+    pub fn diverge(&mut self, me: &Common) {
+        self.diverged = true;
+        let at = Position::exit(self.executed);
+        self.machine.handle_diverged(me.now, at, String::new());
+    }
+
+    pub fn answer(&mut self, me: &Common, ask: Ask, known: bool, storage: &Storage) {
+        let (now, unknown) = (me.now, String::new());
+        match ask {
+            Ask::ReadBack(generation) => {
+                let answer = match known {
+                    true => storage.read_back(generation),
+                    false => ReadBackAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_read_back(now, answer);
+            }
+            Ask::Claim(generation) => {
+                let answer = match known {
+                    true => storage.claimed(generation, me.id),
+                    false => ClaimAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_claim(now, answer);
+            }
+            Ask::Close(_) => {
+                let answer = match known {
+                    true => CloseAnswer::Closed,
+                    false => CloseAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_closed(now, answer);
+            }
+            Ask::Open(..) => unreachable!("a backup opens nothing"),
+        }
+    }
+
+    /// Performs what the machine asks for; whether that was more than to show that it is there.
+    pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
+        let mut reacted = false;
+        while let Some(action) = self.machine.poll_action() {
+            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
+            reacted |= !matches!(action, BackupAction::Send(_) | BackupAction::Beat(_));
+            self.perform(action, me, rest);
+        }
+        reacted
+    }
+
+    fn perform(&mut self, action: BackupAction, me: &mut Common, rest: &mut Rest) {
+        match action {
+            BackupAction::Send(message) => {
+                self.armed |= message == Message::Ready;
+                rest.send(me.index, message);
+            }
+            BackupAction::Beat(beat) => rest.beat(me.index, beat),
+            BackupAction::Disconnect => rest.disconnect(me.index, false),
+            BackupAction::ReadBack { generation } => {
+                me.ask(Question::Asked(Ask::ReadBack(generation)));
+            }
+            BackupAction::Boot { generation, .. } => self.booting = Some(generation),
+            BackupAction::Discard => self.booting = None,
+            BackupAction::Deliver(delivery) => {
+                if let Some(last) = delivery.items.last() {
+                    rest.around.witness.arrives(me.index, last.seq);
+                }
+                self.buffer.extend(delivery.items);
+            }
+            BackupAction::ForgetOutputs { up_to } => {
+                rest.around.witness.forgets(up_to);
+                self.forgotten = up_to;
+                self.held.retain(|&(output, _)| output > up_to);
+            }
+            BackupAction::Suspect(_) => self.suspects = true,
+            BackupAction::Withdraw => (self.suspects, self.withdrew) = (false, true),
+            BackupAction::TakeOver => self.planned = true,
+            BackupAction::PrimaryLost(_) => self.forget_question(me),
+            BackupAction::Claim { generation } => self.claim(generation, me, rest),
+            BackupAction::Fence { .. } => me.ask(Question::Fence),
+            BackupAction::EmitHeld => {
+                self.go_alone(me, rest);
+                for (output, maker) in self.held.drain(..) {
+                    rest.around.witness.backup_emits(me.id, output, maker);
+                }
+            }
+            BackupAction::Announce => {}
+            BackupAction::Live { .. } => {
+                self.go_alone(me, rest);
+                self.live = true;
+            }
+            BackupAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
+            BackupAction::Halt(why) => {
+                me.fate = Fate::Halted(why.status());
+                if let HaltReason::NoRight(_) | HaltReason::NotFree(_) = why {
+                    rest.around
+                        .witness
+                        .note(Flaw::Unreasonable(why.to_string()));
+                }
+            }
+            BackupAction::Finish { closed } => {
+                rest.around.witness.finishes(rest.guest);
+                assert!(closed, "the arbiter is never away for so long");
+                me.fate = Fate::Finished;
+            }
+        }
+    }
+
+    /// Who starts over does not ask again.
+    fn forget_question(&mut self, me: &mut Common) {
+        if me.question == Question::Again {
+            me.question = Question::None;
+        }
+    }
+
+    fn claim(&mut self, generation: u64, me: &mut Common, rest: &mut Rest) {
+        let witness = &mut rest.around.witness;
+        let (executed, acknowledged) = (self.executed, witness.arrived(me.index));
+        if executed < acknowledged {
+            witness.note(Flaw::AsksTooEarly {
+                executed,
+                acknowledged,
+            });
+        }
+        if !self.armed || self.diverged {
+            witness.note(Flaw::GoesOnDiverged);
+        }
+        self.claimed = true;
+        me.ask(Question::Asked(Ask::Claim(generation)));
+    }
+
+    /// It goes on alone, unless it does already.
+    fn go_alone(&mut self, me: &Common, rest: &mut Rest) {
+        let Around {
+            witness, storage, ..
+        } = &mut *rest.around;
+        if witness.is_alone(me.id) {
+            return;
+        }
+        witness.goes_alone(me.id, self.machine.generation(), storage);
+        if !self.fenced && !self.planned {
+            witness.note(Flaw::BeforeFence);
+        }
+    }
+}

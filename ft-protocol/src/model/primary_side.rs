@@ -1,0 +1,213 @@
+//! The primary's runtime, as a model.
+
+use super::process::{Around, Common, Fate, Question, Rest};
+use super::storage::{Ask, Storage};
+use super::witness::Flaw;
+use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, OpenAnswer};
+use crate::primary::{Primary, PrimaryAction};
+use crate::testing;
+use crate::wire::Message;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PrimarySide {
+    pub machine: Primary,
+    pub started: bool,
+    /// Who protects it.
+    pub members: Option<Members>,
+    pub executed: u64,
+    sent: u64,
+    /// Outputs: may leave, have left.
+    passed: u64,
+    left: u64,
+    /// Is to rest; rests.
+    pub parking: bool,
+    parked: bool,
+    pub fenced: bool,
+    /// Rested, and ran on alone.
+    pub took_back: bool,
+}
+
+impl PrimarySide {
+    pub fn new(machine: Primary) -> PrimarySide {
+        PrimarySide {
+            machine,
+            started: false,
+            members: None,
+            executed: 0,
+            sent: 0,
+            passed: 0,
+            left: 0,
+            parking: false,
+            parked: false,
+            fenced: false,
+            took_back: false,
+        }
+    }
+
+    pub fn can_run(&self, guest_len: u64) -> bool {
+        self.started && !self.parked && self.executed < guest_len && self.machine.may_run()
+    }
+
+    pub fn can_rest(&self, guest_len: u64) -> bool {
+        self.parking && !self.parked && self.executed < guest_len
+    }
+
+    pub fn can_emit(&self) -> bool {
+        self.left < self.passed
+    }
+
+    /// Executes a piece, and hands it on.
+    pub fn run(&mut self, me: &Common, rest: &mut Rest) {
+        let last = rest.guest.piece_after(self.executed);
+        for seq in self.executed + 1..=last {
+            if let Some(output) = rest.guest.output(seq) {
+                self.machine.handle_output(me.now, output, seq);
+            }
+        }
+        self.executed = last;
+        let bytes = rest.guest.frames(1, last, me.id).len() as u64;
+        self.machine.handle_appended(me.now, last, bytes);
+        if last == rest.guest.len() {
+            self.machine.handle_guest_end(me.now, last);
+        }
+    }
+
+    /// The backend takes an output.
+    pub fn emit(&mut self, me: &Common, rest: &mut Rest) {
+        self.left += 1;
+        let backup = self.members.and_then(|members| members.backup);
+        // A member's id is its index, from 1.
+        let backup = backup.map(|backup| backup.0 as usize - 1);
+        let witness = &mut rest.around.witness;
+        witness.primary_emits(me.id, self.left, backup, rest.guest);
+        self.machine.handle_released(me.now, self.left);
+    }
+
+    /// The vCPU rests.
+    pub fn rest(&mut self, me: &Common) {
+        self.parked = true;
+        self.machine.handle_parked(me.now, self.executed);
+    }
+
+    pub fn answer(&mut self, me: &Common, ask: Ask, known: bool, storage: &Storage) {
+        let (now, unknown) = (me.now, String::new());
+        match ask {
+            Ask::Open(generation, members, nonce) => {
+                let opened = || storage.opened(generation, members, nonce);
+                let answer = match known {
+                    true => opened(),
+                    false => OpenAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_opened(now, answer);
+            }
+            Ask::Claim(generation) => {
+                let answer = match known {
+                    true => storage.claimed(generation, me.id),
+                    false => ClaimAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_claim(now, answer);
+            }
+            Ask::Close(_) => {
+                let answer = match known {
+                    true => CloseAnswer::Closed,
+                    false => CloseAnswer::Unreachable(unknown),
+                };
+                self.machine.handle_closed(now, answer);
+            }
+            Ask::ReadBack(_) => unreachable!("a primary reads nothing back"),
+        }
+    }
+
+    /// Performs what the machine asks for; whether that was more than to show that it is there.
+    pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
+        let mut reacted = false;
+        while let Some(action) = self.machine.poll_action() {
+            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
+            reacted |= !matches!(action, PrimaryAction::Send(_) | PrimaryAction::Beat(_));
+            self.perform(action, me, rest);
+        }
+        reacted
+    }
+
+    fn perform(&mut self, action: PrimaryAction, me: &mut Common, rest: &mut Rest) {
+        match action {
+            PrimaryAction::Send(message) => rest.send(me.index, message),
+            PrimaryAction::Beat(beat) => rest.beat(me.index, beat),
+            PrimaryAction::Disconnect => rest.disconnect(me.index, false),
+            PrimaryAction::Welcome {
+                protocol,
+                generation,
+                members,
+                nonce,
+            } => {
+                let welcome = Message::Welcome {
+                    protocol,
+                    generation,
+                    members,
+                    nonce,
+                    header: Box::new(testing::header()),
+                    image: Vec::new(),
+                };
+                rest.send(me.index, welcome);
+            }
+            PrimaryAction::SendLog { up_to } => {
+                let frames = rest.guest.frames(self.sent + 1, up_to, me.id);
+                self.sent = up_to;
+                rest.send(me.index, Message::Log { frames });
+            }
+            PrimaryAction::Release { up_to } => self.passed = up_to,
+            PrimaryAction::Open {
+                generation,
+                members,
+                nonce,
+            } => {
+                self.members = Some(members);
+                me.ask(Question::Asked(Ask::Open(generation, members, nonce)));
+            }
+            PrimaryAction::Claim { generation } => me.ask(Question::Asked(Ask::Claim(generation))),
+            PrimaryAction::Fence { .. } => me.ask(Question::Fence),
+            PrimaryAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
+            PrimaryAction::Start => self.start(me, rest),
+            PrimaryAction::GoSolo { generation } => self.go_solo(generation, me, rest),
+            PrimaryAction::Park => self.parking = true,
+            PrimaryAction::Resume => {
+                if !self.parked || !rest.around.witness.is_alone(me.id) {
+                    rest.around.witness.note(Flaw::RunsOnWithoutRight);
+                }
+                (self.parking, self.parked, self.took_back) = (false, false, true);
+            }
+            PrimaryAction::BackupLost(_) => {}
+            PrimaryAction::HandedOver { .. } => me.fate = Fate::HandedOver,
+            PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
+            PrimaryAction::Finish { closed } => {
+                rest.around.witness.finishes(rest.guest);
+                assert!(closed, "the arbiter is never away for so long");
+                me.fate = Fate::Finished;
+            }
+            action @ (PrimaryAction::Requested(_) | PrimaryAction::Leave) => {
+                let unreasonable = Flaw::Unreasonable(format!("{action:?}"));
+                rest.around.witness.note(unreasonable);
+            }
+        }
+    }
+
+    fn start(&mut self, me: &Common, rest: &mut Rest) {
+        let generation = self.machine.generation();
+        let record = rest.around.storage.of(generation);
+        let claimant = record.and_then(|record| record.claimant);
+        if claimant == Some(me.id) {
+            rest.around.witness.note(Flaw::WonBefore { generation });
+        }
+        self.started = true;
+    }
+
+    fn go_solo(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
+        let Around {
+            witness, storage, ..
+        } = &mut *rest.around;
+        witness.goes_alone(me.id, generation, storage);
+        if !self.fenced {
+            witness.note(Flaw::BeforeFence);
+        }
+    }
+}

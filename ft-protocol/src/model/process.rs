@@ -1,0 +1,404 @@
+//! A process: one of the two state machines, its runtime as a model, and a clock of its own.
+
+use super::backup_side::BackupSide;
+use super::channel::{Connection, End, Packet};
+use super::guest::Guest;
+use super::primary_side::PrimarySide;
+use super::storage::{Ask, Storage};
+use super::witness::Witness;
+use crate::Time;
+use crate::arbiter::MemberId;
+use crate::wire::{Beat, Message};
+use std::time::Duration;
+
+/// Ticks after which even a pair that is being made has given up; 12 s of heartbeats.
+const PATIENCE: u32 = 600;
+/// A process that was stopped was stopped for so long.
+const SLEEP: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    Running,
+    Crashed,
+    /// Halted with this status.
+    Halted(u8),
+    /// The operator wanted it to go.
+    Left,
+    HandedOver,
+    Finished,
+}
+
+/// A question to the arbiter, or to the fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    None,
+    Asked(Ask),
+    /// A claim that the arbiter has, and whose answer is on its way.
+    Written(Ask),
+    Fence,
+    /// To be asked again.
+    Again,
+}
+
+/// What every process has.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Common {
+    pub index: usize,
+    pub id: MemberId,
+    pub fate: Fate,
+    /// By its own clock: no two processes share one, and none is ever read by another.
+    pub now: Time,
+    pub question: Question,
+    /// Its vCPU does not answer.
+    pub mute: bool,
+}
+
+/// What is between the processes, and who watches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Around {
+    pub connections: Vec<Connection>,
+    pub storage: Storage,
+    pub witness: Witness,
+    /// The newest beat on its way to each process. An older one that comes first is lost, one that
+    /// comes later is ignored.
+    pub beats: Vec<Option<Beat>>,
+}
+
+/// The world as a process meets it.
+pub struct Rest<'a> {
+    pub guest: Guest,
+    /// Whether beats get through at all.
+    pub beats: bool,
+    pub around: &'a mut Around,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    Primary(Box<PrimarySide>),
+    Backup(Box<BackupSide>),
+    /// The process is gone.
+    Gone,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Process {
+    pub common: Common,
+    pub side: Side,
+}
+
+impl Common {
+    pub fn ask(&mut self, question: Question) {
+        let free = matches!(self.question, Question::None | Question::Again);
+        assert!(free, "one question at a time");
+        self.question = question;
+    }
+}
+
+impl Rest<'_> {
+    /// The connection of which this process has an end open.
+    fn connection(&mut self, who: usize) -> Option<(End, &mut Connection)> {
+        let mut connections = self.around.connections.iter_mut();
+        connections.find_map(|connection| Some((connection.end_of(who)?, connection)))
+    }
+
+    pub fn send(&mut self, who: usize, message: Message) {
+        if let Some((end, connection)) = self.connection(who) {
+            connection.send(end, message);
+        }
+    }
+
+    pub fn beat(&mut self, who: usize, beat: Beat) {
+        let beats = self.beats;
+        if let Some((end, connection)) = self.connection(who)
+            && beats
+            && !connection.is_broken()
+        {
+            let to = connection.at(end.other());
+            self.around.beats[to] = Some(beat);
+        }
+    }
+
+    /// This process's end of its connection closes, with or without a word.
+    pub fn disconnect(&mut self, who: usize, without_a_word: bool) {
+        if let Some((end, connection)) = self.connection(who) {
+            match without_a_word {
+                true => connection.vanish(end),
+                false => connection.close(end),
+            }
+        }
+        self.tidy(who);
+    }
+
+    /// What cannot be of any effect any more is forgotten.
+    pub fn tidy(&mut self, who: usize) {
+        self.around.beats[who] = None;
+        self.around.connections.retain(|c| !c.is_over());
+    }
+}
+
+impl Process {
+    pub fn is_running(&self) -> bool {
+        self.common.fate == Fate::Running
+    }
+
+    pub fn primary(&self) -> Option<&PrimarySide> {
+        match &self.side {
+            Side::Primary(primary) => Some(primary),
+            _ => None,
+        }
+    }
+
+    pub fn backup(&self) -> Option<&BackupSide> {
+        match &self.side {
+            Side::Backup(backup) => Some(backup),
+            _ => None,
+        }
+    }
+
+    /// Performs what the state machine asks for; whether that was more than to show that it is there.
+    fn act(&mut self, rest: &mut Rest) -> bool {
+        let reacted = match &mut self.side {
+            Side::Primary(primary) => primary.act(&mut self.common, rest),
+            Side::Backup(backup) => backup.act(&mut self.common, rest),
+            Side::Gone => false,
+        };
+        if !self.is_running() {
+            self.go(false, rest);
+        }
+        reacted
+    }
+
+    /// The process ends: the host closes its connection, or is gone as well.
+    fn go(&mut self, without_a_word: bool, rest: &mut Rest) {
+        rest.disconnect(self.common.index, without_a_word);
+        (self.side, self.common.now, self.common.mute) = (Side::Gone, Time(0), false);
+        if !matches!(self.common.question, Question::Asked(_)) {
+            self.common.question = Question::None;
+        }
+    }
+
+    pub fn connected(&mut self, rest: &mut Rest) {
+        let now = self.common.now;
+        match &mut self.side {
+            Side::Primary(primary) => primary.machine.handle_connected(now),
+            Side::Backup(backup) => backup.machine.handle_connected(now),
+            Side::Gone => unreachable!("nobody connects to who is gone"),
+        }
+        self.act(rest);
+    }
+
+    pub fn receive(&mut self, packet: Packet, rest: &mut Rest) {
+        let now = self.common.now;
+        if packet == Packet::Closed {
+            rest.tidy(self.common.index);
+        }
+        match (&mut self.side, packet) {
+            (Side::Primary(side), Packet::Message(m)) => side.machine.handle_message(now, m),
+            (Side::Primary(side), Packet::Closed) => side.machine.handle_disconnected(now),
+            (Side::Backup(side), Packet::Message(m)) => side.machine.handle_message(now, m),
+            (Side::Backup(side), Packet::Closed) => side.machine.handle_disconnected(now),
+            (Side::Gone, _) => unreachable!("nothing arrives at who is gone"),
+        }
+        self.act(rest);
+    }
+
+    pub fn receive_beat(&mut self, beat: Beat, rest: &mut Rest) {
+        let now = self.common.now;
+        match &mut self.side {
+            Side::Primary(primary) => {
+                primary.machine.handle_beat(now, beat);
+            }
+            Side::Backup(backup) => backup.machine.handle_beat(now, beat),
+            Side::Gone => {}
+        }
+        self.act(rest);
+    }
+
+    /// The arbiter gets the question, and unless it is a claim or the process is gone, the answer
+    /// arrives as well.
+    pub fn reach_arbiter(&mut self, rest: &mut Rest) {
+        let Question::Asked(ask) = self.common.question else {
+            unreachable!("nothing was asked");
+        };
+        rest.around.storage.write(self.common.id, ask);
+        if self.side == Side::Gone {
+            self.common.question = Question::None;
+        } else if matches!(ask, Ask::Claim(_)) {
+            self.common.question = Question::Written(ask);
+        } else {
+            self.answer(ask, true, rest);
+        }
+    }
+
+    /// The answer arrives, or word that there is none.
+    pub fn answer(&mut self, ask: Ask, known: bool, rest: &mut Rest) {
+        self.common.question = match known {
+            true => Question::None,
+            false => Question::Again,
+        };
+        let storage = &rest.around.storage;
+        match &mut self.side {
+            Side::Primary(primary) => primary.answer(&self.common, ask, known, storage),
+            Side::Backup(backup) => backup.answer(&self.common, ask, known, storage),
+            Side::Gone => {}
+        }
+        self.act(rest);
+    }
+
+    /// The answer to a claim arrives.
+    pub fn receive_answer(&mut self, rest: &mut Rest) {
+        let Question::Written(ask) = self.common.question else {
+            unreachable!("no answer is on its way");
+        };
+        self.answer(ask, true, rest);
+    }
+
+    /// What was asked never gets to the arbiter.
+    pub fn lose_question(&mut self, rest: &mut Rest) {
+        if let Question::Asked(ask) = self.common.question {
+            self.answer(ask, false, rest);
+        }
+    }
+
+    /// The arbiter did what it was asked, and nobody hears of it.
+    pub fn lose_answer(&mut self, rest: &mut Rest) {
+        if let Question::Asked(ask) | Question::Written(ask) = self.common.question {
+            rest.around.storage.write(self.common.id, ask);
+            self.answer(ask, false, rest);
+        }
+    }
+
+    pub fn fenced(&mut self, succeeded: bool, rest: &mut Rest) {
+        let now = self.common.now;
+        self.common.question = match succeeded {
+            true => Question::None,
+            false => Question::Again,
+        };
+        let fenced = succeeded.then_some(()).ok_or_else(String::new);
+        match &mut self.side {
+            Side::Primary(primary) => {
+                primary.fenced |= succeeded;
+                primary.machine.handle_fenced(now, fenced);
+            }
+            Side::Backup(backup) => {
+                backup.fenced |= succeeded;
+                backup.machine.handle_fenced(now, fenced);
+            }
+            Side::Gone => {}
+        }
+        self.act(rest);
+    }
+
+    /// The vCPU does its next piece.
+    pub fn run(&mut self, rest: &mut Rest) {
+        match &mut self.side {
+            Side::Primary(primary) => primary.run(&self.common, rest),
+            Side::Backup(backup) => backup.run(&self.common, rest),
+            Side::Gone => {}
+        }
+        self.act(rest);
+    }
+
+    /// Something else happens to it that its side knows about.
+    pub fn on_primary(
+        &mut self,
+        rest: &mut Rest,
+        what: impl FnOnce(&mut PrimarySide, &Common, &mut Rest),
+    ) {
+        if let Side::Primary(primary) = &mut self.side {
+            what(primary, &self.common, rest);
+        }
+        self.act(rest);
+    }
+
+    pub fn on_backup(&mut self, rest: &mut Rest, what: impl FnOnce(&mut BackupSide, &Common)) {
+        if let Side::Backup(backup) = &mut self.side {
+            what(backup, &self.common);
+        }
+        self.act(rest);
+    }
+
+    /// The operator wants a backup to go.
+    pub fn leave(&mut self, rest: &mut Rest) {
+        let Side::Backup(backup) = &mut self.side else {
+            return;
+        };
+        let leaves = backup.machine.handle_leave(self.common.now);
+        self.act(rest);
+        if leaves {
+            self.common.fate = Fate::Left;
+            self.go(false, rest);
+        }
+    }
+
+    /// Its vCPU hangs, or answers again.
+    pub fn hang(&mut self, mute: bool, rest: &mut Rest) {
+        self.common.mute = mute;
+        self.look_at_vcpu();
+        self.act(rest);
+    }
+
+    fn look_at_vcpu(&mut self) {
+        let answers = !self.common.mute;
+        match &mut self.side {
+            Side::Primary(primary) => primary.machine.handle_vcpu(answers),
+            Side::Backup(backup) => backup.machine.handle_vcpu(answers),
+            Side::Gone => {}
+        }
+    }
+
+    /// When it wants to be woken.
+    pub fn due(&self) -> Option<Time> {
+        match &self.side {
+            Side::Primary(primary) => primary.machine.poll_timeout(),
+            Side::Backup(backup) => backup.machine.poll_timeout(),
+            Side::Gone => None,
+        }
+    }
+
+    /// Its own clock goes to its next timeout; whether something came of it.
+    pub fn tick(&mut self, rest: &mut Rest) -> bool {
+        let Some(due) = self.due() else {
+            return false;
+        };
+        self.common.now = self.common.now.max(due);
+        self.wake(rest)
+    }
+
+    fn wake(&mut self, rest: &mut Rest) -> bool {
+        self.look_at_vcpu();
+        let now = self.common.now;
+        match &mut self.side {
+            Side::Primary(primary) => primary.machine.handle_tick(now),
+            Side::Backup(backup) => backup.machine.handle_tick(now),
+            Side::Gone => {}
+        }
+        self.act(rest)
+    }
+
+    /// Time passes, on time and without a word from anybody, until something comes of it.
+    pub fn wait(&mut self, rest: &mut Rest) {
+        let _came = (0..PATIENCE).any(|_| self.tick(rest));
+    }
+
+    /// The same until a question is asked again.
+    pub fn wait_to_ask(&mut self, rest: &mut Rest) {
+        let again = |process: &Process| process.common.question == Question::Again;
+        for _ in 0..PATIENCE {
+            if again(self) {
+                self.tick(rest);
+            }
+        }
+    }
+
+    /// It was stopped, and wakes up late.
+    pub fn oversleep(&mut self, rest: &mut Rest) {
+        self.common.now = self.common.now.after(SLEEP);
+        self.wake(rest);
+    }
+
+    pub fn crash(&mut self, without_a_word: bool, rest: &mut Rest) {
+        self.common.fate = Fate::Crashed;
+        self.go(without_a_word, rest);
+    }
+}

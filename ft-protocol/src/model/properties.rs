@@ -1,0 +1,179 @@
+//! What must always hold, and what must be seen to happen.
+
+use super::Setting;
+use super::process::{Fate, Process, Question};
+use super::witness::Flaw;
+use super::world::World;
+
+type Condition = fn(&Setting, &World) -> bool;
+
+/// A property's name, and the condition.
+pub type Named = (&'static str, Condition);
+
+pub const I2: &str = "I2: an output leaves only acknowledged, or from who is alone by right";
+pub const I3: &str = "I3: who asks has executed all that it acknowledged";
+pub const I4: &str = "I4: at most one goes on alone, the one that won";
+pub const I5: &str = "I5: what leaves is one history, without gaps, to its end";
+pub const I6: &str = "I6: who diverged, or was never armed, does not ask";
+pub const FENCE: &str = "nothing is live before the fence";
+pub const HANDOVER: &str = "a guest that was handed over runs on only by right";
+pub const SOUND: &str = "no assertion fails, and nobody halts without a reason";
+pub const GOES_ON: &str = "who can go on does: the guest gets to its end";
+
+fn flaw(world: &World) -> Option<&Flaw> {
+    world.around.witness.flaw.as_ref()
+}
+
+macro_rules! never {
+    ($($flaw:pat_param)|+) => {
+        |_, world| !matches!(flaw(world), Some($($flaw)|+))
+    };
+}
+
+pub const ALWAYS: [Named; 9] = [
+    (I2, never!(Flaw::Unacknowledged { .. })),
+    (I3, never!(Flaw::AsksTooEarly { .. })),
+    (
+        I4,
+        never!(Flaw::AloneWithoutRight { .. } | Flaw::TwoAlone | Flaw::WonBefore { .. }),
+    ),
+    (
+        I5,
+        never!(
+            Flaw::AnotherHistory { .. }
+                | Flaw::ForgottenTooEarly { .. }
+                | Flaw::OutputsMissing { .. }
+        ),
+    ),
+    (I6, never!(Flaw::GoesOnDiverged)),
+    (FENCE, never!(Flaw::BeforeFence)),
+    (HANDOVER, never!(Flaw::RunsOnWithoutRight)),
+    (SOUND, never!(Flaw::Unreasonable(_) | Flaw::Panic(_))),
+    (GOES_ON, goes_on),
+];
+
+/// Where nothing is left that has to happen, all is done that a pair owes.
+fn goes_on(setting: &Setting, world: &World) -> bool {
+    let unflawed = flaw(world).is_none();
+    let over = || world.ended_as(Fate::Finished) || world.is_excused();
+    !(unflawed && world.rests(setting.guest)) || over() && world.nobody_hangs()
+}
+
+impl World {
+    fn any(&self, condition: impl Fn(&Process) -> bool) -> bool {
+        self.processes.iter().any(|process| condition(process))
+    }
+
+    pub fn ended_as(&self, fate: Fate) -> bool {
+        self.any(|process| process.common.fate == fate)
+    }
+
+    /// Who still runs waits for a partner, and there is none.
+    fn nobody_hangs(&self) -> bool {
+        !self.any(|process| {
+            let backup = process.backup();
+            let primary = process.primary();
+            let waits = backup.is_some_and(|side| side.machine.wants_connection())
+                || primary.is_some_and(|side| !side.started && side.machine.accepts_connection());
+            process.is_running() && !waits
+        })
+    }
+
+    /// Nobody owes the guest its end: more has failed than a pair survives, or no pair was made.
+    fn is_excused(&self) -> bool {
+        let gone = |process: &Process| {
+            let fate = process.common.fate;
+            matches!(fate, Fate::Crashed | Fate::Left | Fate::Halted(3))
+        };
+        let Some((_, record)) = self.around.storage.latest() else {
+            return !self.can_pair();
+        };
+        let of = |id: crate::arbiter::MemberId| &*self.processes[id.0 as usize - 1];
+        let primary = of(record.members.primary);
+        let backup = record.members.backup.map(of);
+        if let Some(claimant) = record.claimant.map(of) {
+            let unstarted = claimant.primary().is_some_and(|primary| !primary.started);
+            return gone(claimant) || unstarted && !self.can_pair();
+        }
+        let started = primary.primary().is_some_and(|primary| primary.started);
+        let armed = backup.and_then(Process::backup).is_some_and(|b| b.armed);
+        !started && !armed && !self.can_pair()
+    }
+
+    /// Whether there are a primary that waits for a backup and a backup that waits for a primary,
+    /// where the one has a way to the other.
+    fn can_pair(&self) -> bool {
+        self.any(|p| p.primary().is_some_and(|side| !side.started))
+            && self.any(|p| p.backup().is_some_and(|side| !side.armed))
+    }
+}
+
+fn second_generation(world: &World) -> bool {
+    world.any(|process| {
+        let side = process.primary();
+        side.is_some_and(|side| side.started && side.machine.generation() > 1)
+    })
+}
+
+pub const BACKUP_LIVE: Named = ("a backup is live", |_, world| {
+    world.any(|process| process.backup().is_some_and(|side| side.live))
+});
+pub const PRIMARY_SOLO: Named = ("a primary is solo", |_, world| {
+    world.any(|process| process.primary().is_some_and(|side| side.machine.is_solo()))
+});
+pub const LOSER_HALTS: Named = ("the loser halts with 4", |_, world| {
+    world.ended_as(Fate::Halted(4))
+});
+pub const BOTH_FINISH: Named = ("both finish", |_, world| {
+    let fates = world.processes.iter().map(|process| process.common.fate);
+    fates.filter(|&fate| fate == Fate::Finished).count() == 2
+});
+pub const HANDED_OVER: Named = ("a primary has handed over", |_, world| {
+    world.ended_as(Fate::HandedOver)
+});
+pub const TAKEN_BACK: Named = ("a primary whose guest rested runs on alone", |_, world| {
+    world.any(|process| {
+        let side = process.primary();
+        side.is_some_and(|side| side.took_back && side.machine.is_solo())
+    })
+});
+pub const SECOND_GENERATION: Named = ("a pair in the second generation", |_, world| {
+    second_generation(world)
+});
+pub const SECOND_FAILOVER: Named = ("a backup of the second generation is live", |_, world| {
+    world.any(|process| {
+        let side = process.backup();
+        side.is_some_and(|side| side.live && side.machine.generation() > 1)
+    })
+});
+pub const WITHHELD: Named = ("outputs are held while the arbiter is away", |_, world| {
+    world.any(|process| {
+        let again = process.common.question == Question::Again;
+        let side = process.primary();
+        again && side.is_some_and(|side| !side.fenced && side.machine.held_outputs() > 0)
+    })
+});
+pub const STALE_REPEAT: Named = ("a stale side repeats an acknowledged output", |_, world| {
+    world.around.witness.stale_repeat
+});
+pub const WITHDRAWN: Named = ("a suspicion is withdrawn", |_, world| {
+    world.any(|process| process.backup().is_some_and(|side| side.withdrew))
+});
+pub const DIVERGED: Named = ("a diverged backup halts with 3", |_, world| {
+    world.ended_as(Fate::Halted(3))
+});
+pub const COLD_START_REFUSED: Named = ("a cold start is refused", |setting, world| {
+    world.left.restarts < setting.faults.restarts && world.processes.len() == 2
+});
+pub const LIVE_FROM_THE_START: Named = ("a backup is live and no primary ever ran", |_, world| {
+    let live = |process: &Process| {
+        process
+            .backup()
+            .is_some_and(|side| side.live && side.executed == 0)
+    };
+    world.any(live)
+});
+pub const LEFT: Named = ("a backup has left", |_, world| world.ended_as(Fate::Left));
+pub const NOBODY_CAN_JOIN: Named = ("a new backup is refused by who runs alone", |_, world| {
+    world.ended_as(Fate::Halted(2))
+});

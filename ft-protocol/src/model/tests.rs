@@ -1,0 +1,383 @@
+//! What is explored, how many states that is, and that planted faults are found.
+//!
+//! The numbers of states are exact. A change of the protocol or of the model changes them: look why,
+//! then write down the new ones.
+
+use super::guest::Does::{End, Nothing, Output};
+use super::properties::*;
+use super::*;
+use stateright::{Checker, HasDiscoveries};
+
+const NONE: Faults = Faults::NONE;
+
+/// Two pieces that can be on their way at once.
+const GUEST: Guest = Guest {
+    pieces: &[&[Nothing, Output], &[Output], &[End]],
+};
+/// For what takes many steps by itself.
+const SMALL: Guest = Guest {
+    pieces: &[&[Output], &[End]],
+};
+
+impl Setting {
+    /// A pair meets these faults.
+    fn pair(guest: Guest, faults: Faults) -> Setting {
+        Setting {
+            guest,
+            paired: true,
+            faults,
+            beats: false,
+            reaches: Vec::new(),
+            mutant: None,
+        }
+    }
+
+    /// Two strangers, who are to become a pair, meet them.
+    fn strangers(guest: Guest, faults: Faults) -> Setting {
+        Setting {
+            paired: false,
+            ..Setting::pair(guest, faults)
+        }
+    }
+
+    fn with_beats(self) -> Setting {
+        Setting {
+            beats: true,
+            ..self
+        }
+    }
+
+    fn reaching(self, reaches: &[Named]) -> Setting {
+        Setting {
+            reaches: reaches.to_vec(),
+            ..self
+        }
+    }
+
+    /// Visits every state, of which there are so many.
+    fn explore(self, states: usize) {
+        let visited = self.visit(1);
+        assert_eq!(visited, states, "states of {:?}", self.faults);
+    }
+
+    /// Visits every state; how many there are.
+    fn visit(&self, threads: usize) -> usize {
+        let checker = self.clone().checker().threads(threads).spawn_bfs().join();
+        let states = checker.unique_state_count();
+        println!(
+            "{states} states, {} steps deep: {:?}",
+            checker.max_depth(),
+            self.faults
+        );
+        let violated = ALWAYS
+            .iter()
+            .filter_map(|&(name, _)| Some((name, checker.discovery(name)?)));
+        let violated: Vec<_> = violated.collect();
+        for (name, path) in &violated {
+            report::print(self, name, path.clone());
+        }
+        let names: Vec<_> = violated.iter().map(|(name, _)| name).collect();
+        assert!(names.is_empty(), "violated: {names:?}");
+        let reached = |name| checker.discovery(name).is_some();
+        let missed = self.reaches.iter().find(|(name, _)| !reached(name));
+        assert!(
+            missed.is_none(),
+            "never: {:?}",
+            missed.map(|(name, _)| name)
+        );
+        states
+    }
+
+    /// What objects to a fault that is planted into the protocol.
+    fn catches(&self, mutant: Mutant) -> Option<&'static str> {
+        let setting = Setting {
+            mutant: Some(mutant),
+            ..self.clone()
+        };
+        let checker = setting.clone().checker();
+        let checker = checker.finish_when(HasDiscoveries::AnyFailures);
+        let checker = checker.spawn_bfs().join();
+        let mut names = ALWAYS.iter().map(|&(name, _)| name);
+        let found = names.find_map(|name| Some((name, checker.discovery(name)?)));
+        let (name, path) = found?;
+        println!("{mutant:?}:");
+        report::print(&setting, name, path);
+        Some(name)
+    }
+}
+
+/// Without faults there is one way to end.
+#[test]
+fn a_pair_is_made_and_ends() {
+    let setting = Setting::strangers(GUEST, NONE);
+    setting.reaching(&[BOTH_FINISH]).explore(990);
+}
+
+#[test]
+fn one_side_dies() {
+    let faults = Faults {
+        crashes: 1,
+        silent_crashes: 1,
+        cuts: 1,
+        unanswered: 1,
+        ..NONE
+    };
+    let reaches = [BACKUP_LIVE, PRIMARY_SOLO, LOSER_HALTS, STALE_REPEAT];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(120_616);
+}
+
+#[test]
+fn both_live_and_do_not_hear_each_other() {
+    let faults = Faults {
+        silences: 1,
+        cuts: 1,
+        ..NONE
+    };
+    let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(141_079);
+}
+
+#[test]
+fn both_suspect_each_other_or_one_does_twice() {
+    let faults = Faults {
+        silences: 2,
+        ..NONE
+    };
+    let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(80_447);
+}
+
+#[test]
+fn a_side_is_stopped_and_the_network_goes() {
+    let faults = Faults {
+        silences: 1,
+        stops: 1,
+        partitions: 1,
+        ..NONE
+    };
+    let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
+    let setting = Setting::pair(SMALL, faults);
+    setting.reaching(&reaches).explore(69_010);
+}
+
+#[test]
+fn the_arbiter_is_away_and_the_fence_fails() {
+    let faults = Faults {
+        silent_crashes: 1,
+        cuts: 1,
+        unanswered: 2,
+        failed_fences: 1,
+        ..NONE
+    };
+    let reaches = [WITHHELD, BACKUP_LIVE, PRIMARY_SOLO];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(333_508);
+}
+
+#[test]
+fn the_guest_is_handed_over() {
+    let faults = Faults {
+        switchovers: 1,
+        crashes: 1,
+        cuts: 1,
+        unanswered: 1,
+        ..NONE
+    };
+    let reaches = [HANDED_OVER, TAKEN_BACK, BACKUP_LIVE];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(287_661);
+}
+
+#[test]
+fn the_backup_diverges_or_leaves() {
+    let faults = Faults {
+        divergences: 1,
+        leaves: 1,
+        crashes: 1,
+        cuts: 1,
+        ..NONE
+    };
+    let reaches = [DIVERGED, LEFT, PRIMARY_SOLO];
+    let setting = Setting::pair(GUEST, faults);
+    setting.reaching(&reaches).explore(32_463);
+}
+
+#[test]
+fn beats_are_late_and_withdraw_a_suspicion() {
+    let faults = Faults {
+        silences: 1,
+        ticks: 1,
+        ..NONE
+    };
+    let setting = Setting::pair(SMALL, faults).with_beats();
+    setting.reaching(&[LOSER_HALTS, WITHDRAWN]).explore(83_432);
+}
+
+#[test]
+fn beats_pass_where_the_channel_does_not() {
+    let faults = Faults {
+        stalls: 1,
+        crashes: 1,
+        unanswered: 1,
+        ..NONE
+    };
+    let setting = Setting::pair(GUEST, faults).with_beats();
+    setting
+        .reaching(&[LOSER_HALTS, STALE_REPEAT])
+        .explore(253_255);
+}
+
+#[test]
+fn a_vcpu_hangs() {
+    let faults = Faults {
+        hangs: 1,
+        silences: 1,
+        cuts: 1,
+        ..NONE
+    };
+    let reaches = [LOSER_HALTS, BACKUP_LIVE, PRIMARY_SOLO];
+    let setting = Setting::pair(SMALL, faults);
+    setting.reaching(&reaches).explore(46_957);
+}
+
+#[test]
+fn who_died_is_started_anew() {
+    let faults = Faults {
+        crashes: 1,
+        restarts: 1,
+        cuts: 1,
+        unanswered: 1,
+        ..NONE
+    };
+    let reaches = [SECOND_GENERATION, COLD_START_REFUSED, NOBODY_CAN_JOIN];
+    let setting = Setting::strangers(SMALL, faults);
+    setting.reaching(&reaches).explore(97_935);
+}
+
+#[test]
+fn a_backup_lost_before_the_start_costs_a_generation() {
+    let faults = Faults { cuts: 2, ..NONE };
+    let reaches = [SECOND_GENERATION, SECOND_FAILOVER, LIVE_FROM_THE_START];
+    let setting = Setting::strangers(GUEST, faults);
+    setting.reaching(&reaches).explore(65_267);
+}
+
+/// More of everything: `cargo test --release -p ft-protocol far -- --ignored --nocapture`.
+#[test]
+#[ignore = "explores for some minutes"]
+fn far() {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let much = Faults {
+        crashes: 1,
+        silent_crashes: 1,
+        cuts: 1,
+        unanswered: 2,
+        failed_fences: 1,
+        ..NONE
+    };
+    let one = Faults {
+        unanswered: 1,
+        failed_fences: 0,
+        ..much
+    };
+    let settings = [
+        Setting::pair(
+            GUEST,
+            Faults {
+                silences: 1,
+                ..much
+            },
+        ),
+        Setting::pair(
+            GUEST,
+            Faults {
+                switchovers: 1,
+                leaves: 1,
+                ..one
+            },
+        ),
+        Setting::pair(
+            GUEST,
+            Faults {
+                silences: 1,
+                stops: 1,
+                cuts: 1,
+                ..NONE
+            },
+        ),
+        Setting::pair(
+            SMALL,
+            Faults {
+                hangs: 1,
+                stops: 1,
+                divergences: 1,
+                silences: 1,
+                ..one
+            },
+        ),
+        Setting::pair(
+            SMALL,
+            Faults {
+                silences: 2,
+                ticks: 1,
+                ..NONE
+            },
+        )
+        .with_beats(),
+        Setting::strangers(
+            GUEST,
+            Faults {
+                restarts: 1,
+                silent_crashes: 0,
+                ..one
+            },
+        ),
+        Setting::strangers(
+            SMALL,
+            Faults {
+                restarts: 2,
+                cuts: 2,
+                ..one
+            },
+        ),
+    ];
+    let states: usize = settings.iter().map(|setting| setting.visit(threads)).sum();
+    println!("{states} states in all");
+}
+
+#[test]
+fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
+    let cut = Faults { cuts: 1, ..NONE };
+    let pair = Setting::pair(GUEST, cut);
+    let dies = Setting::pair(GUEST, Faults { crashes: 1, ..NONE });
+    let switches = Setting::pair(
+        SMALL,
+        Faults {
+            switchovers: 1,
+            ..cut
+        },
+    );
+    let planted = [
+        (Mutant::AckBeforeReceipt, &pair, I2),
+        (Mutant::ReleaseBeforeAck, &pair, I2),
+        (Mutant::SoloWithoutClaim, &pair, I4),
+        (Mutant::IgnoresLostClaim, &pair, I4),
+        (
+            Mutant::GenerationNotRaised,
+            &Setting::strangers(SMALL, cut),
+            I4,
+        ),
+        (Mutant::AsksBeforeCaughtUp, &pair, I3),
+        (Mutant::NotEmittedAgain, &dies, I5),
+        (Mutant::ForgetsTooMuch, &pair, I5),
+        (Mutant::LiveBeforeFence, &dies, FENCE),
+        (Mutant::ResumesWithoutRight, &switches, HANDOVER),
+    ];
+    for (mutant, setting, property) in planted {
+        let caught = setting.catches(mutant);
+        assert_eq!(caught, Some(property), "{mutant:?}");
+    }
+}

@@ -1,0 +1,462 @@
+//! Everything at one moment, and where it can go from there.
+
+use super::backup_side::BackupSide;
+use super::channel::{Connection, End, Packet};
+use super::guest::Guest;
+use super::primary_side::PrimarySide;
+use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
+use super::step::{Faults, Step};
+use super::storage::Ask;
+use super::witness::Flaw;
+use super::{Setting, VM};
+use crate::Time;
+use crate::arbiter::{MemberId, Nonce};
+use crate::backup::{Backup, BackupConfig, Expectations};
+use crate::detector::Timing;
+use crate::primary::{Primary, PrimaryConfig};
+use crate::testing::host;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub processes: Vec<Arc<Process>>,
+    pub around: Around,
+    /// Faults that may still happen.
+    pub left: Faults,
+}
+
+impl World {
+    /// One process of each role, strangers yet.
+    pub fn new(setting: &Setting) -> World {
+        let mut world = World {
+            processes: Vec::new(),
+            around: Around::default(),
+            left: setting.faults,
+        };
+        world.start(|me| Side::Primary(Box::new(primary(setting, me, 1))));
+        world.start(|me| Side::Backup(Box::new(backup(setting, me))));
+        world
+    }
+
+    /// A pair that has just been made.
+    pub fn paired(setting: &Setting) -> World {
+        let mut world = World::new(setting);
+        loop {
+            let mut steps = world.steps(setting.guest);
+            steps.retain(|step| step.is_owed() && !matches!(step, Step::Run { .. }));
+            let Some(&step) = steps.first() else {
+                return world;
+            };
+            world = world.after(setting, step).expect("a pair can be made");
+        }
+    }
+
+    /// A process more. A member's id is its index, from 1.
+    fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
+        let index = self.processes.len();
+        let id = MemberId(index as u128 + 1);
+        self.around.witness.meet();
+        self.around.beats.push(None);
+        let common = Common {
+            index,
+            id,
+            fate: Fate::Running,
+            now: Time(0),
+            question: Question::None,
+            mute: false,
+        };
+        self.processes.push(Arc::new(Process {
+            common,
+            side: side(id),
+        }));
+    }
+
+    /// What can happen.
+    pub fn steps(&self, guest: Guest) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.around.witness.flaw.is_some() {
+            return steps;
+        }
+        for who in 0..self.processes.len() {
+            self.steps_of(who, guest, &mut steps);
+            self.faults_of(who, &mut steps);
+        }
+        for connection in 0..self.around.connections.len() {
+            self.steps_on(connection, &mut steps);
+        }
+        steps
+    }
+
+    /// Whether nothing is left that has to happen.
+    pub fn rests(&self, guest: Guest) -> bool {
+        let mut steps = Vec::new();
+        for who in 0..self.processes.len() {
+            self.steps_of(who, guest, &mut steps);
+        }
+        let ends = [End::Primary, End::Backup];
+        let arrives = |on: &Connection| ends.iter().any(|&to| on.waiting(to) > 0);
+        !steps.iter().any(|step| step.is_owed()) && !self.around.connections.iter().any(arrives)
+    }
+
+    fn steps_of(&self, who: usize, guest: Guest, steps: &mut Vec<Step>) {
+        let process = &*self.processes[who];
+        let common = &process.common;
+        let mut step = |possible: bool, step: Step| steps.extend(possible.then_some(step));
+        match common.question {
+            Question::Asked(_) => step(true, Step::ReachArbiter { of: who }),
+            Question::Written(_) => step(true, Step::ReceiveAnswer { who }),
+            Question::Fence => step(true, Step::FenceSucceeds { of: who }),
+            // Who hangs asks once it does not.
+            Question::Again => step(!common.mute, Step::AskAgain { who }),
+            Question::None => {}
+        }
+        step(common.mute, Step::VcpuAnswers { who });
+        step(self.is_deserted(who), Step::NoticeDeath { who });
+        step(
+            self.around.beats[who].is_some(),
+            Step::DeliverBeat { to: who },
+        );
+        let runs = !common.mute;
+        match &process.side {
+            Side::Primary(side) => {
+                step(runs && side.can_run(guest.len()), Step::Run { who });
+                step(runs && side.can_rest(guest.len()), Step::Rest { who });
+                step(side.can_emit(), Step::Emit { who });
+                if side.machine.accepts_connection() {
+                    for backup in self.wanting() {
+                        step(
+                            true,
+                            Step::Connect {
+                                primary: who,
+                                backup,
+                            },
+                        );
+                    }
+                }
+            }
+            Side::Backup(side) => {
+                step(side.can_boot(), Step::Boot { who });
+                step(runs && side.can_run(guest.len()), Step::Run { who });
+            }
+            Side::Gone => {}
+        }
+    }
+
+    /// The backups that want a connection.
+    fn wanting(&self) -> impl Iterator<Item = usize> {
+        let wants = |process: &Process| {
+            process
+                .backup()
+                .is_some_and(|b| b.machine.wants_connection())
+        };
+        (0..self.processes.len()).filter(move |&who| wants(&self.processes[who]))
+    }
+
+    fn faults_of(&self, who: usize, steps: &mut Vec<Step>) {
+        let (process, left) = (&*self.processes[who], &self.left);
+        let mut fault = |left: u8, possible: bool, step: Step| {
+            steps.extend((left > 0 && possible).then_some(step));
+        };
+        if !process.is_running() {
+            let replaceable = process.common.fate == Fate::Crashed && who < 2;
+            return fault(left.restarts, replaceable, Step::Restart { who });
+        }
+        let crash = |without_a_word| Step::Crash {
+            who,
+            without_a_word,
+        };
+        fault(left.crashes, true, crash(false));
+        fault(left.silent_crashes, true, crash(true));
+        let asked = matches!(process.common.question, Question::Asked(_));
+        fault(left.unanswered, asked, Step::LoseQuestion { of: who });
+        let awaited = matches!(
+            process.common.question,
+            Question::Written(_) | Question::Asked(Ask::Open(..) | Ask::Close(_))
+        );
+        fault(left.unanswered, awaited, Step::LoseAnswer { to: who });
+        let fence = process.common.question == Question::Fence;
+        fault(left.failed_fences, fence, Step::FenceFails { of: who });
+        let listens = self.listens(who);
+        fault(left.silences, listens, Step::Silence { for_whom: who });
+        let connected = self.connection_of(who).is_some();
+        fault(left.ticks, connected, Step::Tick { who });
+        fault(left.stops, connected, Step::Stop { who });
+        fault(left.hangs, !process.common.mute, Step::VcpuHangs { who });
+        if let Some(backup) = process.backup() {
+            let diverges = backup.can_diverge() && !process.common.mute;
+            fault(left.divergences, diverges, Step::Diverge { who });
+            fault(left.leaves, backup.can_leave(), Step::Leave { who });
+        }
+        if let Some(primary) = process.primary() {
+            let switches = primary.started && !primary.parking;
+            fault(left.switchovers, switches, Step::Switchover { who });
+        }
+    }
+
+    /// What can happen to a connection.
+    fn steps_on(&self, connection: usize, steps: &mut Vec<Step>) {
+        let on = &self.around.connections[connection];
+        for to in [End::Primary, End::Backup] {
+            if on.waiting(to) > 0 {
+                steps.push(Step::Deliver { connection, to });
+            }
+        }
+        let kinds = [(self.left.cuts, false), (self.left.partitions, true)];
+        for (_, without_a_word) in kinds.into_iter().filter(|&(left, _)| left > 0) {
+            for to_primary in 0..=on.waiting(End::Primary) {
+                for to_backup in 0..=on.waiting(End::Backup) {
+                    if !on.is_broken() {
+                        steps.push(Step::Cut {
+                            connection,
+                            keep: [to_primary, to_backup],
+                            without_a_word,
+                        });
+                    }
+                }
+            }
+        }
+        let [primary, backup] = [End::Primary, End::Backup].map(|end| on.at(end));
+        let paired = self.processes[primary].primary().is_some_and(|p| p.started)
+            && self.processes[backup].backup().is_some_and(|b| b.armed)
+            && [primary, backup].map(|who| on.end_of(who).is_some()) == [true; 2];
+        if self.left.stalls > 0 && paired && self.listens(backup) && !on.is_broken() {
+            for first in [End::Primary, End::Backup] {
+                steps.push(Step::Stall { connection, first });
+            }
+        }
+    }
+
+    /// The connection of which a process has an end open, and that end.
+    fn connection_of(&self, who: usize) -> Option<(End, &Connection)> {
+        let mut connections = self.around.connections.iter();
+        connections.find_map(|connection| Some((connection.end_of(who)?, connection)))
+    }
+
+    /// Whether silence would make it suspect somebody.
+    fn listens(&self, who: usize) -> bool {
+        let backup = self.processes[who].backup();
+        let suspects = backup.is_some_and(|backup| backup.suspects || backup.claimed);
+        self.connection_of(who).is_some() && !suspects
+    }
+
+    /// Whether it will hear nothing more of the other side, and does not know it yet.
+    fn is_deserted(&self, who: usize) -> bool {
+        let dead = |(end, connection): (End, &Connection)| connection.is_dead_for(end);
+        self.listens(who) && self.connection_of(who).is_some_and(dead)
+    }
+
+    /// The world after a step; None if nothing came of it.
+    pub fn after(&self, setting: &Setting, step: Step) -> Option<World> {
+        let stepped = catch_unwind(AssertUnwindSafe(|| {
+            let mut world = self.clone();
+            world.take(setting, step);
+            world
+        }));
+        let world = stepped.unwrap_or_else(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            let mut world = self.clone();
+            world
+                .around
+                .witness
+                .note(Flaw::Panic(text.unwrap_or_default()));
+            world
+        });
+        (world != *self).then_some(world)
+    }
+
+    fn take(&mut self, setting: &Setting, step: Step) {
+        if let Some(left) = self.left_of(step) {
+            *left -= 1;
+        }
+        match step {
+            Step::Connect { primary, backup } => {
+                let connection = Connection::new(primary, backup);
+                self.around.connections.push(connection);
+                self.with(setting, primary, Process::connected);
+                self.with(setting, backup, Process::connected);
+            }
+            Step::Deliver { connection, to } => {
+                let on = &mut self.around.connections[connection];
+                let (who, packet) = (on.at(to), on.receive(to));
+                self.with(setting, who, |process, rest| process.receive(packet, rest));
+            }
+            Step::DeliverBeat { to } => {
+                if let Some(beat) = self.around.beats[to].take() {
+                    self.with(setting, to, |process, rest| {
+                        process.receive_beat(beat, rest)
+                    });
+                }
+            }
+            Step::Restart { who } => self.restart(setting, who),
+            Step::Cut {
+                connection,
+                keep,
+                without_a_word,
+            } => self.around.connections[connection].cut(keep, without_a_word),
+            Step::Stall { connection, first } => self.stall(setting, connection, first),
+            step => self.take_alone(setting, step),
+        }
+    }
+
+    /// A step of one process.
+    fn take_alone(&mut self, setting: &Setting, step: Step) {
+        let (who, do_it): (usize, fn(&mut Process, &mut Rest)) = match step {
+            Step::ReachArbiter { of } => (of, Process::reach_arbiter),
+            Step::ReceiveAnswer { who } => (who, Process::receive_answer),
+            Step::LoseQuestion { of } => (of, Process::lose_question),
+            Step::LoseAnswer { to } => (to, Process::lose_answer),
+            Step::FenceSucceeds { of } => (of, |process, rest| process.fenced(true, rest)),
+            Step::FenceFails { of } => (of, |process, rest| process.fenced(false, rest)),
+            Step::Run { who } => (who, Process::run),
+            Step::AskAgain { who } => (who, Process::wait_to_ask),
+            Step::NoticeDeath { who } | Step::Silence { for_whom: who } => (who, Process::wait),
+            Step::Tick { who } => (who, |process, rest| {
+                process.tick(rest);
+            }),
+            Step::Stop { who } => (who, Process::oversleep),
+            Step::VcpuHangs { who } => (who, |process, rest| process.hang(true, rest)),
+            Step::VcpuAnswers { who } => (who, |process, rest| process.hang(false, rest)),
+            Step::Crash {
+                who,
+                without_a_word: false,
+            } => (who, |process, rest| process.crash(false, rest)),
+            Step::Crash { who, .. } => (who, |process, rest| process.crash(true, rest)),
+            Step::Boot { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.boot(me));
+            }),
+            Step::Emit { who } => (who, |process, rest| {
+                process.on_primary(rest, PrimarySide::emit);
+            }),
+            Step::Rest { who } => (who, |process, rest| {
+                process.on_primary(rest, |primary, me, _| primary.rest(me));
+            }),
+            Step::Diverge { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.diverge(me));
+            }),
+            Step::Switchover { who } => (who, |process, rest| {
+                process.on_primary(rest, |primary, me, _| {
+                    primary.machine.handle_switchover(me.now);
+                });
+            }),
+            Step::Leave { who } => (who, Process::leave),
+            step => unreachable!("{step:?} is no step of one process"),
+        };
+        self.with(setting, who, do_it);
+    }
+
+    /// The faults of which this step is one.
+    fn left_of(&mut self, step: Step) -> Option<&mut u8> {
+        let left = &mut self.left;
+        let of_kind = match step {
+            Step::Crash {
+                without_a_word: false,
+                ..
+            } => &mut left.crashes,
+            Step::Crash { .. } => &mut left.silent_crashes,
+            Step::Restart { .. } => &mut left.restarts,
+            Step::Cut {
+                without_a_word: false,
+                ..
+            } => &mut left.cuts,
+            Step::Cut { .. } => &mut left.partitions,
+            Step::LoseQuestion { .. } | Step::LoseAnswer { .. } => &mut left.unanswered,
+            Step::Silence { .. } => &mut left.silences,
+            Step::Tick { .. } => &mut left.ticks,
+            Step::Stop { .. } => &mut left.stops,
+            Step::VcpuHangs { .. } => &mut left.hangs,
+            Step::Stall { .. } => &mut left.stalls,
+            Step::FenceFails { .. } => &mut left.failed_fences,
+            Step::Diverge { .. } => &mut left.divergences,
+            Step::Switchover { .. } => &mut left.switchovers,
+            Step::Leave { .. } => &mut left.leaves,
+            _ => return None,
+        };
+        Some(of_kind)
+    }
+
+    fn with<T>(
+        &mut self,
+        setting: &Setting,
+        who: usize,
+        what: impl FnOnce(&mut Process, &mut Rest) -> T,
+    ) -> T {
+        let mut rest = Rest {
+            guest: setting.guest,
+            beats: setting.beats,
+            around: &mut self.around,
+        };
+        what(Arc::make_mut(&mut self.processes[who]), &mut rest)
+    }
+
+    /// A process takes the place of one that died: a new member. A primary starts only where its
+    /// arbiter says that nobody runs.
+    fn restart(&mut self, setting: &Setting, who: usize) {
+        match who {
+            0 => {
+                if let Ok(generation) = self.around.storage.next_generation() {
+                    self.start(|me| Side::Primary(Box::new(primary(setting, me, generation))));
+                }
+            }
+            _ => self.start(|me| Side::Backup(Box::new(backup(setting, me)))),
+        }
+    }
+
+    /// The channel carries nothing for so long that one side gives it up; beats pass.
+    fn stall(&mut self, setting: &Setting, connection: usize, first: End) {
+        let on = &self.around.connections[connection];
+        let order = [first, first.other()].map(|end| on.at(end));
+        let mut reacted = false;
+        // More than two seconds of heartbeats.
+        for _ in 0..150 {
+            for (who, other) in [(order[0], order[1]), (order[1], order[0])] {
+                reacted |= self.with(setting, who, Process::tick);
+                if let Some(beat) = self.around.beats[other].take() {
+                    self.with(setting, other, |process, rest| {
+                        process.receive_beat(beat, rest)
+                    });
+                }
+                if reacted {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// What arrives with this step, for people.
+    pub fn arriving(&self, connection: usize, to: End) -> &'static str {
+        match self.around.connections[connection].next(to) {
+            Some(Packet::Message(message)) => message.name(),
+            Some(Packet::Closed) => "closed",
+            None => "nothing",
+        }
+    }
+}
+
+fn primary(setting: &Setting, me: MemberId, generation: u64) -> PrimarySide {
+    let config = PrimaryConfig {
+        vm: VM.into(),
+        me,
+        host: host(),
+        generation,
+        // Its own, and with room for its generations.
+        nonce: Nonce(me.0 << 64),
+        solo: false,
+        timing: Timing::default(),
+        mutant: setting.mutant,
+    };
+    PrimarySide::new(Primary::new(config, Time(0)))
+}
+
+fn backup(setting: &Setting, me: MemberId) -> BackupSide {
+    let config = BackupConfig {
+        vm: VM.into(),
+        me,
+        host: host(),
+        expect: Expectations::default(),
+        timing: Timing::default(),
+        mutant: setting.mutant,
+    };
+    BackupSide::new(Backup::new(config, Time(0)))
+}
