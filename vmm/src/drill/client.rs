@@ -63,6 +63,14 @@ pub(super) fn connect(guest: SocketAddrV4) -> Result<Connected, RedisError> {
     Ok(Connected(connection))
 }
 
+/// Lets the guest write `rate` MiB a second into `pool` MiB of its memory, over a connection of its own.
+pub(super) fn churn(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<(), RedisError> {
+    let Connected(mut connection) = connect(guest)?;
+    let mut command = redis::cmd("DEBUG");
+    command.arg("CHURN").arg(rate).arg(pool);
+    command.exec(&mut connection)
+}
+
 /// A client at work on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Client {

@@ -65,6 +65,7 @@ const fn paired(name: &'static str, about: &'static str, play: Play) -> Scenario
         name,
         about,
         client: true,
+        chain: false,
         play,
         check: check_paired,
     }
@@ -80,6 +81,7 @@ const fn down(
         name,
         about,
         client: true,
+        chain: false,
         play,
         check,
     }

@@ -45,8 +45,25 @@ pub enum Kind {
         /// The generation that the two form.
         generation: u64,
     },
-    /// The backup has joined its primary.
+    /// The backup has joined its primary: from here on it may go live.
     Joined,
+    /// A backup that joins a VM that runs has room for the copy.
+    Joining,
+    /// A round of copying begins.
+    Copying {
+        /// From 1.
+        round: u32,
+    },
+    /// The machine was stopped and copied.
+    Copied {
+        /// How long it was stopped, ms.
+        pause_ms: f64,
+    },
+    /// A backup that joined protects the VM.
+    Protected {
+        /// The generation that the two form.
+        generation: u64,
+    },
     /// The other side is thought dead.
     Suspect {
         /// "closed" for a closed channel, "silence" for missing heartbeats.

@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-primary",
     about: "a client counts with INCR; the primary's process is killed with SIGKILL at a random moment; the same connection must count on without a gap or a repeat",
     client: true,
+    chain: false,
     play,
     check,
 };

@@ -85,6 +85,14 @@ impl Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberId(usize);
 
+/// What a member holds of its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Resources {
+    /// Resident memory, KiB.
+    pub(super) memory_kib: u64,
+    pub(super) open_files: u64,
+}
+
 #[derive(Debug)]
 struct Member {
     name: &'static str,
@@ -199,6 +207,22 @@ impl Members {
         Ok(ran.code())
     }
 
+    /// What a running member holds of its host.
+    pub(super) fn resources(&self, id: MemberId) -> Result<Resources, MemberError> {
+        let member = &self.list[id.0];
+        let of = || -> io::Result<Resources> {
+            let proc = PathBuf::from(format!("/proc/{}", member.child.id()));
+            let status = fs::read_to_string(proc.join("status"))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+            Ok(Resources {
+                memory_kib: number.ok_or(io::ErrorKind::InvalidData)?,
+                open_files: fs::read_dir(proc.join("fd"))?.count() as u64,
+            })
+        };
+        of().map_err(|e| member.follow(e))
+    }
+
     /// Sends `id` a signal and returns the moment right before, on CLOCK_MONOTONIC in ns.
     pub(super) fn send(&mut self, id: MemberId, signal: Signal) -> Result<u64, MemberError> {
         let moment = mono_ns();
@@ -221,6 +245,33 @@ impl Members {
         let status = member.child.wait().map_err(|e| member.follow(e))?;
         self.refresh()?;
         Ok(status.code())
+    }
+
+    /// Waits until `id` has reported what `wanted` accepts, or has ended by itself; gives its status then.
+    pub(super) fn ends_or_tells(
+        &mut self,
+        id: MemberId,
+        what: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<Option<Option<i32>>, MemberError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.refresh()?;
+            let member = &mut self.list[id.0];
+            if member.events.events().iter().any(|e| wanted(&e.kind)) {
+                return Ok(None);
+            }
+            if let Some(status) = member.child.try_wait().map_err(|e| member.follow(e))? {
+                member.ended = true;
+                return Ok(Some(status.code()));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(MemberError::Late { what, limit });
+            }
+            self.await_change(left.min(REREAD))?;
+        }
     }
 
     /// Waits until one of `ids` ends, as one is to, and gives which and its status.

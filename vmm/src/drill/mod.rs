@@ -18,10 +18,12 @@ mod links;
 mod members;
 mod netns;
 mod one_side;
+mod relay;
 mod report;
 mod seed;
 mod slow_backup;
 mod stage;
+mod transfer;
 mod verdict;
 mod wire;
 
@@ -40,9 +42,9 @@ pub use netns::NetworkError;
 pub use stage::RunError;
 
 use interrupt::Interrupts;
-use report::{AllReports, KeptReport, Report, RunResult};
+use report::{AllReports, KeptReport, LegResult, Report, RunResult};
 use stage::{Setting, Stage, make_private};
-use verdict::{Failover, Observation, Tally};
+use verdict::{Failover, Leg, Observation, Tally};
 
 /// How many runs one drill may have.
 const RUNS_LIMIT: i64 = 10_000;
@@ -57,6 +59,8 @@ struct Scenario {
     about: &'static str,
     /// Whether a client counts all the while.
     client: bool,
+    /// Whether `--runs` says how many legs one run has, rather than how many runs there are.
+    chain: bool,
     /// Acts it out once, with random moments from the stage.
     play: fn(&mut Stage) -> Result<(), RunError>,
     /// What was wrong with a run beyond [`verdict::common`]; empty if nothing.
@@ -86,6 +90,10 @@ const SCENARIOS: &[Scenario] = &[
     cut_points::CLAIM_ASKED,
     cut_points::CLAIM_WON,
     cut_points::LIVE_ANNOUNCED,
+    transfer::JOIN,
+    transfer::KILL_JOINER,
+    transfer::KILL_SOURCE,
+    relay::SCENARIO,
     one_side::LEAVE,
     one_side::STOP,
     one_side::SWITCHOVER,
@@ -96,7 +104,7 @@ const SCENARIOS: &[Scenario] = &[
 pub struct DrillArgs {
     /// The scenario to play, `all` of them, or `list` to describe them
     scenario: String,
-    /// How often to play it
+    /// How often to play it; of a chain, how many failovers it has
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=RUNS_LIMIT))]
     runs: u32,
     /// Repeats the random moments of an earlier drill
@@ -260,11 +268,17 @@ fn hold(
     setting: &Setting,
 ) -> Result<(Report, Vec<RunResult>), DrillError> {
     let mut results = Vec::new();
+    let (runs, legs) = match scenario.chain {
+        true => (1, runs),
+        false => (runs, 1),
+    };
     for run in 1..=runs {
         // So that `--seed` with a later run's own seed repeats that run first.
         let run_seed = seed.wrapping_add(u64::from(run - 1));
         let run_dir = dir.join(format!("{}-{run:03}", scenario.name));
-        let result = play(scenario, run, run_seed, &run_dir, setting)?;
+        let mut stage = Stage::new(setting, &run_dir, run_seed).map_err(DrillError::Host)?;
+        stage.runs = legs;
+        let result = play(scenario, run, run_seed, &run_dir, stage)?;
         say(&format!("{} {run}/{runs}: {result}", scenario.name));
         results.push(result);
     }
@@ -284,9 +298,8 @@ fn play(
     run: u32,
     seed: u64,
     dir: &Path,
-    setting: &Setting,
+    mut stage: Stage,
 ) -> Result<RunResult, DrillError> {
-    let mut stage = Stage::new(setting, dir, seed).map_err(DrillError::Host)?;
     let mut troubles = Vec::new();
     if let Err(trouble) = (scenario.play)(&mut stage) {
         if trouble.is_the_hosts() {
@@ -317,6 +330,8 @@ fn play(
         tally: seen.client.as_ref().map(Tally::of).unwrap_or_default(),
         failover,
         longest_gap_ns: verdict::longest_gap_ns(seen.answers()),
+        pause_ns: transfer::pause_ns(&seen),
+        legs: legs(&seen),
         live: ends::failovers(&seen.members)
             .into_iter()
             .map(|(name, _)| name)
@@ -326,6 +341,28 @@ fn play(
         violations,
         logs: logs.filter(|log| log.exists()).collect(),
     })
+}
+
+/// The legs of a chain, each from one death to the next.
+fn legs(seen: &Observation) -> Vec<LegResult> {
+    let ends = seen.legs.iter().skip(1).map(|leg| leg.killed_ns);
+    let ends = ends.chain(std::iter::once(u64::MAX));
+    let leg = |(leg, end): (&Leg, u64)| {
+        let answers = seen.answers();
+        // The last answer before the death counts: the wait began with it.
+        let first = answers.partition_point(|a| a.answered_ns < leg.killed_ns);
+        let last = answers.partition_point(|a| a.answered_ns < end);
+        let events = seen.events(leg.survivor);
+        LegResult {
+            survivor: leg.survivor,
+            failover: Failover::measure(leg.killed_ns, events).ok(),
+            longest_gap_ns: verdict::longest_gap_ns(&answers[first.saturating_sub(1)..last]),
+            pause_ns: transfer::pause_of(events),
+            memory_kib: leg.memory_kib,
+            open_files: leg.open_files,
+        }
+    };
+    seen.legs.iter().zip(ends).map(leg).collect()
 }
 
 /// Prints the verdict on standard output: one JSON object, or text.

@@ -30,6 +30,7 @@ pub(super) const KILL_BACKUP: Scenario = Scenario {
     name: "kill-backup",
     about: "the backup's process is killed with SIGKILL at a random moment; the primary wins its own test-and-set and goes on alone",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.kill(BACKUP, pair.backup)?;
@@ -43,6 +44,7 @@ pub(super) const HANG_PRIMARY: Scenario = Scenario {
     name: "hang-primary",
     about: "the primary is stopped with SIGSTOP, and continued once the backup serves the client; the backup goes live within the detection timeout and 50 ms, the stale primary halts with 4",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.strike(PRIMARY, pair.primary, Signal::STOP)?;
@@ -63,6 +65,7 @@ pub(super) const HANG_BACKUP: Scenario = Scenario {
     name: "hang-backup",
     about: "the backup is stopped with SIGSTOP, and continued once the primary serves the client alone; the stale backup halts with 4",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.strike(BACKUP, pair.backup, Signal::STOP)?;
@@ -79,6 +82,7 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
     name: "arbiter-down",
     about: "the arbiter's directory is moved away, then the primary is killed; the backup says once a second that it cannot ask, and nothing leaves, until the directory is back; then it goes live",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.move_arbiter(true)?;
@@ -141,6 +145,7 @@ pub(super) const LEAVE: Scenario = Scenario {
     name: "leave",
     about: "the backup gets SIGTERM and leaves with status 0; the primary goes on alone, by right",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.send(pair.backup, Signal::TERM)?;
@@ -155,6 +160,7 @@ pub(super) const STOP: Scenario = Scenario {
     name: "stop",
     about: "`lockstep stop` ends the guest on both sides with status 0; nobody goes on alone",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         // A client has no part in a planned end.
@@ -170,6 +176,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
     name: "switchover",
     about: "`lockstep switchover` makes the backup live without a suspicion or a timeout; the primary ends with status 0",
     client: true,
+    chain: false,
     play: |stage| {
         let pair = begin(stage)?;
         stage.command(&["switchover", "--vm", "drill"])?;

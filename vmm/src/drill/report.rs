@@ -52,6 +52,12 @@ pub(super) struct RunResult {
     pub(super) failover: Option<Failover>,
     #[serde(rename = "client_ms", serialize_with = "ns_as_ms")]
     pub(super) longest_gap_ns: Option<u64>,
+    /// How long the machine was stopped to be copied.
+    #[serde(rename = "pause_ms", serialize_with = "ns_as_ms")]
+    pub(super) pause_ns: Option<u64>,
+    /// The legs of a chain of failovers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) legs: Vec<LegResult>,
     /// Who went on alone, once for each time.
     pub(super) live: Vec<&'static str>,
     pub(super) split_brains: u64,
@@ -60,6 +66,39 @@ pub(super) struct RunResult {
     pub(super) violations: Vec<String>,
     /// The recorded logs, those that there are.
     pub(super) logs: Vec<PathBuf>,
+}
+
+/// One leg of a chain.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct LegResult {
+    pub(super) survivor: &'static str,
+    #[serde(flatten, serialize_with = "failover_ms")]
+    pub(super) failover: Option<Failover>,
+    #[serde(rename = "client_ms", serialize_with = "ns_as_ms")]
+    pub(super) longest_gap_ns: Option<u64>,
+    #[serde(rename = "pause_ms", serialize_with = "ns_as_ms")]
+    pub(super) pause_ns: Option<u64>,
+    pub(super) memory_kib: u64,
+    pub(super) open_files: u64,
+}
+
+/// What the survivors of a chain held, the first, the last and the one with most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(super) struct Growth {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    pub(super) max: u64,
+}
+
+impl Growth {
+    /// None without a chain.
+    fn of(legs: &[&LegResult], what: fn(&LegResult) -> u64) -> Option<Self> {
+        Some(Self {
+            first: legs.first().map(|leg| what(leg))?,
+            last: legs.last().map(|leg| what(leg))?,
+            max: legs.iter().map(|leg| what(leg)).max()?,
+        })
+    }
 }
 
 fn ns_as_ms<S: serde::Serializer>(ns: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
@@ -102,6 +141,12 @@ impl fmt::Display for RunResult {
         if let Some(took) = &self.failover {
             write!(f, ", live after {:.1} ms", milliseconds(took.vmm))?;
         }
+        if !self.legs.is_empty() {
+            write!(f, ", {} failovers one after the other", self.legs.len())?;
+        }
+        if let Some(pause) = self.pause_ns {
+            write!(f, ", stopped for {:.1} ms", milliseconds(pause))?;
+        }
         if let Some(gap) = self.longest_gap_ns {
             write!(f, ", the client waited {:.1} ms", milliseconds(gap))?;
         }
@@ -123,6 +168,13 @@ pub(super) struct Report {
     pub(super) arbitrate_ms: Option<Quantiles>,
     pub(super) go_live_ms: Option<Quantiles>,
     pub(super) client_ms: Option<Quantiles>,
+    /// How long the machine was stopped to be copied.
+    pub(super) pause_ms: Option<Quantiles>,
+    /// Resident memory of a chain's survivors, KiB, and their open files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) survivors_kib: Option<Growth>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) survivors_files: Option<Growth>,
     /// How often a member went on alone.
     pub(super) failovers: usize,
     /// The same, by member.
@@ -159,9 +211,18 @@ impl Report {
         for name in runs.iter().flat_map(|run| &run.live) {
             *live.entry(*name).or_default() += 1;
         }
-        let failover = |part: fn(&Failover) -> u64| {
-            Quantiles::of(runs.iter().filter_map(|r| r.failover.as_ref().map(part)))
+        let legs: Vec<&LegResult> = runs.iter().flat_map(|run| &run.legs).collect();
+        let failovers = || {
+            let single = runs.iter().filter_map(|run| run.failover.as_ref());
+            single.chain(legs.iter().filter_map(|leg| leg.failover.as_ref()))
         };
+        let failover = |part: fn(&Failover) -> u64| Quantiles::of(failovers().map(part));
+        // A chain's own figures are its legs'.
+        let plain = || runs.iter().filter(|run| run.legs.is_empty());
+        let gaps = plain().filter_map(|run| run.longest_gap_ns);
+        let gaps = gaps.chain(legs.iter().filter_map(|leg| leg.longest_gap_ns));
+        let pauses = plain().filter_map(|run| run.pause_ns);
+        let pauses = pauses.chain(legs.iter().filter_map(|leg| leg.pause_ns));
         let finding = |run: &RunResult| {
             let number = run.run;
             let findings = run.violations.clone();
@@ -179,7 +240,10 @@ impl Report {
             catch_up_ms: failover(|f| f.catch_up),
             arbitrate_ms: failover(|f| f.arbitrate),
             go_live_ms: failover(|f| f.go_live),
-            client_ms: Quantiles::of(runs.iter().filter_map(|r| r.longest_gap_ns)),
+            client_ms: Quantiles::of(gaps),
+            pause_ms: Quantiles::of(pauses),
+            survivors_kib: Growth::of(&legs, |leg| leg.memory_kib),
+            survivors_files: Growth::of(&legs, |leg| leg.open_files),
             failovers: live.values().sum(),
             live,
             split_brains: runs.iter().map(|r| r.split_brains).sum(),
@@ -238,6 +302,16 @@ impl fmt::Display for Report {
                 spread(client, runs)
             )?;
         }
+        if let Some(pause) = self.pause_ms {
+            writeln!(f, "  stopped to be copied: {}", spread(pause, runs))?;
+        }
+        if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
+            writeln!(
+                f,
+                "  the first survivor held {} KiB and {} files, the last {} KiB and {} files",
+                memory.first, files.first, memory.last, files.last
+            )?;
+        }
         for text in self.violations.iter().take(SHOWN_LIMIT) {
             writeln!(f, "  {text}")?;
         }
@@ -282,6 +356,8 @@ mod tests {
                 go_live: 9_000_000,
             }),
             longest_gap_ns: Some(201_234_567),
+            pause_ns: None,
+            legs: Vec::new(),
             live: vec!["backup"],
             split_brains: 0,
             divergences: 0,
@@ -319,6 +395,7 @@ mod tests {
             "arbitrate_ms": {"p50": 3.0, "p99": 3.0, "max": 3.0},
             "go_live_ms": {"p50": 9.0, "p99": 9.0, "max": 9.0},
             "client_ms": {"p50": 201.235, "p99": 201.235, "max": 201.235},
+            "pause_ms": null,
             "failovers": 2, "live": {"backup": 2},
             "split_brains": 0, "divergences": 0, "seed": 5, "report": "/d", "violations": [],
         });

@@ -10,16 +10,16 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::client::{self, Client, Record};
+use super::client::{self, Client, Connected, Record};
 use super::clock::mono_ns;
 use super::events::{Event, Kind};
 use super::hosts::{ADDRESSES, Hosts};
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
-use super::members::{MemberError, MemberId, Members, Program};
+use super::members::{MemberError, MemberId, Members, Program, Resources};
 use super::netns::{GUEST, NetworkError, TAPS, enter_new_network};
 use super::seed::Random;
-use super::verdict::{Links, Observation};
+use super::verdict::{Leg, Links, Observation};
 use rustix::process::Signal;
 
 /// The members' names, which their files and logs bear.
@@ -29,7 +29,8 @@ pub(super) const RESTART: &str = "restart";
 /// Members as supervisors restart them, on the primary's host and on the backup's.
 pub(super) const RESTARTS: [&str; 2] = ["restart-a", "restart-b"];
 
-/// The logging channel's port. Every run has a network of its own, so it is always free.
+/// The logging channel's port, and the next one for the other host where both have one address. Every run
+/// has a network of its own, so they are always free.
 const CHANNEL_PORT: u16 = 7700;
 /// The guest `kv` serves Redis's protocol here.
 const GUEST_PORT: u16 = 6379;
@@ -109,6 +110,8 @@ pub(super) struct Pair {
 pub(super) struct Stage {
     /// The run's random moments.
     pub(super) random: Random,
+    /// How many legs a chain is to have.
+    pub(super) runs: u32,
     dir: PathBuf,
     guest: SocketAddrV4,
     members: Members,
@@ -120,6 +123,7 @@ pub(super) struct Stage {
     /// The members' hosts, where each has its own.
     hosts: Option<Hosts>,
     links: Links,
+    legs: Vec<Leg>,
 }
 
 impl Stage {
@@ -132,6 +136,7 @@ impl Stage {
         enter_new_network()?;
         Ok(Self {
             random: Random::new(seed),
+            runs: 1,
             dir: dir.to_owned(),
             guest: setting.guest,
             members: Members::new(dir, setting.program.clone(), setting.interrupts.clone()),
@@ -142,6 +147,7 @@ impl Stage {
             shadow: setting.shadow,
             hosts: None,
             links: Links::default(),
+            legs: Vec::new(),
         })
     }
 
@@ -172,14 +178,89 @@ impl Stage {
         let primary = self.start(PRIMARY, args, 0)?;
         let mut args: Vec<OsString> = vec!["backup".into()];
         args.extend(self.member_args(BACKUP, taps[1], 0));
-        let shadow = if self.shadow { "on" } else { "off" };
-        args.extend(["--shadow".into(), shadow.into()]);
+        args.extend(self.backup_args(1));
         let backup = self.start(BACKUP, args, 1)?;
         let started = |k: &Kind| matches!(k, Kind::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
         let joined = |k: &Kind| matches!(k, Kind::Joined);
         self.wait_for(backup, "the backup joined", START_LIMIT, joined)?;
         Ok(Pair { primary, backup })
+    }
+
+    /// Starts a primary with the guest `kv` and this much memory, MiB, that runs alone, on host 0.
+    pub(super) fn start_alone(&mut self, mem_mib: u32) -> Result<MemberId, RunError> {
+        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into(), "--solo".into()];
+        args.extend(self.member_args(PRIMARY, Some(TAPS[0]), 0));
+        args.extend(["--mem".into(), mem_mib.to_string().into()]);
+        let primary = self.start(PRIMARY, args, 0)?;
+        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        self.wait_for(primary, "the guest started", START_LIMIT, started)?;
+        Ok(primary)
+    }
+
+    /// Starts a backup on `host` that joins whoever runs on the other, without waiting for anything.
+    pub(super) fn join(&mut self, name: &'static str, host: usize) -> Result<MemberId, RunError> {
+        let mut args: Vec<OsString> = vec!["backup".into()];
+        args.extend(self.member_args(name, Some(TAPS[host]), 1 - host));
+        args.extend(self.backup_args(host));
+        self.start(name, args, host)
+    }
+
+    /// What a backup on `host` is told besides.
+    fn backup_args(&self, host: usize) -> [OsString; 4] {
+        let shadow = if self.shadow { "on" } else { "off" };
+        let listen = self.channel(host).to_string();
+        ["--shadow".into(), shadow.into(), "--listen".into(), listen.into()]
+    }
+
+    /// Lets the guest write this much memory, MiB a second, into this much, MiB.
+    pub(super) fn churn(&mut self, rate: u32, pool: u32) -> Result<(), RunError> {
+        client::churn(self.guest, rate, pool).map_err(|e| RunError::NoPing {
+            reason: e.to_string(),
+        })
+    }
+
+    /// The name of one of a chain's many members. It lives as long as the drill, like all names.
+    pub(super) fn name(&self, name: String) -> &'static str {
+        name.leak()
+    }
+
+    /// Waits until a member reports something that `wanted` accepts, or ends by itself, and notes its
+    /// status then. Whether it ended.
+    pub(super) fn ends_or_tells(
+        &mut self,
+        id: MemberId,
+        name: &'static str,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<bool, RunError> {
+        let what = "the member told of it, or ended";
+        let status = self.members.ends_or_tells(id, what, limit, wanted)?;
+        if let Some(status) = status {
+            self.statuses.push((name, status));
+        }
+        Ok(status.is_some())
+    }
+
+    /// One leg of a chain is over: `survivor` outlived the member that was killed last.
+    pub(super) fn note_leg(
+        &mut self,
+        survivor: &'static str,
+        id: MemberId,
+    ) -> Result<(), RunError> {
+        let (killed, killed_ns) = self.killed.expect("a leg begins with a kill");
+        let Resources {
+            memory_kib,
+            open_files,
+        } = self.members.resources(id)?;
+        self.legs.push(Leg {
+            killed,
+            killed_ns,
+            survivor,
+            memory_kib,
+            open_files,
+        });
+        Ok(())
     }
 
     /// Tries to start a second primary of the same VM, which has no `--force`, and notes its status as
@@ -219,7 +300,11 @@ impl Stage {
             Some(_) => ADDRESSES[host],
             None => Ipv4Addr::LOCALHOST,
         };
-        SocketAddrV4::new(address, CHANNEL_PORT)
+        let port = match self.hosts {
+            Some(_) => CHANNEL_PORT,
+            None => CHANNEL_PORT + host as u16,
+        };
+        SocketAddrV4::new(address, port)
     }
 
     /// What a member is told whose channel is the one that `listener` listens on.
@@ -242,10 +327,18 @@ impl Stage {
 
     /// Connects the client, which may take until the guest has booted, and starts it counting.
     pub(super) fn start_client(&mut self) -> Result<(), RunError> {
+        let connected = self.await_guest()?;
+        let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Waits until the guest has booted and answers.
+    pub(super) fn await_guest(&mut self) -> Result<Connected, RunError> {
         let deadline = Instant::now() + PING_LIMIT;
-        let connected = loop {
+        loop {
             match client::connect(self.guest) {
-                Ok(connected) => break connected,
+                Ok(connected) => return Ok(connected),
                 Err(e) if Instant::now() >= deadline => {
                     let reason = e.to_string();
                     return Err(RunError::NoPing { reason });
@@ -254,10 +347,7 @@ impl Stage {
                     .members
                     .pause("the guest answered PING", BETWEEN_ATTEMPTS)?,
             }
-        };
-        let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
-        self.client = Some(client);
-        Ok(())
+        }
     }
 
     /// How many answers the client has.
@@ -437,6 +527,7 @@ impl Stage {
             statuses: self.statuses,
             client,
             links: self.links,
+            legs: self.legs,
             records: records(&self.dir.join("arbiter/drill"))?,
         })
     }

@@ -28,6 +28,19 @@ pub(super) struct Observation {
     pub(super) links: Links,
     /// The names of the arbiter's records in the end, in order.
     pub(super) records: Vec<String>,
+    /// The legs of a chain of failovers.
+    pub(super) legs: Vec<Leg>,
+}
+
+/// One failover of a chain, and the survivor once it was protected again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leg {
+    pub(super) killed: &'static str,
+    /// CLOCK_MONOTONIC, in nanoseconds.
+    pub(super) killed_ns: u64,
+    pub(super) survivor: &'static str,
+    pub(super) memory_kib: u64,
+    pub(super) open_files: u64,
 }
 
 /// What was done to links, and what came of it.

@@ -85,7 +85,8 @@ async fn sleep_until(at: Option<Time>) {
 }
 
 /// SIGINT and SIGTERM.
-struct StopSignals {
+#[derive(Debug)]
+pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
 }

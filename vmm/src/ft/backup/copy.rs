@@ -3,8 +3,7 @@
 use crate::ft::state_digest;
 use super::vcpu::{Built, Job, News};
 use crate::machine::{Machine, MachineState};
-use crate::memory::ram::{PAGE, page_hash};
-use crate::memory::{Image, Ram, RamDigest, pages};
+use crate::memory::{Image, PageReceiver, Ram};
 use ft_protocol::log::Header;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -14,8 +13,7 @@ pub struct Room {
     header: Header,
     image: Image,
     record: Option<PathBuf>,
-    ram: Ram,
-    digest: RamDigest,
+    pages: PageReceiver,
     loaded: u64,
 }
 
@@ -23,15 +21,11 @@ impl Room {
     /// Makes room.
     pub fn new(header: Header, image: Image, record: Option<PathBuf>) -> Result<Room, String> {
         let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
-        let mut digest = RamDigest::unread(ram.pages());
-        let zeroes = [0; PAGE];
-        (0..ram.pages()).for_each(|page| digest.set_page(page, page_hash(page, &zeroes)));
         Ok(Room {
-            digest,
+            pages: PageReceiver::new(ram),
             header,
             image,
             record,
-            ram,
             loaded: 0,
         })
     }
@@ -46,8 +40,7 @@ pub fn receive(
     loop {
         match jobs.recv() {
             Ok(Job::Load(pages)) => {
-                pages::decode(&pages, &room.ram, &mut room.digest)
-                    .map_err(|e| format!("the copy of the machine's memory is damaged: {e}"))?;
+                room.pages.take(&pages).map_err(|e| e.to_string())?;
                 room.loaded += pages.len() as u64;
                 tell(News::Loaded { bytes: room.loaded });
             }
@@ -70,7 +63,8 @@ fn restore(
     tell: &impl Fn(News),
 ) -> Result<Built, String> {
     let state = MachineState::decode(state).map_err(|e| e.to_string())?;
-    let mut machine = Machine::restore(&room.header.machine, room.ram, room.digest, &state)
+    let (memory, digest) = room.pages.into_parts();
+    let mut machine = Machine::restore(&room.header.machine, memory, digest, &state)
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
     // What the machine is, not what it was made from.
     let ram = machine.digest().map_err(|e| e.to_string())?.ram;

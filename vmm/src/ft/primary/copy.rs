@@ -11,9 +11,9 @@ use crate::backends::Waker;
 use crate::cpu::DirtyReader;
 use crate::machine::Machine;
 use crate::ft::state_digest;
-use crate::memory::pages::{CHUNK_PAGES, PageEncoder};
+use crate::memory::pages::CHUNK_PAGES;
 use crate::memory::ram::PAGE;
-use crate::memory::{PageSet, Ram};
+use crate::memory::{PageSender, PageSet};
 use crate::replay::record::{Controls, Visited};
 use ft_protocol::transfer::Capture;
 use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
@@ -203,11 +203,10 @@ struct Copier {
 
 /// What it copies from.
 struct Source {
-    ram: Ram,
     dirty: DirtyReader,
     /// Taken and not copied yet.
     left: PageSet,
-    encoder: PageEncoder,
+    sender: PageSender,
     progress: Progress,
     /// Time that copying took, without sending.
     worked: Duration,
@@ -230,10 +229,9 @@ impl Copier {
         let (sender, found) = std::sync::mpsc::channel();
         self.controls.visit(Box::new(move |machine, _| {
             let source = Source {
-                ram: machine.ram().clone(),
                 dirty: machine.dirty_pages(),
-                left: PageSet::empty(0),
-                encoder: PageEncoder::default(),
+                left: PageSet::empty(machine.ram().pages()),
+                sender: PageSender::new(machine.ram()),
                 progress: Progress::default(),
                 worked: Duration::ZERO,
                 worked_pages: 0,
@@ -313,12 +311,13 @@ impl Source {
 
     fn encode(&mut self, pages: &[usize]) -> Vec<u8> {
         let began = Instant::now();
-        let piece = self.encoder.encode(&self.ram, pages);
+        let piece = self.sender.chunk(pages);
         self.worked += began.elapsed();
         self.worked_pages += pages.len() as u64;
-        self.progress.pages_sent += pages.len() as u64;
-        self.progress.zero_pages = self.encoder.zero_pages();
-        self.progress.bytes_sent += piece.len() as u64;
+        let stats = self.sender.stats();
+        self.progress.pages_sent = stats.pages;
+        self.progress.zero_pages = stats.zero_pages;
+        self.progress.bytes_sent = stats.chunk_bytes;
         piece
     }
 

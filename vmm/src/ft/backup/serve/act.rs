@@ -68,6 +68,11 @@ impl Runtime {
                 outputs,
                 state,
             } => {
+                // What came before, the machine had taken in, or its log will have.
+                self.drain_tap()?;
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.take(now());
+                }
                 self.feed.begin_after(seq);
                 self.held.begin_after(outputs);
                 self.received_at = at;
