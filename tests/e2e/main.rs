@@ -12,6 +12,7 @@ mod harness;
 mod member;
 mod network;
 mod pair;
+mod pair_command;
 mod pair_refusals;
 mod planted;
 mod planted_network;
