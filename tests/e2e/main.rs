@@ -13,6 +13,7 @@ mod join;
 mod member;
 mod network;
 mod pair;
+mod pair_command;
 mod pair_refusals;
 mod planted;
 mod planted_network;

@@ -190,7 +190,7 @@ fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
     })
 }
 
-fn runtime() -> Result<Runtime, CliError> {
+pub(super) fn runtime() -> Result<Runtime, CliError> {
     install_kick().map_err(|e| CliError::failed(format!("cannot set up a signal ({e})")))?;
     Builder::new_current_thread()
         .enable_all()

@@ -6,6 +6,7 @@ mod error;
 mod log;
 mod member;
 mod options;
+mod pair;
 mod replay;
 mod role;
 mod run;
@@ -41,6 +42,8 @@ enum Command {
     Backup(member::BackupArgs),
     /// Run half of a pair, as the arbiter says: a supervisor may restart it blindly on both hosts.
     Member(role::RoleArgs),
+    /// Run both halves of a pair on this machine, as two processes.
+    Pair(pair::PairArgs),
     /// End a VM cleanly, on both sides.
     Stop(control::ControlArgs),
     /// Hand a VM over to its backup, on purpose and without a timeout.
@@ -110,13 +113,14 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
+        Command::Pair(args) => return pair::run(&args).unwrap_or_else(failed),
         Command::Drill(args) => return drilled(drill::run(&args)),
     };
-    match done {
-        Ok(status) => status.into(),
-        Err(error) => {
-            eprintln!("lockstep: {error}");
-            error.status.into()
-        }
-    }
+    done.map_or_else(failed, ExitCode::from)
+}
+
+/// Says why, and gives the status.
+fn failed(error: CliError) -> ExitCode {
+    eprintln!("lockstep: {error}");
+    error.status.into()
 }
