@@ -2,17 +2,21 @@
 //! and restored again and again, and ends as if nothing had happened.
 
 use crate::harness::{Random, Scratch, run};
-use ft_protocol::log::{End, MachineDigest};
+use ft_protocol::log::{End, Header, MachineDigest};
 use lockstep::backends::console::{ConsoleChoice, ConsoleOutput};
 use lockstep::backends::live::Direct;
 use lockstep::devices::Output;
 use lockstep::machine::drive::drive;
 use lockstep::machine::{DriveError, Machine, MachineState, Moment, Next, Sink, Source, View};
-use lockstep::memory::{Ram, RamDigest};
+use lockstep::memory::pages::CHUNK_PAGES;
+use lockstep::memory::ram::PAGE;
+use lockstep::memory::{PageReceiver, PageSender, PageSet, Ram, RamDigest};
 use lockstep::replay::dir::LogFile;
 use lockstep::replay::{FollowError, Follower, LogDir};
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 type Edge = Follower<LogFile, Direct>;
 
@@ -113,15 +117,15 @@ fn copy(from: &Ram) -> Ram {
     to
 }
 
-/// Replays the recording in `dir` on machines that are restored from each other.
-fn move_along(dir: &Path, every: usize) -> Moving {
+/// A machine at the beginning of the recording in `dir`, and its edge.
+fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
     let dir = LogDir::open(dir);
     let log = dir.log().expect("a log");
     let header = log.header().clone();
     let image = dir.image(&header).expect("its image");
-    let mut machine = Machine::new(&header.machine, &image).expect("a machine");
+    let machine = Machine::new(&header.machine, &image).expect("a machine");
     let console = ConsoleOutput::open(&ConsoleChoice::None).expect("no console");
-    let mut edge = Moving {
+    let edge = Moving {
         follower: Follower::new(log, Direct::new(None, console), None),
         random: Random::new(),
         every,
@@ -131,6 +135,12 @@ fn move_along(dir: &Path, every: usize) -> Moving {
         left: 0,
         waiting: 0,
     };
+    (header, machine, edge)
+}
+
+/// Replays the recording in `dir` on machines that are restored from each other.
+fn move_along(dir: &Path, every: usize) -> Moving {
+    let (header, mut machine, mut edge) = following(dir, every);
     loop {
         match drive(&mut machine, &mut edge) {
             Ok(_) => return edge,
@@ -157,10 +167,10 @@ fn a_machine_that_moves_ends_as_one_that_stays() {
     let scratch = Scratch::new();
     for (guest, every) in [
         ("chaos", 400),
-        ("threads", 100),
+        ("threads", 250),
         ("ticker", 20),
         ("compute", 20),
-        ("positions", 300),
+        ("positions", 60),
     ] {
         let dir = scratch.arg(guest);
         run(["run", guest, "--mem", "32", "--record", &dir]).expect(0);
@@ -174,5 +184,84 @@ fn a_machine_that_moves_ends_as_one_that_stays() {
         );
         assert!(followed.end.is_some());
         assert!(edge.left > 10, "{guest}");
+    }
+}
+
+/// What a new backup will do: memory is copied while the guest runs, then the machine rests, the last
+/// pages and the state follow, and the other machine goes on.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn memory_copied_while_the_guest_runs_is_the_machines_at_the_stop() {
+    let scratch = Scratch::new();
+    for (guest, exits) in [("chaos", 4000), ("compute", 600)] {
+        let dir = scratch.arg(guest);
+        run(["run", guest, "--record", &dir]).expect(0);
+        copy_while_running(&scratch.join(guest), exits);
+    }
+}
+
+fn copy_while_running(dir: &Path, exits: usize) {
+    let (header, mut machine, mut edge) = following(dir, exits);
+    edge.next.set(edge.random.below(exits) as u64);
+    let (reader, ram) = (machine.dirty_pages(), machine.ram().clone());
+    let stopped = AtomicBool::new(false);
+    let (mut sender, mut receiver, rounds, machine, mut edge) = thread::scope(|scope| {
+        let stopped = &stopped;
+        let copier = scope.spawn(move || {
+            let mut sender = PageSender::new(&ram);
+            let mut receiver = PageReceiver::new(Ram::new((ram.len() >> 20) as u32).expect("room"));
+            let mut rounds = 0;
+            // The round that begins after the machine stopped is the last.
+            loop {
+                let last = stopped.load(Ordering::Acquire);
+                transfer(&reader.take().expect("read"), &mut sender, &mut receiver);
+                rounds += 1;
+                if last {
+                    return (sender, receiver, rounds);
+                }
+            }
+        });
+        let driven = drive(&mut machine, &mut edge);
+        assert!(matches!(driven, Err(DriveError::Edge(Stopped::Captured))));
+        stopped.store(true, Ordering::Release);
+        let (sender, receiver, rounds) = copier.join().expect("it only copies");
+        (sender, receiver, rounds, machine, edge)
+    });
+    assert!(rounds > 1, "{rounds}");
+    let whole = RamDigest::of(machine.ram());
+    assert_eq!(
+        (sender.digest(), receiver.digest()),
+        (whole.value(), whole.value())
+    );
+    println!("{rounds} rounds, {:?}", sender.stats());
+    // One byte of one page, and it shows.
+    let page = machine.ram().pages() / 2;
+    let mut byte = [0];
+    let at = (page * PAGE) as u64 + 7;
+    machine.ram().read(at, &mut byte).expect("it lies there");
+    machine.ram().write(at, &[!byte[0]]).expect("it lies there");
+    receiver.take(&sender.chunk(&[page])).expect("sound");
+    assert_ne!(receiver.digest(), whole.value());
+    machine.ram().write(at, &byte).expect("it lies there");
+    receiver.take(&sender.chunk(&[page])).expect("sound");
+
+    let state = edge.captured.take().expect("it was captured");
+    let (ram, digest) = receiver.into_parts();
+    drop(machine);
+    let mut other =
+        Machine::restore(&header.machine, ram, digest, &state).unwrap_or_else(|e| panic!("{e}"));
+    edge.next.set(u64::MAX);
+    match drive(&mut other, &mut edge) {
+        Ok(_) => assert!(edge.follower.followed().end.is_some()),
+        Err(DriveError::Edge(Stopped::Followed(error))) => panic!("{error}"),
+        Err(DriveError::Edge(Stopped::Captured)) => panic!("nobody wanted it"),
+        Err(DriveError::Machine(error)) => panic!("{error}"),
+    }
+}
+
+fn transfer(pages: &PageSet, sender: &mut PageSender, receiver: &mut PageReceiver) {
+    let pages: Vec<usize> = pages.iter().collect();
+    for pages in pages.chunks(CHUNK_PAGES) {
+        receiver.take(&sender.chunk(pages)).expect("sound");
     }
 }

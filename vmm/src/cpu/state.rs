@@ -494,3 +494,6 @@ fn hash(words: impl IntoIterator<Item = u64>) -> u64 {
     let bytes: Vec<u8> = words.into_iter().flat_map(u64::to_le_bytes).collect();
     xxh3_64(&bytes)
 }
+
+#[cfg(test)]
+mod tests;

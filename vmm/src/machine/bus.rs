@@ -1,19 +1,22 @@
 //! The machine's devices and the addresses they answer to.
 
+mod state;
+
+pub use state::BusState;
+
 use crate::cpu::Exit;
+use crate::devices::Output;
 use crate::devices::clock::Clock;
 use crate::devices::edges::EdgeCounter;
 use crate::devices::pic::Pic;
 use crate::devices::pit::Pit;
-use crate::devices::uart::{Uart, UartState};
-use crate::devices::virtio::{Console, Mmio, MmioState, Net, NetState, Rng};
-use crate::devices::{BadState, Output};
+use crate::devices::uart::Uart;
+use crate::devices::virtio::{Console, Mmio, Net, Rng};
 use crate::memory::Ram;
 use crate::memory::ram::GuestMap;
-use bincode::{Decode, Encode};
+use bincode::Encode;
 use ft_protocol::log::{MachineConfig, OutputPort};
 use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
-use std::collections::VecDeque;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Does a device model need the time to handle this exit?
@@ -43,35 +46,6 @@ impl std::fmt::Debug for Bus {
     }
 }
 
-/// The state of every device.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct BusState {
-    pic: Pic,
-    pit: Pit,
-    clock: Clock,
-    edges: EdgeCounter,
-    uart: UartState,
-    console: (MmioState, VecDeque<u8>),
-    net: Option<(MmioState, NetState)>,
-    rng: (MmioState, Rng),
-}
-
-impl BusState {
-    /// A digest of each device, by name.
-    pub fn components(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("8259 pair", hash(&self.pic)),
-            ("8254", hash(&self.pit)),
-            ("clock", hash(&self.clock)),
-            ("edge counter", hash(&self.edges)),
-            ("16550", hash(&self.uart)),
-            ("virtio-console", hash(&self.console)),
-            ("virtio-net", hash(&self.net)),
-            ("virtio-rng", hash(&self.rng)),
-        ]
-    }
-}
-
 /// xxh3-64 of the encoding.
 fn hash(state: impl Encode) -> u64 {
     let bytes = bincode::encode_to_vec(state, bincode::config::standard())
@@ -80,65 +54,6 @@ fn hash(state: impl Encode) -> u64 {
 }
 
 impl Bus {
-    /// The devices of a machine of this configuration in this state, which may come from anybody.
-    pub fn restore(config: &MachineConfig, state: &BusState, ram: &Ram) -> Result<Bus, BadState> {
-        state.pic.validate()?;
-        state.clock.validate()?;
-        state.pit.validate(state.clock.now_ns())?;
-        state.edges.validate(config.quantum)?;
-        let net = match (config.net, &state.net) {
-            (None, None) => None,
-            (Some(net), Some((transport, device))) => {
-                let device = Net::restore(net.mac, device.clone())?;
-                Some(Mmio::restore(device, transport, ram.map())?)
-            }
-            _ => {
-                return Err(BadState {
-                    device: "virtio-net",
-                    what: "either the state or the machine has none".into(),
-                });
-            }
-        };
-        let (console, input) = &state.console;
-        let (rng, requests) = &state.rng;
-        requests.validate()?;
-        Ok(Bus {
-            pic: state.pic.clone(),
-            pit: state.pit.clone(),
-            clock: state.clock.clone(),
-            edges: state.edges.clone(),
-            uart: Uart::restore(&state.uart)?,
-            console: Mmio::restore(Console::restore(input.clone())?, console, ram.map())?,
-            net,
-            rng: Mmio::restore(requests.clone(), rng, ram.map())?,
-        })
-    }
-
-    /// The state of every device, after [`Bus::process`].
-    pub fn save(&mut self) -> BusState {
-        let unsent = self.uart.take_edge() || !self.uart.take_sent().is_empty();
-        assert!(
-            !unsent,
-            "the 16550's edges and bytes are carried on at once"
-        );
-        BusState {
-            pic: self.pic.clone(),
-            pit: self.pit.clone(),
-            clock: self.clock.clone(),
-            edges: self.edges.clone(),
-            uart: self.uart.state(),
-            console: (
-                self.console.state(),
-                self.console.device().waiting().clone(),
-            ),
-            net: self
-                .net
-                .as_mut()
-                .map(|net| (net.state(), net.device().state().clone())),
-            rng: (self.rng.state(), self.rng.device().clone()),
-        }
-    }
-
     /// All devices as after reset; a network only if there is to be one.
     pub fn new(config: &MachineConfig, ram: &Ram) -> Bus {
         Bus {
@@ -302,60 +217,4 @@ impl Bus {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ft_protocol::log::NetConfig;
-
-    fn config(net: Option<NetConfig>) -> MachineConfig {
-        MachineConfig {
-            mem_mib: 16,
-            net,
-            quantum: 1000,
-            seed: 0,
-            wall_ns: 0,
-        }
-    }
-
-    #[test]
-    fn ports_and_windows_without_a_device_read_as_on_a_bus() {
-        let mut bus = Bus::new(&config(None), &Ram::new(16).unwrap());
-        let mut data = [0; 4];
-        bus.pio_read(0x80, &mut data);
-        assert_eq!(data, [0xff; 4]);
-        bus.mmio_read(MMIO_NET, &mut data);
-        assert_eq!(data, [0; 4]);
-        bus.mmio_read(0xf000_0000, &mut data);
-        assert_eq!(data, [0xff; 4]);
-        // The last port there is, four bytes wide.
-        bus.pio_read(0xfffe, &mut data);
-        bus.pio_write(0xfffe, &data);
-    }
-
-    #[test]
-    fn every_device_is_in_the_digest() {
-        let ram = Ram::new(16).unwrap();
-        let net = NetConfig {
-            mac: [2; 6],
-            ip: [10, 0, 0, 1],
-            prefix_len: 8,
-            gateway: [0; 4],
-        };
-        let fresh = || Bus::new(&config(Some(net)), &ram);
-        let empty = fresh().digest();
-        let changes: [fn(&mut Bus, &Ram); 8] = [
-            |bus, ram| bus.edges.grant(ram),
-            |bus, ram| bus.mmio_write(MMIO_RNG + 0x30, &[1, 0, 0, 0], ram.map()),
-            |bus, _| bus.pio_write(0x21, &[0xfe]),
-            |bus, _| bus.pio_write(0x43, &[0x34]),
-            |bus, ram| bus.clock.set(1, ram),
-            |bus, _| bus.pio_write(0x3ff, &[7]),
-            |bus, ram| bus.mmio_write(MMIO_CONSOLE + 0x30, &[1, 0, 0, 0], ram.map()),
-            |bus, ram| bus.receive_frame(vec![0; 60], ram),
-        ];
-        for (index, change) in changes.into_iter().enumerate() {
-            let mut bus = fresh();
-            change(&mut bus, &ram);
-            assert_ne!(bus.digest(), empty, "change {index}");
-        }
-    }
-}
+mod tests;

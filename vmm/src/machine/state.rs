@@ -126,3 +126,6 @@ pub fn differing<'a>(ours: &[(&'a str, u64)], theirs: &[(&'a str, u64)]) -> Vec<
     }
     names
 }
+
+#[cfg(test)]
+mod tests;
