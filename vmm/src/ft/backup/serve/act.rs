@@ -24,6 +24,8 @@ const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
 const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Frames taken from the TAP at a time while this side is not live.
 const DRAIN_FRAMES: usize = 256;
+/// So often when there is to be nothing left: more than the queue of a TAP holds.
+const DRAIN_ROUNDS: usize = 8;
 
 impl Runtime {
     /// Does what the state machine asks for.
@@ -69,7 +71,9 @@ impl Runtime {
                 state,
             } => {
                 // What came before, the machine had taken in, or its log will have.
-                self.drain_tap()?;
+                for _ in 0..DRAIN_ROUNDS {
+                    self.drain_tap()?;
+                }
                 if let Some(shadow) = &mut self.shadow {
                     shadow.take(now());
                 }
