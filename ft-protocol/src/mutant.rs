@@ -25,6 +25,10 @@ pub(crate) enum Mutant {
     LiveBeforeFence,
     /// A primary that has handed over runs on without having won.
     ResumesWithoutRight,
+    /// A backup that diverged says so and follows on.
+    GoesOnDiverged,
+    /// The primary does not ask again when the arbiter did not answer.
+    AsksOnlyOnce,
 }
 
 impl Mutant {
