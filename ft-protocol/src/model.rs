@@ -6,6 +6,12 @@
 //! only moves where time matters; so a process that takes no step is one that hangs.
 //!
 //! What is checked is in [`properties`]. A counterexample is printed as the steps that lead to it.
+//!
+//! What is left out, and why it loses nothing: a backend's taking an output and the report of it are
+//! one step, as are an arbiter's answer and its arrival except for claims, and a heartbeat behind a
+//! heartbeat on one connection is one. Of the beats on their way to a side only the newest arrives.
+//! Damage on a connection is a cut. What is left out and may lose something: full windows and gates,
+//! which need long logs, and faults beyond a setting's budgets.
 
 mod backup_side;
 mod channel;

@@ -31,6 +31,10 @@ pub(crate) enum Mutant {
     ReleasesTooEarly,
     /// Whoever joins claims, although it was never armed.
     AsksUnarmed,
+    /// A backup that diverged says so and follows on.
+    GoesOnDiverged,
+    /// The primary does not ask again when the arbiter did not answer.
+    AsksOnlyOnce,
 }
 
 impl Mutant {

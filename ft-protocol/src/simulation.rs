@@ -397,6 +397,8 @@ fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
         (Mutant::ForgetsTooMuch, "I5"),
         (Mutant::LiveBeforeFence, "before the fence"),
         (Mutant::ResumesWithoutRight, "without the right"),
+        (Mutant::GoesOnDiverged, "I6"),
+        (Mutant::AsksOnlyOnce, "did not get to its end"),
     ];
     for (mutant, invariant) in planted {
         let caught = caught(mutant).unwrap_or_else(|| panic!("{mutant:?} survives"));

@@ -184,8 +184,9 @@ impl PrimarySide {
                 assert!(closed, "the arbiter is never away for so long");
                 me.fate = Fate::Finished;
             }
-            action @ (PrimaryAction::Requested(_) | PrimaryAction::Leave) => {
-                let unreasonable = Flaw::Unreasonable(format!("{action:?}"));
+            PrimaryAction::Leave => me.fate = Fate::Left,
+            PrimaryAction::Requested(_) => {
+                let unreasonable = Flaw::Unreasonable("nobody asked for that".into());
                 rest.around.witness.note(unreasonable);
             }
         }

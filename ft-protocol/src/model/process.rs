@@ -318,12 +318,17 @@ impl Process {
         self.act(rest);
     }
 
-    /// The operator wants a backup to go.
+    /// The operator wants it to go. A backup goes at once; a primary may have to win first.
     pub fn leave(&mut self, rest: &mut Rest) {
-        let Side::Backup(backup) = &mut self.side else {
-            return;
+        let now = self.common.now;
+        let leaves = match &mut self.side {
+            Side::Primary(primary) => {
+                primary.machine.handle_leave(now);
+                false
+            }
+            Side::Backup(backup) => backup.machine.handle_leave(now),
+            Side::Gone => false,
         };
-        let leaves = backup.machine.handle_leave(self.common.now);
         self.act(rest);
         if leaves {
             self.common.fate = Fate::Left;

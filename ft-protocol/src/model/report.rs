@@ -1,6 +1,5 @@
 //! A counterexample, readable.
 
-use super::Setting;
 use super::process::{Process, Question, Side};
 use super::step::Step;
 use super::world::World;
@@ -51,9 +50,4 @@ fn brief(process: &Process) -> String {
         question => format!(", {question:?}"),
     };
     format!("{} {what}{asks}", common.index)
-}
-
-/// Prints what was found.
-pub fn print(setting: &Setting, name: &str, path: Path<World, Step>) {
-    println!("{name}\n  with {:?}\n{}", setting.faults, tell(path));
 }

@@ -28,8 +28,9 @@ pub struct Faults {
     pub stalls: u8,
     pub failed_fences: u8,
     pub divergences: u8,
-    /// The operator wants the backup to take over; to leave.
+    /// The operator wants the backup to take over.
     pub switchovers: u8,
+    /// The operator wants a backup to leave, or a primary before its start.
     pub leaves: u8,
 }
 

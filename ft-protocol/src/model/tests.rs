@@ -6,9 +6,14 @@
 use super::guest::Does::{End, Nothing, Output};
 use super::properties::*;
 use super::*;
-use stateright::{Checker, HasDiscoveries};
+use stateright::{Checker, HasDiscoveries, Path};
 
-const NONE: Faults = Faults::NONE;
+/// These faults, and no others.
+macro_rules! faults {
+    ($($kind:ident: $times:expr),*) => {
+        Faults { $($kind: $times,)* ..Faults::NONE }
+    };
+}
 
 /// Two pieces that can be on their way at once.
 const GUEST: Guest = Guest {
@@ -69,15 +74,8 @@ impl Setting {
             checker.max_depth(),
             self.faults
         );
-        let violated = ALWAYS
-            .iter()
-            .filter_map(|&(name, _)| Some((name, checker.discovery(name)?)));
-        let violated: Vec<_> = violated.collect();
-        for (name, path) in &violated {
-            report::print(self, name, path.clone());
-        }
-        let names: Vec<_> = violated.iter().map(|(name, _)| name).collect();
-        assert!(names.is_empty(), "violated: {names:?}");
+        let violated = self.violated(&checker);
+        assert!(violated.is_none(), "violated: {violated:?}");
         let reached = |name| checker.discovery(name).is_some();
         let missed = self.reaches.iter().find(|(name, _)| !reached(name));
         assert!(
@@ -88,40 +86,50 @@ impl Setting {
         states
     }
 
+    /// A property that was found violated; prints how.
+    fn violated(&self, checker: &impl Checker<Setting>) -> Option<&'static str> {
+        let mut names = ALWAYS.iter().map(|&(name, _)| name);
+        let found = names.find_map(|name| Some((name, checker.discovery(name)?)));
+        let (name, path) = found?;
+        println!("{name}\n  with {:?}", self.faults);
+        println!("{}", report::tell(self.shorten(name, path)));
+        Some(name)
+    }
+
+    /// The checker tells the last counterexample that it came across, which need not be a shortest.
+    fn shorten(&self, name: &'static str, path: Path<World, Step>) -> Path<World, Step> {
+        let states = path.clone().into_states().len();
+        let checker = self.clone().checker().target_max_depth(states);
+        let checker = checker.finish_when(HasDiscoveries::AnyOf([name].into()));
+        match checker.spawn_bfs().join().discovery(name) {
+            Some(shorter) => self.shorten(name, shorter),
+            None => path,
+        }
+    }
+
     /// What objects to a fault that is planted into the protocol.
     fn catches(&self, mutant: Mutant) -> Option<&'static str> {
+        println!("{mutant:?}:");
         let setting = Setting {
             mutant: Some(mutant),
             ..self.clone()
         };
         let checker = setting.clone().checker();
         let checker = checker.finish_when(HasDiscoveries::AnyFailures);
-        let checker = checker.spawn_bfs().join();
-        let mut names = ALWAYS.iter().map(|&(name, _)| name);
-        let found = names.find_map(|name| Some((name, checker.discovery(name)?)));
-        let (name, path) = found?;
-        println!("{mutant:?}:");
-        report::print(&setting, name, path);
-        Some(name)
+        setting.violated(&checker.spawn_bfs().join())
     }
 }
 
 /// Without faults there is one way to end.
 #[test]
 fn a_pair_is_made_and_ends() {
-    let setting = Setting::strangers(GUEST, NONE);
+    let setting = Setting::strangers(GUEST, Faults::NONE);
     setting.reaching(&[BOTH_FINISH]).explore(990);
 }
 
 #[test]
 fn one_side_dies() {
-    let faults = Faults {
-        crashes: 1,
-        silent_crashes: 1,
-        cuts: 1,
-        unanswered: 1,
-        ..NONE
-    };
+    let faults = faults!(crashes: 1, silent_crashes: 1, cuts: 1, unanswered: 1);
     let reaches = [BACKUP_LIVE, PRIMARY_SOLO, LOSER_HALTS, STALE_REPEAT];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(120_616);
@@ -129,11 +137,7 @@ fn one_side_dies() {
 
 #[test]
 fn both_live_and_do_not_hear_each_other() {
-    let faults = Faults {
-        silences: 1,
-        cuts: 1,
-        ..NONE
-    };
+    let faults = faults!(silences: 1, cuts: 1);
     let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(141_079);
@@ -141,10 +145,7 @@ fn both_live_and_do_not_hear_each_other() {
 
 #[test]
 fn both_suspect_each_other_or_one_does_twice() {
-    let faults = Faults {
-        silences: 2,
-        ..NONE
-    };
+    let faults = faults!(silences: 2);
     let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(80_447);
@@ -152,12 +153,7 @@ fn both_suspect_each_other_or_one_does_twice() {
 
 #[test]
 fn a_side_is_stopped_and_the_network_goes() {
-    let faults = Faults {
-        silences: 1,
-        stops: 1,
-        partitions: 1,
-        ..NONE
-    };
+    let faults = faults!(silences: 1, stops: 1, partitions: 1);
     let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
     let setting = Setting::pair(SMALL, faults);
     setting.reaching(&reaches).explore(69_010);
@@ -165,13 +161,7 @@ fn a_side_is_stopped_and_the_network_goes() {
 
 #[test]
 fn the_arbiter_is_away_and_the_fence_fails() {
-    let faults = Faults {
-        silent_crashes: 1,
-        cuts: 1,
-        unanswered: 2,
-        failed_fences: 1,
-        ..NONE
-    };
+    let faults = faults!(silent_crashes: 1, cuts: 1, unanswered: 2, failed_fences: 1);
     let reaches = [WITHHELD, BACKUP_LIVE, PRIMARY_SOLO];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(333_508);
@@ -179,13 +169,7 @@ fn the_arbiter_is_away_and_the_fence_fails() {
 
 #[test]
 fn the_guest_is_handed_over() {
-    let faults = Faults {
-        switchovers: 1,
-        crashes: 1,
-        cuts: 1,
-        unanswered: 1,
-        ..NONE
-    };
+    let faults = faults!(switchovers: 1, crashes: 1, cuts: 1, unanswered: 1);
     let reaches = [HANDED_OVER, TAKEN_BACK, BACKUP_LIVE];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(287_661);
@@ -193,13 +177,7 @@ fn the_guest_is_handed_over() {
 
 #[test]
 fn the_backup_diverges_or_leaves() {
-    let faults = Faults {
-        divergences: 1,
-        leaves: 1,
-        crashes: 1,
-        cuts: 1,
-        ..NONE
-    };
+    let faults = faults!(divergences: 1, leaves: 1, crashes: 1, cuts: 1);
     let reaches = [DIVERGED, LEFT, PRIMARY_SOLO];
     let setting = Setting::pair(GUEST, faults);
     setting.reaching(&reaches).explore(32_463);
@@ -207,23 +185,14 @@ fn the_backup_diverges_or_leaves() {
 
 #[test]
 fn beats_are_late_and_withdraw_a_suspicion() {
-    let faults = Faults {
-        silences: 1,
-        ticks: 1,
-        ..NONE
-    };
+    let faults = faults!(silences: 1, ticks: 1);
     let setting = Setting::pair(SMALL, faults).with_beats();
     setting.reaching(&[LOSER_HALTS, WITHDRAWN]).explore(83_432);
 }
 
 #[test]
 fn beats_pass_where_the_channel_does_not() {
-    let faults = Faults {
-        stalls: 1,
-        crashes: 1,
-        unanswered: 1,
-        ..NONE
-    };
+    let faults = faults!(stalls: 1, crashes: 1, unanswered: 1);
     let setting = Setting::pair(GUEST, faults).with_beats();
     setting
         .reaching(&[LOSER_HALTS, STALE_REPEAT])
@@ -232,12 +201,7 @@ fn beats_pass_where_the_channel_does_not() {
 
 #[test]
 fn a_vcpu_hangs() {
-    let faults = Faults {
-        hangs: 1,
-        silences: 1,
-        cuts: 1,
-        ..NONE
-    };
+    let faults = faults!(hangs: 1, silences: 1, cuts: 1);
     let reaches = [LOSER_HALTS, BACKUP_LIVE, PRIMARY_SOLO];
     let setting = Setting::pair(SMALL, faults);
     setting.reaching(&reaches).explore(46_957);
@@ -245,13 +209,7 @@ fn a_vcpu_hangs() {
 
 #[test]
 fn who_died_is_started_anew() {
-    let faults = Faults {
-        crashes: 1,
-        restarts: 1,
-        cuts: 1,
-        unanswered: 1,
-        ..NONE
-    };
+    let faults = faults!(crashes: 1, restarts: 1, cuts: 1, unanswered: 1);
     let reaches = [SECOND_GENERATION, COLD_START_REFUSED, NOBODY_CAN_JOIN];
     let setting = Setting::strangers(SMALL, faults);
     setting.reaching(&reaches).explore(97_935);
@@ -259,90 +217,46 @@ fn who_died_is_started_anew() {
 
 #[test]
 fn a_backup_lost_before_the_start_costs_a_generation() {
-    let faults = Faults { cuts: 2, ..NONE };
+    let faults = faults!(cuts: 2);
     let reaches = [SECOND_GENERATION, SECOND_FAILOVER, LIVE_FROM_THE_START];
     let setting = Setting::strangers(GUEST, faults);
     setting.reaching(&reaches).explore(65_267);
 }
 
-/// More of everything: `cargo test --release -p ft-protocol far -- --ignored --nocapture`.
+#[test]
+fn who_was_to_make_a_pair_leaves() {
+    let faults = faults!(leaves: 1, cuts: 1, unanswered: 1, crashes: 1);
+    let setting = Setting::strangers(SMALL, faults);
+    let reaches = [LEFT, LOSER_HALTS, SECOND_GENERATION];
+    setting.reaching(&reaches).explore(23_307);
+}
+
+/// More of everything.
 #[test]
 #[ignore = "explores for some minutes"]
 fn far() {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let much = Faults {
-        crashes: 1,
-        silent_crashes: 1,
-        cuts: 1,
-        unanswered: 2,
-        failed_fences: 1,
-        ..NONE
-    };
-    let one = Faults {
-        unanswered: 1,
-        failed_fences: 0,
-        ..much
-    };
     let settings = [
         Setting::pair(
             GUEST,
-            Faults {
-                silences: 1,
-                ..much
-            },
+            faults!(crashes: 1, silent_crashes: 1, cuts: 1, unanswered: 2, silences: 1, failed_fences: 1),
         ),
         Setting::pair(
             GUEST,
-            Faults {
-                switchovers: 1,
-                leaves: 1,
-                ..one
-            },
+            faults!(crashes: 1, silent_crashes: 1, cuts: 1, unanswered: 1, switchovers: 1, leaves: 1),
         ),
-        Setting::pair(
-            GUEST,
-            Faults {
-                silences: 1,
-                stops: 1,
-                cuts: 1,
-                ..NONE
-            },
-        ),
+        Setting::pair(GUEST, faults!(cuts: 1, silences: 1, stops: 1)),
         Setting::pair(
             SMALL,
-            Faults {
-                hangs: 1,
-                stops: 1,
-                divergences: 1,
-                silences: 1,
-                ..one
-            },
+            faults!(crashes: 1, silent_crashes: 1, cuts: 1, unanswered: 1, silences: 1, stops: 1,
+                hangs: 1, divergences: 1),
         ),
-        Setting::pair(
-            SMALL,
-            Faults {
-                silences: 2,
-                ticks: 1,
-                ..NONE
-            },
-        )
-        .with_beats(),
+        Setting::pair(SMALL, faults!(silences: 2, ticks: 1)).with_beats(),
         Setting::strangers(
             GUEST,
-            Faults {
-                restarts: 1,
-                silent_crashes: 0,
-                ..one
-            },
+            faults!(crashes: 1, cuts: 1, unanswered: 1, restarts: 1),
         ),
-        Setting::strangers(
-            SMALL,
-            Faults {
-                restarts: 2,
-                cuts: 2,
-                ..one
-            },
-        ),
+        Setting::strangers(SMALL, faults!(crashes: 2, cuts: 2, restarts: 2)),
     ];
     let states: usize = settings.iter().map(|setting| setting.visit(threads)).sum();
     println!("{states} states in all");
@@ -350,16 +264,12 @@ fn far() {
 
 #[test]
 fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
-    let cut = Faults { cuts: 1, ..NONE };
+    let cut = faults!(cuts: 1);
     let pair = Setting::pair(GUEST, cut);
-    let dies = Setting::pair(GUEST, Faults { crashes: 1, ..NONE });
-    let switches = Setting::pair(
-        SMALL,
-        Faults {
-            switchovers: 1,
-            ..cut
-        },
-    );
+    let dies = Setting::pair(GUEST, faults!(crashes: 1));
+    let diverges = Setting::pair(GUEST, faults!(cuts: 1, divergences: 1));
+    let unanswered = Setting::pair(SMALL, faults!(cuts: 1, unanswered: 1));
+    let switches = Setting::pair(SMALL, faults!(cuts: 1, switchovers: 1));
     let planted = [
         (Mutant::AckBeforeReceipt, &pair, I2),
         (Mutant::ReleaseBeforeAck, &pair, I2),
@@ -375,9 +285,29 @@ fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
         (Mutant::ForgetsTooMuch, &pair, I5),
         (Mutant::LiveBeforeFence, &dies, FENCE),
         (Mutant::ResumesWithoutRight, &switches, HANDOVER),
+        (Mutant::GoesOnDiverged, &diverges, I6),
+        (Mutant::AsksOnlyOnce, &unanswered, GOES_ON),
     ];
     for (mutant, setting, property) in planted {
         let caught = setting.catches(mutant);
         assert_eq!(caught, Some(property), "{mutant:?}");
     }
+}
+
+#[test]
+fn an_assertion_that_fails_is_a_counterexample() {
+    let setting = Setting::pair(SMALL, Faults::NONE);
+    let world = World::paired(&setting);
+    let nothing = Step::Deliver {
+        connection: 0,
+        to: super::channel::End::Primary,
+    };
+    let failed = world.after(&setting, nothing).expect("the flaw is new");
+    let holds = |name| {
+        ALWAYS
+            .iter()
+            .all(|(n, c)| *n != name || c(&setting, &failed))
+    };
+    assert!(!holds(SOUND) && holds(I2) && holds(GOES_ON));
+    assert_eq!(failed.steps(setting.guest), []);
 }

@@ -91,7 +91,8 @@ impl World {
     /// Whether nothing is left that has to happen.
     pub fn rests(&self, guest: Guest) -> bool {
         let mut steps = Vec::new();
-        for who in 0..self.processes.len() {
+        // What a process asked before it died need not get anywhere.
+        for who in (0..self.processes.len()).filter(|&who| self.processes[who].is_running()) {
             self.steps_of(who, guest, &mut steps);
         }
         let ends = [End::Primary, End::Backup];
@@ -108,7 +109,10 @@ impl World {
             Question::Written(_) => step(true, Step::ReceiveAnswer { who }),
             Question::Fence => step(true, Step::FenceSucceeds { of: who }),
             // Who hangs asks once it does not.
-            Question::Again => step(!common.mute, Step::AskAgain { who }),
+            Question::Again => {
+                let will = process.due().is_some() && !common.mute;
+                step(will, Step::AskAgain { who });
+            }
             Question::None => {}
         }
         step(common.mute, Step::VcpuAnswers { who });
@@ -189,6 +193,7 @@ impl World {
             fault(left.leaves, backup.can_leave(), Step::Leave { who });
         }
         if let Some(primary) = process.primary() {
+            fault(left.leaves, !primary.started, Step::Leave { who });
             let switches = primary.started && !primary.parking;
             fault(left.switchovers, switches, Step::Switchover { who });
         }

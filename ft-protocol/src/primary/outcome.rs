@@ -102,6 +102,7 @@ impl Primary {
             return;
         }
         match answer {
+            ClaimAnswer::Unreachable(_) if self.has(Mutant::AsksOnlyOnce) => {}
             ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
             ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
             ClaimAnswer::Lost { .. } if started && self.has(Mutant::IgnoresLostClaim) => {

@@ -27,6 +27,7 @@ pub struct BackupSide {
     pub armed: bool,
     /// Asked the arbiter for a claim.
     pub claimed: bool,
+    diverged: bool,
     pub withdrawn: u64,
     /// Its vCPU runs once in so many steps.
     lazy: u64,
@@ -55,6 +56,7 @@ impl BackupSide {
             mute_until: Time(0),
             armed: false,
             claimed: false,
+            diverged: false,
             withdrawn: 0,
             lazy,
             asked: None,
@@ -151,6 +153,7 @@ impl BackupSide {
 
     /// The vCPU finds that it differs from the log.
     pub fn diverge(&mut self, now: Time) {
+        self.diverged = true;
         let at = Position::exit(self.executed);
         self.machine.handle_diverged(now, at, "planted".into());
     }
@@ -235,6 +238,7 @@ impl BackupSide {
                 BackupAction::PrimaryLost(_) => assert!(!self.armed),
                 BackupAction::Claim { generation } => {
                     assert!(self.armed, "only an armed member asks");
+                    assert!(!self.diverged, "I6: it has diverged, and asks");
                     self.claimed = true;
                     self.ask(now, rng, Asked::Claim(generation));
                 }
