@@ -7,17 +7,18 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 /// Runs in a private mount namespace: device nodes that an ordinary user may open go over those
-/// that only root may, and then root is dropped. `$1` is the user, `$2` a directory of that user's.
+/// that only root may, and then root is dropped. `$1` is the user, `$2` a directory of that user's, `$3` the
+/// drill.
 const SCRIPT: &str = r#"
 set -e
 mount --make-rprivate /
-mknod -m 0666 "$2/kvm" c 10 232
-mknod -m 0666 "$2/tun" c 10 200
-mount --bind "$2/kvm" /dev/kvm
-mount --bind "$2/tun" /dev/net/tun
+mknod -m 0666 "$2/$3-kvm" c 10 232
+mknod -m 0666 "$2/$3-tun" c 10 200
+mount --bind "$2/$3-kvm" /dev/kvm
+mount --bind "$2/$3-tun" /dev/net/tun
 cd "$2/home"
 exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=-all \
-    "$2/lockstep" drill kill-primary --report "$2/home/report" --json
+    "$2/lockstep" drill "$3" --report "$2/home/$3" --json
 "#;
 /// The user that is nobody.
 const NOBODY: u32 = 65534;
@@ -36,12 +37,15 @@ fn a_drill_needs_no_root() {
     set_permissions(scratch.join("lockstep"), Permissions::from_mode(0o755)).expect("ours");
     create_dir(scratch.join("home")).expect("made");
     std::os::unix::fs::chown(scratch.join("home"), Some(NOBODY), Some(NOBODY)).expect("root");
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", SCRIPT, "sh", &NOBODY.to_string()]);
-    let done = Process::start(command.arg(scratch.path())).end().expect(0);
-    let verdict = done.json();
-    assert_eq!(verdict["failed_runs"], 0, "{verdict}");
-    assert!(verdict["acked"].as_u64() > Some(100), "{verdict}");
+    // On one host, and on two with a wire between them.
+    for drill in ["kill-primary", "partition"] {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", SCRIPT, "sh", &NOBODY.to_string()]);
+        command.arg(scratch.path()).arg(drill);
+        let verdict = Process::start(&mut command).end().expect(0).json();
+        assert_eq!(verdict["failed_runs"], 0, "{verdict}");
+        assert!(verdict["acked"].as_u64() > Some(100), "{verdict}");
+    }
 }
 
 /// Without the devices one sentence says so.
