@@ -60,3 +60,52 @@ fn a_primary_that_lost_its_backup_or_started_alone_is_joined() {
     second.process.end_input();
     second.process.end().expect(0);
 }
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_copy_with_one_wrong_byte_or_register_is_refused_by_name() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let told = Told::new(&scratch);
+    let mut primary = Member::primary(&scratch, "primary", "echo", &told.and(&["--solo"]));
+    primary.await_event("started");
+    for (plant, part) in [("page-flips", "memory"), ("device-flips", "clock")] {
+        let backup = Member::backup(&scratch, plant, &told.and(&["--cut", plant]));
+        let sentence = backup.process.end().refused();
+        assert!(sentence.contains(part), "{sentence}");
+        echo(&mut primary, plant);
+    }
+    // Nothing is left of it: the next one joins, in the next generation.
+    let mut second = Member::backup(&scratch, "second", &told);
+    assert_eq!(second.await_event("joined")["generation"], 2);
+    primary.process.end_input();
+    primary.process.end().expect(0);
+    second.process.end().expect(0);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn status_tells_how_members_stand() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let told = Told::new(&scratch);
+    let status = |more: &[&str]| {
+        let mut command = std::process::Command::new(crate::harness::LOCKSTEP);
+        command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
+        command.args(["status", "--vm", "vm"]).args(more);
+        crate::harness::Process::start(&mut command).end()
+    };
+    assert!(status(&[]).refused().contains("no member of VM vm"));
+    let mut primary = Member::primary(&scratch, "primary", "echo", &told.and(&["--solo"]));
+    primary.await_event("started");
+    let text = status(&[]).expect(0).stdout;
+    assert!(text.contains(": alone, generation 1"), "{text}");
+    let mut backup = Member::backup(&scratch, "backup", &told);
+    backup.await_event("joined");
+    primary.await_event("protected");
+    let told = status(&["--json"]).expect(0).stdout;
+    let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
+    let mut states: Vec<_> = told["members"].as_array().expect("a list").iter().collect();
+    states.sort_by_key(|member| member["state"].to_string());
+    assert_eq!(states[0]["state"], "protected", "{told}");
+    assert_eq!(states[1]["state"], "protecting", "{told}");
+    assert!(states.iter().all(|member| member["generation"] == 2), "{told}");
+}

@@ -1,5 +1,5 @@
 //! Cut points: `--cut POINT[:N]` kills this member with SIGKILL at a named step of the protocol, so that
-//! drills can sweep over a failure between every two of them.
+//! drills can sweep over a failure between every two of them. Some plant another fault there.
 
 use crate::cpu::Pulse;
 use std::str::FromStr;
@@ -25,9 +25,13 @@ pub enum CutPoint {
     LiveAnnounced,
     /// No kill: the vCPU's thread hangs for good at its N-th position.
     VcpuHangs,
+    /// No kill: a byte of a machine that was copied here is another.
+    PageFlips,
+    /// No kill: a device of a machine that was copied here is another.
+    DeviceFlips,
 }
 
-const NAMES: [(&str, CutPoint); 8] = [
+const NAMES: [(&str, CutPoint); 10] = [
     ("entry-logged", CutPoint::EntryLogged),
     ("log-sent", CutPoint::LogSent),
     ("ack-received", CutPoint::AckReceived),
@@ -36,6 +40,8 @@ const NAMES: [(&str, CutPoint); 8] = [
     ("claim-won", CutPoint::ClaimWon),
     ("live-announced", CutPoint::LiveAnnounced),
     ("vcpu-hangs", CutPoint::VcpuHangs),
+    ("page-flips", CutPoint::PageFlips),
+    ("device-flips", CutPoint::DeviceFlips),
 ];
 
 /// `--cut`.
@@ -99,7 +105,8 @@ impl Cuts {
         }
     }
 
-    fn is_now(&self, point: CutPoint) -> bool {
+    /// Whether this member passes the point for the time that it was told.
+    pub fn is_now(&self, point: CutPoint) -> bool {
         self.cut.is_some_and(|cut| {
             cut.point == point && self.passed.fetch_add(1, Ordering::Relaxed) + 1 == cut.at
         })

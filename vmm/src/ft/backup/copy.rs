@@ -1,9 +1,10 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
+use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::state_digest;
 use super::vcpu::{Built, Job, News};
-use crate::machine::{Machine, MachineState};
-use crate::memory::{Image, PageReceiver, Ram};
+use crate::machine::{Input, Machine, MachineState};
+use crate::memory::{Image, PageReceiver, Ram, RamError};
 use ft_protocol::log::Header;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
@@ -15,11 +16,17 @@ pub struct Room {
     record: Option<PathBuf>,
     pages: PageReceiver,
     loaded: u64,
+    cuts: Cuts,
 }
 
 impl Room {
     /// Makes room.
-    pub fn new(header: Header, image: Image, record: Option<PathBuf>) -> Result<Room, String> {
+    pub fn new(
+        header: Header,
+        image: Image,
+        record: Option<PathBuf>,
+        cuts: Cuts,
+    ) -> Result<Room, String> {
         let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
         Ok(Room {
             pages: PageReceiver::new(ram),
@@ -27,6 +34,7 @@ impl Room {
             image,
             record,
             loaded: 0,
+            cuts,
         })
     }
 }
@@ -66,6 +74,7 @@ fn restore(
     let (memory, digest) = room.pages.into_parts();
     let mut machine = Machine::restore(&room.header.machine, memory, digest, &state)
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
+    plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
     // What the machine is, not what it was made from.
     let ram = machine.digest().map_err(|e| e.to_string())?.ram;
     let ours = machine.save().map_err(|e| e.to_string())?;
@@ -75,4 +84,19 @@ fn restore(
         recording,
     });
     Ok(Built { machine, outputs })
+}
+
+/// What drills plant, to see that the digest finds it: one bit of one page, or a clock that is 1 ns fast.
+fn plant(machine: &mut Machine, cuts: &Cuts) -> Result<(), RamError> {
+    if cuts.is_now(CutPoint::PageFlips) {
+        let at = lockstep_abi::BOOT_INFO;
+        let mut byte = [0];
+        machine.ram().read(at, &mut byte)?;
+        machine.ram().write(at, &[byte[0] ^ 1])?;
+    }
+    if cuts.is_now(CutPoint::DeviceFlips) {
+        let ns = machine.view().now_ns + 1;
+        machine.apply(Input::Clock { ns });
+    }
+    Ok(())
 }

@@ -4,6 +4,7 @@
 use super::copy::{self, Room};
 use crate::backends::Live;
 use crate::cpu::Pulse;
+use crate::ft::cuts::Cuts;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::Seat;
@@ -103,6 +104,8 @@ pub struct Boot {
     pub record: Option<PathBuf>,
     /// Where the thread shows that it gets on.
     pub pulse: Pulse,
+    /// What to plant, in drills.
+    pub cuts: Cuts,
 }
 
 /// A machine that is ready to follow the log.
@@ -172,7 +175,7 @@ fn build(
         recording,
     };
     if copied {
-        let room = Room::new(boot.header, image, boot.record)?;
+        let room = Room::new(boot.header, image, boot.record, boot.cuts)?;
         tell(booted(None));
         return copy::receive(room, jobs, tell);
     }

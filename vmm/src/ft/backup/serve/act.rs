@@ -176,6 +176,7 @@ impl Runtime {
             copied,
             record: self.record.clone().filter(|_| self.recording.is_none()),
             pulse: pulse.clone(),
+            cuts: self.cuts.clone(),
         };
         let (feed, held, news) = (self.feed.clone(), self.held.clone(), self.news.clone());
         let thread = std::thread::Builder::new()
