@@ -49,7 +49,8 @@ const BUFFER_BYTES: u64 = 2 * LOG_WINDOW_BYTES;
 ///   checks done and the backends ready to be opened: it may be the last thing before going live.
 /// - Whatever the guest emits is kept until [`BackupAction::ForgetOutputs`] names it, also when the
 ///   guest emits it only after that.
-/// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
+/// - `Live` is the last action of a life as a backup: go on as [`crate::primary::Primary::survivor`] with
+///   [`Backup::survivor`]. So are `Halt` and `Finish`; what is handed in later is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backup {
     config: BackupConfig,
@@ -130,7 +131,7 @@ enum Phase {
     Parting,
     /// Runs alone, by right.
     Live,
-    /// The guest has ended after going live.
+    /// Went live, and the guest had ended: closes the generation.
     Closing,
     /// Halted or finished.
     Ended,

@@ -35,6 +35,14 @@ pub(crate) enum Mutant {
     GoesOnDiverged,
     /// The primary does not ask again when the arbiter did not answer.
     AsksOnlyOnce,
+    /// Whoever joins is armed before it has acknowledged what led to the outputs that have left.
+    ArmsUnacknowledged,
+    /// Whoever joins is armed before what was emitted before its copy has left.
+    ArmsOverOldOutputs,
+    /// The digests of a copy are not compared.
+    AcceptsAnyCopy,
+    /// The generation of a joiner that was lost is opened again for the next.
+    NumberUsedAgain,
 }
 
 impl Mutant {

@@ -67,7 +67,8 @@ pub struct Primary {
     /// The last generation that this side asked to open, and the last that may be its own.
     opened: u64,
     last_own: u64,
-    /// The answer to an `Open` is due that nobody is interested in any more.
+    /// Whoever joined was lost when the next generation was being opened: whether it is open is still to
+    /// be found out.
     stale_open: bool,
     /// Where the machine was copied for whoever joins.
     capture: Option<Capture>,
@@ -345,6 +346,7 @@ impl Primary {
         self.detector.relimit(self.config.timing.joining, now);
         self.protocol = protocol.min(PROTOCOL_VERSION);
         self.members.backup = Some(backup);
+        self.heard_beat = 0;
         self.ask(Phase::Opening);
     }
 

@@ -36,6 +36,11 @@ impl Question {
         self.asked
     }
 
+    /// Whether nobody has answered it yet.
+    pub fn is_open(&self) -> bool {
+        self.asked || self.again.is_some()
+    }
+
     /// Asks no more. An answer that is still to come is still to come.
     pub fn give_up(&mut self) {
         self.again = None;

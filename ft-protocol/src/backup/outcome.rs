@@ -83,13 +83,6 @@ impl Backup {
         });
     }
 
-    /// The guest ended after this side went live, and everything it emitted has left.
-    pub fn handle_guest_end(&mut self, _now: Time) {
-        if self.phase == Phase::Live {
-            self.ask(Phase::Closing);
-        }
-    }
-
     /// The answer to [`BackupAction::Close`].
     pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
         if self.phase != Phase::Closing || !self.question.answered() {

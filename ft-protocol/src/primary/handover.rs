@@ -47,8 +47,9 @@ impl Primary {
                 self.handover = Handover::Parked { seq };
                 self.try_hand_over();
             }
-            // The backup was lost meanwhile.
-            (Handover::No, Phase::Solo) => self.push(PrimaryAction::Resume),
+            (_, Phase::Ended) => {}
+            // The backup was lost meanwhile; there may be another one, for which it does not rest.
+            (Handover::No, _) => self.push(PrimaryAction::Resume),
             (Handover::Parking, _) => self.handover = Handover::Parked { seq },
             _ => {}
         }

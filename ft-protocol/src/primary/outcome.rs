@@ -35,13 +35,10 @@ impl Primary {
                     Phase::Opening => generation,
                     _ => self.opened,
                 };
-                let (members, nonce) = (self.members, self.nonce(generation));
-                self.push(PrimaryAction::Open {
-                    generation,
-                    members,
-                    nonce,
-                });
+                self.push_open(generation);
             }
+            // Somebody was joining when it was asked.
+            Phase::Solo => self.push_open(self.opened),
             Phase::Claiming { .. } if self.mute => self.asks_later = true,
             Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
             Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
@@ -53,15 +50,25 @@ impl Primary {
         }
     }
 
+    fn push_open(&mut self, generation: u64) {
+        let (members, nonce) = (self.members, self.nonce(generation));
+        self.push(PrimaryAction::Open {
+            generation,
+            members,
+            nonce,
+        });
+    }
+
     /// The answer to [`PrimaryAction::Open`].
     pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
-        let stale = std::mem::take(&mut self.stale_open);
         let waits = matches!(self.phase, Phase::Opening | Phase::OpeningNext);
-        if stale || !waits || !self.question.answered() {
+        if !(waits || self.stale_open) || !self.question.answered() {
             return;
         }
-        if self.phase == Phase::OpeningNext {
-            return self.next_opened(now, answer);
+        match self.phase {
+            Phase::Solo => return self.stale_opened(now, answer),
+            Phase::OpeningNext => return self.next_opened(now, answer),
+            _ => {}
         }
         (self.opened, self.last_own) = (self.generation, self.generation);
         self.right = Some(Right {
@@ -180,7 +187,7 @@ impl Primary {
                     bye_by: Some(now.after(BYE_WAIT)),
                 });
             }
-            Phase::Solo if left => self.ask(Phase::Closing {
+            Phase::Solo if left && !self.stale_open => self.ask(Phase::Closing {
                 closed: false,
                 bye_by: None,
             }),
@@ -228,7 +235,7 @@ impl Primary {
         }
     }
 
-    fn finish(&mut self, closed: bool) {
+    pub(super) fn finish(&mut self, closed: bool) {
         self.disconnect();
         self.phase = Phase::Ended;
         self.push(PrimaryAction::Finish { closed });

@@ -11,6 +11,7 @@ use crate::Time;
 use crate::arbiter::{MemberId, OpenAnswer};
 use crate::gate::Gate;
 use crate::mutant::Mutant;
+use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::Loss;
 use crate::transfer::{Capture, Right, StateDigest, Survivor};
 use crate::wire::{Message, PROTOCOL_VERSION, TRANSFER_VERSION};
@@ -26,6 +27,7 @@ impl Primary {
         primary.phase = Phase::Solo;
         primary.generation = survivor.right.generation;
         primary.opened = survivor.right.generation;
+        primary.last_own = survivor.right.generation;
         primary.right = Some(survivor.right);
         primary.gate = Gate::opened_after(survivor.outputs);
         primary.released = survivor.outputs;
@@ -53,6 +55,7 @@ impl Primary {
         self.protocol = protocol.min(PROTOCOL_VERSION);
         self.members.backup = Some(backup);
         self.members.primary = self.config.me;
+        self.heard_beat = 0;
         self.capture = None;
         self.loaded = 0;
         self.phase = Phase::Offering;
@@ -127,7 +130,7 @@ impl Primary {
     pub(super) fn proved(&mut self, now: Time, digest: &StateDigest) {
         let capture = self.capture.as_ref().expect("there is a copy");
         let differs = capture.digest.differences(digest);
-        if !differs.is_empty() {
+        if !differs.is_empty() && !self.has(Mutant::AcceptsAnyCopy) {
             return self.end_transfer(format!(
                 "the copy of the machine is none, as its {} differs: look at the hosts' memory and \
                  network",
@@ -156,7 +159,10 @@ impl Primary {
                 ));
             }
             OpenAnswer::Opened => {
-                let seq = self.log.seq.max(self.gate.needed());
+                let seq = match self.has(Mutant::ArmsUnacknowledged) {
+                    true => 0,
+                    false => self.log.seq.max(self.gate.needed()),
+                };
                 self.phase = Phase::Arming { seq };
                 self.hold_outputs();
                 self.note_stalls();
@@ -165,13 +171,31 @@ impl Primary {
         }
     }
 
+    /// The answer for a joiner that is lost. Nobody else may come, nor the end, before it is known whether
+    /// that generation is open: the last one that is open has to be closed, and no other.
+    pub(super) fn stale_opened(&mut self, now: Time, answer: OpenAnswer) {
+        match answer {
+            OpenAnswer::Unreachable(_)
+                if self.end.is_some() && self.question.attempts() >= CLOSE_ATTEMPTS =>
+            {
+                return self.finish(false);
+            }
+            OpenAnswer::Unreachable(_) => return self.question.unreachable(now),
+            OpenAnswer::AlreadyOpen { .. } => self.last_own = self.generation,
+            OpenAnswer::Opened => {}
+        }
+        self.stale_open = false;
+        self.try_finish(now);
+    }
+
     /// Arms the backup once it could go on at once.
     pub(super) fn try_arm(&mut self) {
         let Phase::Arming { seq } = self.phase else {
             return;
         };
         let capture = self.capture.as_ref().expect("there is a copy");
-        if self.gate.acked() >= seq && self.released >= capture.outputs {
+        let left = self.released >= capture.outputs || self.has(Mutant::ArmsOverOldOutputs);
+        if self.gate.acked() >= seq && left {
             self.arm();
         }
     }
@@ -203,24 +227,31 @@ impl Primary {
         });
     }
 
-    /// Refuses whoever is joining: this side runs on as it was.
+    /// Refuses whoever is joining: this side runs on as it was. The reason does not wait behind the copy.
     fn end_transfer(&mut self, reason: String) {
+        self.push(PrimaryAction::StopCopy);
         self.push(PrimaryAction::Send(Message::Refuse {
             reason: reason.clone(),
         }));
-        self.drop_transfer(Loss::Unfit(reason));
+        self.end_joining(Loss::Unfit(reason));
     }
 
     /// Whoever was joining is gone, before it was armed: it never claims, and this side runs on by the
     /// right that it has. A generation that was opened for the two stays open, and is never used again.
     pub(super) fn drop_transfer(&mut self, loss: Loss) {
+        self.push(PrimaryAction::StopCopy);
+        self.end_joining(loss);
+    }
+
+    fn end_joining(&mut self, loss: Loss) {
         self.disconnect();
-        self.stale_open |= self.question.answered();
-        self.question.give_up();
+        if self.has(Mutant::NumberUsedAgain) {
+            self.opened = self.generation;
+        }
+        self.stale_open = self.phase == Phase::OpeningNext && self.question.is_open();
         self.capture = None;
         self.lag.clear();
         self.phase = Phase::Solo;
-        self.push(PrimaryAction::StopCopy);
         self.push(PrimaryAction::BackupLost(loss));
         let passed = self.gate.passed();
         self.gate.open();

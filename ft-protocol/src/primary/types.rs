@@ -71,7 +71,8 @@ pub enum PrimaryAction {
     Copy,
     /// Whatever was or is copied is of no more use.
     StopCopy,
-    /// Tell the operator that there is a backup again.
+    /// Send what still waits behind the copy, [`Message::Armed`] too, and tell the operator that there is a
+    /// backup again.
     Protected {
         /// The generation.
         generation: u64,

@@ -1,284 +1,352 @@
 //! The backup's runtime, as a model.
 
-use super::link::{Arbiter, Link, Side};
-use super::referee::Referee;
-use super::{Fate, World, random_fence, soon};
-use crate::backup::{Backup, BackupAction, LogItem};
+use super::copying::{BYTE, digest};
+use super::machine::{Machine, Output};
+use super::seat::{Asked, Seat, fence};
+use super::{Fate, World, soon};
+use crate::backup::{Backup, BackupAction, Delivery, LogItem};
 use crate::log::Position;
-use crate::testing::Rng;
+use crate::transfer::Survivor;
 use crate::wire::Message;
 use crate::{HaltReason, Time};
 use std::collections::VecDeque;
 
-/// What it asked the arbiter.
-enum Asked {
-    ReadBack(u64),
-    Claim(u64),
-    Close(u64),
-    Fence,
-}
-
 pub struct BackupSide {
     pub machine: Backup,
-    pub fate: Fate,
-    pub hung_until: Time,
-    /// Its vCPU does not answer before.
-    pub mute_until: Time,
+    /// Half of a pair: it may ask.
     pub armed: bool,
-    /// Asked the arbiter for a claim.
-    pub claimed: bool,
     diverged: bool,
-    pub withdrawn: u64,
+    /// Went live, and goes on as this, with this machine.
+    pub live: Option<(Survivor, Machine)>,
     /// Its vCPU runs once in so many steps.
     lazy: u64,
-    asked: Option<(Time, Asked)>,
     boot: Option<(Time, u64)>,
+    /// Pieces of the copy that are not in the memory yet, and bytes that are.
+    pieces: VecDeque<(Time, u64)>,
+    loaded: u64,
+    /// The rest of the copy.
+    state: Option<(Time, Machine)>,
+    /// Joins a VM that runs.
+    copied: bool,
+    /// There is a machine.
+    stands: bool,
+    guest: Machine,
     buffer: VecDeque<LogItem>,
     consumed: u64,
-    executed: u64,
     /// Outputs that were not reported as released.
-    held: Vec<u64>,
+    held: Vec<Output>,
     forgotten: u64,
     /// The fence succeeded; the primary handed over; what was held was emitted.
     fenced: bool,
     planned: bool,
     emitted: bool,
-    live: bool,
-    announced: bool,
+    closes: bool,
 }
 
 impl BackupSide {
     pub fn new(machine: Backup, lazy: u64) -> BackupSide {
         BackupSide {
             machine,
-            fate: Fate::Running,
-            hung_until: Time(0),
-            mute_until: Time(0),
             armed: false,
-            claimed: false,
             diverged: false,
-            withdrawn: 0,
+            live: None,
             lazy,
-            asked: None,
             boot: None,
+            pieces: VecDeque::new(),
+            loaded: 0,
+            state: None,
+            copied: false,
+            stands: false,
+            guest: Machine::default(),
             buffer: VecDeque::new(),
             consumed: 0,
-            executed: 0,
             held: Vec::new(),
             forgotten: 0,
             fenced: false,
             planned: false,
             emitted: false,
-            live: false,
-            announced: false,
+            closes: false,
         }
     }
 
     /// Everything that may happen here now.
-    pub fn step(&mut self, world: &mut World) {
-        let World {
-            now,
-            rng,
-            link,
-            arbiter,
-            referee,
-            ..
-        } = world;
-        let now = *now;
-        if self.fate != Fate::Running || now < self.hung_until {
-            return;
-        }
-        while let Some(packet) = link.receive(Side::Backup, now) {
+    pub fn step(&mut self, seat: &mut Seat, world: &mut World) {
+        let now = world.now;
+        while let Some(packet) = seat.receive(now) {
             match packet {
-                Some(message) => self.machine.handle_message(now, message),
+                Some(message) => {
+                    match &message {
+                        Message::Welcome { members, .. } => seat.peer = Some(members.primary),
+                        Message::Offer { source, .. } => seat.peer = Some(*source),
+                        _ => {}
+                    }
+                    self.machine.handle_message(now, message);
+                }
                 None => self.machine.handle_disconnected(now),
             }
-            self.act(now, rng, link, referee);
+            self.act(seat, world);
         }
-        for beat in link.beats(Side::Backup, now) {
+        for beat in seat.beats(now) {
             self.machine.handle_beat(now, beat);
         }
-        if self.asked.as_ref().is_some_and(|(due, _)| *due <= now) {
-            self.answer(now, rng, arbiter);
+        while let Some(asked) = seat.due(now) {
+            self.answer(seat, asked, world);
+            self.act(seat, world);
         }
-        if let Some((_, generation)) = self.boot.take_if(|(due, _)| *due <= now) {
-            self.machine.handle_booted(now, generation);
-        }
-        self.act(now, rng, link, referee);
-        match self.live {
-            true => self.execute_live(now, rng, referee),
-            false => self.execute(now, rng, referee),
-        }
-        self.act(now, rng, link, referee);
-        self.machine.handle_vcpu(self.mute_until <= now);
-        self.act(now, rng, link, referee);
+        self.build(world);
+        self.act(seat, world);
+        self.execute(seat, world);
+        self.act(seat, world);
+        self.machine.handle_vcpu(seat.mute_until <= now);
+        self.act(seat, world);
         if self.machine.poll_timeout().is_some_and(|due| due <= now) {
             self.machine.handle_tick(now);
         }
-        self.act(now, rng, link, referee);
+        self.act(seat, world);
     }
 
-    fn answer(&mut self, now: Time, rng: &mut Rng, arbiter: &mut Arbiter) {
-        let Some((_, asked)) = self.asked.take() else {
-            return;
-        };
+    fn answer(&mut self, seat: &Seat, asked: Asked, world: &mut World) {
+        if let Asked::Fence = asked {
+            let fenced = fence(world);
+            self.fenced |= fenced.is_ok();
+            return self.machine.handle_fenced(world.now, fenced);
+        }
+        let World {
+            now, rng, arbiter, ..
+        } = world;
+        let now = *now;
         match asked {
-            Asked::Fence => {
-                let fenced = random_fence(rng);
-                self.fenced |= fenced.is_ok();
-                self.machine.handle_fenced(now, fenced);
-            }
             Asked::ReadBack(generation) => {
                 let answer = arbiter.read(generation, now, rng);
                 self.machine.handle_read_back(now, answer);
             }
             Asked::Claim(generation) => {
-                let answer = arbiter.claim(generation, super::BACKUP, now, rng);
+                let answer = arbiter.claim(generation, seat.me, now, rng);
                 self.machine.handle_claim(now, answer);
             }
             Asked::Close(generation) => {
-                self.machine
-                    .handle_closed(now, arbiter.close(generation, now, rng));
+                let answer = arbiter.close(generation, now, rng);
+                self.machine.handle_closed(now, answer);
             }
-        }
-    }
-
-    /// The process is gone. What it asked the arbiter may still get there.
-    pub fn crash(&mut self, now: Time, rng: &mut Rng, arbiter: &mut Arbiter) {
-        self.fate = Fate::Crashed;
-        if rng.one_in(2) {
-            self.answer(now, rng, arbiter);
+            Asked::Open(_) | Asked::Fence => unreachable!("a backup opens nothing"),
         }
     }
 
     /// The vCPU finds that it differs from the log.
     pub fn diverge(&mut self, now: Time) {
         self.diverged = true;
-        let at = Position::exit(self.executed);
+        let at = Position::exit(self.guest.seq);
         self.machine.handle_diverged(now, at, "planted".into());
     }
 
-    fn execute(&mut self, now: Time, rng: &mut Rng, referee: &Referee) {
-        if now < self.mute_until {
+    /// Whether there is something that could diverge.
+    pub fn follows(&self) -> bool {
+        self.stands && !self.emitted
+    }
+
+    /// The machine is built, or its copy.
+    fn build(&mut self, world: &mut World) {
+        let now = world.now;
+        if let Some((_, generation)) = self.boot.take_if(|(due, _)| *due <= now) {
+            if self.copied && std::mem::take(&mut world.boot_fails) {
+                return self.machine.handle_boot_failed(now, "no room".into());
+            }
+            self.stands = !self.copied;
+            self.machine.handle_booted(now, generation);
+        }
+        while let Some((_, bytes)) = self.pieces.pop_front_if(|(due, _)| *due <= now) {
+            self.loaded += bytes;
+            self.machine.handle_loaded(now, self.loaded);
+        }
+        let complete = self.pieces.is_empty();
+        if let Some((_, mut copy)) = self.state.take_if(|(due, _)| complete && *due <= now) {
+            if std::mem::take(&mut world.copy_damaged) {
+                copy.chain ^= 1 << world.rng.below(64);
+            }
+            (self.guest, self.stands) = (copy, true);
+            let digest = digest(self.loaded, copy.chain);
+            self.machine.handle_restored(now, digest);
+            world.reaches("restored");
+        }
+    }
+
+    fn execute(&mut self, seat: &Seat, world: &mut World) {
+        if world.now < seat.mute_until || !self.stands {
             return;
         }
-        let entries = if rng.one_in(self.lazy) {
-            rng.below(4)
-        } else {
-            0
+        let entries = match world.rng.one_in(self.lazy) {
+            true => world.rng.below(4),
+            false => 0,
         };
         for _ in 0..entries {
             let Some(item) = self.buffer.pop_front() else {
                 break;
             };
             self.consumed += item.bytes;
-            self.executed = item.seq;
-            self.held.extend(
-                referee
-                    .guest
-                    .output(item.seq)
-                    .filter(|&n| n > self.forgotten),
-            );
+            let output = self.guest.execute(&item.entry);
+            self.held
+                .extend(output.filter(|o| o.number > self.forgotten));
             self.machine
-                .handle_consumed(now, self.consumed, self.executed);
+                .handle_consumed(world.now, self.consumed, item.seq);
         }
-        if self.buffer.is_empty() && self.armed {
-            self.machine.handle_drained(now, self.executed);
-        }
-    }
-
-    fn execute_live(&mut self, now: Time, rng: &mut Rng, referee: &mut Referee) {
-        for _ in 0..rng.below(4) {
-            if self.executed == referee.guest.len() {
-                return self.machine.handle_guest_end(now);
-            }
-            self.executed += 1;
-            if let Some(number) = referee.guest.output(self.executed) {
-                referee.backup_emits(number);
-            }
+        if self.buffer.is_empty() {
+            self.machine.handle_drained(world.now, self.guest.seq);
         }
     }
 
-    fn act(&mut self, now: Time, rng: &mut Rng, link: &mut Link, referee: &mut Referee) {
+    pub fn act(&mut self, seat: &mut Seat, world: &mut World) {
         while let Some(action) = self.machine.poll_action() {
-            assert_eq!(self.fate, Fate::Running, "{action:?} after the end");
-            match action {
-                BackupAction::Send(message) => {
-                    self.armed |= message == Message::Ready;
-                    link.send(Side::Backup, message, now, rng);
-                }
-                BackupAction::Beat(beat) => link.beat(Side::Backup, beat, now, rng),
-                BackupAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
-                BackupAction::TakeOver => self.planned = true,
-                BackupAction::ReadBack { generation } => {
-                    self.ask(now, rng, Asked::ReadBack(generation));
-                }
-                BackupAction::Boot { generation, .. } => {
-                    self.boot = Some((soon(now, rng, 30), generation));
-                }
-                BackupAction::Load { .. }
-                | BackupAction::Restore { .. }
-                | BackupAction::Armed { .. } => panic!("{action:?}: nobody runs yet"),
-                BackupAction::Discard => self.boot = None,
-                BackupAction::Deliver(delivery) => {
-                    for item in delivery.items {
-                        referee.delivered += 1;
-                        assert_eq!(item.seq, referee.delivered);
-                        assert_eq!(item.entry, *referee.guest.entry(item.seq));
-                        self.buffer.push_back(item);
-                    }
-                }
-                BackupAction::ForgetOutputs { up_to } => {
-                    referee.forgets(up_to);
-                    self.forgotten = up_to;
-                    self.held.retain(|&number| number > up_to);
-                }
-                BackupAction::Suspect(_) => {}
-                BackupAction::Withdraw => self.withdrawn += 1,
-                BackupAction::PrimaryLost(_) => assert!(!self.armed),
-                BackupAction::Claim { generation } => {
-                    assert!(self.armed, "only an armed member asks");
-                    assert!(!self.diverged, "I6: it has diverged, and asks");
-                    self.claimed = true;
-                    self.ask(now, rng, Asked::Claim(generation));
-                }
-                BackupAction::EmitHeld => {
-                    self.emitted = true;
-                    assert!(self.fenced || self.planned, "live before the fence");
-                    referee.takes_over(self.executed, self.forgotten, &self.held);
-                    referee.goes_alone(Side::Backup, self.machine.generation());
-                    for number in self.held.drain(..) {
-                        referee.backup_emits(number);
-                    }
-                }
-                BackupAction::Announce => self.announced = referee.is_alone(Side::Backup),
-                BackupAction::Live { .. } => {
-                    assert!(self.emitted, "I5: live without what was held");
-                    assert!(self.announced);
-                    self.live = true;
-                }
-                BackupAction::Close { generation } => self.ask(now, rng, Asked::Close(generation)),
-                BackupAction::Disconnect => link.close(Side::Backup, now, rng),
-                BackupAction::Halt(HaltReason::LostArbitration { .. }) => self.fate = Fate::Lost,
-                BackupAction::Halt(HaltReason::Diverged { .. }) => self.fate = Fate::Crashed,
-                BackupAction::Halt(HaltReason::Refused(why)) => {
-                    assert!(why.contains("runs alone"), "{why}");
-                    self.fate = Fate::Lost;
-                }
-                BackupAction::Halt(other) => panic!("{other}"),
-                BackupAction::Finish { closed } => {
-                    assert!(closed, "the arbiter is never down for so long");
-                    let all = self.executed == referee.guest.len();
-                    assert!(all, "I3: finished with entries not executed");
-                    referee.finishes(Side::Backup);
-                    self.fate = Fate::Finished;
-                }
-            }
+            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
+            assert!(self.live.is_none(), "{action:?} after going live");
+            self.perform(seat, action, world);
         }
     }
 
-    fn ask(&mut self, now: Time, rng: &mut Rng, question: Asked) {
-        assert!(self.asked.is_none(), "one question at a time");
-        self.asked = Some((soon(now, rng, 5), question));
+    fn perform(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
+        let now = world.now;
+        match &action {
+            BackupAction::Beat(_) | BackupAction::Deliver(_) => {}
+            BackupAction::ForgetOutputs { .. } | BackupAction::Boot { .. } => {}
+            BackupAction::Send(Message::Ack { .. } | Message::Heartbeat) => {}
+            other => world.tell(seat.me, other),
+        }
+        match action {
+            BackupAction::Send(message) => {
+                self.armed |= message == Message::Ready && !self.copied;
+                seat.send(message, world);
+            }
+            BackupAction::Beat(beat) => seat.beat(beat, world),
+            BackupAction::Fence { .. } => seat.ask(Asked::Fence, world),
+            BackupAction::TakeOver => self.planned = true,
+            BackupAction::ReadBack { generation } => {
+                seat.ask(Asked::ReadBack(generation), world);
+            }
+            BackupAction::Boot {
+                generation, copied, ..
+            } => {
+                self.copied = copied;
+                self.boot = Some((soon(now, &mut world.rng, 30), generation));
+            }
+            BackupAction::Load { pages } => {
+                let due = soon(now, &mut world.rng, 5);
+                self.pieces.push_back((due, pages.len() as u64 * BYTE));
+            }
+            BackupAction::Restore {
+                seq,
+                outputs,
+                state,
+                ..
+            } => {
+                let source = seat.peer.expect("somebody offered it");
+                world.referee.copies(source, seat.me, seq);
+                let copy = Machine {
+                    seq,
+                    outputs,
+                    chain: u64::from_le_bytes(state.try_into().expect("a chain")),
+                    ended: false,
+                };
+                self.forgotten = outputs;
+                self.state = Some((soon(now, &mut world.rng, 30), copy));
+            }
+            BackupAction::Armed { .. } => {
+                self.armed = true;
+                world.note("joined");
+                world.reaches("protects");
+            }
+            BackupAction::Discard => self.boot = None,
+            BackupAction::Deliver(delivery) => self.deliver(seat, delivery, world),
+            BackupAction::ForgetOutputs { up_to } => {
+                world.referee.forgets(seat.me, up_to);
+                self.forgotten = up_to;
+                self.held.retain(|output| output.number > up_to);
+            }
+            BackupAction::Suspect(_) | BackupAction::Announce => {}
+            BackupAction::Withdraw => world.note("withdrawn"),
+            BackupAction::PrimaryLost(_) => assert!(!self.armed),
+            BackupAction::Claim { generation } => {
+                assert!(!self.diverged, "I6: it has diverged, and asks");
+                world.referee.asks(seat.me, generation, self.armed);
+                seat.ask(Asked::Claim(generation), world);
+            }
+            BackupAction::EmitHeld => self.emit_held(seat, world),
+            BackupAction::Close { generation } => {
+                self.closes = true;
+                seat.ask(Asked::Close(generation), world);
+            }
+            BackupAction::Disconnect => seat.disconnect(world),
+            other => self.turn(seat, other, world),
+        }
+    }
+
+    fn deliver(&mut self, seat: &Seat, delivery: Delivery, world: &mut World) {
+        let source = seat.peer.expect("somebody sent it");
+        for item in delivery.items {
+            world
+                .referee
+                .delivers(source, seat.me, item.seq, &item.entry);
+            self.buffer.push_back(item);
+        }
+    }
+
+    fn emit_held(&mut self, seat: &Seat, world: &mut World) {
+        self.emitted = true;
+        if self.planned && self.copied {
+            world.note("a joiner takes over as planned");
+        }
+        assert!(self.fenced || self.planned, "live before the fence");
+        let generation = self.machine.generation();
+        world
+            .referee
+            .takes_over(seat.me, generation, self.guest, &self.held);
+        for output in self.held.drain(..) {
+            world.referee.emits(seat.me, output);
+        }
+    }
+
+    /// How far its joining is.
+    fn stage(&self) -> &'static str {
+        match (self.stands, &self.state) {
+            (true, _) => "with a copy",
+            (false, Some(_)) => "restoring",
+            (false, None) => "receiving",
+        }
+    }
+
+    /// What changes this side's part, or ends it.
+    fn turn(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
+        match action {
+            BackupAction::Live { .. } => {
+                assert!(self.emitted, "I5: live without what was held");
+                let survivor = self.machine.survivor(self.guest.outputs);
+                self.live = Some((survivor, self.guest));
+                world.note(match self.copied {
+                    true => "joiner live",
+                    false => "backup live",
+                });
+            }
+            BackupAction::Halt(reason) => {
+                seat.fate = match reason {
+                    HaltReason::LostArbitration { .. } => Fate::Lost,
+                    HaltReason::Diverged { .. } => Fate::Crashed,
+                    HaltReason::NotArmed(_) => {
+                        world.lost_source(seat.me, self.stage());
+                        Fate::NotArmed
+                    }
+                    HaltReason::Refused(why) => {
+                        assert!(!why.contains("by force"), "{why}");
+                        Fate::Refused
+                    }
+                    other => panic!("{other}"),
+                }
+            }
+            BackupAction::Finish { closed } => {
+                assert!(closed, "the arbiter is never down for so long");
+                world.referee.finishes(seat.me);
+                let clean = !self.closes || world.arbiter.is_clean();
+                assert!(clean, "a clean end is in a cold start's way");
+                seat.fate = Fate::Finished;
+            }
+            other => unreachable!("{other:?} changes nothing"),
+        }
     }
 }

@@ -1,13 +1,16 @@
-//! A model of a connection and of the arbiter.
+//! A model of a connection.
 
+use super::World;
 use crate::Time;
-use crate::arbiter::*;
+use crate::arbiter::MemberId;
 use crate::testing::Rng;
 use crate::wire::{Beat, Message};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
-/// One of the two sides.
+/// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Primary,
@@ -15,7 +18,7 @@ pub enum Side {
 }
 
 impl Side {
-    pub fn other(self) -> Side {
+    fn other(self) -> Side {
         match self {
             Side::Primary => Side::Backup,
             Side::Backup => Side::Primary,
@@ -33,6 +36,8 @@ struct Lane {
 
 /// A connection. In order and without loss, until it breaks: then any tail of it is lost.
 pub struct Link {
+    pub primary: MemberId,
+    pub backup: MemberId,
     lanes: [Lane; 2],
     /// Nothing arrives before.
     pub stalled_until: Time,
@@ -43,29 +48,14 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new() -> Link {
-        let lanes = [(); 2].map(|()| Lane {
-            packets: VecDeque::new(),
-            open: true,
-        });
-        Link {
-            lanes,
-            stalled_until: Time(0),
-            beats: Default::default(),
-            beats_pass: false,
-        }
-    }
-
-    /// Sends a beat: lost, late and out of order as datagrams are.
-    pub fn beat(&mut self, from: Side, beat: Beat, now: Time, rng: &mut Rng) {
+    fn beat(&mut self, from: Side, beat: Beat, now: Time, rng: &mut Rng) {
         if !rng.one_in(4) {
             let arrives = now.after(Duration::from_micros(50 + rng.below(50_000)));
             self.beats[from.other() as usize].push((arrives, beat));
         }
     }
 
-    /// The beats that arrive at this side now.
-    pub fn beats(&mut self, to: Side, now: Time) -> Vec<Beat> {
+    fn beats(&mut self, to: Side, now: Time) -> Vec<Beat> {
         if now < self.stalled_until && !self.beats_pass {
             return Vec::new();
         }
@@ -76,7 +66,7 @@ impl Link {
         Vec::into_iter(due).map(|(_, beat)| beat).collect()
     }
 
-    pub fn send(&mut self, from: Side, message: Message, now: Time, rng: &mut Rng) {
+    fn send(&mut self, from: Side, message: Message, now: Time, rng: &mut Rng) {
         if !self.lanes[from as usize].open {
             return;
         }
@@ -94,19 +84,7 @@ impl Link {
         lane.packets.push_back((arrives.max(last), packet));
     }
 
-    /// This end closes. The other will hear of it.
-    pub fn close(&mut self, from: Side, now: Time, rng: &mut Rng) {
-        self.vanish(from);
-        self.enqueue(from.other(), None, now, rng);
-    }
-
-    /// This end is gone without a word.
-    pub fn vanish(&mut self, from: Side) {
-        self.lanes[from as usize] = Lane::default();
-    }
-
-    /// What arrives at this end now.
-    pub fn receive(&mut self, to: Side, now: Time) -> Option<Option<Message>> {
+    fn receive(&mut self, to: Side, now: Time) -> Option<Option<Message>> {
         let lane = &mut self.lanes[to as usize];
         let due = lane.packets.front().is_some_and(|(at, _)| *at <= now);
         if !lane.open || !due || now < self.stalled_until {
@@ -139,75 +117,62 @@ impl Link {
     }
 }
 
-/// The arbiter, with replies that get lost.
-#[derive(Default)]
-pub struct Arbiter {
-    open: BTreeMap<u64, OpenRecord>,
-    claims: BTreeMap<u64, Claim>,
-    closed: BTreeSet<u64>,
-    /// It does not answer before; but it may have heard.
-    pub down_until: Time,
+/// A member's end of a connection, which both of them share.
+pub struct Wire {
+    pub link: Rc<RefCell<Link>>,
+    side: Side,
 }
 
-impl Arbiter {
-    /// Whether it answers; and if not, whether it does what it was asked all the same.
-    fn answers(&self, now: Time, rng: &mut Rng) -> (bool, bool) {
-        let answers = now >= self.down_until && !rng.one_in(20);
-        (answers, answers || rng.one_in(2))
+/// Connects two members; the ends are the primary's and the backup's.
+pub fn connect(primary: MemberId, backup: MemberId) -> [Wire; 2] {
+    let link = Rc::new(RefCell::new(Link {
+        primary,
+        backup,
+        lanes: [(); 2].map(|()| Lane {
+            packets: VecDeque::new(),
+            open: true,
+        }),
+        stalled_until: Time(0),
+        beats: Default::default(),
+        beats_pass: false,
+    }));
+    [Side::Primary, Side::Backup].map(|side| Wire {
+        link: Rc::clone(&link),
+        side,
+    })
+}
+
+impl Wire {
+    pub fn send(&self, message: Message, world: &mut World) {
+        let mut link = self.link.borrow_mut();
+        link.send(self.side, message, world.now, &mut world.rng);
     }
 
-    pub fn open(&mut self, record: OpenRecord, now: Time, rng: &mut Rng) -> OpenAnswer {
-        let (answers, acts) = self.answers(now, rng);
-        if acts {
-            self.open
-                .entry(record.generation)
-                .or_insert_with(|| record.clone());
-        }
-        match answers {
-            true => judge_open(&record, self.open[&record.generation].clone()),
-            false => OpenAnswer::Unreachable("down".into()),
-        }
+    /// Sends a beat: lost, late and out of order as datagrams are.
+    pub fn beat(&self, beat: Beat, world: &mut World) {
+        let mut link = self.link.borrow_mut();
+        link.beat(self.side, beat, world.now, &mut world.rng);
     }
 
-    pub fn claim(
-        &mut self,
-        generation: u64,
-        claimant: MemberId,
-        now: Time,
-        rng: &mut Rng,
-    ) -> ClaimAnswer {
-        let (answers, acts) = self.answers(now, rng);
-        if acts {
-            if let Err(answer) = may_claim(self.open.get(&generation), claimant) {
-                return answer;
-            }
-            self.claims.entry(generation).or_insert(Claim {
-                claimant,
-                at: now.0,
-            });
-        }
-        match answers {
-            true => judge_claim(claimant, &self.claims[&generation]),
-            false => ClaimAnswer::Unreachable("down".into()),
-        }
+    /// The beats that arrive now.
+    pub fn beats(&self, now: Time) -> Vec<Beat> {
+        self.link.borrow_mut().beats(self.side, now)
     }
 
-    pub fn read(&self, generation: u64, now: Time, rng: &mut Rng) -> ReadBackAnswer {
-        match self.open.get(&generation) {
-            _ if !self.answers(now, rng).0 => ReadBackAnswer::Unreachable("down".into()),
-            Some(record) => ReadBackAnswer::Found(record.clone()),
-            None => ReadBackAnswer::Missing,
-        }
+    /// What arrives now.
+    pub fn receive(&self, now: Time) -> Option<Option<Message>> {
+        self.link.borrow_mut().receive(self.side, now)
     }
 
-    pub fn close(&mut self, generation: u64, now: Time, rng: &mut Rng) -> CloseAnswer {
-        let (answers, acts) = self.answers(now, rng);
-        if acts {
-            self.closed.insert(generation);
-        }
-        match answers {
-            true => CloseAnswer::Closed,
-            false => CloseAnswer::Unreachable("down".into()),
-        }
+    /// This end closes. The other will hear of it.
+    pub fn close(self, world: &mut World) {
+        let mut link = self.link.borrow_mut();
+        link.lanes[self.side as usize] = Lane::default();
+        link.enqueue(self.side.other(), None, world.now, &mut world.rng);
+    }
+
+    /// This end is gone without a word.
+    pub fn vanish(self) {
+        self.link.borrow_mut().lanes[self.side as usize] = Lane::default();
     }
 }

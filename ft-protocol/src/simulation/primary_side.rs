@@ -1,277 +1,428 @@
-//! The primary's runtime, as a model.
+//! The primary's runtime, as a model; also that of a survivor.
 
-use super::link::{Arbiter, Link, Side};
-use super::referee::Referee;
-use super::{Fate, World, random_fence, soon};
-use crate::Time;
-use crate::arbiter::{ClaimAnswer, Members, Nonce, OpenRecord};
+use super::copying::{Copying, digest};
+use super::machine::{Machine, Output, frame};
+use super::seat::{Asked, Seat, fence, record};
+use super::{Fate, World};
+use crate::arbiter::{ClaimAnswer, OpenAnswer};
+use crate::log::Position;
 use crate::primary::{Primary, PrimaryAction};
-use crate::testing::Rng;
+use crate::transfer::Capture;
 use crate::wire::Message;
 use crate::{HaltReason, testing};
-
-/// What it asked the arbiter.
-enum Asked {
-    Open(OpenRecord),
-    Claim(u64),
-    Close(u64),
-    Fence,
-}
+use std::collections::VecDeque;
 
 pub struct PrimarySide {
     pub machine: Primary,
-    pub fate: Fate,
-    pub hung_until: Time,
-    /// Its vCPU does not answer before.
-    pub mute_until: Time,
+    guest: Machine,
     pub started: bool,
-    /// Asked the arbiter for a claim after the start.
-    pub claimed: bool,
-    asked: Option<(Time, Asked)>,
     /// Is to rest; rests.
     parking: bool,
     parked: bool,
-    /// Rested, and ran on alone.
-    pub taken_back: bool,
+    /// Resting takes about so many steps.
+    park_lazy: u64,
+    /// Told the backup to take over.
+    handed_over: bool,
     /// The last generation that it won.
     won: u64,
-    executed: u64,
+    /// The log: what was not handed in yet, how much was, and what is to be sent.
+    fresh: Vec<u8>,
     flushed: u64,
-    sent: u64,
-    /// Outputs: may leave, have left, and the protocol knows that they have.
+    bytes: u64,
+    unsent: VecDeque<(u64, Vec<u8>)>,
+    /// Outputs that have not left; may leave, have left, and the protocol knows that they have.
+    held: VecDeque<Output>,
     passed: u64,
     left: u64,
     told: u64,
+    copy: Option<Copying>,
+    /// How far whoever joins is.
+    stage: &'static str,
 }
 
 impl PrimarySide {
     pub fn new(machine: Primary) -> PrimarySide {
         PrimarySide {
             machine,
-            fate: Fate::Running,
-            hung_until: Time(0),
-            mute_until: Time(0),
+            guest: Machine::default(),
             started: false,
-            claimed: false,
-            asked: None,
             parking: false,
             parked: false,
-            taken_back: false,
+            park_lazy: 1,
+            handed_over: false,
             won: 0,
-            executed: 0,
+            fresh: Vec::new(),
             flushed: 0,
-            sent: 0,
+            bytes: 0,
+            unsent: VecDeque::new(),
+            held: VecDeque::new(),
             passed: 0,
             left: 0,
             told: 0,
+            copy: None,
+            stage: "nobody",
+        }
+    }
+
+    /// A backup that went live goes on as this.
+    pub fn survivor(machine: Primary, guest: Machine) -> PrimarySide {
+        PrimarySide {
+            started: true,
+            guest,
+            flushed: guest.seq,
+            passed: guest.outputs,
+            left: guest.outputs,
+            told: guest.outputs,
+            won: machine.generation(),
+            ..PrimarySide::new(machine)
         }
     }
 
     /// Everything that may happen here now.
-    pub fn step(&mut self, world: &mut World) {
-        let World {
-            now,
-            rng,
-            link,
-            arbiter,
-            referee,
-            ..
-        } = world;
-        let now = *now;
-        if self.fate != Fate::Running || now < self.hung_until {
-            return;
-        }
-        while let Some(packet) = link.receive(Side::Primary, now) {
+    pub fn step(&mut self, seat: &mut Seat, world: &mut World) {
+        let now = world.now;
+        while let Some(packet) = seat.receive(now) {
             match packet {
                 Some(message) => self.machine.handle_message(now, message),
                 None => self.machine.handle_disconnected(now),
             }
-            self.act(now, rng, link, referee);
+            self.act(seat, world);
         }
-        for beat in link.beats(Side::Primary, now) {
+        for beat in seat.beats(now) {
             self.machine.handle_beat(now, beat);
         }
-        if self.asked.as_ref().is_some_and(|(due, _)| *due <= now) {
-            self.answer(now, rng, arbiter);
+        while let Some(asked) = seat.due(now) {
+            self.answer(seat, asked, world);
+            self.act(seat, world);
         }
-        self.act(now, rng, link, referee);
-        self.execute(now, rng, referee);
-        self.emit(now, rng, referee);
-        self.act(now, rng, link, referee);
-        self.machine.handle_vcpu(self.mute_until <= now);
-        self.act(now, rng, link, referee);
+        self.execute(seat, world);
+        self.emit(seat, world);
+        self.act(seat, world);
+        self.copy_on(seat, world);
+        self.act(seat, world);
+        self.machine.handle_vcpu(seat.mute_until <= now);
+        self.act(seat, world);
         if self.machine.poll_timeout().is_some_and(|due| due <= now) {
             self.machine.handle_tick(now);
         }
-        self.act(now, rng, link, referee);
+        self.act(seat, world);
     }
 
-    fn answer(&mut self, now: Time, rng: &mut Rng, arbiter: &mut Arbiter) {
-        let Some((_, asked)) = self.asked.take() else {
-            return;
-        };
+    fn answer(&mut self, seat: &Seat, asked: Asked, world: &mut World) {
+        if let Asked::Fence = asked {
+            let fenced = fence(world);
+            return self.machine.handle_fenced(world.now, fenced);
+        }
+        let World {
+            now, rng, arbiter, ..
+        } = world;
+        let now = *now;
         match asked {
-            Asked::Fence => self.machine.handle_fenced(now, random_fence(rng)),
             Asked::Open(record) => {
                 let answer = arbiter.open(record, now, rng);
+                let opened = answer == OpenAnswer::Opened;
                 self.machine.handle_opened(now, answer);
+                if opened && self.stage == "opening" {
+                    self.reaches("arming", world);
+                }
             }
             Asked::Claim(generation) => {
-                let answer = arbiter.claim(generation, super::PRIMARY, now, rng);
+                let answer = arbiter.claim(generation, seat.me, now, rng);
                 if answer == ClaimAnswer::Won {
                     self.won = generation;
                 }
                 self.machine.handle_claim(now, answer);
             }
             Asked::Close(generation) => {
-                self.machine
-                    .handle_closed(now, arbiter.close(generation, now, rng));
+                let answer = arbiter.close(generation, now, rng);
+                self.machine.handle_closed(now, answer);
             }
+            Asked::ReadBack(_) | Asked::Fence => unreachable!("a primary reads nothing back"),
         }
     }
 
-    /// The process is gone. What it asked the arbiter may still get there.
-    pub fn crash(&mut self, now: Time, rng: &mut Rng, arbiter: &mut Arbiter) {
-        self.fate = Fate::Crashed;
-        if rng.one_in(2) {
-            self.answer(now, rng, arbiter);
-        }
-    }
-
-    fn execute(&mut self, now: Time, rng: &mut Rng, referee: &Referee) {
-        if now < self.mute_until {
+    fn execute(&mut self, seat: &Seat, world: &mut World) {
+        if world.now < seat.mute_until {
             return;
         }
-        let guest = &referee.guest;
-        for _ in 0..rng.below(4) {
-            if self.started && !self.parked && self.machine.may_run() && self.executed < guest.len()
-            {
-                self.executed += 1;
-                if let Some(number) = guest.output(self.executed) {
-                    self.machine.handle_output(now, number, self.executed);
-                }
+        for _ in 0..world.rng.below(4) {
+            if !self.started || self.parked || !self.machine.may_run() || self.guest.ended {
+                break;
+            }
+            let ends = world.ends_after(self.guest.seq + 1);
+            let entry = self.guest.next_entry(seat.me, ends);
+            world.referee.makes(seat.me, &entry);
+            let output = self.guest.execute(&entry);
+            self.fresh.extend(frame(self.guest.seq, &entry));
+            if let Some(output) = output {
+                self.held.push_back(output);
+                let needs = output.needs;
+                self.machine.handle_output(world.now, output.number, needs);
             }
         }
-        if self.flushed < self.executed && !rng.one_in(3) {
-            self.flushed = self.executed;
-            let bytes = guest.bytes_up_to(self.flushed);
-            self.machine.handle_appended(now, self.flushed, bytes);
-            if self.flushed == guest.len() {
-                self.machine.handle_guest_end(now, self.flushed);
-            }
+        if !self.fresh.is_empty() && !world.rng.one_in(3) {
+            self.flush(world);
         }
-        let ended = self.executed == guest.len();
-        if self.parking && !self.parked && !ended && self.flushed == self.executed {
+        let quiet = self.fresh.is_empty() && !self.guest.ended;
+        if self.parking && !self.parked && quiet && world.rng.one_in(self.park_lazy) {
             self.parked = true;
-            self.machine.handle_parked(now, self.flushed);
+            self.machine.handle_parked(world.now, self.flushed);
         }
     }
 
-    fn emit(&mut self, now: Time, rng: &mut Rng, referee: &mut Referee) {
-        while self.left < self.passed && !rng.one_in(4) {
-            self.left += 1;
-            referee.primary_emits(self.left);
+    fn flush(&mut self, world: &mut World) {
+        if self.fresh.is_empty() {
+            return;
         }
-        if self.told < self.left && rng.one_in(2) {
+        let frames = std::mem::take(&mut self.fresh);
+        self.flushed = self.guest.seq;
+        self.bytes += frames.len() as u64;
+        // Alone, there is nobody to send it to.
+        if self.machine.sends_log() {
+            self.unsent.push_back((self.flushed, frames));
+        }
+        self.machine
+            .handle_appended(world.now, self.flushed, self.bytes);
+        if self.guest.ended {
+            self.machine.handle_guest_end(world.now, self.flushed);
+        }
+    }
+
+    fn emit(&mut self, seat: &Seat, world: &mut World) {
+        while self.left < self.passed && !world.rng.one_in(4) {
+            let output = self.held.pop_front().expect("it was emitted");
+            world.referee.emits(seat.me, output);
+            self.left = output.number;
+        }
+        if self.told < self.left && world.rng.one_in(2) {
             self.told = self.left;
-            self.machine.handle_released(now, self.told);
+            self.machine.handle_released(world.now, self.told);
         }
     }
 
-    fn act(&mut self, now: Time, rng: &mut Rng, link: &mut Link, referee: &mut Referee) {
+    /// The copy goes on, while there is one.
+    fn copy_on(&mut self, seat: &Seat, world: &mut World) {
+        let Some(copy) = &mut self.copy else {
+            return;
+        };
+        if let Some(message) = copy.next(self.machine.loaded(), &mut world.rng) {
+            seat.send(message, world);
+        } else if copy.waits() {
+            world.note("the copy's window is full");
+        }
+        let answers = world.now >= seat.mute_until && !self.guest.ended;
+        if !copy.wants_stop() || !answers || !world.rng.one_in(4) {
+            return;
+        }
+        if std::mem::take(&mut world.copy_fails) {
+            let why = "no memory".into();
+            return self.machine.handle_copy_failed(world.now, why);
+        }
+        self.flush(world);
+        if let Some(copy) = &mut self.copy {
+            let Machine {
+                seq,
+                outputs,
+                chain,
+                ..
+            } = self.guest;
+            let memory = copy.capture(&mut world.rng);
+            copy.push(Message::State {
+                seq,
+                at: Position::exit(seq),
+                outputs,
+                state: chain.to_le_bytes().to_vec(),
+            });
+            let digest = digest(memory, chain);
+            let capture = Capture {
+                seq,
+                outputs,
+                digest,
+            };
+            self.machine.handle_captured(world.now, capture);
+            self.reaches("captured", world);
+        }
+    }
+
+    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
+    fn send(&mut self, seat: &Seat, message: Message, world: &mut World) {
+        match self.copy.as_mut().filter(|copy| copy.waits()) {
+            Some(copy) if message != Message::Heartbeat => copy.push(message),
+            _ => seat.send(message, world),
+        }
+    }
+
+    fn reaches(&mut self, stage: &'static str, world: &mut World) {
+        self.stage = stage;
+        world.reaches(stage);
+    }
+
+    fn act(&mut self, seat: &mut Seat, world: &mut World) {
         while let Some(action) = self.machine.poll_action() {
-            assert_eq!(self.fate, Fate::Running, "{action:?} after the end");
-            match action {
-                PrimaryAction::Send(message) => link.send(Side::Primary, message, now, rng),
-                PrimaryAction::Beat(beat) => link.beat(Side::Primary, beat, now, rng),
-                PrimaryAction::Fence { .. } => self.ask(now, rng, Asked::Fence),
-                PrimaryAction::Park => self.parking = true,
-                PrimaryAction::Resume => {
-                    let right = self.parked && referee.is_alone(Side::Primary);
-                    assert!(right, "runs on without the right to");
-                    (self.parking, self.parked) = (false, false);
-                    self.taken_back = true;
-                }
-                PrimaryAction::HandedOver { .. } => self.fate = Fate::HandedOver,
-                PrimaryAction::Offer { .. }
-                | PrimaryAction::Copy
-                | PrimaryAction::StopCopy
-                | PrimaryAction::Protected { .. }
-                | PrimaryAction::Requested(_)
-                | PrimaryAction::Leave => {
-                    panic!("{action:?}: nobody asked for that")
-                }
-                PrimaryAction::Welcome {
+            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
+            self.perform(seat, action, world);
+        }
+    }
+
+    fn perform(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
+        let me = seat.me;
+        match &action {
+            PrimaryAction::Beat(_) | PrimaryAction::SendLog { .. } => {}
+            PrimaryAction::Release { .. } => {}
+            PrimaryAction::Send(Message::Released { .. } | Message::Heartbeat) => {}
+            other => world.tell(me, other),
+        }
+        match action {
+            PrimaryAction::Send(message) => {
+                self.note_sent(seat, &message, world);
+                self.send(seat, message, world);
+            }
+            PrimaryAction::Beat(beat) => seat.beat(beat, world),
+            PrimaryAction::Fence { .. } => seat.ask(Asked::Fence, world),
+            PrimaryAction::Welcome {
+                protocol,
+                generation,
+                members,
+                nonce,
+            } => {
+                let welcome = Message::Welcome {
                     protocol,
                     generation,
                     members,
                     nonce,
-                } => {
-                    let (header, image) = (Box::new(testing::header()), vec![1]);
-                    let welcome = Message::Welcome {
-                        protocol,
-                        generation,
-                        members,
-                        nonce,
-                        header,
-                        image,
-                    };
-                    link.send(Side::Primary, welcome, now, rng);
-                }
-                PrimaryAction::SendLog { up_to } => {
-                    let frames = referee.guest.frames(self.sent + 1, up_to);
-                    self.sent = up_to;
-                    link.send(Side::Primary, Message::Log { frames }, now, rng);
-                }
-                PrimaryAction::Release { up_to } => {
-                    assert!(up_to > self.passed, "a release of nothing");
-                    self.passed = up_to;
-                }
-                PrimaryAction::Open {
-                    generation,
-                    members,
-                    nonce,
-                } => {
-                    self.ask(now, rng, Asked::Open(record(generation, members, nonce)));
-                }
-                PrimaryAction::Claim { generation } => {
-                    self.claimed |= self.started;
-                    self.ask(now, rng, Asked::Claim(generation));
-                }
-                PrimaryAction::Close { generation } => self.ask(now, rng, Asked::Close(generation)),
-                PrimaryAction::Start => {
-                    let fresh = self.machine.generation() > self.won;
-                    assert!(fresh, "I4: a pair in a generation that was won before");
-                    self.started = true;
-                }
-                PrimaryAction::GoSolo { generation } => {
-                    referee.goes_alone(Side::Primary, generation);
-                }
-                PrimaryAction::Disconnect => link.close(Side::Primary, now, rng),
-                PrimaryAction::BackupLost(_) => {}
-                PrimaryAction::Halt(HaltReason::LostArbitration { .. }) => self.fate = Fate::Lost,
-                PrimaryAction::Halt(other) => panic!("{other}"),
-                PrimaryAction::Finish { closed } => {
-                    assert!(closed, "the arbiter is never down for so long");
-                    referee.finishes(Side::Primary);
-                    self.fate = Fate::Finished;
+                    header: Box::new(testing::header()),
+                    image: vec![1],
+                };
+                self.send(seat, welcome, world);
+            }
+            PrimaryAction::Offer { protocol, right } => {
+                let offer = Message::Offer {
+                    protocol,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
+                    source: me,
+                    header: Box::new(testing::header()),
+                    image: vec![1],
+                };
+                self.send(seat, offer, world);
+                self.reaches("offered", world);
+            }
+            PrimaryAction::Copy => {
+                self.unsent.clear();
+                self.copy = Some(Copying::new(&mut world.rng));
+                self.reaches("copying", world);
+            }
+            PrimaryAction::StopCopy => {
+                self.copy = None;
+                self.unsent.clear();
+            }
+            PrimaryAction::Protected { .. } => {
+                // The log since the copy, and Armed itself, may still wait behind it.
+                for message in self.copy.take().map_or(vec![], Copying::finish) {
+                    seat.send(message, world);
                 }
             }
+            PrimaryAction::SendLog { up_to } => {
+                let mut frames = Vec::new();
+                while let Some((_, some)) = self.unsent.pop_front_if(|(seq, _)| *seq <= up_to) {
+                    frames.extend(some);
+                }
+                self.send(seat, Message::Log { frames }, world);
+            }
+            PrimaryAction::Release { up_to } => {
+                assert!(up_to > self.passed, "a release of nothing");
+                self.passed = up_to;
+            }
+            PrimaryAction::Open {
+                generation,
+                members,
+                nonce,
+            } => {
+                world.referee.opens(generation, members);
+                let record = record(generation, members, nonce);
+                seat.ask(Asked::Open(record), world);
+                if self.started {
+                    self.reaches("opening", world);
+                }
+            }
+            PrimaryAction::Claim { generation } => {
+                world.referee.asks(me, generation, true);
+                seat.ask(Asked::Claim(generation), world);
+            }
+            PrimaryAction::Close { generation } => seat.ask(Asked::Close(generation), world),
+            PrimaryAction::Disconnect => seat.disconnect(world),
+            other => self.turn(seat, other, world),
         }
     }
 
-    fn ask(&mut self, now: Time, rng: &mut Rng, question: Asked) {
-        assert!(self.asked.is_none(), "one question at a time");
-        self.asked = Some((soon(now, rng, 5), question));
+    /// What changes this side's part, or ends it.
+    fn turn(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
+        match action {
+            PrimaryAction::Park => {
+                self.parking = true;
+                self.park_lazy = [4, 100][world.rng.below(2) as usize];
+                world.reaches("parking");
+            }
+            PrimaryAction::Resume => {
+                let right = self.parked && !self.handed_over;
+                assert!(right, "runs on without the right to");
+                (self.parking, self.parked) = (false, false);
+                world.note("parked and ran on");
+            }
+            PrimaryAction::HandedOver { .. } => seat.fate = Fate::HandedOver,
+            PrimaryAction::Start => {
+                let generation = self.machine.generation();
+                let fresh = generation > self.won || world.referee.opens_alone(generation);
+                assert!(fresh, "I4: a pair in a generation that was won before");
+                if generation > 1 {
+                    world.note("started in a later generation");
+                }
+                let record = world.arbiter.record(generation);
+                world
+                    .referee
+                    .starts(record.expect("nobody starts unopened"));
+                self.started = true;
+            }
+            PrimaryAction::GoSolo { generation } => {
+                world.referee.goes_alone(seat.me, generation);
+                self.handed_over = false;
+                self.unsent.clear();
+                world.note("primary alone");
+            }
+            PrimaryAction::BackupLost(loss) => {
+                if !["nobody", "armed"].contains(&self.stage) {
+                    world.lost_joiner(self.stage, &loss);
+                }
+                self.stage = "nobody";
+            }
+            PrimaryAction::Halt(HaltReason::LostArbitration { .. }) => seat.fate = Fate::Lost,
+            PrimaryAction::Halt(other) => panic!("{other}"),
+            PrimaryAction::Finish { closed } => {
+                assert!(closed, "the arbiter is never down for so long");
+                world.referee.finishes(seat.me);
+                assert!(
+                    world.arbiter.is_clean(),
+                    "a clean end is in a cold start's way"
+                );
+                seat.fate = Fate::Finished;
+            }
+            PrimaryAction::Requested(_) | PrimaryAction::Leave => {
+                panic!("{action:?}: nobody asked for that")
+            }
+            other => unreachable!("{other:?} changes nothing"),
+        }
     }
-}
 
-fn record(generation: u64, members: Members, nonce: Nonce) -> OpenRecord {
-    OpenRecord {
-        vm: "demo".into(),
-        generation,
-        members,
-        nonce,
-        at: 0,
+    fn note_sent(&mut self, seat: &Seat, message: &Message, world: &mut World) {
+        match message {
+            Message::Handover => self.handed_over = true,
+            Message::Armed { generation, .. } => {
+                let record = world.arbiter.record(*generation).cloned();
+                world.referee.arms(seat.me, *generation, record.as_ref());
+                self.reaches("armed", world);
+            }
+            _ => {}
+        }
     }
 }

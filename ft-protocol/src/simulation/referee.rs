@@ -1,185 +1,278 @@
-//! What must hold, whatever happens: the invariants of the design.
+//! What must hold, whatever happens: the invariants of the design, over all generations.
 
-use super::link::Side;
-use crate::log::encode_entry;
-use crate::log::{End, EndReason, Entry, Event, MachineDigest, OutputMark, OutputPort, Position};
-use crate::testing::Rng;
+use super::machine::{Machine, Output};
+use crate::arbiter::{MemberId, Members, OpenRecord};
+use crate::log::Entry;
+use std::collections::BTreeMap;
 
-/// The guest: its whole log is known beforehand.
-pub struct Guest {
-    /// Entry `n` is at `n - 1`.
-    entries: Vec<Entry>,
-    /// Number of the last output among the entries up to `n`, at `n`.
-    outputs: Vec<u64>,
-    /// Sequence of output `n`, at `n - 1`.
-    needs: Vec<u64>,
-    /// Bytes of the entries up to `n`, at `n`.
-    bytes: Vec<u64>,
+/// What a member's log makes of a machine, as it was made or received: not what the member believes.
+#[derive(Clone)]
+struct Truth {
+    /// The machine after entry `n`, at `n`.
+    machines: Vec<Machine>,
+    outputs: Vec<Output>,
+    /// The last entry that came over the channel, or with the copy.
+    received: u64,
+    /// Outputs from before the copy: it never had them.
+    copied: u64,
+    /// The last output that it let out, or that left before it came.
+    left: u64,
 }
 
-impl Guest {
-    pub fn new(len: u64, rng: &mut Rng) -> Guest {
-        let mut guest = Guest {
-            bytes: vec![0],
-            entries: Vec::new(),
-            outputs: vec![0],
-            needs: Vec::new(),
-        };
-        for seq in 1..=len {
-            let number = guest.needs.len() as u64 + 1;
-            let event = if seq == len {
-                let digest = MachineDigest::default();
-                Event::End(End {
-                    reason: EndReason::Stopped,
-                    digest,
-                })
-            } else if rng.one_in(3) {
-                guest.needs.push(seq);
-                Event::Output(OutputMark {
-                    number,
-                    port: OutputPort::Net,
-                    len: 1,
-                    hash: seq,
-                })
-            } else {
-                Event::Progress
-            };
-            guest.outputs.push(guest.needs.len() as u64);
-            guest.entries.push(Entry {
-                at: Position::exit(seq),
-                check: None,
-                event,
-            });
-            let bytes = guest.bytes[seq as usize - 1] + guest.frames(seq, seq).len() as u64;
-            guest.bytes.push(bytes);
-        }
-        guest
-    }
-
-    pub fn len(&self) -> u64 {
-        self.entries.len() as u64
-    }
-
-    pub fn entry(&self, seq: u64) -> &Entry {
-        &self.entries[seq as usize - 1]
-    }
-
-    /// The output that this entry marks.
-    pub fn output(&self, seq: u64) -> Option<u64> {
-        match &self.entry(seq).event {
-            Event::Output(mark) => Some(mark.number),
-            _ => None,
+impl Truth {
+    fn new() -> Truth {
+        Truth {
+            machines: vec![Machine::default()],
+            outputs: Vec::new(),
+            received: 0,
+            copied: 0,
+            left: 0,
         }
     }
 
-    /// Number of the last output up to this entry.
-    pub fn outputs_up_to(&self, seq: u64) -> u64 {
-        self.outputs[seq as usize]
+    fn execute(&mut self, entry: &Entry) {
+        let mut machine = *self.machines.last().expect("it began somewhere");
+        self.outputs.extend(machine.execute(entry));
+        self.machines.push(machine);
     }
 
-    pub fn bytes_up_to(&self, seq: u64) -> u64 {
-        self.bytes[seq as usize]
+    fn machine(&self) -> Machine {
+        *self.machines.last().expect("it began somewhere")
     }
+}
 
-    pub fn frames(&self, first: u64, last: u64) -> Vec<u8> {
-        let mut frames = Vec::new();
-        for seq in first..=last {
-            encode_entry(seq, self.entry(seq), &mut frames);
-        }
-        frames
-    }
+/// The two halves of a generation.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    generation: u64,
+    primary: MemberId,
+    backup: MemberId,
 }
 
 /// Sees everything, and objects.
+#[derive(Default)]
 pub struct Referee {
-    pub guest: Guest,
-    /// The last entry that the backup has received.
-    pub delivered: u64,
-    /// The last output that has left, from whichever side.
-    left: u64,
-    /// The last that left from the primary.
-    left_primary: u64,
+    truths: BTreeMap<u128, Truth>,
+    /// The outputs that have left, from whichever side.
+    left: Vec<Output>,
+    pairs: Vec<Pair>,
     /// Who goes on alone by right, and in which generation.
-    alone: Option<(Side, u64)>,
+    alone: Option<(MemberId, u64)>,
+    /// What was asked of the arbiter: to open for whom, to claim by whom.
+    opens: BTreeMap<u64, Members>,
+    claims: Vec<(u64, MemberId)>,
+    /// Somebody finished.
+    pub finished: bool,
 }
 
 impl Referee {
-    pub fn new(guest: Guest) -> Referee {
-        Referee {
-            guest,
-            delivered: 0,
-            left: 0,
-            left_primary: 0,
-            alone: None,
+    fn truth(&mut self, member: MemberId) -> &mut Truth {
+        self.truths.entry(member.0).or_insert_with(Truth::new)
+    }
+
+    /// The guest runs on here, where it is not told what to do.
+    pub fn makes(&mut self, member: MemberId, entry: &Entry) {
+        self.truth(member).execute(entry);
+    }
+
+    /// A copy of the machine that runs there, as it was after this entry, is to be had here.
+    pub fn copies(&mut self, from: MemberId, to: MemberId, seq: u64) {
+        let mut truth = self.truth(from).clone();
+        truth.machines.truncate(seq as usize + 1);
+        let outputs = truth.machine().outputs;
+        truth.outputs.truncate(outputs as usize);
+        (truth.received, truth.copied, truth.left) = (seq, outputs, outputs);
+        self.truths.insert(to.0, truth);
+    }
+
+    /// An entry came over the channel, and will be acknowledged.
+    pub fn delivers(&mut self, from: MemberId, to: MemberId, seq: u64, entry: &Entry) {
+        let truth = self.truth(to);
+        truth.execute(entry);
+        let machine = truth.machine();
+        truth.received = machine.seq;
+        assert_eq!(seq, machine.seq, "entries come in order");
+        let source = self.truth(from).machines.get(seq as usize);
+        assert_eq!(source, Some(&machine), "I1: entry {seq} is another one");
+    }
+
+    /// A member asks to open a generation.
+    pub fn opens(&mut self, generation: u64, members: Members) {
+        let first = *self.opens.entry(generation).or_insert(members);
+        assert_eq!(first, members, "I4: generation {generation} is used again");
+    }
+
+    /// Whether that was for one that runs alone.
+    pub fn opens_alone(&self, generation: u64) -> bool {
+        let members = self.opens.get(&generation);
+        members.is_some_and(|members| members.backup.is_none())
+    }
+
+    /// A pair starts.
+    pub fn starts(&mut self, record: &OpenRecord) {
+        let (primary, backup) = (record.members.primary, record.members.backup);
+        let Some(backup) = backup else {
+            self.alone = Some((primary, record.generation));
+            return;
+        };
+        self.pairs.push(Pair {
+            generation: record.generation,
+            primary,
+            backup,
+        });
+        // Ready may be read by a primary that hung for long, and is none any more.
+        self.pairs.sort_by_key(|pair| pair.generation);
+    }
+
+    /// A member that runs alone gives that right up for a pair.
+    pub fn arms(&mut self, source: MemberId, generation: u64, record: Option<&OpenRecord>) {
+        let Some((who, right)) = self.alone else {
+            panic!("I4: {source} arms in generation {generation} without a right of its own");
+        };
+        assert_eq!(who, source, "I4: who arms in generation {generation}");
+        assert!(right < generation, "I4: generation {generation} is used up");
+        let members = record.map(|r| r.members);
+        let Some((primary, Some(backup))) = members.map(|m| (m.primary, m.backup)) else {
+            panic!("I4: generation {generation} is armed, and is not open");
+        };
+        assert_eq!(primary, source, "I4: generation {generation} is another's");
+        let (received, copied) = (self.truth(backup).received, self.truth(backup).copied);
+        let needs = self.left.last().map_or(0, |output| output.needs);
+        assert!(
+            needs <= received,
+            "I2: what left needs {needs}, and {backup} is armed with {received}"
+        );
+        assert!(
+            copied <= self.left.len() as u64,
+            "I5: output {copied} is on no side: {backup} is armed with a copy from after it"
+        );
+        self.alone = None;
+        self.pairs.push(Pair {
+            generation,
+            primary,
+            backup,
+        });
+    }
+
+    /// A member asks for a generation; it believes that it may.
+    pub fn asks(&mut self, member: MemberId, generation: u64, armed: bool) {
+        assert!(
+            armed,
+            "I4: {member} asks for generation {generation} unarmed"
+        );
+        self.claims.push((generation, member));
+    }
+
+    /// Whether somebody else asked for it too.
+    pub fn is_contested(&self, member: MemberId, generation: u64) -> bool {
+        let others = |(g, who): &(u64, MemberId)| *g == generation && *who != member;
+        self.claims.iter().any(others)
+    }
+
+    /// A member goes on alone.
+    pub fn goes_alone(&mut self, member: MemberId, generation: u64) {
+        assert_eq!(
+            self.alone, None,
+            "I4: {member} goes on alone in generation {generation}"
+        );
+        if let Some(pair) = self.pairs.last() {
+            let its = pair.primary == member || pair.backup == member;
+            assert!(
+                its && pair.generation == generation,
+                "I4: {member} goes on alone in generation {generation} after {pair:?}"
+            );
+        }
+        self.alone = Some((member, generation));
+    }
+
+    /// Whether the guest ever ran.
+    pub fn is_started(&self) -> bool {
+        self.alone.is_some() || !self.pairs.is_empty()
+    }
+
+    pub fn is_alone(&self, member: MemberId) -> bool {
+        self.alone.is_some_and(|(who, _)| who == member)
+    }
+
+    /// The backup that protects the VM, as far as that is known: it was armed, or is about to be.
+    pub fn protector(&self) -> Option<MemberId> {
+        let pair = self.pairs.last().filter(|_| self.alone.is_none());
+        pair.map(|pair| pair.backup)
+    }
+
+    /// A backend takes an output.
+    pub fn emits(&mut self, member: MemberId, output: Output) {
+        let Output { number, needs, .. } = output;
+        if !self.is_alone(member) {
+            let its = |pair: &&Pair| pair.primary == member;
+            let pair =
+                *self.pairs.iter().rfind(its).unwrap_or_else(|| {
+                    panic!("I2: output {number} of {member}, which is no primary")
+                });
+            let received = self.truth(pair.backup).received;
+            assert!(
+                needs <= received,
+                "I2: output {number} needs {needs}, acknowledged {received}"
+            );
+        }
+        let truth = self.truth(member);
+        assert_eq!(number, truth.left + 1, "I5: outputs leave in order");
+        truth.left = number;
+        let all = self.left.len() as u64;
+        assert!(number <= all + 1, "I5: output {number} after {all}");
+        match self.left.get(number as usize - 1) {
+            None => self.left.push(output),
+            Some(before) => assert_eq!(*before, output, "I2: it left before, as another one"),
         }
     }
 
-    /// A side goes on alone.
-    pub fn goes_alone(&mut self, side: Side, generation: u64) {
+    /// A backup forgets outputs up to this one.
+    pub fn forgets(&mut self, member: MemberId, up_to: u64) {
+        let pair = self.pairs.iter().rfind(|pair| pair.backup == member);
+        let primary = pair.expect("only half of a pair forgets").primary;
+        let left = self.truth(primary).left;
+        assert!(
+            up_to <= left,
+            "I5: output {up_to} forgotten before it left ({left})"
+        );
+        self.truth(member).left = up_to;
+    }
+
+    /// A backup goes on alone, with this machine and these outputs to emit.
+    pub fn takes_over(
+        &mut self,
+        member: MemberId,
+        generation: u64,
+        machine: Machine,
+        held: &[Output],
+    ) {
+        self.goes_alone(member, generation);
+        let left = std::mem::take(&mut self.left);
+        let truth = self.truth(member);
+        assert_eq!(machine.seq, truth.received, "I3");
         assert_eq!(
-            self.alone, None,
-            "I4: {side:?} goes on alone in generation {generation}"
+            machine,
+            truth.machine(),
+            "I1: the machine is not what its log makes of it"
         );
-        self.alone = Some((side, generation));
-    }
-
-    pub fn is_alone(&self, side: Side) -> bool {
-        self.alone.is_some_and(|(who, _)| who == side)
-    }
-
-    /// The primary's backend takes its next output.
-    pub fn primary_emits(&mut self, number: u64) {
-        assert_eq!(number, self.left_primary + 1, "outputs leave in order");
-        self.left_primary = number;
-        let needs = self.guest.needs[number as usize - 1];
-        let right = self.is_alone(Side::Primary) || needs <= self.delivered;
+        let wanted = truth.outputs.get(truth.left as usize..);
+        assert_eq!(Some(held), wanted, "I5: what is emitted again");
         assert!(
-            right,
-            "I2: output {number} needs {needs}, acknowledged {}",
-            self.delivered
+            truth.outputs.starts_with(&left),
+            "I2: what left is not in the past of {member}"
         );
-        self.emitted(number);
+        self.left = left;
     }
 
-    /// The backup's backend takes an output.
-    pub fn backup_emits(&mut self, number: u64) {
-        assert!(
-            self.is_alone(Side::Backup),
-            "I2: output {number} of a backup"
-        );
-        self.emitted(number);
-    }
-
-    fn emitted(&mut self, number: u64) {
-        assert!(
-            number <= self.left + 1,
-            "I5: output {number} after {}",
-            self.left
-        );
-        self.left = self.left.max(number);
-    }
-
-    /// The backup forgets outputs up to this one.
-    pub fn forgets(&self, up_to: u64) {
-        assert!(
-            up_to <= self.left_primary,
-            "I5: output {up_to} forgotten before it left"
-        );
-    }
-
-    /// The backup is about to go on alone, with this executed and these outputs to emit.
-    pub fn takes_over(&self, executed: u64, forgotten: u64, held: &[u64]) {
-        assert_eq!(executed, self.delivered, "I3");
-        let wanted: Vec<u64> = (forgotten + 1..=self.guest.outputs_up_to(executed)).collect();
-        assert_eq!(held, wanted, "I5: what is emitted again");
-    }
-
-    /// A side says that all is done.
-    pub fn finishes(&self, side: Side) {
-        let all = self.guest.outputs_up_to(self.guest.len());
+    /// A member says that all is done.
+    pub fn finishes(&mut self, member: MemberId) {
+        let machine = self.truth(member).machine();
+        assert!(machine.ended, "I3: finished with entries not executed");
         assert_eq!(
-            self.left, all,
-            "I5: {side:?} finished without the last outputs"
+            self.left.len() as u64,
+            machine.outputs,
+            "I5: {member} finished without the last outputs"
         );
+        self.finished = true;
     }
 }

@@ -1,0 +1,96 @@
+//! The arbiter, as a model: its replies get lost, with what they answer or without.
+
+use crate::Time;
+use crate::arbiter::*;
+use crate::testing::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+
+#[derive(Default)]
+pub struct Arbiter {
+    open: BTreeMap<u64, OpenRecord>,
+    claims: BTreeMap<u64, Claim>,
+    closed: BTreeSet<u64>,
+    /// It does not answer before; but it may have heard.
+    pub down_until: Time,
+}
+
+impl Arbiter {
+    /// Whether it answers; and if not, whether it does what it was asked all the same.
+    fn answers(&self, now: Time, rng: &mut Rng) -> (bool, bool) {
+        let answers = now >= self.down_until && !rng.one_in(20);
+        (answers, answers || rng.one_in(2))
+    }
+
+    pub fn open(&mut self, record: OpenRecord, now: Time, rng: &mut Rng) -> OpenAnswer {
+        let (answers, acts) = self.answers(now, rng);
+        if acts {
+            self.open
+                .entry(record.generation)
+                .or_insert_with(|| record.clone());
+        }
+        match answers {
+            true => judge_open(&record, self.open[&record.generation].clone()),
+            false => OpenAnswer::Unreachable("down".into()),
+        }
+    }
+
+    pub fn claim(
+        &mut self,
+        generation: u64,
+        claimant: MemberId,
+        now: Time,
+        rng: &mut Rng,
+    ) -> ClaimAnswer {
+        let (answers, acts) = self.answers(now, rng);
+        if acts {
+            if let Err(answer) = may_claim(self.open.get(&generation), claimant) {
+                return answer;
+            }
+            self.claims.entry(generation).or_insert(Claim {
+                claimant,
+                at: now.0,
+            });
+        }
+        match answers {
+            true => judge_claim(claimant, &self.claims[&generation]),
+            false => ClaimAnswer::Unreachable("down".into()),
+        }
+    }
+
+    pub fn read(&self, generation: u64, now: Time, rng: &mut Rng) -> ReadBackAnswer {
+        match self.open.get(&generation) {
+            _ if !self.answers(now, rng).0 => ReadBackAnswer::Unreachable("down".into()),
+            Some(record) => ReadBackAnswer::Found(record.clone()),
+            None => ReadBackAnswer::Missing,
+        }
+    }
+
+    pub fn close(&mut self, generation: u64, now: Time, rng: &mut Rng) -> CloseAnswer {
+        let (answers, acts) = self.answers(now, rng);
+        if acts {
+            self.closed.insert(generation);
+        }
+        match answers {
+            true => CloseAnswer::Closed,
+            false => CloseAnswer::Unreachable("down".into()),
+        }
+    }
+
+    /// What is written of a generation.
+    pub fn record(&self, generation: u64) -> Option<&OpenRecord> {
+        self.open.get(&generation)
+    }
+
+    /// Whether a cold start finds what a clean end leaves: nothing in the way.
+    pub fn is_clean(&self) -> bool {
+        let last = self.open.keys().max().max(self.closed.iter().max());
+        last.is_some_and(|last| {
+            let latest = self.open.get(last).map(|record| Latest {
+                record: record.clone(),
+                claimed: self.claims.contains_key(last),
+                closed: self.closed.contains(last),
+            });
+            latest.is_some() && next_generation(latest.as_ref(), false).is_ok()
+        })
+    }
+}
