@@ -164,7 +164,9 @@ impl World {
         };
         if !process.is_running() {
             let fate = process.common.fate;
-            let replaceable = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 2;
+            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 2;
+            // What starts after a clean end is another VM's life.
+            let replaceable = ended && !self.around.storage.is_closed();
             return fault(left.restarts, replaceable, Step::Restart { who });
         }
         let crash = |without_a_word| Step::Crash {
