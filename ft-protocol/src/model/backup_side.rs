@@ -77,6 +77,11 @@ impl BackupSide {
         self.machine.handle_booted(me.now, generation);
     }
 
+    pub fn fail_to_boot(&mut self, me: &Common) {
+        self.booting = None;
+        self.machine.handle_boot_failed(me.now, String::new());
+    }
+
     /// Executes the next entry: of the log, or live.
     pub fn run(&mut self, me: &Common, rest: &mut Rest) {
         match self.live {

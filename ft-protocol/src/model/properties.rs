@@ -174,6 +174,6 @@ pub const LIVE_FROM_THE_START: Named = ("a backup is live and no primary ever ra
     world.any(live)
 });
 pub const LEFT: Named = ("a backup has left", |_, world| world.ended_as(Fate::Left));
-pub const NOBODY_CAN_JOIN: Named = ("a new backup is refused by who runs alone", |_, world| {
+pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
     world.ended_as(Fate::Halted(2))
 });

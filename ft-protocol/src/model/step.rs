@@ -9,7 +9,7 @@ pub struct Faults {
     /// A process dies; its host closes its connection. Or dies as well, and nobody says a word.
     pub crashes: u8,
     pub silent_crashes: u8,
-    /// A process that died is started anew, with another id.
+    /// A process that died, or could not be half of a pair, is started anew, with another id.
     pub restarts: u8,
     /// A connection breaks, and its ends hear of it; or they do not, as the network is gone.
     pub cuts: u8,
@@ -27,6 +27,8 @@ pub struct Faults {
     /// The channel carries nothing for long, and beats pass.
     pub stalls: u8,
     pub failed_fences: u8,
+    /// A backup cannot build the machine.
+    pub failed_boots: u8,
     pub divergences: u8,
     /// The operator wants the backup to take over.
     pub switchovers: u8,
@@ -48,6 +50,7 @@ impl Faults {
         hangs: 0,
         stalls: 0,
         failed_fences: 0,
+        failed_boots: 0,
         divergences: 0,
         switchovers: 0,
         leaves: 0,
@@ -70,6 +73,7 @@ impl fmt::Debug for Faults {
             ("hangs", self.hangs),
             ("stalls", self.stalls),
             ("failed_fences", self.failed_fences),
+            ("failed_boots", self.failed_boots),
             ("divergences", self.divergences),
             ("switchovers", self.switchovers),
             ("leaves", self.leaves),
@@ -162,6 +166,9 @@ pub enum Step {
     },
     FenceFails {
         of: usize,
+    },
+    BootFails {
+        who: usize,
     },
     Diverge {
         who: usize,

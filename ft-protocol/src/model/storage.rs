@@ -36,6 +36,11 @@ impl Storage {
         self.generations.get(&generation)
     }
 
+    /// Whether the guest's end is on record.
+    pub fn is_closed(&self) -> bool {
+        self.latest().is_some_and(|(_, record)| record.closed)
+    }
+
     /// Does what it is asked, as far as there is something to write and `who` may.
     pub fn write(&mut self, who: MemberId, ask: Ask) {
         match ask {

@@ -163,7 +163,10 @@ impl World {
             steps.extend((left > 0 && possible).then_some(step));
         };
         if !process.is_running() {
-            let replaceable = process.common.fate == Fate::Crashed && who < 2;
+            let fate = process.common.fate;
+            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 2;
+            // What starts after a clean end is another VM's life.
+            let replaceable = ended && !self.around.storage.is_closed();
             return fault(left.restarts, replaceable, Step::Restart { who });
         }
         let crash = |without_a_word| Step::Crash {
@@ -188,6 +191,11 @@ impl World {
         fault(left.stops, connected, Step::Stop { who });
         fault(left.hangs, !process.common.mute, Step::VcpuHangs { who });
         if let Some(backup) = process.backup() {
+            fault(
+                left.failed_boots,
+                backup.can_boot(),
+                Step::BootFails { who },
+            );
             let diverges = backup.can_diverge() && !process.common.mute;
             fault(left.divergences, diverges, Step::Diverge { who });
             fault(left.leaves, backup.can_leave(), Step::Leave { who });
@@ -331,6 +339,9 @@ impl World {
             Step::Boot { who } => (who, |process, rest| {
                 process.on_backup(rest, |backup, me| backup.boot(me));
             }),
+            Step::BootFails { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.fail_to_boot(me));
+            }),
             Step::Emit { who } => (who, |process, rest| {
                 process.on_primary(rest, PrimarySide::emit);
             }),
@@ -373,6 +384,7 @@ impl World {
             Step::VcpuHangs { .. } => &mut left.hangs,
             Step::Stall { .. } => &mut left.stalls,
             Step::FenceFails { .. } => &mut left.failed_fences,
+            Step::BootFails { .. } => &mut left.failed_boots,
             Step::Diverge { .. } => &mut left.divergences,
             Step::Switchover { .. } => &mut left.switchovers,
             Step::Leave { .. } => &mut left.leaves,
