@@ -2,18 +2,23 @@
 //! other, and does to each direction what a scenario wants.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use std::os::fd::OwnedFd;
+use rustix::process::setpriority_process;
+use rustix::thread::gettid;
 
 use super::lane::{Counts, Lane, Quality};
 use crate::backends::Tap;
 
 /// Longest frame, bytes: Ethernet's MTU, a header, and the byte that shows that it was cut.
 const FRAME_BYTES: usize = 1514 + 1;
+
+/// Nice value of the wire's thread.
+const HIGHEST_PRIORITY: i32 = -20;
 
 /// A wire. Its ends are up while it exists; dropping it ends its thread.
 #[derive(Debug)]
@@ -31,6 +36,10 @@ impl Wire {
         let stop = Arc::new(eventfd(0, flags)?);
         let (theirs, told) = (Arc::clone(&lanes), Arc::clone(&stop));
         let carry = move || {
+            // No real wire waits for a processor. Without the right to this it may, on a busy machine.
+            if let Err(e) = setpriority_process(Some(gettid()), HIGHEST_PRIORITY) {
+                tracing::debug!("the wire's thread has no priority ({e})");
+            }
             // A wire that breaks by itself shows as a suspicion in the scenario.
             if let Err(e) = carry(&ends, &theirs, &told) {
                 tracing::error!("the wire between the members' hosts failed ({e})");
