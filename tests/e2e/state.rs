@@ -21,8 +21,8 @@ use std::thread;
 type Edge = Follower<LogFile, Direct>;
 
 /// A following edge that wants the machine's state at random positions.
-struct Moving {
-    follower: Edge,
+pub struct Moving {
+    pub follower: Edge,
     random: Random,
     /// Positions between two captures, at most.
     every: usize,
@@ -30,12 +30,15 @@ struct Moving {
     /// States wanted where finishing the instruction took another exit.
     split: Cell<u64>,
     captured: Option<MachineState>,
+    /// Only at a position that was left, where all outputs are confirmed.
+    pub only_left: bool,
     /// Captures of a position that was left, and of one where the guest waits.
     left: u64,
     waiting: u64,
 }
 
-enum Stopped {
+#[derive(Debug)]
+pub enum Stopped {
     Followed(FollowError),
     Captured,
 }
@@ -56,7 +59,7 @@ impl Source for Moving {
     type Error = Stopped;
 
     fn next(&mut self, view: &View) -> Result<Next, Stopped> {
-        if view.wait.is_some() && self.next.get() == 0 {
+        if view.wait.is_some() && self.next.get() == 0 && !self.only_left {
             return Ok(Next::Capture);
         }
         self.follower.next(view).map_err(Stopped::Followed)
@@ -118,7 +121,7 @@ fn copy(from: &Ram) -> Ram {
 }
 
 /// A machine at the beginning of the recording in `dir`, and its edge.
-fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
+pub fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
     let dir = LogDir::open(dir);
     let log = dir.log().expect("a log");
     let header = log.header().clone();
@@ -132,10 +135,21 @@ fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
         next: Cell::new(0),
         split: Cell::new(0),
         captured: None,
+        only_left: false,
         left: 0,
         waiting: 0,
     };
     (header, machine, edge)
+}
+
+/// Drives `machine` to where its state is wanted, within so many positions.
+pub fn capture(mut machine: Machine, edge: &mut Moving, within: usize) -> (Machine, MachineState) {
+    edge.next.set(1 + edge.random.below(within) as u64);
+    match drive(&mut machine, edge) {
+        Err(DriveError::Edge(Stopped::Captured)) => {}
+        other => panic!("{other:?}"),
+    }
+    (machine, edge.captured.take().expect("it was captured"))
 }
 
 /// Replays the recording in `dir` on machines that are restored from each other.
@@ -201,11 +215,10 @@ fn memory_copied_while_the_guest_runs_is_the_machines_at_the_stop() {
 }
 
 fn copy_while_running(dir: &Path, exits: usize) {
-    let (header, mut machine, mut edge) = following(dir, exits);
-    edge.next.set(edge.random.below(exits) as u64);
+    let (header, machine, mut edge) = following(dir, exits);
     let (reader, ram) = (machine.dirty_pages(), machine.ram().clone());
     let stopped = AtomicBool::new(false);
-    let (mut sender, mut receiver, rounds, machine, mut edge) = thread::scope(|scope| {
+    let ((mut sender, mut receiver, rounds), (machine, state)) = thread::scope(|scope| {
         let stopped = &stopped;
         let copier = scope.spawn(move || {
             let mut sender = PageSender::new(&ram);
@@ -221,11 +234,9 @@ fn copy_while_running(dir: &Path, exits: usize) {
                 }
             }
         });
-        let driven = drive(&mut machine, &mut edge);
-        assert!(matches!(driven, Err(DriveError::Edge(Stopped::Captured))));
+        let captured = capture(machine, &mut edge, exits);
         stopped.store(true, Ordering::Release);
-        let (sender, receiver, rounds) = copier.join().expect("it only copies");
-        (sender, receiver, rounds, machine, edge)
+        (copier.join().expect("it only copies"), captured)
     });
     assert!(rounds > 1, "{rounds}");
     let whole = RamDigest::of(machine.ram());
@@ -245,7 +256,6 @@ fn copy_while_running(dir: &Path, exits: usize) {
     machine.ram().write(at, &byte).expect("it lies there");
     receiver.take(&sender.chunk(&[page])).expect("sound");
 
-    let state = edge.captured.take().expect("it was captured");
     let (ram, digest) = receiver.into_parts();
     drop(machine);
     let mut other =

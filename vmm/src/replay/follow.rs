@@ -95,6 +95,12 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         }
     }
 
+    /// The same, of a machine that had emitted this many outputs before the first entry.
+    pub fn after_outputs(mut self, outputs: u64) -> Follower<S, O> {
+        self.followed.outputs = outputs;
+        self
+    }
+
     /// How far it has come.
     pub fn followed(&self) -> Followed {
         self.followed
