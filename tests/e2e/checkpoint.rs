@@ -15,7 +15,7 @@ const SAMPLES: usize = 400;
 fn split(scratch: &Scratch, guest: &str, exits: usize) -> (Header, LogStart) {
     let whole = scratch.arg("whole");
     run(["run", guest, "--mem", "32", "--record", &whole]).expect(0);
-    let (header, machine, mut edge) = following(&scratch.join("whole"), exits);
+    let (header, machine, mut edge) = following(&scratch.join("whole"));
     edge.only_left = true;
     let (machine, state) = capture(machine, &mut edge, exits);
     let followed = edge.follower.followed();
