@@ -5,6 +5,7 @@
 //! are skipped with the reason where `vmm/build.rs` did not find it.
 
 mod by_hand;
+mod checkpoint;
 mod control;
 mod counter;
 mod damage;

@@ -14,6 +14,7 @@ use lockstep::memory::{PageReceiver, PageSender, PageSet, Ram, RamDigest};
 use lockstep::replay::dir::LogFile;
 use lockstep::replay::{FollowError, Follower, LogDir};
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -21,21 +22,26 @@ use std::thread;
 type Edge = Follower<LogFile, Direct>;
 
 /// A following edge that wants the machine's state at random positions.
-struct Moving {
-    follower: Edge,
+pub struct Moving {
+    pub follower: Edge,
     random: Random,
-    /// Positions between two captures, at most.
-    every: usize,
+    /// Positions between two captures, at most, given the number of outputs so far.
+    every: fn(u64) -> usize,
     next: Cell<u64>,
     /// States wanted where finishing the instruction took another exit.
     split: Cell<u64>,
     captured: Option<MachineState>,
+    /// Only at a position that was left, where all outputs are confirmed.
+    pub only_left: bool,
     /// Captures of a position that was left, and of one where the guest waits.
     left: u64,
     waiting: u64,
+    /// Captures by the number of outputs before them.
+    phases: BTreeMap<u64, u64>,
 }
 
-enum Stopped {
+#[derive(Debug)]
+pub enum Stopped {
     Followed(FollowError),
     Captured,
 }
@@ -56,7 +62,7 @@ impl Source for Moving {
     type Error = Stopped;
 
     fn next(&mut self, view: &View) -> Result<Next, Stopped> {
-        if view.wait.is_some() && self.next.get() == 0 {
+        if view.wait.is_some() && self.next.get() == 0 && !self.only_left {
             return Ok(Next::Capture);
         }
         self.follower.next(view).map_err(Stopped::Followed)
@@ -78,7 +84,10 @@ impl Source for Moving {
         self.waiting += u64::from(!state.left());
         self.split.set(self.split.get() - u64::from(state.left()));
         self.captured = Some(state);
-        self.next.set(self.random.below(self.every) as u64);
+        let outputs = self.follower.followed().outputs;
+        *self.phases.entry(outputs).or_default() += 1;
+        self.next
+            .set(self.random.below((self.every)(outputs)) as u64);
         Err(Stopped::Captured)
     }
 }
@@ -118,7 +127,7 @@ fn copy(from: &Ram) -> Ram {
 }
 
 /// A machine at the beginning of the recording in `dir`, and its edge.
-fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
+pub fn following(dir: &Path) -> (Header, Machine, Moving) {
     let dir = LogDir::open(dir);
     let log = dir.log().expect("a log");
     let header = log.header().clone();
@@ -128,19 +137,32 @@ fn following(dir: &Path, every: usize) -> (Header, Machine, Moving) {
     let edge = Moving {
         follower: Follower::new(log, Direct::new(None, console), None),
         random: Random::new(),
-        every,
+        every: |_| usize::MAX,
         next: Cell::new(0),
         split: Cell::new(0),
         captured: None,
+        only_left: false,
         left: 0,
         waiting: 0,
+        phases: BTreeMap::new(),
     };
     (header, machine, edge)
 }
 
+/// Drives `machine` to where its state is wanted, within so many positions.
+pub fn capture(mut machine: Machine, edge: &mut Moving, within: usize) -> (Machine, MachineState) {
+    edge.next.set(1 + edge.random.below(within) as u64);
+    match drive(&mut machine, edge) {
+        Err(DriveError::Edge(Stopped::Captured)) => {}
+        other => panic!("{other:?}"),
+    }
+    (machine, edge.captured.take().expect("it was captured"))
+}
+
 /// Replays the recording in `dir` on machines that are restored from each other.
-fn move_along(dir: &Path, every: usize) -> Moving {
-    let (header, mut machine, mut edge) = following(dir, every);
+fn move_along(dir: &Path, every: fn(u64) -> usize) -> Moving {
+    let (header, mut machine, mut edge) = following(dir);
+    edge.every = every;
     loop {
         match drive(&mut machine, &mut edge) {
             Ok(_) => return edge,
@@ -161,30 +183,61 @@ fn move_along(dir: &Path, every: usize) -> Moving {
     }
 }
 
+/// Records `guest` and moves it along its recording.
+fn moved(guest: &str, every: fn(u64) -> usize) -> Moving {
+    let scratch = Scratch::new();
+    let dir = scratch.arg(guest);
+    run(["run", guest, "--mem", "32", "--record", &dir]).expect(0);
+    let edge = move_along(&scratch.join(guest), every);
+    println!(
+        "{guest}: moved {} times after a position and {} at one, {} took another exit",
+        edge.left,
+        edge.waiting,
+        edge.split.get()
+    );
+    assert!(edge.follower.followed().end.is_some());
+    assert!(edge.left > 10, "{guest}");
+    edge
+}
+
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_machine_that_moves_ends_as_one_that_stays() {
-    let scratch = Scratch::new();
-    for (guest, every) in [
-        ("chaos", 400),
-        ("threads", 250),
-        ("ticker", 20),
-        ("compute", 20),
-        ("positions", 60),
-    ] {
-        let dir = scratch.arg(guest);
-        run(["run", guest, "--mem", "32", "--record", &dir]).expect(0);
-        let edge = move_along(&scratch.join(guest), every);
-        let followed = edge.follower.followed();
-        println!(
-            "{guest}: {followed:?}, moved {} times after a position and {} at one, {} took another exit",
-            edge.left,
-            edge.waiting,
-            edge.split.get()
-        );
-        assert!(followed.end.is_some());
-        assert!(edge.left > 10, "{guest}");
+    moved("chaos", |_| 400);
+    moved("threads", |_| 500);
+    moved("compute", |_| 40);
+    let ticker = moved("ticker", |_| 20);
+    assert!(ticker.waiting > 0);
+}
+
+/// Moved in the middle of every kind of instruction that exits.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_machine_moves_at_every_kind_of_position() {
+    /// What `positions` does before its first line, its second and so on.
+    const KINDS: [&str; 9] = [
+        "out",
+        "in",
+        "mmio-read",
+        "mmio-read-8",
+        "mmio-read-straddling",
+        "mmio-write",
+        "hlt",
+        "idle",
+        "window",
+    ];
+    let edge = moved("positions", |outputs| match outputs {
+        // Few positions halt or idle, many wait for a window.
+        0..5 => 60,
+        5 => 15,
+        6 | 7 => 5,
+        _ => 300,
+    });
+    for (outputs, kind) in KINDS.into_iter().enumerate() {
+        let moves = edge.phases.get(&(outputs as u64)).copied().unwrap_or(0);
+        assert!(moves >= 2, "{kind}: {:?}", edge.phases);
     }
+    assert!(edge.waiting > 0, "{:?}", edge.phases);
 }
 
 /// What a new backup will do: memory is copied while the guest runs, then the machine rests, the last
@@ -201,11 +254,10 @@ fn memory_copied_while_the_guest_runs_is_the_machines_at_the_stop() {
 }
 
 fn copy_while_running(dir: &Path, exits: usize) {
-    let (header, mut machine, mut edge) = following(dir, exits);
-    edge.next.set(edge.random.below(exits) as u64);
+    let (header, machine, mut edge) = following(dir);
     let (reader, ram) = (machine.dirty_pages(), machine.ram().clone());
     let stopped = AtomicBool::new(false);
-    let (mut sender, mut receiver, rounds, machine, mut edge) = thread::scope(|scope| {
+    let ((mut sender, mut receiver, rounds), (machine, state)) = thread::scope(|scope| {
         let stopped = &stopped;
         let copier = scope.spawn(move || {
             let mut sender = PageSender::new(&ram);
@@ -221,11 +273,9 @@ fn copy_while_running(dir: &Path, exits: usize) {
                 }
             }
         });
-        let driven = drive(&mut machine, &mut edge);
-        assert!(matches!(driven, Err(DriveError::Edge(Stopped::Captured))));
+        let captured = capture(machine, &mut edge, exits);
         stopped.store(true, Ordering::Release);
-        let (sender, receiver, rounds) = copier.join().expect("it only copies");
-        (sender, receiver, rounds, machine, edge)
+        (copier.join().expect("it only copies"), captured)
     });
     assert!(rounds > 1, "{rounds}");
     let whole = RamDigest::of(machine.ram());
@@ -245,7 +295,6 @@ fn copy_while_running(dir: &Path, exits: usize) {
     machine.ram().write(at, &byte).expect("it lies there");
     receiver.take(&sender.chunk(&[page])).expect("sound");
 
-    let state = edge.captured.take().expect("it was captured");
     let (ram, digest) = receiver.into_parts();
     drop(machine);
     let mut other =

@@ -192,6 +192,11 @@ impl FrameDecoder {
         }
     }
 
+    /// The next frame has sequence number `seq`, whatever the last had.
+    pub fn expect(&mut self, seq: u64) {
+        self.next_seq = seq;
+    }
+
     /// Takes more of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.buf.len() || self.start >= COMPACT_AT {

@@ -199,6 +199,18 @@ pub struct Header {
     pub started_ns: u64,
 }
 
+/// Where a log begins: at its machine's first instruction, or at a checkpoint of a machine that ran
+/// before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct LogStart {
+    /// Sequence number of the last entry before; the log's first has the next.
+    pub seq: u64,
+    /// Number of the last output before.
+    pub outputs: u64,
+    /// Where the machine was.
+    pub at: Position,
+}
+
 /// The machine's configuration: with the guest image, its whole initial state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineConfig {

@@ -5,22 +5,28 @@
 //! | 8     | magic                                                        |
 //! | 4     | format version, little-endian                                |
 //! | 4     | the version's complement                                     |
-//! | …     | frame 0: [`Header`]                                          |
-//! | …     | frames 1, 2, …: [`Entry`]; the last is [`Event::End`] if the run ended |
+//! | …     | frame 0: [`Header`], [`LogStart`]                            |
+//! | …     | frames `start.seq` + 1, + 2, …: [`Entry`]; the last is [`Event::End`] if the run ended |
 //!
 //! A file cut anywhere is a log that ends early, which is no error: see [`Tail`].
 
 use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD};
-use super::{Entry, Event, Header, Position};
+use super::{Entry, Event, Header, LogStart, Position};
 use std::io::{self, Read, Write};
 use thiserror::Error;
 
 /// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
 pub const MAGIC: [u8; 8] = *b"\x89LKSTP\r\n";
-/// The format that this version writes, and the only one it reads.
-pub const FORMAT_VERSION: u32 = 2;
+/// The format that this version writes.
+pub const FORMAT_VERSION: u32 = 3;
+/// The oldest format that it reads. Version 2 has no [`LogStart`]: its logs begin at the beginning.
+pub const OLDEST_VERSION: u32 = 2;
 /// Bytes before frame 0.
 pub const PREFIX_LEN: usize = 16;
+
+/// No machine lives so long that its log could begin later: entries, outputs, exits. Adding to it never
+/// overflows.
+const MAX_START: u64 = u64::MAX / 2;
 
 /// Bytes asked of the file at a time.
 const READ_CHUNK: usize = 64 << 10;
@@ -36,8 +42,8 @@ pub enum LogError {
     BadMagic,
     /// A log of another format.
     #[error(
-        "the log has format version {found}, and this version of lockstep reads {FORMAT_VERSION}: \
-         replay it with the version that wrote it"
+        "the log has format version {found}, and this version of lockstep reads {OLDEST_VERSION} to \
+         {FORMAT_VERSION}: replay it with the version that wrote it"
     )]
     BadVersion {
         /// The version in the file.
@@ -86,19 +92,28 @@ pub struct LogWriter<W: Write> {
 }
 
 impl<W: Write> LogWriter<W> {
-    /// Starts a log: writes everything up to the first entry.
+    /// Starts a log of a machine that begins: writes everything up to the first entry.
     ///
     /// # Errors
     /// If `out` does not take it.
-    pub fn create(mut out: W, header: &Header) -> io::Result<LogWriter<W>> {
+    pub fn create(out: W, header: &Header) -> io::Result<LogWriter<W>> {
+        LogWriter::create_at(out, header, LogStart::default())
+    }
+
+    /// Starts a log of a machine that ran before.
+    ///
+    /// # Errors
+    /// If `out` does not take it.
+    pub fn create_at(mut out: W, header: &Header, start: LogStart) -> io::Result<LogWriter<W>> {
         let mut bytes = prefix(FORMAT_VERSION).to_vec();
         codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
             codec::encode_payload(header, out);
+            codec::encode_payload(&start, out);
         });
         out.write_all(&bytes)?;
         Ok(LogWriter {
             out,
-            next_seq: 1,
+            next_seq: start.seq + 1,
             frame: Vec::new(),
         })
     }
@@ -178,6 +193,7 @@ pub struct LogReader<R: Read> {
     input: R,
     decoder: FrameDecoder,
     header: Header,
+    start: LogStart,
     last: Position,
     ended: bool,
     damage: Option<Damage>,
@@ -189,26 +205,26 @@ impl<R: Read> LogReader<R> {
     /// # Errors
     /// See [`LogError`]; every kind is possible.
     pub fn open(mut input: R) -> Result<LogReader<R>, LogError> {
-        read_prefix(&mut input)?;
+        let version = read_prefix(&mut input)?;
         let mut decoder = FrameDecoder::new(0, MAX_ENTRY_PAYLOAD, PREFIX_LEN as u64);
-        let header = loop {
+        let (header, start) = loop {
             if let Some(frame) = decoder.next_frame()? {
-                break codec::decode_payload::<Header>(frame.payload).map_err(|e| {
-                    LogError::Damaged {
-                        offset: frame.offset,
-                        what: format!("the header: {e}"),
-                    }
+                break decode_head(version, frame.payload).map_err(|what| LogError::Damaged {
+                    offset: frame.offset,
+                    what: format!("the header: {what}"),
                 })?;
             }
             if !fill(&mut input, &mut decoder)? {
                 return Err(LogError::CutInHeader);
             }
         };
+        decoder.expect(start.seq + 1);
         Ok(LogReader {
             input,
             decoder,
             header,
-            last: Position::default(),
+            start,
+            last: Position::exit(start.at.exit),
             ended: false,
             damage: None,
         })
@@ -217,6 +233,11 @@ impl<R: Read> LogReader<R> {
     /// What the log was made of.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> LogStart {
+        self.start
     }
 
     /// The next entry: sequence number, where its frame starts in the file, and itself. None at the
@@ -285,8 +306,22 @@ impl<R: Read> LogReader<R> {
     }
 }
 
-/// Reads magic and version.
-fn read_prefix(input: &mut impl Read) -> Result<(), LogError> {
+/// Frame 0.
+fn decode_head(version: u32, payload: &[u8]) -> Result<(Header, LogStart), String> {
+    if version == OLDEST_VERSION {
+        let header = codec::decode_payload(payload).map_err(|e| e.to_string())?;
+        return Ok((header, LogStart::default()));
+    }
+    let (header, start): (Header, LogStart) =
+        codec::decode_payload(payload).map_err(|e| e.to_string())?;
+    match start.seq.max(start.outputs).max(start.at.exit) > MAX_START {
+        true => Err("it begins where no log can".into()),
+        false => Ok((header, start)),
+    }
+}
+
+/// Reads magic and version; gives the version.
+fn read_prefix(input: &mut impl Read) -> Result<u32, LogError> {
     let mut bytes = [0; PREFIX_LEN];
     let mut have = 0;
     while have < PREFIX_LEN {
@@ -306,10 +341,10 @@ fn read_prefix(input: &mut impl Read) -> Result<(), LogError> {
     if u32::from_le_bytes([e, f, g, h]) != !found {
         return Err(LogError::BadMagic);
     }
-    if found != FORMAT_VERSION {
-        return Err(LogError::BadVersion { found });
+    match found {
+        OLDEST_VERSION..=FORMAT_VERSION => Ok(found),
+        _ => Err(LogError::BadVersion { found }),
     }
-    Ok(())
 }
 
 /// Reads more into the decoder; false at the end of the file.

@@ -3,7 +3,7 @@
 use crate::cpu::CpuError;
 use crate::machine::{DriveError, MachineError};
 use crate::memory::ImageError;
-use crate::replay::{FollowError, LogDirError, RecordError};
+use crate::replay::{CheckpointError, FollowError, LogDirError, RecordError};
 use ft_protocol::log::LogError;
 use std::fmt;
 use std::process::ExitCode;
@@ -84,6 +84,10 @@ impl From<LogDirError> for CliError {
     fn from(error: LogDirError) -> CliError {
         let status = match &error {
             LogDirError::Log { error, .. } => log_status(error),
+            LogDirError::Checkpoint {
+                error: CheckpointError::Cut | CheckpointError::Damaged { .. },
+                ..
+            } => Status::Diverged,
             _ => Status::Refused,
         };
         CliError::with(status, error)

@@ -3,7 +3,7 @@
 use super::{CliError, Status};
 use crate::replay::LogDir;
 use clap::{Args, Subcommand};
-use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, Position, Tail};
+use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, LogStart, Tail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -73,7 +73,7 @@ impl From<LogError> for CliError {
 
 fn stat(args: &LogArgs) -> Result<(), Failure> {
     let mut log = LogDir::open(&args.dir).log().map_err(Described)?;
-    let header = log.header().clone();
+    let (header, start) = (log.header().clone(), log.start());
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     let (mut entries, mut last, mut guest_ns) = (0u64, None, 0);
     while let Some((_, _, entry)) = log.next_with_offset().map_err(Described)? {
@@ -84,11 +84,14 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         }
         last = Some(entry);
     }
-    let positions = last.as_ref().map_or(Position::START, |entry| entry.at);
+    let positions = last.as_ref().map_or(start.at, |entry| entry.at);
     let tail = tail(log.tail());
     let out = &mut std::io::stdout();
     if args.json {
         let mut object = header_json(&header);
+        object["start"] = json!({
+            "seq": start.seq, "outputs": start.outputs, "at": start.at.exit, "edges": start.at.edges,
+        });
         object["entries"] = json!(entries);
         object["positions"] = json!(positions.exit);
         object["edges"] = json!(positions.edges);
@@ -123,6 +126,13 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         "host       {}, exit fingerprint {:016x}",
         header.host.cpu, header.host.exits
     )?;
+    if start != LogStart::default() {
+        writeln!(
+            out,
+            "begins     at position {}, after entry {} and output {}",
+            start.at, start.seq, start.outputs
+        )?;
+    }
     writeln!(
         out,
         "positions  {}, edges {}",

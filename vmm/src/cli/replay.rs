@@ -6,9 +6,9 @@ use crate::backends::live::Direct;
 use crate::machine::drive::drive;
 use crate::machine::{DriveError, Machine, host_print};
 use crate::replay::follow::Followed;
-use crate::replay::{FollowError, Follower, LogDir};
+use crate::replay::{Checkpoint, FollowError, Follower, LogDir};
 use clap::Args;
-use ft_protocol::log::{EndReason, Header, LogError, Position, Tail};
+use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -30,6 +30,7 @@ pub struct ReplayArgs {
 
 /// What a replay came to.
 struct Verdict {
+    start: LogStart,
     position: Position,
     followed: Followed,
     tail: Option<Tail>,
@@ -42,7 +43,19 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let header = log.header().clone();
     check_host(&header)?;
     let image = dir.image(&header)?;
-    let mut machine = Machine::new(&header.machine, &image)?;
+    let start = log.start();
+    let checkpoint = dir.checkpoint(&log)?;
+    let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
+    if let Some(until) = args.until.filter(|until| *until < first) {
+        return Err(CliError::refused(format!(
+            "this recording begins at position {}, after exit {until}; choose --until from {first} on",
+            start.at
+        )));
+    }
+    let mut machine = match checkpoint {
+        Some(checkpoint) => checkpoint.restore(&header.machine)?,
+        None => Machine::new(&header.machine, &image)?,
+    };
     let quiet = args.verify || args.json;
     let console = match quiet {
         true => ConsoleChoice::None,
@@ -51,7 +64,8 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let console = ConsoleOutput::open(&console)
         .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
     let until = args.until;
-    let mut follower = Follower::new(log, Direct::new(None, console), until);
+    let mut follower =
+        Follower::new(log, Direct::new(None, console), until).after_outputs(start.outputs);
     let driven = drive(&mut machine, &mut follower);
     let position = machine.position();
     let followed = follower.followed();
@@ -68,6 +82,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
         return Err(explain(error, position, args.json));
     }
     let verdict = Verdict {
+        start,
         position,
         followed,
         tail: until.is_none_or(|u| position.exit < u).then(|| log.tail()),
@@ -122,6 +137,7 @@ fn print(verdict: &Verdict, args: &ReplayArgs, quiet: bool) {
             "{}",
             json!({
                 "ok": true,
+                "from": verdict.start.at.exit,
                 "position": verdict.position.exit,
                 "edges": verdict.position.edges,
                 "entries": f.entries,
@@ -136,8 +152,12 @@ fn print(verdict: &Verdict, args: &ReplayArgs, quiet: bool) {
         );
         return;
     }
+    let from = match verdict.start {
+        start if start == LogStart::default() => String::new(),
+        start => format!(" from position {}", start.at),
+    };
     let text = format!(
-        "replayed {} entries to position {}: {} outputs, {} interrupts and {} digests equal; {ending}",
+        "replayed {} entries{from} to position {}: {} outputs, {} interrupts and {} digests equal; {ending}",
         f.entries, verdict.position, f.outputs_checked, f.interrupts, f.digests
     );
     if quiet {

@@ -1,9 +1,11 @@
 //! A recording on disk: a directory with the log and the guest image that it belongs to.
 
+use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::follow::Entries;
 use super::journal::{Chunk, Consumer, JournalError};
-use crate::memory::{Image, ImageError};
-use ft_protocol::log::{Entry, Header, LogError, LogReader, LogWriter, Tail};
+use crate::machine::MachineState;
+use crate::memory::{Image, ImageError, Ram};
+use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt;
@@ -17,6 +19,8 @@ use thiserror::Error;
 pub const LOG_FILE: &str = "log";
 /// Name of the guest image in its directory.
 pub const IMAGE_FILE: &str = "guest.elf";
+/// Name of the machine that a log begins with, if it ran before, in its directory.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
 /// Bytes of the log that may wait for the disk.
 pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
 
@@ -45,6 +49,14 @@ pub enum LogDirError {
         path: PathBuf,
         /// See there.
         error: LogError,
+    },
+    /// The checkpoint.
+    #[error("{path}: {error}")]
+    Checkpoint {
+        /// Which.
+        path: PathBuf,
+        /// See there.
+        error: CheckpointError,
     },
     /// The image.
     #[error(transparent)]
@@ -110,6 +122,20 @@ impl LogDir {
         }
         Ok(image)
     }
+
+    /// Reads the machine that `log` begins with; none if it begins with its machine's first instruction.
+    pub fn checkpoint(&self, log: &LogFile) -> Result<Option<Checkpoint>, LogDirError> {
+        if log.start() == LogStart::default() {
+            return Ok(None);
+        }
+        let path = self.dir.join(CHECKPOINT_FILE);
+        let advice = "a recording that begins in the middle is only whole with its checkpoint";
+        let file = File::open(&path).map_err(LogDirError::io("read", &path, advice))?;
+        match Checkpoint::read(file, log.header(), log.start()) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error) => Err(LogDirError::Checkpoint { path, error }),
+        }
+    }
 }
 
 /// The entries of a log file.
@@ -122,6 +148,11 @@ impl LogFile {
     /// What the log was made of.
     pub fn header(&self) -> &Header {
         self.reader.header()
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> LogStart {
+        self.reader.start()
     }
 
     /// Sequence number, offset in the file, and entry.
@@ -162,6 +193,29 @@ pub struct LogDirWriter {
 impl LogDirWriter {
     /// Starts a recording in `dir`, which is made if it is not there.
     pub fn create(dir: &Path, header: &Header, image: &Image) -> Result<LogDirWriter, LogDirError> {
+        LogDirWriter::begin(dir, header, image, LogStart::default(), None)
+    }
+
+    /// Starts a recording in `dir` with a machine that ran before: in `state`, with this memory, and with
+    /// the entries up to `start` behind it.
+    pub fn create_at(
+        dir: &Path,
+        header: &Header,
+        image: &Image,
+        start: LogStart,
+        state: &MachineState,
+        ram: &Ram,
+    ) -> Result<LogDirWriter, LogDirError> {
+        LogDirWriter::begin(dir, header, image, start, Some((state, ram)))
+    }
+
+    fn begin(
+        dir: &Path,
+        header: &Header,
+        image: &Image,
+        start: LogStart,
+        machine: Option<(&MachineState, &Ram)>,
+    ) -> Result<LogDirWriter, LogDirError> {
         let advice = "give --record a directory that can be written";
         // A log holds all that the guest's memory ever held: it is its owner's alone.
         fs::DirBuilder::new()
@@ -183,8 +237,14 @@ impl LogDirWriter {
             &image_path,
             advice,
         ))?;
-        let log =
-            LogWriter::create(file, header).map_err(LogDirError::io("write", &path, advice))?;
+        if let Some((state, ram)) = machine {
+            let path = dir.join(CHECKPOINT_FILE);
+            File::create(&path)
+                .and_then(|file| checkpoint::write(file, header, start, state, ram))
+                .map_err(LogDirError::io("write", &path, advice))?;
+        }
+        let log = LogWriter::create_at(file, header, start)
+            .map_err(LogDirError::io("write", &path, advice))?;
         let (queue, chunks) = channel();
         let state = Arc::new(WriterState::default());
         let report = state.clone();

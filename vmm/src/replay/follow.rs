@@ -95,7 +95,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         }
     }
 
-    /// The same, for a machine that has emitted so many outputs already.
+    /// The same, of a machine that had emitted this many outputs before the first entry.
     pub fn after_outputs(mut self, outputs: u64) -> Follower<S, O> {
         self.followed.outputs = outputs;
         self

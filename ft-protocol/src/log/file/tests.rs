@@ -104,13 +104,81 @@ fn other_files_and_other_versions_are_told_apart() {
     ] {
         assert!(matches!(read_all(other), Err(LogError::BadMagic)));
     }
-    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
+    for other in [OLDEST_VERSION - 1, FORMAT_VERSION + 1] {
         let (mut bytes, _) = sample();
         bytes[..PREFIX_LEN].copy_from_slice(&prefix(other));
         match read_all(&bytes[..]) {
             Err(LogError::BadVersion { found }) => assert_eq!(found, other),
             result => panic!("{result:?}"),
         }
+    }
+}
+
+/// A log as version 2 wrote it.
+#[test]
+fn a_log_without_a_start_begins_at_the_beginning() {
+    let mut bytes = prefix(2).to_vec();
+    codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
+        codec::encode_payload(&header(), out);
+    });
+    encode_entry(1, &entries()[0], &mut bytes);
+    let mut log = LogReader::open(&bytes[..]).unwrap();
+    assert_eq!(log.start(), LogStart::default());
+    assert_eq!(log.header(), &header());
+    let (seq, _, first) = log.next().unwrap().unwrap();
+    assert_eq!((seq, &first), (1, &entries()[0]));
+    // A newer one's start is not taken for nothing.
+    let (mut newer, _) = sample();
+    newer[..PREFIX_LEN].copy_from_slice(&prefix(2));
+    match read_all(&newer[..]) {
+        Err(LogError::Damaged { offset: 16, what }) => assert!(what.contains("too many")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_log_can_begin_at_a_checkpoint() {
+    let start = LogStart {
+        seq: 4711,
+        outputs: 12,
+        at: Position { exit: 9, edges: 77 },
+    };
+    let mut log = LogWriter::create_at(Vec::new(), &header(), start).unwrap();
+    assert_eq!(log.append(&entry(9, Event::Progress)).unwrap(), 4712);
+    assert_eq!(log.append(&entry(10, Event::Progress)).unwrap(), 4713);
+    let bytes = log.into_inner();
+    let mut log = LogReader::open(&bytes[..]).unwrap();
+    assert_eq!((log.header(), log.start()), (&header(), start));
+    assert_eq!(log.next().unwrap().unwrap().0, 4712);
+    assert_eq!(log.next().unwrap().unwrap().0, 4713);
+    assert!(log.next().unwrap().is_none());
+    // Nothing belongs before it, neither by number nor by position.
+    let cases = [
+        (1, 9, "frame 1 where 4712 belongs"),
+        (4712, 8, "goes back from position 9:0"),
+    ];
+    for (seq, exit, why) in cases {
+        let log = LogWriter::create_at(Vec::new(), &header(), start).unwrap();
+        let mut bytes = log.into_inner();
+        encode_entry(seq, &entry(exit, Event::Progress), &mut bytes);
+        let error = read_all(&bytes[..]).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_start_that_no_machine_reaches_is_damage() {
+    let late = u64::MAX;
+    for start in [(late, 0, 0), (0, late, 0), (0, 0, late)] {
+        let (seq, outputs, exit) = start;
+        let at = Position::exit(exit);
+        let mut bytes = prefix(FORMAT_VERSION).to_vec();
+        codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
+            codec::encode_payload(&header(), out);
+            codec::encode_payload(&LogStart { seq, outputs, at }, out);
+        });
+        let error = read_all(&bytes[..]).unwrap_err().to_string();
+        assert!(error.contains("begins where no log can"), "{error}");
     }
 }
 

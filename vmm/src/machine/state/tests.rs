@@ -160,16 +160,14 @@ fn a_state_of_another_machine_is_refused_with_a_sentence() {
     let pages = ram.pages();
     refused(&state, Ram::new(32).unwrap(), 2 * pages, "its memory");
     refused(&state, ram.clone(), pages + 1, "its memory");
-    let impossible: [(fn(&mut MachineState), &str); 3] = [
-        (|s| s.at.exit = u64::MAX, "aeons"),
-        (|s| s.waiting = Waiting::Halted, "waits"),
-        (|s| s.left = false, "waits"),
-    ];
-    for (change, what) in impossible {
+    let changed = |change: fn(&mut MachineState), what: &str| {
         let mut changed = state.clone();
         change(&mut changed);
         refused(&changed, ram.clone(), pages, what);
-    }
+    };
+    changed(|s| s.at.exit = u64::MAX, "aeons");
+    changed(|s| s.waiting = Waiting::Halted, "waits");
+    changed(|s| s.left = false, "waits");
 }
 
 #[test]
