@@ -39,7 +39,11 @@ fn a_vm_outlives_one_host_after_the_other() {
     }
     live.process.end_input();
     let done = live.process.end().expect(0);
-    assert!(done.stdout.ends_with(&format!("echo: done, {lines} lines\n")), "{done:#?}");
+    assert!(
+        done.stdout
+            .ends_with(&format!("echo: done, {lines} lines\n")),
+        "{done:#?}"
+    );
     assert!(records(&scratch).contains(&"4.close".to_string()));
 }
 
@@ -107,5 +111,8 @@ fn status_tells_how_members_stand() {
     states.sort_by_key(|member| member["state"].to_string());
     assert_eq!(states[0]["state"], "protected", "{told}");
     assert_eq!(states[1]["state"], "protecting", "{told}");
-    assert!(states.iter().all(|member| member["generation"] == 2), "{told}");
+    assert!(
+        states.iter().all(|member| member["generation"] == 2),
+        "{told}"
+    );
 }

@@ -65,7 +65,10 @@ impl Churn {
     fn write_page(&mut self) {
         let start = self.next;
         for word in &mut self.pool[start..start + PAGE_WORDS] {
-            self.word = self.word.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            self.word = self
+                .word
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(1);
             *word = self.word;
         }
         self.next = match start + 2 * PAGE_WORDS > self.pool.len() {

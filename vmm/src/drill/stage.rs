@@ -210,7 +210,12 @@ impl Stage {
     fn backup_args(&self, host: usize) -> [OsString; 4] {
         let shadow = if self.shadow { "on" } else { "off" };
         let listen = self.channel(host).to_string();
-        ["--shadow".into(), shadow.into(), "--listen".into(), listen.into()]
+        [
+            "--shadow".into(),
+            shadow.into(),
+            "--listen".into(),
+            listen.into(),
+        ]
     }
 
     /// Lets the guest write this much memory, MiB a second, into this much, MiB.

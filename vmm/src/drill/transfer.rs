@@ -217,7 +217,10 @@ mod tests {
                         at(3_000, protected(2)),
                     ],
                 ),
-                (BACKUP, vec![at(1_000, Kind::Joining), at(3_001, Kind::Joined)]),
+                (
+                    BACKUP,
+                    vec![at(1_000, Kind::Joining), at(3_001, Kind::Joined)],
+                ),
             ],
             client: Some(Record {
                 answers: (1..=ANSWERS_AFTER as i64).map(answer).collect(),
@@ -268,7 +271,10 @@ mod tests {
     #[test]
     fn a_joiners_death_is_survived_with_and_without_a_claim() {
         for armed in [false, true] {
-            assert_eq!((KILL_JOINER.check)(&joiner_killed(armed)), [] as [String; 0]);
+            assert_eq!(
+                (KILL_JOINER.check)(&joiner_killed(armed)),
+                [] as [String; 0]
+            );
         }
     }
 
@@ -279,8 +285,13 @@ mod tests {
         run.members[0].1.push(at(4_100, Kind::Solo { generation }));
         assert_eq!((KILL_JOINER.check)(&run), ["the primary went on alone"]);
         let mut run = joiner_killed(true);
-        run.members[0].1.retain(|e| !matches!(e.kind, Kind::Solo { .. }));
-        assert_eq!((KILL_JOINER.check)(&run), ["the primary did not go on alone"]);
+        run.members[0]
+            .1
+            .retain(|e| !matches!(e.kind, Kind::Solo { .. }));
+        assert_eq!(
+            (KILL_JOINER.check)(&run),
+            ["the primary did not go on alone"]
+        );
         let mut run = joiner_killed(true);
         run.members.pop();
         assert!((KILL_JOINER.check)(&run)[0].contains("no second backup"));
@@ -310,7 +321,10 @@ mod tests {
     #[test]
     fn a_sources_death_ends_as_the_rights_prescribe() {
         for armed in [false, true] {
-            assert_eq!((KILL_SOURCE.check)(&source_killed(armed)), [] as [String; 0]);
+            assert_eq!(
+                (KILL_SOURCE.check)(&source_killed(armed)),
+                [] as [String; 0]
+            );
         }
     }
 
@@ -325,7 +339,10 @@ mod tests {
         assert_eq!((KILL_SOURCE.check)(&run), ["the backup went on alone"]);
         let mut run = source_killed(true);
         run.members[1].1.pop();
-        assert_eq!((KILL_SOURCE.check)(&run), ["the backup did not go on alone"]);
+        assert_eq!(
+            (KILL_SOURCE.check)(&run),
+            ["the backup did not go on alone"]
+        );
         let mut run = source_killed(false);
         run.statuses = vec![(BACKUP, Some(0))];
         assert!((KILL_SOURCE.check)(&run)[0].contains("where 1 was due"));

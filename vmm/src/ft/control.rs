@@ -269,7 +269,9 @@ fn members(vm: Option<&str>) -> io::Result<Vec<io::Result<StdStream>>> {
 }
 
 fn is_of(name: &str, vm: Option<&str>) -> bool {
-    let of = name.strip_suffix(SUFFIX).and_then(|name| name.rsplit_once('@'));
+    let of = name
+        .strip_suffix(SUFFIX)
+        .and_then(|name| name.rsplit_once('@'));
     of.is_some_and(|(name, _)| vm.is_none_or(|vm| vm == name))
 }
 

@@ -2,12 +2,15 @@
 
 use ft_protocol::wire::{Message, WireDecoder, WireEncoder};
 use std::io;
-use tokio::io::Interest;
 use std::net::SocketAddr;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
+
+/// A connection that is given up is held open so long for its last words.
+const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// A connected peer. Sending never waits: what the socket does not take stays in a buffer, which the
 /// protocol's window bounds.
@@ -89,9 +92,9 @@ impl Link {
         }
     }
 
-    /// Sends what is left, as far as the peer takes it soon, and closes.
+    /// Sends what is left, as far as the peer takes it soon, and closes. What the peer still says is read
+    /// and means nothing: unread, it would make TCP reset the connection, and take our last words with it.
     pub async fn close(mut self) {
-        let limit = std::time::Duration::from_millis(200);
         let flushed = async {
             while !self.unsent.is_empty() && self.broken.is_none() {
                 if self.stream.writable().await.is_err() {
@@ -99,9 +102,17 @@ impl Link {
                 }
                 self.flush();
             }
+            let _gone = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut self.buffer) {
+                    Ok(1..) => {}
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(0) | Err(_) => break,
+                }
+            }
         };
         // A peer that does not read gets no more.
-        let _in_time = tokio::time::timeout(limit, flushed).await;
+        let _in_time = tokio::time::timeout(CLOSE_LIMIT, flushed).await;
     }
 }
 
@@ -132,9 +143,7 @@ impl Port {
 }
 
 /// The next connection, where anybody listens for one.
-pub async fn accept_at(
-    listener: Option<&TcpListener>,
-) -> io::Result<(TcpStream, SocketAddr)> {
+pub async fn accept_at(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     match listener {
         Some(listener) => listener.accept().await,
         None => std::future::pending().await,

@@ -21,8 +21,8 @@ pub mod primary;
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
 
-use ft_protocol::Time;
 use crate::machine::MachineState;
+use ft_protocol::Time;
 use ft_protocol::log::EndReason;
 use ft_protocol::transfer::StateDigest;
 use rustix::time::{ClockId, clock_gettime};

@@ -1,12 +1,13 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
+use super::vcpu::{Built, Job, News, Recording};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::state_digest;
-use super::vcpu::{Built, Job, News};
 use crate::machine::{Input, Machine, MachineState};
 use crate::memory::{Image, PageReceiver, Ram, RamError};
-use ft_protocol::log::Header;
-use std::path::PathBuf;
+use crate::replay::LogDirWriter;
+use ft_protocol::log::{Header, LogStart};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
 /// Memory for the copy, and what else the machine is made of.
@@ -78,12 +79,37 @@ fn restore(
     // What the machine is, not what it was made from.
     let ram = machine.digest().map_err(|e| e.to_string())?.ram;
     let ours = machine.save().map_err(|e| e.to_string())?;
-    let recording = None;
+    let start = LogStart {
+        seq,
+        outputs,
+        at: machine.position(),
+    };
+    let recording = room
+        .record
+        .and_then(|dir| record(&dir, room.header, &room.image, start, &ours, machine.ram()));
     tell(News::Restored {
         digest: state_digest(&ours, ram),
         recording,
     });
     Ok(Built { machine, outputs })
+}
+
+/// Begins a recording with the copy. A VM is worth more than its log: one that cannot be begun is none.
+fn record(
+    dir: &Path,
+    header: Header,
+    image: &Image,
+    start: LogStart,
+    state: &MachineState,
+    ram: &Ram,
+) -> Option<Recording> {
+    match LogDirWriter::create_at(dir, &header, image, start, state, ram) {
+        Ok(writer) => Some(Recording::new(writer, header)),
+        Err(e) => {
+            tracing::error!("nothing is recorded, the VM is protected all the same: {e}");
+            None
+        }
+    }
 }
 
 /// What drills plant, to see that the digest finds it: one bit of one page, or a clock that is 1 ns fast.

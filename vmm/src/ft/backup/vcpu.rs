@@ -159,11 +159,7 @@ pub fn run(
 }
 
 /// Builds the machine, or makes room for a copy and waits for it.
-fn build(
-    boot: Boot,
-    jobs: &Receiver<Job>,
-    tell: &impl Fn(News),
-) -> Result<Option<Built>, String> {
+fn build(boot: Boot, jobs: &Receiver<Job>, tell: &impl Fn(News)) -> Result<Option<Built>, String> {
     let (generation, copied) = (boot.generation, boot.copied);
     let image = Image::parse(&boot.header.guest.name, boot.image).map_err(|e| e.to_string())?;
     if image.hash() != boot.header.guest.hash {

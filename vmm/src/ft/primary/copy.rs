@@ -9,8 +9,8 @@
 use super::vcpu::{News, ToRuntime};
 use crate::backends::Waker;
 use crate::cpu::DirtyReader;
-use crate::machine::Machine;
 use crate::ft::state_digest;
+use crate::machine::Machine;
 use crate::memory::pages::CHUNK_PAGES;
 use crate::memory::ram::PAGE;
 use crate::memory::{PageSender, PageSet};
@@ -156,6 +156,11 @@ impl Copy {
     /// Sends this after what waits.
     pub fn push(&mut self, message: Message) {
         self.outbox.push_back(message);
+    }
+
+    /// What still waits, in order.
+    pub fn into_outbox(mut self) -> Vec<Message> {
+        std::mem::take(&mut self.outbox).into()
     }
 
     /// This was sent.

@@ -59,11 +59,17 @@ impl News {
 
 /// The runtime's hold on the vCPU's thread.
 pub struct Vcpu {
+    /// What the thread has to tell.
     pub news: UnboundedReceiver<News>,
+    /// Outputs that were not let go.
     pub held: HeldOutputs,
+    /// The thread's brake.
     pub pace: Arc<Pace>,
+    /// What may be asked of the machine.
     pub controls: Arc<Controls>,
+    /// The log under construction.
     pub journal: Arc<Mutex<Journal>>,
+    /// Whether the thread answers.
     pub watch: PulseWatch,
     pulse: Pulse,
     to_runtime: ToRuntime,
@@ -142,13 +148,8 @@ impl Seat {
         machine.set_pulse(self.pulse.clone());
         live.set_pulse(self.pulse);
         let runtime = self.gated.runtime.clone();
-        let mut recorder = Recorder::new(
-            live,
-            self.gated,
-            self.journal,
-            self.controls,
-            self.outputs,
-        );
+        let mut recorder =
+            Recorder::new(live, self.gated, self.journal, self.controls, self.outputs);
         runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
             Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),

@@ -2,6 +2,7 @@
 
 use super::{Answer, Runtime};
 use crate::ft::cuts::CutPoint;
+use crate::ft::primary::copy::Copy;
 use crate::ft::{Outcome, arbiter, now};
 use ft_protocol::primary::PrimaryAction;
 use ft_protocol::wire::Message;
@@ -61,7 +62,11 @@ impl Runtime {
                 self.events.emit("copy_ended", json!({}));
             }
             PrimaryAction::Protected { generation } => {
-                self.copy = None;
+                // What waits behind the copy is sent first: the log since, and Armed itself.
+                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
+                for message in behind {
+                    self.send(&message);
+                }
                 self.events
                     .emit("protected", json!({"generation": generation}));
             }

@@ -68,8 +68,10 @@ impl Runtime {
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
         self.progress = Some(progress);
-        self.events
-            .emit("copied", json!({"pause_ms": pause_ms, "progress": progress}));
+        self.events.emit(
+            "copied",
+            json!({"pause_ms": pause_ms, "progress": progress}),
+        );
         self.primary.handle_captured(now(), captured.capture);
     }
 }
