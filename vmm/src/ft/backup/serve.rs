@@ -18,6 +18,7 @@ use crate::ft::link::{Link, Port, next_of};
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::{SurvivorParts, new_member, timing};
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
+use crate::replay::journal::Chunk;
 use crate::replay::record::Controls;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
@@ -83,6 +84,10 @@ struct Runtime {
     record: Option<PathBuf>,
     recording: Option<Recording>,
     received_bytes: u64,
+    /// What was delivered and is not recorded yet.
+    unrecorded: Vec<Chunk>,
+    /// A copy is complete, and the machine is being built from it.
+    restoring: bool,
     /// Bytes of a copy that are in memory.
     loaded_bytes: u64,
     /// Position of the last entry received.
@@ -190,6 +195,8 @@ impl Runtime {
             record: parts.record,
             recording: None,
             received_bytes: 0,
+            unrecorded: Vec::new(),
+            restoring: false,
             loaded_bytes: 0,
             received_at: Position::START,
             suspects: false,
@@ -217,7 +224,7 @@ impl Runtime {
                 message = next_of(&mut self.link) => self.message(message),
                 () = self.feed.progress() => self.note_progress(),
                 Some(news) = news.recv() => {
-                    if let Some(outcome) = self.take_news(news) {
+                    if let Some(outcome) = self.take_news(news)? {
                         return Ok(Step::Done(outcome));
                     }
                 }
@@ -307,7 +314,7 @@ impl Runtime {
         }
     }
 
-    fn take_news(&mut self, news: News) -> Option<Outcome> {
+    fn take_news(&mut self, news: News) -> io::Result<Option<Outcome>> {
         self.vcpu_done = matches!(news, News::Failed(_) | News::Ended(_));
         match news {
             News::Booted {
@@ -329,6 +336,8 @@ impl Runtime {
             }
             News::Restored { digest, recording } => {
                 self.recording = recording;
+                self.restoring = false;
+                self.record_delivered()?;
                 self.backup.handle_restored(now(), digest);
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
@@ -339,7 +348,7 @@ impl Runtime {
                 );
                 self.backup.handle_diverged(now(), at, what);
             }
-            News::Failed(why) => return Some(Outcome::Halted(1, why)),
+            News::Failed(why) => return Ok(Some(Outcome::Halted(1, why))),
             News::Ended(reason) => {
                 self.ended = Some(reason);
                 let status = crate::ft::end_status(reason);
@@ -349,7 +358,7 @@ impl Runtime {
                 self.backup.handle_drained(now(), self.feed.last_seq());
             }
         }
-        None
+        Ok(None)
     }
 
     fn answer(&mut self, answer: Answer) {

@@ -26,13 +26,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The machine is stopped once copying the rest takes no longer than this, as far as can be told.
-pub const PAUSE_BUDGET: Duration = Duration::from_millis(10);
+pub const PAUSE_BUDGET: Duration = Duration::from_millis(2);
 /// Rounds, at most: then it is stopped however much is left.
 pub const MAX_ROUNDS: u32 = 30;
 /// A round that leaves more than this share of the one before, percent, gets no further.
 const SHRINKS_TO: usize = 90;
 /// Rounds in a row that get no further before the machine is stopped.
 const STUCK_ROUNDS: u32 = 3;
+/// Niceness of the thread that copies.
+const NICE: i32 = 10;
 /// Pieces of the copy that wait for the runtime; then the thread waits.
 const WAITING_PIECES: usize = 4;
 
@@ -220,6 +222,10 @@ struct Source {
 
 impl Copier {
     fn run(self) {
+        // On Linux this is the thread's own. The guest and its clients come first.
+        if let Err(e) = rustix::process::setpriority_process(None, NICE) {
+            tracing::debug!("the copy runs with the guest's priority ({e})");
+        }
         let Some(source) = self.begin() else { return };
         match source.and_then(|source| self.rounds(source)) {
             Ok(Some(source)) => self.capture(source),

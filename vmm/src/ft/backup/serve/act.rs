@@ -77,6 +77,7 @@ impl Runtime {
                 if let Some(shadow) = &mut self.shadow {
                     shadow.take(now());
                 }
+                self.restoring = true;
                 self.feed.begin_after(seq);
                 self.held.begin_after(outputs);
                 self.received_at = at;
@@ -197,17 +198,31 @@ impl Runtime {
         if let Some(last) = delivery.items.last() {
             self.received_at = last.entry.at;
         }
-        if let (Some(recording), Some(last)) = (&mut self.recording, delivery.items.last()) {
-            let chunk = Chunk {
+        if let (true, Some(last)) = (self.record.is_some(), delivery.items.last()) {
+            self.unrecorded.push(Chunk {
                 frames: delivery.frames.into(),
                 last_seq: last.seq,
                 total_bytes: self.received_bytes,
-            };
-            if let Some(consumer) = &mut recording.consumer {
-                consumer.take(&chunk).map_err(io::Error::other)?;
-            }
+            });
+            self.record_delivered()?;
         }
         self.feed.push(delivery.items);
+        Ok(())
+    }
+
+    /// Records what was delivered. While a copy is being restored, its recording has not begun, and the
+    /// log waits: no more than the buffer takes.
+    pub(super) fn record_delivered(&mut self) -> io::Result<()> {
+        if self.restoring {
+            return Ok(());
+        }
+        let chunks = std::mem::take(&mut self.unrecorded);
+        let recording = self.recording.as_mut();
+        if let Some(consumer) = recording.and_then(|r| r.consumer.as_mut()) {
+            for chunk in &chunks {
+                consumer.take(chunk).map_err(io::Error::other)?;
+            }
+        }
         Ok(())
     }
 
