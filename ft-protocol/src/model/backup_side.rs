@@ -1,6 +1,5 @@
 //! The backup's runtime, as a model.
 
-use super::guest::Does;
 use super::process::{Around, Common, Fate, Question, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
@@ -29,6 +28,7 @@ pub struct BackupSide {
     pub fenced: bool,
     pub planned: bool,
     diverged: bool,
+    /// Went live: it goes on as a primary.
     pub live: bool,
     /// The primary was heard again.
     pub withdrew: bool,
@@ -59,8 +59,8 @@ impl BackupSide {
         self.booting.is_some()
     }
 
-    pub fn can_run(&self, guest_len: u64) -> bool {
-        !self.buffer.is_empty() || self.live && self.executed < guest_len
+    pub fn can_run(&self) -> bool {
+        !self.buffer.is_empty()
     }
 
     /// A divergence shows when something is executed.
@@ -82,15 +82,8 @@ impl BackupSide {
         self.machine.handle_boot_failed(me.now, String::new());
     }
 
-    /// Executes the next entry: of the log, or live.
-    pub fn run(&mut self, me: &Common, rest: &mut Rest) {
-        match self.live {
-            true => self.run_live(me, rest),
-            false => self.follow(me),
-        }
-    }
-
-    fn follow(&mut self, me: &Common) {
+    /// Executes the next entry of the log.
+    pub fn run(&mut self, me: &Common) {
         let item = self
             .buffer
             .pop_front()
@@ -106,16 +99,6 @@ impl BackupSide {
             .handle_consumed(me.now, self.consumed, self.executed);
         if self.buffer.is_empty() {
             self.machine.handle_drained(me.now, self.executed);
-        }
-    }
-
-    fn run_live(&mut self, me: &Common, rest: &mut Rest) {
-        self.executed += 1;
-        if let Some(output) = rest.guest.output(self.executed) {
-            rest.around.witness.backup_emits(me.id, output, me.id);
-        }
-        if rest.guest.does(self.executed) == Does::End {
-            self.machine.handle_guest_end(me.now);
         }
     }
 
@@ -201,6 +184,9 @@ impl BackupSide {
                 }
             }
             BackupAction::Announce => {}
+            BackupAction::Load { .. }
+            | BackupAction::Restore { .. }
+            | BackupAction::Armed { .. } => unreachable!("nobody is offered a copy"),
             BackupAction::Live { .. } => {
                 self.go_alone(me, rest);
                 self.live = true;

@@ -1,10 +1,14 @@
 //! The primary's runtime, as a model.
 
+use super::VM;
+use super::backup_side::BackupSide;
 use super::process::{Around, Common, Fate, Question, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
-use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, OpenAnswer};
-use crate::primary::{Primary, PrimaryAction};
+use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAnswer};
+use crate::detector::Timing;
+use crate::mutant::Mutant;
+use crate::primary::{Primary, PrimaryAction, PrimaryConfig};
 use crate::testing;
 use crate::wire::Message;
 
@@ -12,6 +16,8 @@ use crate::wire::Message;
 pub struct PrimarySide {
     pub machine: Primary,
     pub started: bool,
+    /// Was a backup, and went live with the entry before its own first.
+    pub survivor: Option<u64>,
     /// Who protects it.
     pub members: Option<Members>,
     pub executed: u64,
@@ -27,11 +33,26 @@ pub struct PrimarySide {
     pub took_back: bool,
 }
 
+pub fn config(me: MemberId, generation: u64, mutant: Option<Mutant>) -> PrimaryConfig {
+    PrimaryConfig {
+        vm: VM.into(),
+        me,
+        host: testing::host(),
+        generation,
+        // Its own, and with room for its generations.
+        nonce: Nonce(me.0 << 64),
+        solo: false,
+        timing: Timing::default(),
+        mutant,
+    }
+}
+
 impl PrimarySide {
     pub fn new(machine: Primary) -> PrimarySide {
         PrimarySide {
             machine,
             started: false,
+            survivor: None,
             members: None,
             executed: 0,
             sent: 0,
@@ -41,6 +62,24 @@ impl PrimarySide {
             parked: false,
             fenced: false,
             took_back: false,
+        }
+    }
+
+    /// A backup that went live goes on as this.
+    pub fn survivor(backup: &BackupSide, me: &Common, rest: &Rest) -> PrimarySide {
+        let executed = backup.executed;
+        let left = rest.guest.outputs_up_to(executed);
+        let config = config(me.id, backup.machine.generation(), rest.mutant);
+        let machine = Primary::survivor(config, backup.machine.survivor(left), me.now);
+        PrimarySide {
+            started: true,
+            survivor: Some(executed),
+            executed,
+            sent: executed,
+            passed: left,
+            left,
+            fenced: true,
+            ..PrimarySide::new(machine)
         }
     }
 
@@ -65,7 +104,8 @@ impl PrimarySide {
             }
         }
         self.executed = last;
-        let bytes = rest.guest.frames(1, last, me.id).len() as u64;
+        let first = self.survivor.unwrap_or(0) + 1;
+        let bytes = rest.guest.frames(first, last, me.id).len() as u64;
         self.machine.handle_appended(me.now, last, bytes);
         if last == rest.guest.len() {
             self.machine.handle_guest_end(me.now, last);
@@ -177,6 +217,10 @@ impl PrimarySide {
                 (self.parking, self.parked, self.took_back) = (false, false, true);
             }
             PrimaryAction::BackupLost(_) => {}
+            PrimaryAction::Offer { .. }
+            | PrimaryAction::Copy
+            | PrimaryAction::StopCopy
+            | PrimaryAction::Protected { .. } => unreachable!("nobody joins"),
             PrimaryAction::HandedOver { .. } => me.fate = Fate::HandedOver,
             PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
             PrimaryAction::Finish { closed } => {

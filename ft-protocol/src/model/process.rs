@@ -8,6 +8,7 @@ use super::storage::{Ask, Storage};
 use super::witness::Witness;
 use crate::Time;
 use crate::arbiter::MemberId;
+use crate::mutant::Mutant;
 use crate::wire::{Beat, Message};
 use std::time::Duration;
 
@@ -67,6 +68,7 @@ pub struct Around {
 /// The world as a process meets it.
 pub struct Rest<'a> {
     pub guest: Guest,
+    pub mutant: Option<Mutant>,
     /// Whether beats get through at all.
     pub beats: bool,
     pub around: &'a mut Around,
@@ -162,6 +164,12 @@ impl Process {
             Side::Backup(backup) => backup.act(&mut self.common, rest),
             Side::Gone => false,
         };
+        if let Side::Backup(backup) = &self.side
+            && backup.live
+        {
+            let survivor = PrimarySide::survivor(backup, &self.common, rest);
+            self.side = Side::Primary(Box::new(survivor));
+        }
         if !self.is_running() {
             self.go(false, rest);
         }
@@ -293,7 +301,7 @@ impl Process {
     pub fn run(&mut self, rest: &mut Rest) {
         match &mut self.side {
             Side::Primary(primary) => primary.run(&self.common, rest),
-            Side::Backup(backup) => backup.run(&self.common, rest),
+            Side::Backup(backup) => backup.run(&self.common),
             Side::Gone => {}
         }
         self.act(rest);

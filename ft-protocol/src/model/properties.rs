@@ -1,6 +1,7 @@
 //! What must always hold, and what must be seen to happen.
 
 use super::Setting;
+use super::primary_side::PrimarySide;
 use super::process::{Fate, Process, Question};
 use super::witness::Flaw;
 use super::world::World;
@@ -111,15 +112,22 @@ impl World {
 fn second_generation(world: &World) -> bool {
     world.any(|process| {
         let side = process.primary();
-        side.is_some_and(|side| side.started && side.machine.generation() > 1)
+        let paired = |side: &PrimarySide| side.started && side.survivor.is_none();
+        side.is_some_and(|side| paired(side) && side.machine.generation() > 1)
     })
 }
 
-pub const BACKUP_LIVE: Named = ("a backup is live", |_, world| {
-    world.any(|process| process.backup().is_some_and(|side| side.live))
-});
+fn is_survivor(process: &Process) -> bool {
+    let side = process.primary();
+    side.is_some_and(|side| side.survivor.is_some())
+}
+
+pub const BACKUP_LIVE: Named = ("a backup is live", |_, world| world.any(is_survivor));
 pub const PRIMARY_SOLO: Named = ("a primary is solo", |_, world| {
-    world.any(|process| process.primary().is_some_and(|side| side.machine.is_solo()))
+    world.any(|process| {
+        let side = process.primary();
+        side.is_some_and(|side| side.survivor.is_none() && side.machine.is_solo())
+    })
 });
 pub const LOSER_HALTS: Named = ("the loser halts with 4", |_, world| {
     world.ended_as(Fate::Halted(4))
@@ -142,8 +150,8 @@ pub const SECOND_GENERATION: Named = ("a pair in the second generation", |_, wor
 });
 pub const SECOND_FAILOVER: Named = ("a backup of the second generation is live", |_, world| {
     world.any(|process| {
-        let side = process.backup();
-        side.is_some_and(|side| side.live && side.machine.generation() > 1)
+        let side = process.primary();
+        side.is_some_and(|side| side.survivor.is_some() && side.machine.generation() > 1)
     })
 });
 pub const WITHHELD: Named = ("outputs are held while the arbiter is away", |_, world| {
@@ -168,8 +176,8 @@ pub const COLD_START_REFUSED: Named = ("a cold start is refused", |setting, worl
 pub const LIVE_FROM_THE_START: Named = ("a backup is live and no primary ever ran", |_, world| {
     let live = |process: &Process| {
         process
-            .backup()
-            .is_some_and(|side| side.live && side.executed == 0)
+            .primary()
+            .is_some_and(|side| side.survivor == Some(0))
     };
     world.any(live)
 });

@@ -36,10 +36,10 @@ fn name(before: &World, step: Step) -> String {
 fn brief(process: &Process) -> String {
     let common = &process.common;
     let what = match &process.side {
+        Side::Primary(side) if side.survivor.is_some() => format!("live at {}", side.executed),
         Side::Primary(side) if side.machine.is_solo() => format!("solo at {}", side.executed),
         Side::Primary(side) if side.started => format!("primary at {}", side.executed),
         Side::Primary(_) => "primary, waits".into(),
-        Side::Backup(side) if side.live => format!("live at {}", side.executed),
         Side::Backup(side) if side.suspects => format!("suspects at {}", side.executed),
         Side::Backup(side) if side.armed => format!("backup at {}", side.executed),
         Side::Backup(_) => "backup, joins".into(),

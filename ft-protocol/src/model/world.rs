@@ -3,17 +3,17 @@
 use super::backup_side::BackupSide;
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
-use super::primary_side::PrimarySide;
+use super::primary_side::{self, PrimarySide};
 use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
 use super::step::{Faults, Step};
 use super::storage::Ask;
 use super::witness::Flaw;
 use super::{Setting, VM};
 use crate::Time;
-use crate::arbiter::{MemberId, Nonce};
+use crate::arbiter::MemberId;
 use crate::backup::{Backup, BackupConfig, Expectations};
 use crate::detector::Timing;
-use crate::primary::{Primary, PrimaryConfig};
+use crate::primary::Primary;
 use crate::testing::host;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -127,7 +127,7 @@ impl World {
                 step(runs && side.can_run(guest.len()), Step::Run { who });
                 step(runs && side.can_rest(guest.len()), Step::Rest { who });
                 step(side.can_emit(), Step::Emit { who });
-                if side.machine.accepts_connection() {
+                if side.machine.accepts_connection() && !side.started {
                     for backup in self.wanting() {
                         step(
                             true,
@@ -141,7 +141,7 @@ impl World {
             }
             Side::Backup(side) => {
                 step(side.can_boot(), Step::Boot { who });
-                step(runs && side.can_run(guest.len()), Step::Run { who });
+                step(runs && side.can_run(), Step::Run { who });
             }
             Side::Gone => {}
         }
@@ -401,6 +401,7 @@ impl World {
     ) -> T {
         let mut rest = Rest {
             guest: setting.guest,
+            mutant: setting.mutant,
             beats: setting.beats,
             around: &mut self.around,
         };
@@ -452,17 +453,7 @@ impl World {
 }
 
 fn primary(setting: &Setting, me: MemberId, generation: u64) -> PrimarySide {
-    let config = PrimaryConfig {
-        vm: VM.into(),
-        me,
-        host: host(),
-        generation,
-        // Its own, and with room for its generations.
-        nonce: Nonce(me.0 << 64),
-        solo: false,
-        timing: Timing::default(),
-        mutant: setting.mutant,
-    };
+    let config = primary_side::config(me, generation, setting.mutant);
     PrimarySide::new(Primary::new(config, Time(0)))
 }
 
