@@ -14,7 +14,7 @@ use super::verdict::{Observation, longest_gap_ns};
 /// The guest's memory, MiB, what it writes of it in a second, MiB, and into how much of it.
 const MEMORY_MIB: u32 = 256;
 const CHURN_MIB: u32 = 20;
-const CHURN_POOL_MIB: u32 = 96;
+const CHURN_POOL_MIB: u32 = 48;
 /// How many answers come before the backup joins, and how many after it has joined or failed to.
 const ANSWERS_BEFORE: u64 = 200;
 const ANSWERS_AFTER: u64 = 200;
