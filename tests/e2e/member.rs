@@ -131,12 +131,18 @@ impl Member {
     /// Waits until the member tells of this event; gives what it told.
     #[track_caller]
     pub fn await_event(&mut self, name: &str) -> Value {
+        self.await_nth(name, 1)
+    }
+
+    /// The same for the `times`-th such event.
+    #[track_caller]
+    pub fn await_nth(&mut self, name: &str, times: usize) -> Value {
         let deadline = Instant::now() + EVENT_LIMIT;
         loop {
             let more = self.events.read_to_string(&mut self.read).expect("text");
             let lines = self.read.lines().filter(|_| self.read.ends_with('\n'));
-            let mut events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(event) = events.find(|event| event["event"] == name) {
+            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            if let Some(event) = events.filter(|event| event["event"] == name).nth(times - 1) {
                 return event;
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -232,3 +232,47 @@ fn addresses_that_tell_no_founder_are_refused() {
     let sentence = refused(&two, &three);
     assert!(sentence.contains(&one), "{sentence}");
 }
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn members_hand_over_to_each_other_and_are_protected_again_by_themselves() {
+    let (_stage, mut hosts) = (stage(), Hosts::new());
+    let (mut live, mut backup) = hosts.pair("echo");
+    // How often each has joined and was protected by then.
+    for (round, joined, protected) in [(1, 1, 1), (2, 2, 1), (3, 2, 2)] {
+        echo(&mut live, &format!("line {round}"));
+        let mut command = Command::new(LOCKSTEP);
+        command.env("LOCKSTEP_RUNTIME_DIR", hosts.scratch.join("runtime"));
+        command.args(["switchover", "--vm", "vm"]);
+        crate::harness::Process::start(&mut command).end().expect(0);
+        // The same process, as the other's backup.
+        live.await_nth("joined", joined);
+        backup.await_nth("protected", protected);
+        (live, backup) = (backup, live);
+    }
+    echo(&mut live, "the last line");
+    live.process.end_input();
+    let done = live.process.end().expect(0);
+    assert!(done.stdout.ends_with("echo: done, 4 lines\n"), "{done:#?}");
+    backup.process.end().expect(0);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_member_that_is_killed_and_restarted_protects_the_survivor() {
+    let (_stage, mut hosts) = (stage(), Hosts::new());
+    let (mut live, mut backup) = hosts.pair("echo");
+    let mut host = 0;
+    for round in 1..=4 {
+        echo(&mut live, &format!("line {round}"));
+        live.kill();
+        backup.await_event("live");
+        let mut restarted = hosts.start(host, "echo");
+        restarted.await_event("joined");
+        (live, backup, host) = (backup, restarted, 1 - host);
+    }
+    echo(&mut live, "the last line");
+    live.process.end_input();
+    live.process.end().expect(0);
+    backup.process.end().expect(0);
+}

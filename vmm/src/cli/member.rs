@@ -95,11 +95,11 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
     let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
-    serve_primary(args, generation)
+    told(serve_primary(args, generation)?)
 }
 
 /// Runs a primary that opens this generation.
-pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Status, CliError> {
+pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcome, CliError> {
     let member = &args.member;
     let image = load_guest(&args.guest)?;
     let backends = Backends::open(&member.machine)?;
@@ -131,11 +131,16 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Status
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
     }
-    ended(outcome, member)
+    served(outcome, member)
 }
 
 /// Runs a backup.
 pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
+    told(serve_backup(args)?)
+}
+
+/// Runs a backup, and what it becomes.
+pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let backends = Backends::open(&member.machine)?;
@@ -172,7 +177,7 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
             Served::Live(survivor) => primary::serve_survivor(*survivor).await,
         }
     });
-    ended(outcome, member)
+    served(outcome, member)
 }
 
 impl BackupArgs {
@@ -198,18 +203,32 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
         .map_err(|e| CliError::failed(format!("cannot start the runtime ({e})")))
 }
 
-fn ended(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Status, CliError> {
+/// What became of a member; what its host did to it is an error.
+fn served(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Outcome, CliError> {
+    outcome.map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => CliError::refused(format!(
+            "cannot listen on {} ({e}); choose another address",
+            member.channel
+        )),
+        _ => CliError::failed(format!(
+            "the member failed on this host ({e}); its peer goes on"
+        )),
+    })
+}
+
+/// Tells the operator what became of a member.
+pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
     match outcome {
-        Ok(Outcome::Ended(reason)) => Ok(report(Driven::Ended(reason))),
-        Ok(Outcome::HandedOver) => {
+        Outcome::Ended(reason) => Ok(report(Driven::Ended(reason))),
+        Outcome::HandedOver => {
             eprintln!("lockstep: handed over to the backup");
             Ok(Status::Done)
         }
-        Ok(Outcome::Left) => {
+        Outcome::Left => {
             eprintln!("lockstep: left");
             Ok(Status::Done)
         }
-        Ok(Outcome::Halted(status, why)) => {
+        Outcome::Halted(status, why) => {
             let status = match status {
                 2 => Status::Refused,
                 3 => Status::Diverged,
@@ -218,12 +237,5 @@ fn ended(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Status, Cl
             };
             Err(CliError::with(status, why))
         }
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => Err(CliError::refused(format!(
-            "cannot listen on {} ({e}); choose another --channel",
-            member.channel
-        ))),
-        Err(e) => Err(CliError::failed(format!(
-            "the member failed on this host ({e}); its peer goes on"
-        ))),
     }
 }

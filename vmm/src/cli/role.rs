@@ -1,13 +1,15 @@
 //! `lockstep member`: half of a pair that takes its role from the arbiter, so that a supervisor may
 //! restart it blindly on both hosts without ever booting a second guest.
 
-use super::member::{BackupArgs, MemberArgs, PrimaryArgs, run_backup, serve_primary};
+use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
 use super::{CliError, Status};
 use crate::ft::arbiter::{Unreachable, found, latest};
-use crate::ft::unix_ns;
+use crate::ft::{Outcome, unix_ns};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Arguments of `member`.
 #[derive(Args, Debug)]
@@ -37,7 +39,7 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
     } = args;
     // A recording needs a directory of its own, and a supervisor starts many.
     member.record = member.record.map(|dir| dir.join(unix_ns().to_string()));
-    match role {
+    let outcome = match role {
         Role::Founder => {
             member.channel = listen;
             let args = PrimaryArgs {
@@ -46,22 +48,41 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
                 solo: false,
                 force: false,
             };
-            serve_primary(args, FIRST_GENERATION)
+            serve_primary(args, FIRST_GENERATION)?
         }
-        Role::Backup => run_backup(BackupArgs {
+        Role::Backup => serve_backup(BackupArgs {
             listen: Some(listen),
             guest: Some(guest),
             member,
-        }),
+        })?,
         Role::Ended { generation } => {
             eprintln!(
                 "lockstep: VM {} has ended, in generation {generation}, and there is nothing to do; to \
                  start it anew, run `lockstep primary` on one host and `lockstep backup` on the other",
                 member.vm
             );
-            Ok(Status::Done)
+            return Ok(Status::Done);
         }
+    };
+    match outcome {
+        Outcome::HandedOver => Err(begin_anew()),
+        other => told(other),
     }
+}
+
+/// Runs this program anew with the same arguments: a side that handed over protects the other from here
+/// on, in a process that has nothing left of the one before. Comes back only if that cannot be.
+fn begin_anew() -> CliError {
+    eprintln!("lockstep: handed over to the backup, and becomes its backup");
+    let mut arguments = std::env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    if let Some(name) = arguments.next() {
+        again.arg0(name);
+    }
+    let why = again.args(arguments).exec();
+    CliError::failed(format!(
+        "it handed over and cannot run itself again to be the backup ({why}); start it again"
+    ))
 }
 
 impl RoleArgs {
