@@ -3,7 +3,7 @@
 use super::backup_side::BackupSide;
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
-use super::primary_side::{self, PrimarySide};
+use super::primary_side::{PrimarySide, config};
 use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
 use super::step::{Faults, Step};
 use super::storage::Ask;
@@ -13,7 +13,7 @@ use crate::Time;
 use crate::arbiter::MemberId;
 use crate::backup::{Backup, BackupConfig, Expectations};
 use crate::detector::Timing;
-use crate::primary::Primary;
+use crate::primary::{Primary, PrimaryConfig};
 use crate::testing::host;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -27,28 +27,61 @@ pub struct World {
 }
 
 impl World {
-    /// One process of each role, strangers yet.
-    pub fn new(setting: &Setting) -> World {
-        let mut world = World {
+    fn empty(setting: &Setting) -> World {
+        World {
             processes: Vec::new(),
             around: Around::default(),
             left: setting.faults,
-        };
-        world.start(|me| Side::Primary(Box::new(primary(setting, me, 1))));
-        world.start(|me| Side::Backup(Box::new(backup(setting, me))));
+        }
+    }
+
+    /// One process of each role, strangers yet.
+    pub fn strangers(setting: &Setting) -> World {
+        let mut world = World::empty(setting);
+        world.start(|me| primary(config(me, 1, false, setting.mutant)));
+        world.start(|me| backup(setting, me));
         world
     }
 
     /// A pair that has just been made.
     pub fn paired(setting: &Setting) -> World {
-        let mut world = World::new(setting);
+        World::strangers(setting).settled(setting)
+    }
+
+    /// A primary that was told to run alone, and a backup that wants to join.
+    pub fn solo(setting: &Setting) -> World {
+        let mut world = World::empty(setting);
+        world.start(|me| primary(config(me, 1, true, setting.mutant)));
+        world.with(setting, 0, Process::begin);
+        world = world.settled(setting);
+        world.start(|me| backup(setting, me));
+        world
+    }
+
+    /// A pair that has run for a moment; its primary has died, its backup is live. Another one wants
+    /// to join.
+    pub fn survived(setting: &Setting) -> World {
+        let mut world = World::paired(setting);
+        world.take(setting, Step::Run { who: 0 });
+        world = world.settled(setting);
+        world.with(setting, 0, |process, rest| process.crash(false, rest));
+        world = world.settled(setting);
+        world.start(|me| backup(setting, me));
+        world
+    }
+
+    /// What has to happen has happened, except that nobody runs the guest of his own accord.
+    fn settled(mut self, setting: &Setting) -> World {
         loop {
-            let mut steps = world.steps(setting.guest);
-            steps.retain(|step| step.is_owed() && !matches!(step, Step::Run { .. }));
+            let mut steps = self.steps(setting.guest);
+            steps.retain(|step| match step {
+                Step::Run { who } => self.processes[*who].backup().is_some(),
+                step => step.is_owed(),
+            });
             let Some(&step) = steps.first() else {
-                return world;
+                return self;
             };
-            world = world.after(setting, step).expect("a pair can be made");
+            self = self.after(setting, step).expect("something comes of it");
         }
     }
 
@@ -127,7 +160,8 @@ impl World {
                 step(runs && side.can_run(guest.len()), Step::Run { who });
                 step(runs && side.can_rest(guest.len()), Step::Rest { who });
                 step(side.can_emit(), Step::Emit { who });
-                if side.machine.accepts_connection() && !side.started {
+                step(runs && side.can_capture(), Step::Capture { who });
+                if side.machine.accepts_connection() {
                     for backup in self.wanting() {
                         step(
                             true,
@@ -141,6 +175,7 @@ impl World {
             }
             Side::Backup(side) => {
                 step(side.can_boot(), Step::Boot { who });
+                step(side.can_restore(), Step::Restore { who });
                 step(runs && side.can_run(), Step::Run { who });
             }
             Side::Gone => {}
@@ -164,7 +199,7 @@ impl World {
         };
         if !process.is_running() {
             let fate = process.common.fate;
-            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 2;
+            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 3;
             // What starts after a clean end is another VM's life.
             let replaceable = ended && !self.around.storage.is_closed();
             return fault(left.restarts, replaceable, Step::Restart { who });
@@ -196,6 +231,8 @@ impl World {
                 backup.can_boot(),
                 Step::BootFails { who },
             );
+            let restores = backup.can_restore();
+            fault(left.damaged_copies, restores, Step::CopyDamaged { who });
             let diverges = backup.can_diverge() && !process.common.mute;
             fault(left.divergences, diverges, Step::Diverge { who });
             fault(left.leaves, backup.can_leave(), Step::Leave { who });
@@ -241,7 +278,7 @@ impl World {
     }
 
     /// The connection of which a process has an end open, and that end.
-    fn connection_of(&self, who: usize) -> Option<(End, &Connection)> {
+    pub fn connection_of(&self, who: usize) -> Option<(End, &Connection)> {
         let mut connections = self.around.connections.iter();
         connections.find_map(|connection| Some((connection.end_of(who)?, connection)))
     }
@@ -348,6 +385,15 @@ impl World {
             Step::Rest { who } => (who, |process, rest| {
                 process.on_primary(rest, |primary, me, _| primary.rest(me));
             }),
+            Step::Capture { who } => (who, |process, rest| {
+                process.on_primary(rest, PrimarySide::capture);
+            }),
+            Step::Restore { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.restore(me, false));
+            }),
+            Step::CopyDamaged { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.restore(me, true));
+            }),
             Step::Diverge { who } => (who, |process, rest| {
                 process.on_backup(rest, |backup, me| backup.diverge(me));
             }),
@@ -385,6 +431,7 @@ impl World {
             Step::Stall { .. } => &mut left.stalls,
             Step::FenceFails { .. } => &mut left.failed_fences,
             Step::BootFails { .. } => &mut left.failed_boots,
+            Step::CopyDamaged { .. } => &mut left.damaged_copies,
             Step::Diverge { .. } => &mut left.divergences,
             Step::Switchover { .. } => &mut left.switchovers,
             Step::Leave { .. } => &mut left.leaves,
@@ -414,10 +461,11 @@ impl World {
         match who {
             0 => {
                 if let Ok(generation) = self.around.storage.next_generation() {
-                    self.start(|me| Side::Primary(Box::new(primary(setting, me, generation))));
+                    let config = |me| config(me, generation, false, setting.mutant);
+                    self.start(|me| primary(config(me)));
                 }
             }
-            _ => self.start(|me| Side::Backup(Box::new(backup(setting, me)))),
+            _ => self.start(|me| backup(setting, me)),
         }
     }
 
@@ -452,12 +500,12 @@ impl World {
     }
 }
 
-fn primary(setting: &Setting, me: MemberId, generation: u64) -> PrimarySide {
-    let config = primary_side::config(me, generation, setting.mutant);
-    PrimarySide::new(Primary::new(config, Time(0)))
+fn primary(config: PrimaryConfig) -> Side {
+    let machine = Primary::new(config, Time(0));
+    Side::Primary(Box::new(PrimarySide::new(machine)))
 }
 
-fn backup(setting: &Setting, me: MemberId) -> BackupSide {
+fn backup(setting: &Setting, me: MemberId) -> Side {
     let config = BackupConfig {
         vm: VM.into(),
         me,
@@ -466,5 +514,6 @@ fn backup(setting: &Setting, me: MemberId) -> BackupSide {
         timing: Timing::default(),
         mutant: setting.mutant,
     };
-    BackupSide::new(Backup::new(config, Time(0)))
+    let machine = Backup::new(config, Time(0));
+    Side::Backup(Box::new(BackupSide::new(machine)))
 }
