@@ -15,6 +15,7 @@
 //! that nothing ever waits behind it; and faults beyond a setting's budgets.
 
 mod backup_side;
+mod beginning;
 mod channel;
 mod guest;
 mod primary_side;

@@ -101,7 +101,6 @@ impl PrimarySide {
         self.parking && !self.parked && self.executed < guest_len
     }
 
-    /// Nothing is left to be copied once the guest has ended.
     pub fn can_capture(&self) -> bool {
         self.copying
     }

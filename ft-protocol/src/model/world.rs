@@ -1,6 +1,7 @@
 //! Everything at one moment, and where it can go from there.
 
-use super::backup_side::BackupSide;
+use super::Setting;
+use super::beginning::{backup, primary};
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
 use super::primary_side::{PrimarySide, config};
@@ -8,13 +9,8 @@ use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
 use super::step::{Faults, Step};
 use super::storage::Ask;
 use super::witness::Flaw;
-use super::{Setting, VM};
 use crate::Time;
 use crate::arbiter::MemberId;
-use crate::backup::{Backup, BackupConfig, Expectations};
-use crate::detector::Timing;
-use crate::primary::{Primary, PrimaryConfig};
-use crate::testing::host;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -27,66 +23,8 @@ pub struct World {
 }
 
 impl World {
-    fn empty(setting: &Setting) -> World {
-        World {
-            processes: Vec::new(),
-            around: Around::default(),
-            left: setting.faults,
-        }
-    }
-
-    /// One process of each role, strangers yet.
-    pub fn strangers(setting: &Setting) -> World {
-        let mut world = World::empty(setting);
-        world.start(|me| primary(config(me, 1, false, setting.mutant)));
-        world.start(|me| backup(setting, me));
-        world
-    }
-
-    /// A pair that has just been made.
-    pub fn paired(setting: &Setting) -> World {
-        World::strangers(setting).settled(setting)
-    }
-
-    /// A primary that was told to run alone, and a backup that wants to join.
-    pub fn solo(setting: &Setting) -> World {
-        let mut world = World::empty(setting);
-        world.start(|me| primary(config(me, 1, true, setting.mutant)));
-        world.with(setting, 0, Process::begin);
-        world = world.settled(setting);
-        world.start(|me| backup(setting, me));
-        world
-    }
-
-    /// A pair that has run for a moment; its primary has died, its backup is live. Another one wants
-    /// to join.
-    pub fn survived(setting: &Setting) -> World {
-        let mut world = World::paired(setting);
-        world.take(setting, Step::Run { who: 0 });
-        world = world.settled(setting);
-        world.with(setting, 0, |process, rest| process.crash(false, rest));
-        world = world.settled(setting);
-        world.start(|me| backup(setting, me));
-        world
-    }
-
-    /// What has to happen has happened, except that nobody runs the guest of his own accord.
-    fn settled(mut self, setting: &Setting) -> World {
-        loop {
-            let mut steps = self.steps(setting.guest);
-            steps.retain(|step| match step {
-                Step::Run { who } => self.processes[*who].backup().is_some(),
-                step => step.is_owed(),
-            });
-            let Some(&step) = steps.first() else {
-                return self;
-            };
-            self = self.after(setting, step).expect("something comes of it");
-        }
-    }
-
     /// A process more. A member's id is its index, from 1.
-    fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
+    pub fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
         let index = self.processes.len();
         let id = MemberId(index as u128 + 1);
         self.around.witness.meet();
@@ -316,7 +254,7 @@ impl World {
         (world != *self).then_some(world)
     }
 
-    fn take(&mut self, setting: &Setting, step: Step) {
+    pub fn take(&mut self, setting: &Setting, step: Step) {
         if let Some(left) = self.left_of(step) {
             *left -= 1;
         }
@@ -440,7 +378,7 @@ impl World {
         Some(of_kind)
     }
 
-    fn with<T>(
+    pub fn with<T>(
         &mut self,
         setting: &Setting,
         who: usize,
@@ -498,22 +436,4 @@ impl World {
             None => "nothing",
         }
     }
-}
-
-fn primary(config: PrimaryConfig) -> Side {
-    let machine = Primary::new(config, Time(0));
-    Side::Primary(Box::new(PrimarySide::new(machine)))
-}
-
-fn backup(setting: &Setting, me: MemberId) -> Side {
-    let config = BackupConfig {
-        vm: VM.into(),
-        me,
-        host: host(),
-        expect: Expectations::default(),
-        timing: Timing::default(),
-        mutant: setting.mutant,
-    };
-    let machine = Backup::new(config, Time(0));
-    Side::Backup(Box::new(BackupSide::new(machine)))
 }
