@@ -279,6 +279,9 @@ impl PrimarySide {
             PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
             PrimaryAction::Finish { closed } => {
                 rest.around.witness.finishes(rest.guest);
+                if !rest.around.storage.is_closed() {
+                    rest.around.witness.note(Flaw::LeftOpen);
+                }
                 assert!(closed, "the arbiter is never away for so long");
                 me.fate = Fate::Finished;
             }

@@ -407,6 +407,7 @@ fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
         (Mutant::ArmsOverOldOutputs, &joins, I5),
         (Mutant::AcceptsAnyCopy, &damaged, I1),
         (Mutant::NumberUsedAgain, &again, I4),
+        (Mutant::LeavesOneOpen, &joins, CLEAN),
         (Mutant::AckBeforeReceipt, &pair, I2),
         (Mutant::ReleaseBeforeAck, &pair, I2),
         (Mutant::SoloWithoutClaim, &pair, I4),

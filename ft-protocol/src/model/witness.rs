@@ -29,6 +29,8 @@ pub enum Flaw {
     ForgottenTooEarly { output: u64 },
     /// I5: the guest counts as finished, and not all of its outputs have left.
     OutputsMissing { left: u64 },
+    /// Who closed all that it opened left a generation open.
+    LeftOpen,
     /// I6: a diverged backup claims or goes live.
     GoesOnDiverged,
     /// Live or alone before the fence has succeeded.
