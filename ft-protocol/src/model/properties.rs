@@ -207,6 +207,9 @@ pub const LIVE_FROM_THE_START: Named = ("a backup is live and no primary ever ra
     world.any(live)
 });
 pub const LEFT: Named = ("a backup has left", |_, world| world.ended_as(Fate::Left));
+pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
+    world.ended_as(Fate::Halted(2))
+});
 
 pub const PROTECTED_AGAIN: Named = ("who joined is armed", |_, world| world.any(is_armed_joiner));
 pub const SOURCE_LOST_UNARMED: Named = ("who joined halts unarmed", |_, world| {
@@ -261,9 +264,10 @@ fn is_armed_joiner(process: &Process) -> bool {
 }
 
 impl World {
-    /// Nobody is left who joins, and the source is still here with it, and asks or does not.
+    /// Nobody is left who joins or joined, and the source does not know yet; it asks something or not.
     fn joiner_is_lost(&self, state: &str, asks: bool) -> bool {
-        let joins = |process: &Process| process.backup().is_some();
+        let live = |side: &PrimarySide| side.joined;
+        let joins = |p: &Process| p.backup().is_some() || p.primary().is_some_and(live);
         !self.any(joins)
             && self.any(|process| {
                 let here = |side: &PrimarySide| side.machine.state() == state;
@@ -272,7 +276,3 @@ impl World {
             })
     }
 }
-
-pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
-    world.ended_as(Fate::Halted(2))
-});
