@@ -11,9 +11,11 @@
 //! one step, as are an arbiter's answer and its arrival except for claims, and a heartbeat behind a
 //! heartbeat on one connection is one. Of the beats on their way to a side only the newest arrives.
 //! Damage on a connection is a cut. What is left out and may lose something: full windows and gates,
-//! which need long logs, and faults beyond a setting's budgets.
+//! which need long logs; a copy's memory, which is one message here with the rest of the machine, so
+//! that nothing ever waits behind it; and faults beyond a setting's budgets.
 
 mod backup_side;
+mod beginning;
 mod channel;
 mod guest;
 mod primary_side;
@@ -39,8 +41,7 @@ const VM: &str = "demo";
 #[derive(Clone, Debug)]
 struct Setting {
     guest: Guest,
-    /// Whether it starts with a pair, or with two strangers.
-    paired: bool,
+    begins: Begins,
     faults: Faults,
     /// Whether beats by UDP get through.
     beats: bool,
@@ -50,14 +51,27 @@ struct Setting {
     mutant: Option<Mutant>,
 }
 
+/// Whom it starts with.
+#[derive(Clone, Copy, Debug)]
+enum Begins {
+    Strangers,
+    Pair,
+    /// Who was told to run alone, and who wants to join.
+    Solo,
+    /// A backup that went live, and who wants to join.
+    Survivor,
+}
+
 impl Model for Setting {
     type State = World;
     type Action = Step;
 
     fn init_states(&self) -> Vec<World> {
-        vec![match self.paired {
-            true => World::paired(self),
-            false => World::new(self),
+        vec![match self.begins {
+            Begins::Strangers => World::strangers(self),
+            Begins::Pair => World::paired(self),
+            Begins::Solo => World::solo(self),
+            Begins::Survivor => World::survived(self),
         }]
     }
 

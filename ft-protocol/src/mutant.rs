@@ -43,6 +43,8 @@ pub(crate) enum Mutant {
     AcceptsAnyCopy,
     /// The generation of a joiner that was lost is opened again for the next.
     NumberUsedAgain,
+    /// At the end the generation of a joiner that was lost stays open.
+    LeavesOneOpen,
 }
 
 impl Mutant {

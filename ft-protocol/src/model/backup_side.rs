@@ -1,5 +1,6 @@
 //! The backup's runtime, as a model.
 
+use super::guest::digest_at;
 use super::process::{Around, Common, Fate, Question, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
@@ -15,6 +16,13 @@ pub struct BackupSide {
     pub machine: Backup,
     /// It builds the machine of this generation.
     booting: Option<u64>,
+    /// It joins a machine that runs.
+    pub copied: bool,
+    /// The copy is to be built.
+    restoring: bool,
+    /// The copy is none.
+    damaged: bool,
+    /// Half of a pair: it may ask.
     pub armed: bool,
     pub suspects: bool,
     /// Has asked the arbiter for a claim.
@@ -39,6 +47,9 @@ impl BackupSide {
         BackupSide {
             machine,
             booting: None,
+            copied: false,
+            restoring: false,
+            damaged: false,
             armed: false,
             suspects: false,
             claimed: false,
@@ -60,12 +71,16 @@ impl BackupSide {
     }
 
     pub fn can_run(&self) -> bool {
-        !self.buffer.is_empty()
+        !self.buffer.is_empty() && !self.restoring
+    }
+
+    pub fn can_restore(&self) -> bool {
+        self.restoring
     }
 
     /// A divergence shows when something is executed.
     pub fn can_diverge(&self) -> bool {
-        !self.buffer.is_empty()
+        self.can_run()
     }
 
     pub fn can_leave(&self) -> bool {
@@ -80,6 +95,13 @@ impl BackupSide {
     pub fn fail_to_boot(&mut self, me: &Common) {
         self.booting = None;
         self.machine.handle_boot_failed(me.now, String::new());
+    }
+
+    /// The copy is built, as it is or damaged.
+    pub fn restore(&mut self, me: &Common, damaged: bool) {
+        (self.restoring, self.damaged) = (false, damaged);
+        let digest = digest_at(self.executed, damaged);
+        self.machine.handle_restored(me.now, digest);
     }
 
     /// Executes the next entry of the log.
@@ -150,7 +172,7 @@ impl BackupSide {
     fn perform(&mut self, action: BackupAction, me: &mut Common, rest: &mut Rest) {
         match action {
             BackupAction::Send(message) => {
-                self.armed |= message == Message::Ready;
+                self.armed |= message == Message::Ready && !self.copied;
                 rest.send(me.index, message);
             }
             BackupAction::Beat(beat) => rest.beat(me.index, beat),
@@ -158,7 +180,9 @@ impl BackupSide {
             BackupAction::ReadBack { generation } => {
                 me.ask(Question::Asked(Ask::ReadBack(generation)));
             }
-            BackupAction::Boot { generation, .. } => self.booting = Some(generation),
+            BackupAction::Boot {
+                generation, copied, ..
+            } => (self.booting, self.copied) = (Some(generation), copied),
             BackupAction::Discard => self.booting = None,
             BackupAction::Deliver(delivery) => {
                 if let Some(last) = delivery.items.last() {
@@ -184,9 +208,17 @@ impl BackupSide {
                 }
             }
             BackupAction::Announce => {}
-            BackupAction::Load { .. }
-            | BackupAction::Restore { .. }
-            | BackupAction::Armed { .. } => unreachable!("nobody is offered a copy"),
+            BackupAction::Load { .. } => unreachable!("the model's machine has no memory"),
+            BackupAction::Restore { seq, outputs, .. } => {
+                rest.around.witness.arrives(me.index, seq);
+                (self.restoring, self.executed, self.forgotten) = (true, seq, outputs);
+            }
+            BackupAction::Armed { .. } => {
+                self.armed = true;
+                if self.damaged {
+                    rest.around.witness.note(Flaw::AnotherMachine);
+                }
+            }
             BackupAction::Live { .. } => {
                 self.go_alone(me, rest);
                 self.live = true;
@@ -194,7 +226,8 @@ impl BackupSide {
             BackupAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
             BackupAction::Halt(why) => {
                 me.fate = Fate::Halted(why.status());
-                if let HaltReason::NoRight(_) | HaltReason::NotFree(_) = why {
+                let armed = self.armed && matches!(why, HaltReason::NotArmed(_));
+                if armed || matches!(why, HaltReason::NoRight(_) | HaltReason::NotFree(_)) {
                     rest.around
                         .witness
                         .note(Flaw::Unreasonable(why.to_string()));

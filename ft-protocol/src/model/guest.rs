@@ -4,6 +4,12 @@ use crate::arbiter::MemberId;
 use crate::log::{
     End, EndReason, Entry, Event, MachineDigest, OutputMark, OutputPort, Position, encode_entry,
 };
+use crate::transfer::StateDigest;
+
+/// What is copied of a machine after this entry; a damaged copy is another machine.
+pub fn digest_at(seq: u64, damaged: bool) -> StateDigest {
+    StateDigest(vec![("machine".into(), seq << 1 | u64::from(damaged))])
+}
 
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

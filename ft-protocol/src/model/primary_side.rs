@@ -2,14 +2,17 @@
 
 use super::VM;
 use super::backup_side::BackupSide;
+use super::guest::digest_at;
 use super::process::{Around, Common, Fate, Question, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAnswer};
 use crate::detector::Timing;
+use crate::log::Position;
 use crate::mutant::Mutant;
 use crate::primary::{Primary, PrimaryAction, PrimaryConfig};
 use crate::testing;
+use crate::transfer::Capture;
 use crate::wire::Message;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +21,10 @@ pub struct PrimarySide {
     pub started: bool,
     /// Was a backup, and went live with the entry before its own first.
     pub survivor: Option<u64>,
+    /// It joined when somebody ran alone.
+    pub joined: bool,
+    /// Is to be copied.
+    copying: bool,
     /// Who protects it.
     pub members: Option<Members>,
     pub executed: u64,
@@ -33,15 +40,15 @@ pub struct PrimarySide {
     pub took_back: bool,
 }
 
-pub fn config(me: MemberId, generation: u64, mutant: Option<Mutant>) -> PrimaryConfig {
+pub fn config(me: MemberId, generation: u64, solo: bool, mutant: Option<Mutant>) -> PrimaryConfig {
     PrimaryConfig {
+        solo,
         vm: VM.into(),
         me,
         host: testing::host(),
         generation,
         // Its own, and with room for its generations.
         nonce: Nonce(me.0 << 64),
-        solo: false,
         timing: Timing::default(),
         mutant,
     }
@@ -53,6 +60,8 @@ impl PrimarySide {
             machine,
             started: false,
             survivor: None,
+            joined: false,
+            copying: false,
             members: None,
             executed: 0,
             sent: 0,
@@ -69,11 +78,12 @@ impl PrimarySide {
     pub fn survivor(backup: &BackupSide, me: &Common, rest: &Rest) -> PrimarySide {
         let executed = backup.executed;
         let left = rest.guest.outputs_up_to(executed);
-        let config = config(me.id, backup.machine.generation(), rest.mutant);
+        let config = config(me.id, backup.machine.generation(), false, rest.mutant);
         let machine = Primary::survivor(config, backup.machine.survivor(left), me.now);
         PrimarySide {
             started: true,
             survivor: Some(executed),
+            joined: backup.copied,
             executed,
             sent: executed,
             passed: left,
@@ -89,6 +99,10 @@ impl PrimarySide {
 
     pub fn can_rest(&self, guest_len: u64) -> bool {
         self.parking && !self.parked && self.executed < guest_len
+    }
+
+    pub fn can_capture(&self) -> bool {
+        self.copying
     }
 
     pub fn can_emit(&self) -> bool {
@@ -121,6 +135,25 @@ impl PrimarySide {
         let witness = &mut rest.around.witness;
         witness.primary_emits(me.id, self.left, backup, rest.guest);
         self.machine.handle_released(me.now, self.left);
+    }
+
+    /// The vCPU stops to be copied, and runs on.
+    pub fn capture(&mut self, me: &Common, rest: &mut Rest) {
+        (self.copying, self.sent) = (false, self.executed);
+        let (seq, outputs) = (self.executed, rest.guest.outputs_up_to(self.executed));
+        let state = Message::State {
+            seq,
+            at: Position::exit(seq),
+            outputs,
+            state: Vec::new(),
+        };
+        rest.send(me.index, state);
+        let capture = Capture {
+            seq,
+            outputs,
+            digest: digest_at(seq, false),
+        };
+        self.machine.handle_captured(me.now, capture);
     }
 
     /// The vCPU rests.
@@ -171,7 +204,12 @@ impl PrimarySide {
 
     fn perform(&mut self, action: PrimaryAction, me: &mut Common, rest: &mut Rest) {
         match action {
-            PrimaryAction::Send(message) => rest.send(me.index, message),
+            PrimaryAction::Send(message) => {
+                if let Message::Armed { generation, .. } = message {
+                    self.arm(generation, me, rest);
+                }
+                rest.send(me.index, message);
+            }
             PrimaryAction::Beat(beat) => rest.beat(me.index, beat),
             PrimaryAction::Disconnect => rest.disconnect(me.index, false),
             PrimaryAction::Welcome {
@@ -201,6 +239,11 @@ impl PrimarySide {
                 members,
                 nonce,
             } => {
+                let record = rest.around.storage.of(generation);
+                let its = record.filter(|record| record.members.primary == me.id);
+                if its.is_some_and(|record| record.members != members) {
+                    rest.around.witness.note(Flaw::UsedAgain { generation });
+                }
                 self.members = Some(members);
                 me.ask(Question::Asked(Ask::Open(generation, members, nonce)));
             }
@@ -217,14 +260,28 @@ impl PrimarySide {
                 (self.parking, self.parked, self.took_back) = (false, false, true);
             }
             PrimaryAction::BackupLost(_) => {}
-            PrimaryAction::Offer { .. }
-            | PrimaryAction::Copy
-            | PrimaryAction::StopCopy
-            | PrimaryAction::Protected { .. } => unreachable!("nobody joins"),
+            PrimaryAction::Offer { protocol, right } => {
+                let offer = Message::Offer {
+                    protocol,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
+                    source: me.id,
+                    header: Box::new(testing::header()),
+                    image: Vec::new(),
+                };
+                rest.send(me.index, offer);
+            }
+            PrimaryAction::Copy => self.copying = true,
+            PrimaryAction::StopCopy => self.copying = false,
+            PrimaryAction::Protected { .. } => {}
             PrimaryAction::HandedOver { .. } => me.fate = Fate::HandedOver,
             PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
             PrimaryAction::Finish { closed } => {
                 rest.around.witness.finishes(rest.guest);
+                if !rest.around.storage.is_closed() {
+                    rest.around.witness.note(Flaw::LeftOpen);
+                }
                 assert!(closed, "the arbiter is never away for so long");
                 me.fate = Fate::Finished;
             }
@@ -238,12 +295,25 @@ impl PrimarySide {
 
     fn start(&mut self, me: &Common, rest: &mut Rest) {
         let generation = self.machine.generation();
-        let record = rest.around.storage.of(generation);
-        let claimant = record.and_then(|record| record.claimant);
-        if claimant == Some(me.id) {
-            rest.around.witness.note(Flaw::WonBefore { generation });
+        let Around {
+            witness, storage, ..
+        } = &mut *rest.around;
+        let record = storage.of(generation);
+        if record.is_some_and(|record| record.members.backup.is_none()) {
+            witness.goes_alone(me.id, generation, storage);
+        } else if record.and_then(|record| record.claimant) == Some(me.id) {
+            witness.note(Flaw::WonBefore { generation });
         }
         self.started = true;
+    }
+
+    /// The right to run alone is given away.
+    fn arm(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
+        let Around {
+            witness, storage, ..
+        } = &mut *rest.around;
+        witness.arms(me.id, generation, storage);
+        self.fenced = false;
     }
 
     fn go_solo(&mut self, generation: u64, me: &Common, rest: &mut Rest) {

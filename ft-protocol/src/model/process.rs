@@ -185,6 +185,11 @@ impl Process {
         }
     }
 
+    /// Does what it does by itself.
+    pub fn begin(&mut self, rest: &mut Rest) {
+        self.act(rest);
+    }
+
     pub fn connected(&mut self, rest: &mut Rest) {
         let now = self.common.now;
         match &mut self.side {

@@ -1,8 +1,9 @@
 //! What must always hold, and what must be seen to happen.
 
 use super::Setting;
+use super::backup_side::BackupSide;
 use super::primary_side::PrimarySide;
-use super::process::{Fate, Process, Question};
+use super::process::{Common, Fate, Process, Question};
 use super::witness::Flaw;
 use super::world::World;
 
@@ -11,6 +12,7 @@ type Condition = fn(&Setting, &World) -> bool;
 /// A property's name, and the condition.
 pub type Named = (&'static str, Condition);
 
+pub const I1: &str = "I1: who is armed has the very machine";
 pub const I2: &str = "I2: an output leaves only acknowledged, or from who is alone by right";
 pub const I3: &str = "I3: who asks has executed all that it acknowledged";
 pub const I4: &str = "I4: at most one goes on alone, the one that won";
@@ -19,6 +21,8 @@ pub const I6: &str = "I6: who diverged, or was never armed, does not ask";
 pub const FENCE: &str = "nothing is live before the fence";
 pub const HANDOVER: &str = "a guest that was handed over runs on only by right";
 pub const SOUND: &str = "no assertion fails, and nobody halts without a reason";
+pub const CLEAN: &str = "a clean end is in no cold start's way";
+pub const JOINABLE: &str = "who is alone, and has nobody, can be joined";
 pub const GOES_ON: &str = "who can go on does: the guest gets to its end";
 
 fn flaw(world: &World) -> Option<&Flaw> {
@@ -31,12 +35,19 @@ macro_rules! never {
     };
 }
 
-pub const ALWAYS: [Named; 9] = [
+pub const ALWAYS: [Named; 12] = [
+    (I1, never!(Flaw::AnotherMachine)),
     (I2, never!(Flaw::Unacknowledged { .. })),
     (I3, never!(Flaw::AsksTooEarly { .. })),
     (
         I4,
-        never!(Flaw::AloneWithoutRight { .. } | Flaw::TwoAlone | Flaw::WonBefore { .. }),
+        never!(
+            Flaw::AloneWithoutRight { .. }
+                | Flaw::TwoAlone
+                | Flaw::WonBefore { .. }
+                | Flaw::ArmsWithoutRight { .. }
+                | Flaw::UsedAgain { .. }
+        ),
     ),
     (
         I5,
@@ -50,6 +61,8 @@ pub const ALWAYS: [Named; 9] = [
     (FENCE, never!(Flaw::BeforeFence)),
     (HANDOVER, never!(Flaw::RunsOnWithoutRight)),
     (SOUND, never!(Flaw::Unreasonable(_) | Flaw::Panic(_))),
+    (CLEAN, never!(Flaw::LeftOpen)),
+    (JOINABLE, |_, world| !world.any(|p| world.is_lonely(p))),
     (GOES_ON, goes_on),
 ];
 
@@ -99,6 +112,18 @@ impl World {
         let started = primary.primary().is_some_and(|primary| primary.started);
         let armed = backup.and_then(Process::backup).is_some_and(|b| b.armed);
         !started && !armed && !self.can_pair()
+    }
+
+    /// Runs alone, waits for nothing, and would not be joined.
+    fn is_lonely(&self, process: &Process) -> bool {
+        let Common {
+            index, question, ..
+        } = process.common;
+        let connected = self.connection_of(index).is_some();
+        process.primary().is_some_and(|side| {
+            let idle = side.machine.is_solo() && question == Question::None && !connected;
+            idle && !side.machine.accepts_connection()
+        })
     }
 
     /// Whether there are a primary that waits for a backup and a backup that waits for a primary,
@@ -185,3 +210,69 @@ pub const LEFT: Named = ("a backup has left", |_, world| world.ended_as(Fate::Le
 pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
     world.ended_as(Fate::Halted(2))
 });
+
+pub const PROTECTED_AGAIN: Named = ("who joined is armed", |_, world| world.any(is_armed_joiner));
+pub const SOURCE_LOST_UNARMED: Named = ("who joined halts unarmed", |_, world| {
+    world.ended_as(Fate::Halted(1))
+});
+pub const JOINER_LIVE: Named = ("who joined is live", |_, world| {
+    world.any(|process| process.primary().is_some_and(|side| side.joined))
+});
+pub const NUMBER_BURNT: Named = ("a lost joiner's generation is never claimed", |_, world| {
+    world.any(|process| {
+        let before = |side: &BackupSide| side.machine.generation() - 1;
+        let burnt = |generation: u64| {
+            let record = world.around.storage.of(generation);
+            record.is_some_and(|record| record.claimant.is_none())
+        };
+        let side = process.backup();
+        is_armed_joiner(process) && side.is_some_and(|side| burnt(before(side)))
+    })
+});
+pub const COPY_REFUSED: Named = ("a damaged copy is refused", |setting, world| {
+    world.left.damaged_copies < setting.faults.damaged_copies && world.ended_as(Fate::Halted(2))
+});
+pub const SOURCE_WINS_AGAIN: Named = ("who armed somebody is alone again", |_, world| {
+    world.any(|process| {
+        let side = process.primary();
+        side.is_some_and(|side| {
+            let generation = side.machine.generation();
+            side.machine.is_solo() && !side.joined && generation > 1 && side.fenced
+        })
+    })
+});
+
+macro_rules! joiner_lost_while {
+    ($($name:ident: $state:expr, $asks:expr;)+) => {
+        $(pub const $name: Named = (concat!("a joiner is lost: ", stringify!($name)), |_, world| {
+            world.joiner_is_lost($state, $asks)
+        });)+
+    };
+}
+joiner_lost_while! {
+    LOST_OFFERED: "alone, offering a copy", false;
+    LOST_COPYING: "alone, copying", false;
+    LOST_PROVING: "alone, proving the copy", false;
+    LOST_OPENING: "alone, arming the copy", true;
+    LOST_ARMING: "alone, arming the copy", false;
+    LOST_ARMED: "protected", false;
+}
+
+fn is_armed_joiner(process: &Process) -> bool {
+    let side = process.backup();
+    side.is_some_and(|side| side.copied && side.armed)
+}
+
+impl World {
+    /// Nobody is left who joins or joined, and the source does not know yet; it asks something or not.
+    fn joiner_is_lost(&self, state: &str, asks: bool) -> bool {
+        let live = |side: &PrimarySide| side.joined;
+        let joins = |p: &Process| p.backup().is_some() || p.primary().is_some_and(live);
+        !self.any(joins)
+            && self.any(|process| {
+                let here = |side: &PrimarySide| side.machine.state() == state;
+                let is_asking = process.common.question != Question::None;
+                process.primary().is_some_and(here) && is_asking == asks
+            })
+    }
+}

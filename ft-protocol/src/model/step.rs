@@ -29,6 +29,8 @@ pub struct Faults {
     pub failed_fences: u8,
     /// A backup cannot build the machine.
     pub failed_boots: u8,
+    /// A copy is not what it was made from.
+    pub damaged_copies: u8,
     pub divergences: u8,
     /// The operator wants the backup to take over.
     pub switchovers: u8,
@@ -51,6 +53,7 @@ impl Faults {
         stalls: 0,
         failed_fences: 0,
         failed_boots: 0,
+        damaged_copies: 0,
         divergences: 0,
         switchovers: 0,
         leaves: 0,
@@ -74,6 +77,7 @@ impl fmt::Debug for Faults {
             ("stalls", self.stalls),
             ("failed_fences", self.failed_fences),
             ("failed_boots", self.failed_boots),
+            ("damaged_copies", self.damaged_copies),
             ("divergences", self.divergences),
             ("switchovers", self.switchovers),
             ("leaves", self.leaves),
@@ -83,7 +87,8 @@ impl fmt::Debug for Faults {
     }
 }
 
-/// A step. Processes are named by their index: 0 starts as primary, 1 as backup.
+/// A step. Processes are named by their index: 0 starts as primary, 1 as backup; whoever comes
+/// later comes as backup, but for a primary that is started anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     Connect {
@@ -117,6 +122,13 @@ pub enum Step {
         who: usize,
     },
     Rest {
+        who: usize,
+    },
+    /// The machine is stopped and copied; the copy is built.
+    Capture {
+        who: usize,
+    },
+    Restore {
         who: usize,
     },
     AskAgain {
@@ -170,6 +182,9 @@ pub enum Step {
     BootFails {
         who: usize,
     },
+    CopyDamaged {
+        who: usize,
+    },
     Diverge {
         who: usize,
     },
@@ -196,6 +211,8 @@ impl Step {
                 | Step::Run { .. }
                 | Step::Emit { .. }
                 | Step::Rest { .. }
+                | Step::Capture { .. }
+                | Step::Restore { .. }
                 | Step::AskAgain { .. }
                 | Step::NoticeDeath { .. }
                 | Step::VcpuAnswers { .. }

@@ -9,6 +9,8 @@ use crate::arbiter::MemberId;
 pub enum Flaw {
     /// I2: an output left unacknowledged, and not from who is alone by right.
     Unacknowledged { output: u64 },
+    /// I1: the copy that is armed is none.
+    AnotherMachine,
     /// I3: the arbiter was asked with acknowledged entries not executed.
     AsksTooEarly { executed: u64, acknowledged: u64 },
     /// I4: alone in a generation that another member won, or nobody.
@@ -17,12 +19,18 @@ pub enum Flaw {
     TwoAlone,
     /// I4: a pair in a generation that was won before.
     WonBefore { generation: u64 },
+    /// I4: a right is given away by who has none, or for a generation that is not open for the two.
+    ArmsWithoutRight { generation: u64 },
+    /// I4: a generation is opened again for others.
+    UsedAgain { generation: u64 },
     /// I5: an output after a gap, or another one than the world has seen under its number.
     AnotherHistory { output: u64 },
     /// I5: the backup forgets what has not left.
     ForgottenTooEarly { output: u64 },
     /// I5: the guest counts as finished, and not all of its outputs have left.
     OutputsMissing { left: u64 },
+    /// Who closed all that it opened left a generation open.
+    LeftOpen,
     /// I6: a diverged backup claims or goes live.
     GoesOnDiverged,
     /// Live or alone before the fence has succeeded.
@@ -39,12 +47,12 @@ pub enum Flaw {
 pub struct Witness {
     /// Who made the outputs that have left, whichever side let them out first.
     left: Vec<MemberId>,
-    /// How many of them left the process that started as primary.
-    left_primary: u64,
     /// Entries that arrived at each process, and which it therefore acknowledges.
     arrived: Vec<u64>,
-    /// Who went on alone in which generation.
-    alone: Vec<(u64, MemberId)>,
+    /// In which generations somebody went on alone.
+    won: Vec<u64>,
+    /// Who goes on alone by right, until it arms somebody.
+    alone: Option<MemberId>,
     /// An output left a side of which another one had gone on alone.
     pub stale_repeat: bool,
     /// The first flaw: nothing is explored beyond it.
@@ -71,7 +79,7 @@ impl Witness {
     }
 
     pub fn is_alone(&self, who: MemberId) -> bool {
-        self.alone.iter().any(|&(_, alone)| alone == who)
+        self.alone == Some(who)
     }
 
     /// A member goes on alone.
@@ -80,11 +88,24 @@ impl Witness {
         if claimant != Some(who) {
             self.note(Flaw::AloneWithoutRight { generation });
         }
-        // Nobody can join who is alone, and so nobody can follow.
-        if !self.alone.is_empty() {
+        if self.alone.is_some() || self.won.contains(&generation) {
             self.note(Flaw::TwoAlone);
         }
-        self.alone.push((generation, who));
+        self.won.push(generation);
+        self.alone = Some(who);
+    }
+
+    /// Who is alone gives that right up for half of a generation.
+    pub fn arms(&mut self, who: MemberId, generation: u64, storage: &Storage) {
+        let record = storage.of(generation);
+        let fresh = record.is_some_and(|record| {
+            let pair = record.members.primary == who && record.members.backup.is_some();
+            pair && record.claimant.is_none()
+        });
+        if !fresh || !self.is_alone(who) {
+            self.note(Flaw::ArmsWithoutRight { generation });
+        }
+        self.alone = None;
     }
 
     /// A primary's backend takes an output, with its backup at `backup`.
@@ -99,8 +120,7 @@ impl Witness {
         if guest.needs(output) > arrived && !self.is_alone(who) {
             self.note(Flaw::Unacknowledged { output });
         }
-        self.left_primary = output;
-        self.stale_repeat |= !self.alone.is_empty() && !self.is_alone(who);
+        self.stale_repeat |= self.alone.is_some() && !self.is_alone(who);
         self.emitted(output, who);
     }
 
@@ -124,7 +144,7 @@ impl Witness {
 
     /// A backup forgets outputs up to this one.
     pub fn forgets(&mut self, output: u64) {
-        if output > self.left_primary {
+        if output > self.left.len() as u64 {
             self.note(Flaw::ForgottenTooEarly { output });
         }
     }

@@ -1,20 +1,16 @@
 //! Everything at one moment, and where it can go from there.
 
-use super::backup_side::BackupSide;
+use super::Setting;
+use super::beginning::{backup, primary};
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
-use super::primary_side::{self, PrimarySide};
+use super::primary_side::{PrimarySide, config};
 use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
 use super::step::{Faults, Step};
 use super::storage::Ask;
 use super::witness::Flaw;
-use super::{Setting, VM};
 use crate::Time;
 use crate::arbiter::MemberId;
-use crate::backup::{Backup, BackupConfig, Expectations};
-use crate::detector::Timing;
-use crate::primary::Primary;
-use crate::testing::host;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -27,33 +23,8 @@ pub struct World {
 }
 
 impl World {
-    /// One process of each role, strangers yet.
-    pub fn new(setting: &Setting) -> World {
-        let mut world = World {
-            processes: Vec::new(),
-            around: Around::default(),
-            left: setting.faults,
-        };
-        world.start(|me| Side::Primary(Box::new(primary(setting, me, 1))));
-        world.start(|me| Side::Backup(Box::new(backup(setting, me))));
-        world
-    }
-
-    /// A pair that has just been made.
-    pub fn paired(setting: &Setting) -> World {
-        let mut world = World::new(setting);
-        loop {
-            let mut steps = world.steps(setting.guest);
-            steps.retain(|step| step.is_owed() && !matches!(step, Step::Run { .. }));
-            let Some(&step) = steps.first() else {
-                return world;
-            };
-            world = world.after(setting, step).expect("a pair can be made");
-        }
-    }
-
     /// A process more. A member's id is its index, from 1.
-    fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
+    pub fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
         let index = self.processes.len();
         let id = MemberId(index as u128 + 1);
         self.around.witness.meet();
@@ -127,7 +98,8 @@ impl World {
                 step(runs && side.can_run(guest.len()), Step::Run { who });
                 step(runs && side.can_rest(guest.len()), Step::Rest { who });
                 step(side.can_emit(), Step::Emit { who });
-                if side.machine.accepts_connection() && !side.started {
+                step(runs && side.can_capture(), Step::Capture { who });
+                if side.machine.accepts_connection() {
                     for backup in self.wanting() {
                         step(
                             true,
@@ -141,6 +113,7 @@ impl World {
             }
             Side::Backup(side) => {
                 step(side.can_boot(), Step::Boot { who });
+                step(side.can_restore(), Step::Restore { who });
                 step(runs && side.can_run(), Step::Run { who });
             }
             Side::Gone => {}
@@ -164,7 +137,7 @@ impl World {
         };
         if !process.is_running() {
             let fate = process.common.fate;
-            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 2;
+            let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 3;
             // What starts after a clean end is another VM's life.
             let replaceable = ended && !self.around.storage.is_closed();
             return fault(left.restarts, replaceable, Step::Restart { who });
@@ -196,6 +169,8 @@ impl World {
                 backup.can_boot(),
                 Step::BootFails { who },
             );
+            let restores = backup.can_restore();
+            fault(left.damaged_copies, restores, Step::CopyDamaged { who });
             let diverges = backup.can_diverge() && !process.common.mute;
             fault(left.divergences, diverges, Step::Diverge { who });
             fault(left.leaves, backup.can_leave(), Step::Leave { who });
@@ -241,7 +216,7 @@ impl World {
     }
 
     /// The connection of which a process has an end open, and that end.
-    fn connection_of(&self, who: usize) -> Option<(End, &Connection)> {
+    pub fn connection_of(&self, who: usize) -> Option<(End, &Connection)> {
         let mut connections = self.around.connections.iter();
         connections.find_map(|connection| Some((connection.end_of(who)?, connection)))
     }
@@ -279,7 +254,7 @@ impl World {
         (world != *self).then_some(world)
     }
 
-    fn take(&mut self, setting: &Setting, step: Step) {
+    pub fn take(&mut self, setting: &Setting, step: Step) {
         if let Some(left) = self.left_of(step) {
             *left -= 1;
         }
@@ -348,6 +323,15 @@ impl World {
             Step::Rest { who } => (who, |process, rest| {
                 process.on_primary(rest, |primary, me, _| primary.rest(me));
             }),
+            Step::Capture { who } => (who, |process, rest| {
+                process.on_primary(rest, PrimarySide::capture);
+            }),
+            Step::Restore { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.restore(me, false));
+            }),
+            Step::CopyDamaged { who } => (who, |process, rest| {
+                process.on_backup(rest, |backup, me| backup.restore(me, true));
+            }),
             Step::Diverge { who } => (who, |process, rest| {
                 process.on_backup(rest, |backup, me| backup.diverge(me));
             }),
@@ -385,6 +369,7 @@ impl World {
             Step::Stall { .. } => &mut left.stalls,
             Step::FenceFails { .. } => &mut left.failed_fences,
             Step::BootFails { .. } => &mut left.failed_boots,
+            Step::CopyDamaged { .. } => &mut left.damaged_copies,
             Step::Diverge { .. } => &mut left.divergences,
             Step::Switchover { .. } => &mut left.switchovers,
             Step::Leave { .. } => &mut left.leaves,
@@ -393,7 +378,7 @@ impl World {
         Some(of_kind)
     }
 
-    fn with<T>(
+    pub fn with<T>(
         &mut self,
         setting: &Setting,
         who: usize,
@@ -414,10 +399,11 @@ impl World {
         match who {
             0 => {
                 if let Ok(generation) = self.around.storage.next_generation() {
-                    self.start(|me| Side::Primary(Box::new(primary(setting, me, generation))));
+                    let config = |me| config(me, generation, false, setting.mutant);
+                    self.start(|me| primary(config(me)));
                 }
             }
-            _ => self.start(|me| Side::Backup(Box::new(backup(setting, me)))),
+            _ => self.start(|me| backup(setting, me)),
         }
     }
 
@@ -450,21 +436,4 @@ impl World {
             None => "nothing",
         }
     }
-}
-
-fn primary(setting: &Setting, me: MemberId, generation: u64) -> PrimarySide {
-    let config = primary_side::config(me, generation, setting.mutant);
-    PrimarySide::new(Primary::new(config, Time(0)))
-}
-
-fn backup(setting: &Setting, me: MemberId) -> BackupSide {
-    let config = BackupConfig {
-        vm: VM.into(),
-        me,
-        host: host(),
-        expect: Expectations::default(),
-        timing: Timing::default(),
-        mutant: setting.mutant,
-    };
-    BackupSide::new(Backup::new(config, Time(0)))
 }

@@ -43,6 +43,9 @@ impl Primary {
             Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
             Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
             // A cold start looks at the last one.
+            Phase::Closing { .. } if self.has(Mutant::LeavesOneOpen) => {
+                self.push(PrimaryAction::Close { generation });
+            }
             Phase::Closing { .. } => self.push(PrimaryAction::Close {
                 generation: self.last_own,
             }),

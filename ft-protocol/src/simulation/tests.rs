@@ -142,6 +142,7 @@ fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
         (Setup::Relay, Mutant::ArmsOverOldOutputs, "I5"),
         (Setup::Relay, Mutant::AcceptsAnyCopy, "I1"),
         (Setup::Relay, Mutant::NumberUsedAgain, "I4"),
+        (Setup::Relay, Mutant::LeavesOneOpen, "a cold start's way"),
     ];
     for (setup, mutant, invariant) in planted {
         let caught = caught(setup, mutant).unwrap_or_else(|| panic!("{mutant:?} survives"));

@@ -1,0 +1,93 @@
+//! How a world begins.
+
+use super::Setting;
+use super::VM;
+use super::backup_side::BackupSide;
+use super::primary_side::{PrimarySide, config};
+use super::process::{Around, Process, Side};
+use super::step::Step;
+use super::world::World;
+use crate::Time;
+use crate::arbiter::MemberId;
+use crate::backup::{Backup, BackupConfig, Expectations};
+use crate::detector::Timing;
+use crate::primary::{Primary, PrimaryConfig};
+use crate::testing::host;
+
+impl World {
+    fn empty(setting: &Setting) -> World {
+        World {
+            processes: Vec::new(),
+            around: Around::default(),
+            left: setting.faults,
+        }
+    }
+
+    /// One process of each role, strangers yet.
+    pub fn strangers(setting: &Setting) -> World {
+        let mut world = World::empty(setting);
+        world.start(|me| primary(config(me, 1, false, setting.mutant)));
+        world.start(|me| backup(setting, me));
+        world
+    }
+
+    /// A pair that has just been made.
+    pub fn paired(setting: &Setting) -> World {
+        World::strangers(setting).settled(setting)
+    }
+
+    /// A primary that was told to run alone, and a backup that wants to join.
+    pub fn solo(setting: &Setting) -> World {
+        let mut world = World::empty(setting);
+        world.start(|me| primary(config(me, 1, true, setting.mutant)));
+        world.with(setting, 0, Process::begin);
+        world = world.settled(setting);
+        world.start(|me| backup(setting, me));
+        world
+    }
+
+    /// A pair that has run for a moment; its primary has died, its backup is live. Another one wants
+    /// to join.
+    pub fn survived(setting: &Setting) -> World {
+        let mut world = World::paired(setting);
+        world.take(setting, Step::Run { who: 0 });
+        world = world.settled(setting);
+        world.with(setting, 0, |process, rest| process.crash(false, rest));
+        world = world.settled(setting);
+        world.start(|me| backup(setting, me));
+        world
+    }
+
+    /// What has to happen has happened, except that nobody runs the guest of his own accord.
+    fn settled(mut self, setting: &Setting) -> World {
+        loop {
+            let mut steps = self.steps(setting.guest);
+            steps.retain(|step| match step {
+                Step::Run { who } => self.processes[*who].backup().is_some(),
+                step => step.is_owed(),
+            });
+            let Some(&step) = steps.first() else {
+                return self;
+            };
+            self = self.after(setting, step).expect("something comes of it");
+        }
+    }
+}
+
+pub fn primary(config: PrimaryConfig) -> Side {
+    let machine = Primary::new(config, Time(0));
+    Side::Primary(Box::new(PrimarySide::new(machine)))
+}
+
+pub fn backup(setting: &Setting, me: MemberId) -> Side {
+    let config = BackupConfig {
+        vm: VM.into(),
+        me,
+        host: host(),
+        expect: Expectations::default(),
+        timing: Timing::default(),
+        mutant: setting.mutant,
+    };
+    let machine = Backup::new(config, Time(0));
+    Side::Backup(Box::new(BackupSide::new(machine)))
+}
