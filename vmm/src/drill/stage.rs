@@ -548,7 +548,11 @@ fn records(dir: &Path) -> Result<Vec<String>, RunError> {
     let mut names = Vec::new();
     for entry in list {
         let name = entry.map_err(|e| files(dir, e))?.file_name();
-        names.push(name.to_string_lossy().into_owned());
+        let name = name.to_string_lossy().into_owned();
+        // A member that was killed while it wrote a record leaves its draft behind.
+        if !name.starts_with('.') {
+            names.push(name);
+        }
     }
     names.sort();
     Ok(names)
@@ -575,4 +579,19 @@ fn table(record: &Record) -> String {
         writeln!(text, "{sent},{answered},{value}").expect("a String takes all that is written");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drafts_are_no_records() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["1.open", ".1.claim.7", "1.claim"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        assert_eq!(records(dir.path()).unwrap(), ["1.claim", "1.open"]);
+        assert_eq!(records(&dir.path().join("none")).unwrap(), [] as [&str; 0]);
+    }
 }
