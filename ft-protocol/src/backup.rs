@@ -1,6 +1,7 @@
 //! The backup's half of the protocol.
 
 mod control;
+mod flow;
 mod join;
 mod outcome;
 mod transfer;
@@ -11,8 +12,8 @@ pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expect
 use crate::Time;
 use crate::arbiter::MemberId;
 use crate::detector::{Detector, Suspicion};
-use crate::log::codec::{self, FrameDecoder, MAX_ENTRY_PAYLOAD};
-use crate::log::{Event, Position};
+use crate::log::Position;
+use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::mutant::Mutant;
 use crate::primary::LOG_WINDOW_BYTES;
 use crate::question::Question;
@@ -256,75 +257,6 @@ impl Backup {
         }
     }
 
-    /// The log goes on: into the buffer first, then the acknowledgement.
-    fn take_log(&mut self, frames: Vec<u8>) {
-        match self.take_frames(&frames) {
-            Ok(items) => {
-                self.push(BackupAction::Deliver(Delivery { items, frames }));
-                self.acknowledge();
-            }
-            Err(what) => self.broke(what),
-        }
-    }
-
-    /// Looks into frames of the log. Nothing is acknowledged that could not be executed: where one
-    /// entry is unsound, the whole message counts as not received.
-    fn take_frames(&mut self, frames: &[u8]) -> Result<Vec<LogItem>, String> {
-        let mut items = Vec::new();
-        let mut log = self.log;
-        self.frames.push(frames);
-        while let Some(frame) = self.frames.next_frame().map_err(|e| format!("a log {e}"))? {
-            let (seq, bytes) = (frame.seq, frame.size() as u64);
-            let entry =
-                codec::decode_entry(frame.payload).map_err(|e| format!("entry {seq}: {e}"))?;
-            if log.ended || entry.at < log.at {
-                return Err(format!("entry {seq} cannot follow the one before it"));
-            }
-            let ended = matches!(entry.event, Event::End(_));
-            log = Received {
-                seq,
-                bytes: log.bytes + bytes,
-                at: entry.at,
-                ended,
-            };
-            items.push(LogItem { seq, bytes, entry });
-        }
-        if self.frames.pending() > 0 {
-            return Err("a log message that ends inside a frame".into());
-        }
-        if log.bytes - self.consumed > BUFFER_BYTES {
-            return Err("more of the log than was asked for".into());
-        }
-        self.log = log;
-        Ok(items)
-    }
-
-    fn acknowledge(&mut self) {
-        self.ack_due = self.mute;
-        if self.mute {
-            return;
-        }
-        self.told = (self.consumed, self.executed);
-        let ack = Message::Ack {
-            received: self.log.seq + u64::from(self.has(Mutant::AckBeforeReceipt)),
-            consumed: self.consumed,
-            executed: self.executed,
-        };
-        match self.actions.back_mut() {
-            Some(BackupAction::Send(last @ Message::Ack { .. })) => *last = ack,
-            _ => self.push(BackupAction::Send(ack)),
-        }
-    }
-
-    fn forget(&mut self, output: u64) {
-        if output > self.forgotten {
-            self.forgotten = output + u64::from(self.has(Mutant::ForgetsTooMuch));
-            self.push(BackupAction::ForgetOutputs {
-                up_to: self.forgotten,
-            });
-        }
-    }
-
     /// The primary is done with everything. Answered at once: it waits for that before it leaves.
     fn bye(&mut self) {
         if !self.log.ended {
@@ -334,26 +266,6 @@ impl Backup {
         self.disconnect();
         self.phase = Phase::Parting;
         self.go_on();
-    }
-
-    /// The vCPU took entries out of the buffer, `bytes` of the log in all, and has executed those up
-    /// to `seq`.
-    ///
-    /// # Panics
-    /// If it took back some, or took more than there was.
-    pub fn handle_consumed(&mut self, _now: Time, bytes: u64, seq: u64) {
-        assert!(
-            (self.consumed..=self.log.bytes).contains(&bytes),
-            "{bytes} bytes consumed after {} of {}",
-            self.consumed,
-            self.log.bytes
-        );
-        assert!(seq <= self.log.seq, "entry {seq} executed before it came");
-        self.consumed = bytes;
-        self.executed = self.executed.max(seq);
-        if self.takes_log() && self.consumed - self.told.0 >= ACK_CONSUMED_BYTES {
-            self.acknowledge();
-        }
     }
 
     /// The vCPU has executed every entry up to `seq`, and the checks held.

@@ -1,5 +1,6 @@
 //! The primary's half of the protocol.
 
+mod beats;
 mod flow;
 mod handover;
 mod outcome;
@@ -18,7 +19,7 @@ use crate::mutant::Mutant;
 use crate::question::Question;
 use crate::reason::Loss;
 use crate::transfer::{Capture, Right};
-use crate::wire::{Beat, Message, PROTOCOL_VERSION, common_version};
+use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 use handover::Handover;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -381,76 +382,6 @@ impl Primary {
             }
             Phase::Closing { closed, .. } => self.close_or_finish(closed, None),
             phase => unreachable!("{phase:?} is no phase of joining"),
-        }
-    }
-
-    /// Time has passed.
-    pub fn handle_tick(&mut self, now: Time) {
-        if self.question.due(now) {
-            self.push_question();
-        }
-        if let Phase::Closing {
-            closed,
-            bye_by: Some(by),
-        } = self.phase
-            && by <= now
-        {
-            self.disconnect();
-            self.close_or_finish(closed, None);
-        }
-        if self.ticks() && self.detector.tick(now) && self.connected {
-            if self.phase == Phase::Paired {
-                self.lag.adjust(now);
-            }
-            match self.detector.suspicion() {
-                Some(suspicion) => self.lose(Loss::Suspected(suspicion)),
-                None => self.heartbeat(),
-            }
-        }
-    }
-
-    /// Whether time matters: to watch the backup, or to look whether the vCPU answers again.
-    fn ticks(&self) -> bool {
-        self.connected || self.asks_later
-    }
-
-    /// Shows the backup that we are there; a mark that is due does as well.
-    fn heartbeat(&mut self) {
-        let greeted = !matches!(self.phase, Phase::Waiting | Phase::Solo);
-        if !greeted || self.mute {
-            return;
-        }
-        // A copy that is not proved knows no outputs yet.
-        if self.phase != Phase::Paired && self.is_joined() || !self.tell_released() {
-            self.push(PrimaryAction::Send(Message::Heartbeat));
-        }
-        self.beats += 1;
-        self.push(PrimaryAction::Beat(Beat {
-            generation: self.generation,
-            from: self.config.me,
-            count: self.beats,
-        }));
-    }
-
-    /// A beat came by UDP; whether it is the backup's, so that beats go back where it came from.
-    pub fn handle_beat(&mut self, now: Time, beat: Beat) -> bool {
-        let its = self.connected
-            && Some(beat.from) == self.members.backup
-            && beat.generation == self.generation
-            && beat.count > self.heard_beat;
-        if its {
-            self.heard_beat = beat.count;
-            self.detector.heard_beat(now);
-        }
-        its
-    }
-
-    /// Whether the vCPU's thread answers, or rests with a reason. While it does not, nothing shows
-    /// the backup that this side is there, and it does not claim: a VMM that hangs is as good as dead.
-    pub fn handle_vcpu(&mut self, answers: bool) {
-        self.mute = !answers;
-        if answers && std::mem::take(&mut self.asks_later) {
-            self.push_question();
         }
     }
 

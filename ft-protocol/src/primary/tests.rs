@@ -9,7 +9,7 @@ use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};
 use crate::detector::Timing;
 use crate::gate::GATE_OUTPUTS;
 use crate::testing::host;
-use crate::wire::Request;
+use crate::wire::{Beat, Request};
 use PrimaryAction as A;
 
 const ME: MemberId = MemberId(1);

@@ -113,6 +113,7 @@ impl MachineState {
 }
 
 /// Names of the components that are not in both lists with the same digest.
+#[cfg(test)]
 pub fn differing<'a>(ours: &[(&'a str, u64)], theirs: &[(&'a str, u64)]) -> Vec<&'a str> {
     let differs = |a: &[(&'a str, u64)], b: &[(&'a str, u64)]| {
         let missing = a.iter().filter(|component| !b.contains(component));
