@@ -79,6 +79,10 @@ fn restore(
     // What the machine is, not what it was made from.
     let ram = machine.digest().map_err(|e| e.to_string())?.ram;
     let ours = machine.save().map_err(|e| e.to_string())?;
+    // Said before the checkpoint is written, which takes longer than all the rest: nobody waits for it.
+    tell(News::Restored {
+        digest: state_digest(&ours, ram),
+    });
     let start = LogStart {
         seq,
         outputs,
@@ -87,10 +91,7 @@ fn restore(
     let recording = room
         .record
         .and_then(|dir| record(&dir, room.header, &room.image, start, &ours, machine.ram()));
-    tell(News::Restored {
-        digest: state_digest(&ours, ram),
-        recording,
-    });
+    tell(News::Follows { recording });
     Ok(Built { machine, outputs })
 }
 

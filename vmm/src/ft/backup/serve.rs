@@ -86,7 +86,7 @@ struct Runtime {
     received_bytes: u64,
     /// What was delivered and is not recorded yet.
     unrecorded: Vec<Chunk>,
-    /// A copy is complete, and the machine is being built from it.
+    /// A copy is complete, and the machine that is built from it does not follow the log yet.
     restoring: bool,
     /// Bytes of a copy that are in memory.
     loaded_bytes: u64,
@@ -307,6 +307,9 @@ impl Runtime {
 
     /// Tells the protocol how far the vCPU is.
     fn note_progress(&mut self) {
+        if self.restoring {
+            return;
+        }
         let taken = self.feed.taken(self.suspects);
         self.backup.handle_consumed(now(), taken.bytes, taken.seq);
         if let Some(seq) = taken.executed {
@@ -334,11 +337,11 @@ impl Runtime {
                 self.loaded_bytes = bytes;
                 self.backup.handle_loaded(now(), bytes);
             }
-            News::Restored { digest, recording } => {
+            News::Restored { digest } => self.backup.handle_restored(now(), digest),
+            News::Follows { recording } => {
                 self.recording = recording;
                 self.restoring = false;
                 self.record_delivered()?;
-                self.backup.handle_restored(now(), digest);
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
             News::Diverged { at, what } => {

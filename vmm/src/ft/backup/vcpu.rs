@@ -31,10 +31,10 @@ pub enum News {
     },
     /// So many bytes of the copy are in memory, in all.
     Loaded { bytes: u64 },
-    /// The copy stands.
-    Restored {
-        /// What it is.
-        digest: StateDigest,
+    /// The copy stands, and is this.
+    Restored { digest: StateDigest },
+    /// It follows the log from here on.
+    Follows {
         /// The recording that was begun.
         recording: Option<Recording>,
     },

@@ -210,8 +210,8 @@ impl Runtime {
         Ok(())
     }
 
-    /// Records what was delivered. While a copy is being restored, its recording has not begun, and the
-    /// log waits: no more than the buffer takes.
+    /// Records what was delivered. Before a copy follows the log, its recording has not begun, and what
+    /// was delivered waits: no more than the buffer takes.
     pub(super) fn record_delivered(&mut self) -> io::Result<()> {
         if self.restoring {
             return Ok(());
