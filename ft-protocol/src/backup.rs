@@ -73,6 +73,11 @@ pub struct Backup {
     consumed: u64,
     executed: u64,
     drained: u64,
+    /// Whether the vCPU has waited for the log since the machine was built: before that, it may be on
+    /// its way from where it was copied.
+    ran_dry: bool,
+    /// Bytes of a copy's memory that came, and that are in place.
+    memory: (u64, u64),
     /// `consumed` and `executed`, as the primary knows them.
     told: (u64, u64),
     /// The vCPU's thread does not answer: a member that hangs must not look alive.
@@ -156,6 +161,8 @@ impl Backup {
             consumed: 0,
             executed: 0,
             drained: 0,
+            ran_dry: true,
+            memory: (0, 0),
             told: (0, 0),
             mute: false,
             ack_due: false,
@@ -279,13 +286,15 @@ impl Backup {
             self.log.seq
         );
         self.drained = self.drained.max(seq);
+        self.ran_dry = true;
         self.executed = self.executed.max(seq);
         self.go_on();
     }
 
     /// Does what waited for the vCPU to execute everything that was acknowledged (I3).
     fn go_on(&mut self) {
-        if self.drained < self.log.seq && !self.has(Mutant::AsksBeforeCaughtUp) {
+        let caught_up = self.ran_dry && self.drained >= self.log.seq;
+        if !caught_up && !self.has(Mutant::AsksBeforeCaughtUp) {
             return;
         }
         match self.phase {

@@ -75,7 +75,8 @@ pub struct Primary {
     capture: Option<Capture>,
     /// Bytes of the log before that: the backup does not count them.
     base_bytes: u64,
-    /// Bytes of the copy that are in the backup's memory.
+    /// Bytes of the copy's memory that were sent, and that are in the backup's.
+    copy_sent: u64,
     loaded: u64,
     protocol: u32,
     detector: Detector,
@@ -171,6 +172,7 @@ impl Primary {
             stale_open: false,
             capture: None,
             base_bytes: 0,
+            copy_sent: 0,
             loaded: 0,
             protocol: PROTOCOL_VERSION,
             detector: Detector::new(&config.timing, config.timing.silence, now),

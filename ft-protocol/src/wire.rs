@@ -178,19 +178,21 @@ impl Beat {
     /// Longest datagram, bytes.
     pub const MAX_DATAGRAM: usize = 128;
 
-    /// The datagram: one frame, whose sequence is the protocol's version.
+    /// The version of the protocol in which beats last changed: later ones speak it, too.
+    const VERSION: u64 = 2;
+
+    /// The datagram: one frame, whose sequence is the version.
     pub fn encode(&self) -> Vec<u8> {
         let (mut payload, mut datagram) = (Vec::new(), Vec::new());
         codec::encode_payload(self, &mut payload);
-        codec::encode_frame(u64::from(PROTOCOL_VERSION), &payload, &mut datagram);
+        codec::encode_frame(Beat::VERSION, &payload, &mut datagram);
         datagram
     }
 
     /// Reads a datagram. None for anything else than a beat: whoever can reach the port can send
     /// what they like.
     pub fn decode(datagram: &[u8]) -> Option<Beat> {
-        let version = u64::from(PROTOCOL_VERSION);
-        let mut frames = FrameDecoder::new(version, Beat::MAX_DATAGRAM, 0);
+        let mut frames = FrameDecoder::new(Beat::VERSION, Beat::MAX_DATAGRAM, 0);
         frames.push(datagram);
         let beat = codec::decode_payload(frames.next_frame().ok()??.payload).ok();
         beat.filter(|_| frames.pending() == 0)

@@ -27,7 +27,14 @@ fn split(scratch: &Scratch, guest: &str, exits: usize) -> (Header, LogStart) {
     let dir = LogDir::open(&scratch.join("whole"));
     let image = dir.image(&header).expect("its image");
     let rest = scratch.join("rest");
-    let writer = LogDirWriter::create_at(&rest, &header, &image, start, &state, machine.ram());
+    let writer = LogDirWriter::create_at(
+        &rest,
+        &header,
+        &image,
+        start,
+        (&state, machine.ram()),
+        &|| (),
+    );
     let writer = writer.unwrap_or_else(|e| panic!("{e}"));
     let mut log = dir.log().expect("a log");
     let (mut frames, mut last_seq) = (Vec::new(), start.seq);
@@ -180,7 +187,7 @@ fn another_byte_of_memory_is_found_by_the_next_digest() {
     let last = machine.ram().len() as u64 - 1;
     machine.ram().write(last, &[1]).expect("it lies there");
     let file = fs::File::create(&path).expect("made");
-    lockstep::replay::checkpoint::write(file, &header, start, &state, machine.ram())
+    lockstep::replay::checkpoint::write(file, &header, start, (&state, machine.ram()), &|| ())
         .expect("written");
     let done = replay(&scratch.join("rest")).expect(3).json();
     let error = done["error"].as_str().expect("text");

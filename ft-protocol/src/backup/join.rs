@@ -31,6 +31,7 @@ impl Backup {
             "one connection at a time, and only when it is of use"
         );
         self.connected = true;
+        self.heard_beat = 0;
         self.phase = Phase::Greeting;
         let timing = self.config.timing;
         self.detector = Detector::new(&timing, timing.joining, now);

@@ -7,11 +7,16 @@ use super::join::Joining;
 use super::{Backup, BackupAction, Phase, Received};
 use crate::Time;
 use crate::arbiter::Nonce;
+use crate::log::MAX_START;
 use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::mutant::Mutant;
 use crate::reason::{HaltReason, Loss};
 use crate::transfer::{Right, StateDigest, Survivor};
-use crate::wire::Message;
+use crate::wire::{COPY_WINDOW_BYTES, Message};
+
+/// Bytes of a copy that may wait to be put into memory. A source keeps [`COPY_WINDOW_BYTES`], but for
+/// its last piece; one that sends more than this breaks the protocol.
+const MEMORY_BYTES: u64 = 2 * COPY_WINDOW_BYTES;
 
 impl Backup {
     /// Looks whether this is the VM it wants, and asks its arbiter whether it is one.
@@ -53,11 +58,17 @@ impl Backup {
 
     /// Some of the memory.
     pub(super) fn take_memory(&mut self, pages: Vec<u8>) {
+        self.memory.0 += pages.len() as u64;
+        let (received, loaded) = self.memory;
+        if received.saturating_sub(loaded) > MEMORY_BYTES {
+            return self.broke("more of the copy than was asked for".into());
+        }
         self.push(BackupAction::Load { pages });
     }
 
     /// So many bytes of the copy's pages are in the memory, in all.
     pub fn handle_loaded(&mut self, _now: Time, bytes: u64) {
+        self.memory.1 = self.memory.1.max(bytes);
         if self.connected && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
             self.push(BackupAction::Send(Message::Loaded { bytes }));
         }
@@ -65,6 +76,11 @@ impl Backup {
 
     /// The rest of the machine, and where its log goes on.
     pub(super) fn take_state(&mut self, log: Received, outputs: u64, state: Vec<u8>) {
+        if log.seq.max(outputs).max(log.at.exit) > MAX_START {
+            return self.broke("a machine aeons ahead".into());
+        }
+        // What it does before it waits for the log is known to nobody yet.
+        self.ran_dry = false;
         self.frames = FrameDecoder::new(log.seq + 1, MAX_ENTRY_PAYLOAD, 0);
         (self.executed, self.drained, self.forgotten) = (log.seq, log.seq, outputs);
         self.log = log;

@@ -26,7 +26,7 @@ pub const PREFIX_LEN: usize = 16;
 
 /// No machine lives so long that its log could begin later: entries, outputs, exits. Adding to it never
 /// overflows.
-const MAX_START: u64 = u64::MAX / 2;
+pub const MAX_START: u64 = u64::MAX / 2;
 
 /// Bytes asked of the file at a time.
 const READ_CHUNK: usize = 64 << 10;

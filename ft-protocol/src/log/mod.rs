@@ -6,4 +6,5 @@ pub mod file;
 
 pub use codec::{Damage, FrameDecoder, encode_entry, encode_frame};
 pub use entry::*;
+pub(crate) use file::MAX_START;
 pub use file::{LogError, LogReader, LogWriter, Tail};

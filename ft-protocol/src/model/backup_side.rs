@@ -102,6 +102,10 @@ impl BackupSide {
         (self.restoring, self.damaged) = (false, damaged);
         let digest = digest_at(self.executed, damaged);
         self.machine.handle_restored(me.now, digest);
+        // It stands at a position, and waits for the log at once.
+        if self.buffer.is_empty() {
+            self.machine.handle_drained(me.now, self.executed);
+        }
     }
 
     /// Executes the next entry of the log.

@@ -57,7 +57,7 @@ impl Primary {
         self.members.primary = self.config.me;
         self.heard_beat = 0;
         self.capture = None;
-        self.loaded = 0;
+        (self.copy_sent, self.loaded) = (0, 0);
         self.phase = Phase::Offering;
         self.push(PrimaryAction::Offer {
             protocol: self.protocol,
@@ -72,7 +72,9 @@ impl Primary {
             (_, Message::Refuse { reason }) => self.lose(Loss::Refused(reason)),
             (_, Message::Leave) => self.lose(Loss::Left),
             (Phase::Offering, Message::Ready) => self.copy(),
-            (Phase::Copying | Phase::Proving, Message::Loaded { bytes }) => {
+            (Phase::Copying | Phase::Proving, Message::Loaded { bytes })
+                if bytes <= self.copy_sent =>
+            {
                 self.loaded = self.loaded.max(bytes);
             }
             (Phase::Proving, Message::Copied { digest }) => self.proved(now, &digest),
@@ -87,6 +89,11 @@ impl Primary {
             (_, Message::Diverged { at, what }) => self.lose(Loss::Diverged { at, what }),
             (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
         }
+    }
+
+    /// So many bytes of the copy's memory were sent, in all.
+    pub fn handle_copy_sent(&mut self, bytes: u64) {
+        self.copy_sent = self.copy_sent.max(bytes);
     }
 
     /// There is room for the copy.
@@ -119,9 +126,10 @@ impl Primary {
         self.note_stalls();
     }
 
-    /// The machine could not be copied: this host's fault.
+    /// The machine could not be copied, or whoever joins does not take it over in time. Means nothing
+    /// once it is armed.
     pub fn handle_copy_failed(&mut self, _now: Time, why: String) {
-        if matches!(self.phase, Phase::Copying) {
+        if self.is_joined() {
             self.end_transfer(format!("the machine could not be copied: {why}"));
         }
     }

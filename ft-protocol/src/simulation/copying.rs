@@ -63,6 +63,11 @@ impl Copying {
         Some(message)
     }
 
+    /// Bytes of memory sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Whether the machine is to be stopped for the rest.
     pub fn wants_stop(&self) -> bool {
         self.left == 0 && !self.captured && self.outbox.is_empty()

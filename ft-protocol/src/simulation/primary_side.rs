@@ -206,6 +206,7 @@ impl PrimarySide {
             return;
         };
         if let Some(message) = copy.next(self.machine.loaded(), &mut world.rng) {
+            self.machine.handle_copy_sent(copy.sent());
             seat.send(message, world);
         } else if copy.waits() {
             world.note("the copy's window is full");

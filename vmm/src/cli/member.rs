@@ -131,7 +131,7 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
     }
-    served(outcome, member)
+    served(outcome)
 }
 
 /// Runs a backup.
@@ -177,7 +177,7 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
             Served::Live(survivor) => primary::serve_survivor(*survivor).await,
         }
     });
-    served(outcome, member)
+    served(outcome)
 }
 
 impl BackupArgs {
@@ -204,11 +204,11 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 }
 
 /// What became of a member; what its host did to it is an error.
-fn served(outcome: io::Result<Outcome>, member: &MemberArgs) -> Result<Outcome, CliError> {
+fn served(outcome: io::Result<Outcome>) -> Result<Outcome, CliError> {
     outcome.map_err(|e| match e.kind() {
         io::ErrorKind::AddrInUse => CliError::refused(format!(
-            "cannot listen on {} ({e}); choose another address",
-            member.channel
+            "cannot listen where it was told ({e}); choose another --channel for a primary, another \
+             --listen for a backup or a member"
         )),
         _ => CliError::failed(format!(
             "the member failed on this host ({e}); its peer goes on"

@@ -65,7 +65,7 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
         go_on(stage)
     },
     check: |seen| {
-        let armed = armed(seen, PRIMARY, seen.killed.map_or(0, |(_, at)| at));
+        let armed = armed(seen, PRIMARY);
         let mut violations = statuses(seen, &[]);
         // Who gave the backup its right must win it back, and nobody else had any.
         violations.extend(alone(seen, armed.then_some(PRIMARY)));
@@ -134,10 +134,10 @@ fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Whether a member was protected before a moment: it had armed its backup.
-fn armed(seen: &Observation, name: &str, before_ns: u64) -> bool {
-    let early = |e: &&Event| e.mono_ns < before_ns;
-    let mut events = seen.events(name).iter().filter(early);
+/// Whether a member had armed its backup when it lost it.
+fn armed(seen: &Observation, name: &str) -> bool {
+    let lost = |e: &&Event| matches!(e.kind, Kind::BackupLost { .. });
+    let mut events = seen.events(name).iter().take_while(|e| !lost(e));
     events.any(|e| matches!(e.kind, Kind::Protected { .. }))
 }
 
@@ -260,10 +260,17 @@ mod tests {
             true => 3_000,
             false => 9_000,
         };
-        if armed {
-            let generation = Some(2);
-            run.members[0].1.push(at(4_100, Kind::Solo { generation }));
-            run.members[0].1.push(at(9_000, protected(3)));
+        let reason = "its connection closed".to_owned();
+        let lost = at(4_050, Kind::BackupLost { reason });
+        match armed {
+            true => {
+                let generation = Some(2);
+                let solo = at(4_100, Kind::Solo { generation });
+                run.members[0]
+                    .1
+                    .extend([lost, solo, at(9_000, protected(3))]);
+            }
+            false => run.members[0].1.insert(2, lost),
         }
         run
     }

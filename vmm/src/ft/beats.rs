@@ -8,7 +8,8 @@ use tokio::net::UdpSocket;
 /// One side's socket for beats.
 #[derive(Debug)]
 pub struct Beats {
-    socket: UdpSocket,
+    /// None where none could be made: beats alone decide nothing.
+    socket: Option<UdpSocket>,
     /// Where beats go.
     peer: Option<SocketAddr>,
 }
@@ -17,9 +18,17 @@ impl Beats {
     /// The primary's: on the channel's address. Beats go where the backup's come from.
     pub async fn listen(channel: SocketAddr) -> io::Result<Beats> {
         Ok(Beats {
-            socket: UdpSocket::bind(channel).await?,
+            socket: Some(UdpSocket::bind(channel).await?),
             peer: None,
         })
+    }
+
+    /// Nobody's: nothing is sent, and nothing comes.
+    pub fn none() -> Beats {
+        Beats {
+            socket: None,
+            peer: None,
+        }
     }
 
     /// The backup's: on any port, to the channel's address.
@@ -29,7 +38,7 @@ impl Beats {
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
         Ok(Beats {
-            socket: UdpSocket::bind(any).await?,
+            socket: Some(UdpSocket::bind(any).await?),
             peer: Some(channel),
         })
     }
@@ -41,8 +50,8 @@ impl Beats {
 
     /// Sends one, if it is known where to. Nothing depends on a single one.
     pub fn send(&self, beat: Beat) {
-        if let Some(peer) = self.peer
-            && let Err(e) = self.socket.try_send_to(&beat.encode(), peer)
+        if let (Some(socket), Some(peer)) = (&self.socket, self.peer)
+            && let Err(e) = socket.try_send_to(&beat.encode(), peer)
         {
             tracing::debug!("a heartbeat was not sent ({e})");
         }
@@ -50,9 +59,12 @@ impl Beats {
 
     /// The next beat, and where it came from; other datagrams are ignored. Cancel-safe.
     pub async fn next(&self) -> (Beat, SocketAddr) {
+        let Some(socket) = &self.socket else {
+            return std::future::pending().await;
+        };
         let mut datagram = [0; Beat::MAX_DATAGRAM];
         loop {
-            match self.socket.recv_from(&mut datagram).await {
+            match socket.recv_from(&mut datagram).await {
                 Ok((len, from)) => {
                     if let Some(beat) = Beat::decode(&datagram[..len]) {
                         return (beat, from);

@@ -142,12 +142,21 @@ impl Port {
     }
 }
 
-/// The next connection, where anybody listens for one.
-pub async fn accept_at(listener: Option<&TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
-    match listener {
-        Some(listener) => listener.accept().await,
-        None => std::future::pending().await,
+/// After a connection that could not be accepted the next one waits so long.
+const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The next connection, where anybody listens for one. Cancel-safe.
+pub async fn accept_at(listener: Option<&TcpListener>) -> io::Result<(Link, SocketAddr)> {
+    let Some(listener) = listener else {
+        return std::future::pending().await;
+    };
+    let accepted = listener.accept().await;
+    let accepted = accepted.and_then(|(stream, peer)| Ok((Link::new(stream)?, peer)));
+    if accepted.is_err() {
+        // Out of descriptors, say: no reason to spin.
+        tokio::time::sleep(ACCEPT_AGAIN).await;
     }
+    accepted
 }
 
 /// The next message of a connection that may not be there.

@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
 use ft_protocol::log::{MachineConfig, Position};
 use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The layout of [`MachineState::encode`], and the only one that is read.
 pub const STATE_VERSION: u32 = 1;
@@ -82,9 +83,26 @@ impl MachineState {
 
     /// A digest of each component, by name. Memory is not among them.
     pub fn components(&self) -> Vec<(&'static str, u64)> {
-        let mut components = self.cpu.components();
+        let mut components = vec![("position", self.place())];
+        components.extend(self.cpu.components());
         components.extend(self.devices.components());
         components
+    }
+
+    /// A digest of where the machine is and what it is about to do there.
+    fn place(&self) -> u64 {
+        let mut bytes = Vec::new();
+        encode_payload(
+            &(
+                self.at,
+                self.left,
+                &self.arrived,
+                &self.waiting,
+                self.window_requested,
+            ),
+            &mut bytes,
+        );
+        xxh3_64(&bytes)
     }
 
     /// Could a machine of this configuration be in this state? The vCPU is judged by KVM, the devices by

@@ -88,13 +88,13 @@ enum Piece {
     End { memory: u64 },
 }
 
-/// Writes the checkpoint of a machine in `state` with this memory.
+/// Writes the checkpoint of a machine in `state` with this memory; calls `wrote` after each piece.
 pub fn write(
     mut out: impl Write,
     header: &Header,
     start: LogStart,
-    state: &MachineState,
-    ram: &Ram,
+    (state, ram): (&MachineState, &Ram),
+    wrote: &dyn Fn(),
 ) -> io::Result<()> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(CHECKPOINT_VERSION.to_le_bytes());
@@ -106,7 +106,9 @@ pub fn write(
         encode_payload(piece, &mut payload);
         encode_frame(seq, &payload, &mut frame);
         seq += 1;
-        out.write_all(&frame)
+        out.write_all(&frame)?;
+        wrote();
+        Ok::<(), io::Error>(())
     };
     let guest = header.guest.hash;
     put(&Piece::Start { start, guest })?;

@@ -197,16 +197,16 @@ impl LogDirWriter {
     }
 
     /// Starts a recording in `dir` with a machine that ran before: in `state`, with this memory, and with
-    /// the entries up to `start` behind it.
+    /// the entries up to `start` behind it. Calls `wrote` each time that some of the memory is written.
     pub fn create_at(
         dir: &Path,
         header: &Header,
         image: &Image,
         start: LogStart,
-        state: &MachineState,
-        ram: &Ram,
+        machine: (&MachineState, &Ram),
+        wrote: &dyn Fn(),
     ) -> Result<LogDirWriter, LogDirError> {
-        LogDirWriter::begin(dir, header, image, start, Some((state, ram)))
+        LogDirWriter::begin(dir, header, image, start, Some((machine, wrote)))
     }
 
     fn begin(
@@ -214,7 +214,7 @@ impl LogDirWriter {
         header: &Header,
         image: &Image,
         start: LogStart,
-        machine: Option<(&MachineState, &Ram)>,
+        machine: Option<((&MachineState, &Ram), &dyn Fn())>,
     ) -> Result<LogDirWriter, LogDirError> {
         let advice = "give --record a directory that can be written";
         // A log holds all that the guest's memory ever held: it is its owner's alone.
@@ -237,10 +237,10 @@ impl LogDirWriter {
             &image_path,
             advice,
         ))?;
-        if let Some((state, ram)) = machine {
+        if let Some((machine, wrote)) = machine {
             let path = dir.join(CHECKPOINT_FILE);
             File::create(&path)
-                .and_then(|file| checkpoint::write(file, header, start, state, ram))
+                .and_then(|file| checkpoint::write(file, header, start, machine, wrote))
                 .map_err(LogDirError::io("write", &path, advice))?;
         }
         let log = LogWriter::create_at(file, header, start)

@@ -96,16 +96,21 @@ impl std::fmt::Debug for Controls {
 }
 
 impl Controls {
-    /// Visits the machine at its next position, instead of whoever wanted to before. The machine may
-    /// have to be woken.
-    pub fn visit(&self, visit: Visit) {
-        *self.visits() = Some(visit);
-        self.visited.store(true, Ordering::Release);
+    /// Visits the machine at its next position, unless whoever wants to was told to stop by
+    /// [`Controls::stop_visits`]: then `visit` is dropped. The machine may have to be woken.
+    pub fn visit(&self, stopped: &AtomicBool, visit: Visit) {
+        let mut visits = self.visits();
+        if !stopped.load(Ordering::Acquire) {
+            *visits = Some(visit);
+            self.visited.store(true, Ordering::Release);
+        }
     }
 
-    /// Nobody wants to see the machine any more.
-    pub fn cancel_visit(&self) {
-        *self.visits() = None;
+    /// Whoever looks at `stopped` visits the machine no more.
+    pub fn stop_visits(&self, stopped: &AtomicBool) {
+        let mut visits = self.visits();
+        stopped.store(true, Ordering::Release);
+        *visits = None;
         self.visited.store(false, Ordering::Release);
     }
 
@@ -114,8 +119,9 @@ impl Controls {
     }
 
     fn take_visit(&self) -> Option<Visit> {
+        let mut visits = self.visits();
         self.visited.store(false, Ordering::Release);
-        self.visits().take()
+        visits.take()
     }
 
     fn visits(&self) -> MutexGuard<'_, Option<Visit>> {

@@ -177,10 +177,38 @@ fn a_source_that_goes_before_there_is_a_copy_is_looked_for_again() {
 #[test]
 fn an_armed_side_watches_like_any_backup() {
     let mut rig = Rig::armed();
+    assert_eq!(rig.drained(20), []);
     assert!(matches!(
         &rig.pass(260)[..],
         [A::Suspect(_), A::Disconnect, A::Claim { generation: 9 }]
     ));
+}
+
+#[test]
+fn it_asks_only_once_its_machine_has_waited_for_the_log() {
+    // Where it was copied it may have been on its way already, with an output before the next position.
+    let mut rig = Rig::armed();
+    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
+    assert_eq!(rig.drained(20), [A::Claim { generation: 9 }]);
+}
+
+#[test]
+fn a_source_that_sends_what_cannot_be_is_left() {
+    let mut rig = Rig::receiving();
+    not_armed(&rig.say(Message::State {
+        seq: u64::MAX,
+        at: Position::START,
+        outputs: 0,
+        state: vec![],
+    }));
+    let mut rig = Rig::receiving();
+    let piece = || Message::Memory {
+        pages: vec![0; 1 << 20],
+    };
+    for _ in 0..16 {
+        assert!(matches!(rig.say(piece())[..], [A::Load { .. }]));
+    }
+    not_armed(&rig.say(piece()));
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn refused(actions: &[A]) -> String {
 #[test]
 fn a_backup_joins_who_runs_alone_and_from_its_arming_on_outputs_wait_for_it() {
     let mut rig = Rig::copying();
+    rig.primary.handle_copy_sent(9);
     assert_eq!(rig.say(Message::Loaded { bytes: 9 }), []);
     assert_eq!(rig.primary.loaded(), 9);
     // As long as it copies, the guest runs and nobody is waited for.
@@ -311,8 +312,15 @@ fn a_machine_that_cannot_be_copied_runs_on() {
     rig.primary.handle_copy_failed(rig.now, "no memory".into());
     assert!(refused(&rig.actions()).contains("no memory"));
     rig.offer();
-    rig.primary.handle_copy_failed(rig.now, "no memory".into());
-    assert!(rig.primary.is_solo());
+    rig.append(12);
+    rig.capture(12, 4);
+    rig.primary.handle_copy_failed(rig.now, "too slow".into());
+    assert!(refused(&rig.actions()).contains("too slow"));
+    assert!(rig.primary.is_solo() && rig.primary.may_run());
+    // Who is armed is half of a pair.
+    let mut rig = Rig::protected();
+    rig.primary.handle_copy_failed(rig.now, "too slow".into());
+    assert_eq!(rig.actions(), []);
 }
 
 #[test]
@@ -410,6 +418,16 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
             [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
         ),
         "{actions:?}"
+    );
+    let mut rig = Rig::copying();
+    rig.primary.handle_copy_sent(9);
+    let more_than_there_was = rig.say(Message::Loaded { bytes: 10 });
+    assert!(
+        matches!(
+            &more_than_there_was[..],
+            [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
+        ),
+        "{more_than_there_was:?}"
     );
     let mut rig = Rig::opening();
     let loss = Loss::Diverged {

@@ -1,6 +1,8 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
 use super::vcpu::{Built, Job, News, Recording};
+use crate::cpu::Pulse;
+use crate::cpu::pulse::Rest;
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::state_digest;
 use crate::machine::{Input, Machine, MachineState};
@@ -45,7 +47,9 @@ pub fn receive(
     mut room: Room,
     jobs: &Receiver<Job>,
     tell: &impl Fn(News),
+    pulse: &Pulse,
 ) -> Result<Option<Built>, String> {
+    let rest = pulse.rest();
     loop {
         match jobs.recv() {
             Ok(Job::Load(pages)) => {
@@ -57,7 +61,7 @@ pub fn receive(
                 seq,
                 outputs,
                 state,
-            }) => return restore(room, seq, outputs, &state, tell).map(Some),
+            }) => return restore(room, (seq, outputs), &state, tell, rest, pulse).map(Some),
             Ok(Job::GoLive(_)) => unreachable!("there is no machine yet"),
             Err(_) => return Ok(None),
         }
@@ -66,10 +70,11 @@ pub fn receive(
 
 fn restore(
     room: Room,
-    seq: u64,
-    outputs: u64,
+    (seq, outputs): (u64, u64),
     state: &[u8],
     tell: &impl Fn(News),
+    rest: Rest<'_>,
+    pulse: &Pulse,
 ) -> Result<Built, String> {
     let state = MachineState::decode(state).map_err(|e| e.to_string())?;
     let (memory, digest) = room.pages.into_parts();
@@ -88,9 +93,13 @@ fn restore(
         outputs,
         at: machine.position(),
     };
-    let recording = room
-        .record
-        .and_then(|dir| record(&dir, room.header, &room.image, start, &ours, machine.ram()));
+    // A disk that hangs makes this side mute, and a pair goes on without it.
+    drop(rest);
+    let wrote = || pulse.beat();
+    let recording = room.record.and_then(|dir| {
+        let machine = (&ours, machine.ram());
+        record(&dir, room.header, &room.image, start, machine, &wrote)
+    });
     tell(News::Follows { recording });
     Ok(Built { machine, outputs })
 }
@@ -101,10 +110,10 @@ fn record(
     header: Header,
     image: &Image,
     start: LogStart,
-    state: &MachineState,
-    ram: &Ram,
+    machine: (&MachineState, &Ram),
+    wrote: &dyn Fn(),
 ) -> Option<Recording> {
-    match LogDirWriter::create_at(dir, &header, image, start, state, ram) {
+    match LogDirWriter::create_at(dir, &header, image, start, machine, wrote) {
         Ok(writer) => Some(Recording::new(writer, header)),
         Err(e) => {
             tracing::error!("nothing is recorded, the VM is protected all the same: {e}");

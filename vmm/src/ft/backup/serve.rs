@@ -77,7 +77,7 @@ struct Runtime {
     jobs: Option<Sender<Job>>,
     tap: Option<Arc<Tap>>,
     net: Option<NetConfig>,
-    /// Backends, until the vCPU's thread has them.
+    /// Backends, until this side goes live with them.
     backends: Option<(Live, Direct)>,
     waker: Waker,
     controls: Arc<Controls>,
@@ -97,8 +97,6 @@ struct Runtime {
     asked: bool,
     reemitted: usize,
     ended: Option<EndReason>,
-    /// The vCPU's thread has nothing more to say.
-    vcpu_done: bool,
     events: EventLog,
     /// What the TAP gets and the log does not have; none without a network, or if not wanted.
     shadow: Option<Shadow>,
@@ -203,7 +201,6 @@ impl Runtime {
             asked: false,
             reemitted: 0,
             ended: None,
-            vcpu_done: false,
             events: parts.events,
         }
     }
@@ -318,7 +315,6 @@ impl Runtime {
     }
 
     fn take_news(&mut self, news: News) -> io::Result<Option<Outcome>> {
-        self.vcpu_done = matches!(news, News::Failed(_) | News::Ended(_));
         match news {
             News::Booted {
                 generation,
@@ -342,6 +338,7 @@ impl Runtime {
                 self.recording = recording;
                 self.restoring = false;
                 self.record_delivered()?;
+                self.note_progress();
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
             News::Diverged { at, what } => {
@@ -398,15 +395,13 @@ impl Runtime {
         }
     }
 
-    /// Waits until the recording is on disk, unless the machine still runs.
+    /// Waits until the recording is on disk.
     fn finish_recording(&mut self) {
         let Some(recording) = self.recording.take() else {
             return;
         };
         drop(recording.consumer);
-        // A vCPU that still runs holds a consumer of its own, and would be waited for in vain.
-        let runs = self.backends.is_none() && !self.vcpu_done;
-        if !runs && let Err(e) = recording.writer.finish() {
+        if let Err(e) = recording.writer.finish() {
             tracing::error!("{e}");
         }
     }

@@ -126,11 +126,7 @@ pub fn run(
     // A runtime that is gone needs no news; the process is about to end.
     let tell = |what| drop(news.send(what));
     let pulse = boot.pulse.clone();
-    let built = {
-        let _rest = pulse.rest();
-        build(boot, jobs, &tell)
-    };
-    let mut built = match built {
+    let mut built = match build(boot, jobs, &tell, &pulse) {
         Ok(Some(built)) => built,
         // The pair came to nothing.
         Ok(None) => return,
@@ -159,7 +155,13 @@ pub fn run(
 }
 
 /// Builds the machine, or makes room for a copy and waits for it.
-fn build(boot: Boot, jobs: &Receiver<Job>, tell: &impl Fn(News)) -> Result<Option<Built>, String> {
+fn build(
+    boot: Boot,
+    jobs: &Receiver<Job>,
+    tell: &impl Fn(News),
+    pulse: &Pulse,
+) -> Result<Option<Built>, String> {
+    let rest = pulse.rest();
     let (generation, copied) = (boot.generation, boot.copied);
     let image = Image::parse(&boot.header.guest.name, boot.image).map_err(|e| e.to_string())?;
     if image.hash() != boot.header.guest.hash {
@@ -173,7 +175,8 @@ fn build(boot: Boot, jobs: &Receiver<Job>, tell: &impl Fn(News)) -> Result<Optio
     if copied {
         let room = Room::new(boot.header, image, boot.record, boot.cuts)?;
         tell(booted(None));
-        return copy::receive(room, jobs, tell);
+        drop(rest);
+        return copy::receive(room, jobs, tell, pulse);
     }
     let machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
     let recording = match &boot.record {

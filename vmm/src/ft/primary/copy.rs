@@ -4,7 +4,8 @@
 //! A thread of its own does the rounds: each sends the pages that were written since the one before.
 //! When what is left can be copied within the pause that is allowed, or the rounds do not get any
 //! further, the vCPU's thread copies the rest where the machine stands, and runs on. Nothing is sent
-//! during the stop, so it takes no longer than copying within this host's memory.
+//! during the stop, so it takes no longer than packing and hashing what is left: for a guest that writes
+//! faster than it is copied, that is what it writes in a round.
 
 use super::vcpu::{News, ToRuntime};
 use crate::backends::Waker;
@@ -71,8 +72,6 @@ pub enum FromCopy {
 /// The machine as it was where it was stopped.
 #[derive(Debug)]
 pub struct Captured {
-    /// Of which copy.
-    pub copy: u64,
     /// Pages that the rounds left, in pieces.
     pub pages: Vec<Vec<u8>>,
     /// The rest, which is sent last.
@@ -136,7 +135,7 @@ impl Copy {
         let Some(copy) = copy else {
             return std::future::pending().await;
         };
-        let room = copy.sent < loaded + COPY_WINDOW_BYTES;
+        let room = copy.sent < loaded.saturating_add(COPY_WINDOW_BYTES);
         let memory = matches!(copy.outbox.front(), Some(Message::Memory { .. }));
         if let Some(message) = copy.outbox.pop_front_if(|_| room || !memory) {
             return FromCopy::Send(message);
@@ -165,18 +164,21 @@ impl Copy {
         std::mem::take(&mut self.outbox).into()
     }
 
-    /// This was sent.
-    pub fn note_sent(&mut self, message: &Message) {
+    /// This is sent; how much of the memory is with that, bytes.
+    pub fn note_sent(&mut self, message: &Message) -> u64 {
         if let Message::Memory { pages } = message {
             self.sent += pages.len() as u64;
         }
+        self.sent
     }
 
-    /// The machine was captured, for this copy or for one that was given up: whether it is this one.
-    pub fn take(&mut self, captured: &mut Captured) -> bool {
-        if captured.copy != self.id {
-            return false;
-        }
+    /// Whether this is of this copy, and not of one that was given up.
+    pub fn is(&self, id: u64) -> bool {
+        self.id == id
+    }
+
+    /// The machine was captured: the rest follows what waits.
+    pub fn take(&mut self, captured: &mut Captured) {
         // The thread has handed over everything else before.
         while let Ok(piece) = self.pieces.try_recv() {
             if let FromCopy::Send(message) = piece {
@@ -187,14 +189,12 @@ impl Copy {
         self.outbox
             .extend(pages.map(|pages| Message::Memory { pages }));
         self.outbox.push_back(captured.state.clone());
-        true
     }
 }
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        self.controls.cancel_visit();
+        self.controls.stop_visits(&self.stop);
     }
 }
 
@@ -227,18 +227,18 @@ impl Copier {
             tracing::debug!("the copy runs with the guest's priority ({e})");
         }
         let Some(source) = self.begin() else { return };
-        match source.and_then(|source| self.rounds(source)) {
+        match self.rounds(source) {
             Ok(Some(source)) => self.capture(source),
             // Nobody is interested any more.
             Ok(None) => {}
-            Err(why) => self.runtime.hand(News::Captured(Err(why))),
+            Err(why) => self.runtime.hand(News::Captured(self.id, Err(why))),
         }
     }
 
     /// Goes to see the machine. None: the copy was given up.
-    fn begin(&self) -> Option<Result<Source, String>> {
+    fn begin(&self) -> Option<Source> {
         let (sender, found) = std::sync::mpsc::channel();
-        self.controls.visit(Box::new(move |machine, _| {
+        let visit = Box::new(move |machine: &mut Machine, _| {
             let source = Source {
                 dirty: machine.dirty_pages(),
                 left: PageSet::empty(machine.ram().pages()),
@@ -249,9 +249,10 @@ impl Copier {
             };
             // A copy that was given up meanwhile needs none.
             let _gone = sender.send(source);
-        }));
+        });
+        self.controls.visit(&self.stop, visit);
         self.waker.wake();
-        found.recv().ok().map(Ok)
+        found.recv().ok()
     }
 
     /// Sends what was written since, again and again, until the rest is small. None: given up.
@@ -307,10 +308,11 @@ impl Copier {
     /// Copies the rest on the vCPU's thread, where the machine stands.
     fn capture(self, source: Source) {
         let (id, runtime) = (self.id, self.runtime);
-        self.controls.visit(Box::new(move |machine, at| {
-            let captured = source.capture(id, machine, at);
-            runtime.hand(News::Captured(captured.map(Box::new)));
-        }));
+        let visit = Box::new(move |machine: &mut Machine, at| {
+            let captured = source.capture(machine, at);
+            runtime.hand(News::Captured(id, captured.map(Box::new)));
+        });
+        self.controls.visit(&self.stop, visit);
         self.waker.wake();
     }
 }
@@ -340,12 +342,7 @@ impl Source {
         self.progress.estimated_pause_ms = left as f64 * page_ms;
     }
 
-    fn capture(
-        mut self,
-        copy: u64,
-        machine: &mut Machine,
-        at: Visited,
-    ) -> Result<Captured, String> {
+    fn capture(mut self, machine: &mut Machine, at: Visited) -> Result<Captured, String> {
         let began = Instant::now();
         let mut left = self.take()?;
         left.merge(&self.left);
@@ -357,7 +354,6 @@ impl Source {
         let state = machine.save().map_err(|e| e.to_string())?;
         let ram = machine.digest().map_err(|e| e.to_string())?.ram;
         Ok(Captured {
-            copy,
             pages,
             state: Message::State {
                 seq: at.seq,

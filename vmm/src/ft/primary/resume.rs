@@ -94,6 +94,7 @@ impl Resumed {
             cuts: self.cuts,
             lag_told: None,
             copy: None,
+            arm_by: None,
             copies: 0,
             progress: None,
         }

@@ -30,7 +30,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -71,6 +71,8 @@ pub(super) struct Runtime {
     pub(super) lag_told: Option<Time>,
     /// The copy for whoever joins.
     pub(super) copy: Option<Copy>,
+    /// Whoever got a copy is to be armed by then.
+    pub(super) arm_by: Option<Time>,
     /// Copies begun so far.
     pub(super) copies: u64,
     /// How far the last one is.
@@ -150,7 +152,7 @@ impl Runtime {
                     }
                 }
                 asked = self.control.next() => self.asked(asked),
-                accepted = accept_at(listener), if accepts => self.accept(accepted)?,
+                accepted = accept_at(listener), if accepts => self.accept(accepted),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
                 () = sleep_until(timeout) => {
@@ -209,6 +211,7 @@ impl Runtime {
             cuts: parts.cuts,
             lag_told: None,
             copy: None,
+            arm_by: None,
             copies: 0,
             progress: None,
         }
@@ -230,6 +233,7 @@ impl Runtime {
     fn tick(&mut self) {
         let now = now();
         self.primary.handle_vcpu(self.vcpu.watch.answers());
+        self.give_up_slow_joiner(now);
         self.primary.handle_tick(now);
         let (lag, rest) = (self.primary.lag(now), self.primary.rest());
         let matters = lag > LAG_TARGET / 4 || rest > 0;
@@ -269,20 +273,16 @@ impl Runtime {
         self.waker.wake();
     }
 
-    fn accept(
-        &mut self,
-        accepted: io::Result<(TcpStream, std::net::SocketAddr)>,
-    ) -> io::Result<()> {
+    fn accept(&mut self, accepted: io::Result<(Link, std::net::SocketAddr)>) {
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((link, peer)) => {
                 tracing::info!("a backup connects from {peer}");
-                self.link = Some(Link::new(stream)?);
+                self.link = Some(link);
                 self.primary.handle_connected(now());
             }
             // The peer may be gone again before it was accepted.
             Err(e) => tracing::warn!("a connection could not be accepted ({e})"),
         }
-        Ok(())
     }
 
     fn message(&mut self, message: Result<Message, String>) {
@@ -328,7 +328,7 @@ impl Runtime {
             }
             News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
             News::Parked { seq } => self.primary.handle_parked(now(), seq),
-            News::Captured(captured) => self.captured(captured),
+            News::Captured(copy, captured) => self.captured(copy, captured),
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);

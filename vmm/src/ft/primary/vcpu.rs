@@ -34,8 +34,8 @@ pub enum News {
         /// The entry.
         seq: u64,
     },
-    /// The machine was stopped and copied, or could not be.
-    Captured(Result<Box<Captured>, String>),
+    /// The machine was stopped and copied, for the copy of this number, or could not be.
+    Captured(u64, Result<Box<Captured>, String>),
     /// The machine ended, or failed.
     Ended(Result<EndReason, String>),
 }
@@ -50,7 +50,7 @@ impl News {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
             // Its bytes are in the log too, as a frame that was answered or as a mark. A copy comes
             // once, and has a limit of its own.
-            News::Output { .. } | News::Parked { .. } | News::Captured(_) | News::Ended(_) => {
+            News::Output { .. } | News::Parked { .. } | News::Captured(..) | News::Ended(_) => {
                 NEWS_BYTES
             }
         }

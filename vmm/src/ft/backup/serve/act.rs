@@ -158,6 +158,9 @@ impl Runtime {
         if self.recording.as_ref().is_some_and(|r| r.header != header) {
             refusal = Some("the recording here was begun with another primary: record elsewhere");
         }
+        if copied && self.recording.is_some() {
+            refusal = Some("the recording here was begun before the VM ran: record elsewhere");
+        }
         if let Some(why) = refusal {
             self.backup.handle_boot_failed(now(), why.into());
             return Ok(());
@@ -229,10 +232,10 @@ impl Runtime {
     fn emit_held(&mut self) -> io::Result<()> {
         let held = self.held.take(u64::MAX);
         self.reemitted = held.len();
-        if let Some((_, direct)) = &mut self.backends {
-            for (_, output) in &held {
-                direct.release(output)?;
-            }
+        let backends = self.backends.as_mut();
+        let (_, direct) = backends.expect("it goes live only after that");
+        for (_, output) in &held {
+            direct.release(output)?;
         }
         Ok(())
     }
@@ -263,7 +266,7 @@ impl Runtime {
     /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion
     /// stays in the TAP.
     pub(super) fn drain_tap(&mut self) -> io::Result<()> {
-        let (Some(tap), Some(_)) = (&self.tap, &self.backends) else {
+        let Some(tap) = &self.tap else {
             return Ok(());
         };
         if self.shadow.is_none() && self.suspects {

@@ -10,7 +10,6 @@ use crate::ft::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
 use serde_json::json;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 impl Runtime {
@@ -42,7 +41,7 @@ impl Runtime {
         );
         self.control.finish(Ok(()));
         self.cuts.pass(CutPoint::LiveAnnounced);
-        self.resumed(survivor, vcpu, direct, recording).await
+        Ok(self.resumed(survivor, vcpu, direct, recording).await)
     }
 
     /// What it goes on with as a primary.
@@ -52,7 +51,7 @@ impl Runtime {
         vcpu: Vcpu,
         direct: crate::backends::live::Direct,
         recording: Option<crate::replay::LogDirWriter>,
-    ) -> io::Result<SurvivorParts> {
+    ) -> SurvivorParts {
         let listener = match self.port.map(crate::ft::link::Port::listen).transpose() {
             Ok(listener) => listener,
             // The VM matters more than its next backup.
@@ -61,13 +60,17 @@ impl Runtime {
                 None
             }
         };
-        let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let beats = match &listener {
-            Some(listener) => Beats::listen(listener.local_addr()?).await,
-            None => Beats::listen(anywhere).await,
+        let beats = match listener.as_ref().map(|listener| listener.local_addr()) {
+            Some(Ok(address)) => Beats::listen(address).await,
+            Some(Err(e)) => Err(e),
+            None => Ok(Beats::none()),
         };
+        let beats = beats.unwrap_or_else(|e| {
+            tracing::warn!("no heartbeats by UDP on --listen ({e})");
+            Beats::none()
+        });
         let (header, image) = self.made_of.expect("the machine is built");
-        Ok(SurvivorParts {
+        SurvivorParts {
             survivor,
             config: PrimaryConfig {
                 vm: self.vm,
@@ -79,13 +82,7 @@ impl Runtime {
                 timing: timing(),
             },
             listener,
-            beats: match beats {
-                Ok(beats) => beats,
-                Err(e) => {
-                    tracing::warn!("no heartbeats by UDP on --listen ({e})");
-                    Beats::listen(anywhere).await?
-                }
-            },
+            beats,
             signals: self.signals.expect("it takes signals"),
             recording,
             rest: Resumed {
@@ -101,6 +98,6 @@ impl Runtime {
                 fence: self.fence,
                 cuts: self.cuts,
             },
-        })
+        }
     }
 }

@@ -55,13 +55,16 @@ impl Runtime {
                 };
                 self.send(&message);
             }
-            PrimaryAction::Copy => self.start_copy()?,
+            PrimaryAction::Copy => self.start_copy(),
             PrimaryAction::StopCopy => {
-                self.copy = None;
                 self.unsent.clear();
-                self.events.emit("copy_ended", json!({}));
+                self.arm_by = None;
+                if self.copy.take().is_some() {
+                    self.events.emit("copy_ended", json!({}));
+                }
             }
             PrimaryAction::Protected { generation } => {
+                self.arm_by = None;
                 // What waits behind the copy is sent first: the log since, and Armed itself.
                 let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
                 for message in behind {

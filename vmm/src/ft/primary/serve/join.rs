@@ -3,21 +3,28 @@
 use super::Runtime;
 use crate::ft::now;
 use crate::ft::primary::copy::{Captured, Copy, FromCopy};
+use ft_protocol::Time;
 use serde_json::{Value, json};
-use std::io;
+use std::time::Duration;
+
+/// From the copy until whoever has it is armed: proving it, opening the generation, its acknowledgements.
+const ARM_LIMIT: Duration = Duration::from_secs(5);
 
 impl Runtime {
-    pub(super) fn start_copy(&mut self) -> io::Result<()> {
+    pub(super) fn start_copy(&mut self) {
         self.copies += 1;
         self.progress = None;
         self.unsent.clear();
-        self.copy = Some(Copy::start(
+        let copy = Copy::start(
             self.copies,
             self.vcpu.controls.clone(),
             self.waker.clone(),
             self.vcpu.to_runtime(),
-        )?);
-        Ok(())
+        );
+        match copy {
+            Ok(copy) => self.copy = Some(copy),
+            Err(e) => self.primary.handle_copy_failed(now(), e.to_string()),
+        }
     }
 
     /// Something came of the copy.
@@ -25,7 +32,7 @@ impl Runtime {
         match from {
             FromCopy::Send(message) => {
                 if let Some(copy) = &mut self.copy {
-                    copy.note_sent(&message);
+                    self.primary.handle_copy_sent(copy.note_sent(&message));
                 }
                 if let Some(link) = &mut self.link {
                     link.send(&message);
@@ -57,14 +64,16 @@ impl Runtime {
     }
 
     /// The machine was stopped and copied, or could not be.
-    pub(super) fn captured(&mut self, captured: Result<Box<Captured>, String>) {
+    pub(super) fn captured(&mut self, copy: u64, captured: Result<Box<Captured>, String>) {
+        // Of one that was given up it means nothing.
+        let Some(copy) = self.copy.as_mut().filter(|of| of.is(copy)) else {
+            return;
+        };
         let mut captured = match captured {
             Ok(captured) => captured,
             Err(why) => return self.primary.handle_copy_failed(now(), why),
         };
-        if !self.copy.as_mut().is_some_and(|c| c.take(&mut captured)) {
-            return;
-        }
+        copy.take(&mut captured);
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
         self.progress = Some(progress);
@@ -72,6 +81,16 @@ impl Runtime {
             "copied",
             json!({"pause_ms": pause_ms, "progress": progress}),
         );
+        self.arm_by = Some(now().after(ARM_LIMIT));
         self.primary.handle_captured(now(), captured.capture);
+    }
+
+    /// Whoever has a copy and is not armed has no right to make the vCPU wait for ever.
+    pub(super) fn give_up_slow_joiner(&mut self, now: Time) {
+        if self.arm_by.take_if(|by| *by <= now).is_some() {
+            let seconds = ARM_LIMIT.as_secs();
+            let why = format!("it was not taken over within {seconds} s");
+            self.primary.handle_copy_failed(now, why);
+        }
     }
 }
