@@ -1,6 +1,7 @@
 //! Recordings that begin in the middle: with a checkpoint of a machine that ran before.
 
 use crate::harness::{Random, Scratch, replay, replay_equal, run};
+use crate::parts::parts_at;
 use crate::state::{capture, following};
 use ft_protocol::log::codec::encode_entry;
 use ft_protocol::log::{Header, LogStart};
@@ -89,6 +90,10 @@ fn the_rest_of_a_recording_replays_from_its_checkpoint() {
             .and_then(|seq| seq.parse().ok());
         assert_eq!(first, Some(start.seq + 1), "{shown}");
         until_around(&dir, start);
+        for exit in [start.at.exit + 1, start.at.exit + 20] {
+            let of = |name| parts_at(&scratch.join(name), exit);
+            assert_eq!(of("whole"), of("rest"), "at {exit}");
+        }
     }
 }
 

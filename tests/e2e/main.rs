@@ -16,6 +16,7 @@ mod network;
 mod pair;
 mod pair_command;
 mod pair_refusals;
+mod parts;
 mod planted;
 mod planted_network;
 mod replay;

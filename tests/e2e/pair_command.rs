@@ -12,8 +12,14 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 /// A pair that keeps its own files, and its recordings, in the scratch directory.
 #[track_caller]
 fn start(scratch: &Scratch, guest: &str) -> Process {
+    start_with(scratch, guest, &[])
+}
+
+#[track_caller]
+fn start_with(scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
     fs::create_dir(scratch.join("tmp")).expect("made");
     let mut command = lockstep(["pair", guest, "--record", &scratch.arg("logs")]);
+    command.args(more);
     command.env("TMPDIR", scratch.join("tmp"));
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
     Process::with_input(&mut command)
@@ -41,6 +47,37 @@ fn signal(scratch: &Scratch, role: &str, signal: Signal) {
         panic!("one {role}: {pids:?}");
     };
     kill_process(pid, signal).expect("it runs");
+}
+
+/// The process of this pair's member whose events have this name.
+#[track_caller]
+fn named(scratch: &Scratch, name: &str) -> Pid {
+    let events = format!("/{name}.events");
+    let all = members(scratch, "primary").into_iter();
+    let mut all = all.chain(members(scratch, "backup"));
+    let told = |pid: &Pid| {
+        let line = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero()));
+        let line = line.unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&events)
+    };
+    all.find(told).unwrap_or_else(|| panic!("{name} runs"))
+}
+
+/// Waits until the member of this name has told of this event.
+#[track_caller]
+fn await_event(scratch: &Scratch, name: &str, event: &str) {
+    let deadline = Instant::now() + LIMIT;
+    let wanted = format!(r#""event":"{event}""#);
+    let told = || {
+        let places = fs::read_dir(scratch.join("tmp")).expect("there").flatten();
+        let paths = places.map(|place| place.path().join(format!("{name}.events")));
+        let mut texts = paths.filter_map(|path| fs::read_to_string(path).ok());
+        texts.any(|text| text.contains(&wanted))
+    };
+    while !told() {
+        assert!(Instant::now() < deadline, "no {event:?} of {name}");
+        std::thread::sleep(BETWEEN_LOOKS);
+    }
 }
 
 /// Types a line and waits until it comes back.
@@ -157,5 +194,117 @@ fn the_guests_own_status_and_a_pair_that_cannot_be_show_in_the_status() {
     let done = Process::start(command.env("TMPDIR", scratch.join("tmp"))).end();
     let done = done.expect(2);
     assert!(done.stderr.contains("no-such-"), "{done:#?}");
+    nothing_is_left(&scratch);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_kept_pair_outlives_one_member_after_the_other() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let mut pair = start_with(&scratch, "echo", &["--keep"]);
+    // Who runs the guest, who follows, and which of the two dies.
+    let rounds = [
+        ("primary", "backup", true),
+        ("backup", "backup-2", true),
+        ("backup-2", "backup-3", false),
+        ("backup-2", "backup-4", true),
+    ];
+    for (round, (runs, follows, first)) in rounds.into_iter().enumerate() {
+        await_event(&scratch, follows, "joined");
+        echo(&mut pair, &format!("{runs} runs"));
+        let (killed, role) = if first {
+            (runs, "primary")
+        } else {
+            (follows, "backup")
+        };
+        kill_process(named(&scratch, killed), Signal::KILL).expect("it runs");
+        let said = format!("the {role} was killed by signal 9; a new backup joins");
+        pair.await_stderr("it is said", |err| {
+            err.matches("a new backup joins").count() > round && err.contains(&said)
+        });
+        echo(&mut pair, &format!("{killed} was killed"));
+    }
+    await_event(&scratch, "backup-5", "joined");
+    pair.end_input();
+    let done = pair.end().expect(0);
+    assert!(done.stdout.ends_with("echo: done, 8 lines\n"), "{done:#?}");
+    assert_eq!(done.stdout.matches("echo: ready").count(), 1, "{done:#?}");
+    nothing_is_left(&scratch);
+    let verdict = replay_equal(&scratch.join("logs/backup-4"));
+    assert_eq!(verdict["go_lives"], 1, "{verdict}");
+    replay_equal(&scratch.join("logs/backup-5"));
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_kept_pair_whose_members_both_die_is_down() {
+    for together in [true, false] {
+        let (_stage, scratch) = (stage(), Scratch::new());
+        let mut pair = start_with(&scratch, "echo", &["--keep"]);
+        await_event(&scratch, "backup", "joined");
+        echo(&mut pair, "together");
+        let (primary, backup) = (named(&scratch, "primary"), named(&scratch, "backup"));
+        if together {
+            kill_process(primary, Signal::KILL).expect("it runs");
+        } else {
+            // The primary runs alone, beside a backup that only hangs.
+            kill_process(backup, Signal::STOP).expect("it runs");
+            await_event(&scratch, "primary", "solo");
+            kill_process(primary, Signal::KILL).expect("it runs");
+        }
+        kill_process(backup, Signal::KILL).expect("it runs");
+        let done = pair.end().expect(1);
+        assert!(done.stderr.contains("VM pair is down"), "{done:#?}");
+        assert_eq!(done.stdout, "echo: ready\ntogether\n", "one history");
+        nothing_is_left(&scratch);
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_kept_pair_ends_when_it_is_told_to_and_hands_over_at_will() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let mut pair = start_with(&scratch, "echo", &["--keep"]);
+    await_event(&scratch, "backup", "joined");
+    echo(&mut pair, "before");
+    let mut command = lockstep(["switchover", "--vm", "pair"]);
+    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
+    Process::start(&mut command).end().expect(0);
+    pair.await_stderr("it is said", |err| {
+        err.contains("the primary left; a new backup joins")
+    });
+    await_event(&scratch, "backup-2", "joined");
+    echo(&mut pair, "after");
+    pair.signal(Signal::TERM);
+    let done = pair.end().expect(0);
+    assert!(!done.stderr.contains("is down"), "{done:#?}");
+    nothing_is_left(&scratch);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn backups_that_fail_at_once_are_followed_by_others_ever_more_slowly() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let mut pair = start_with(&scratch, "echo", &["--keep"]);
+    await_event(&scratch, "backup", "joined");
+    echo(&mut pair, "together");
+    // What is in the way of their events refuses the next ones.
+    let place = fs::read_dir(scratch.join("tmp")).expect("there").next();
+    let place = place.expect("a place").expect("read").path();
+    for refused in ["backup-2", "backup-3", "backup-4"] {
+        fs::create_dir(place.join(format!("{refused}.events"))).expect("made");
+    }
+    kill_process(named(&scratch, "primary"), Signal::KILL).expect("it runs");
+    await_event(&scratch, "backup-5", "joined");
+    echo(&mut pair, "together again");
+    pair.end_input();
+    let done = pair.end().expect(0);
+    assert!(done.stdout.ends_with("echo: done, 2 lines\n"), "{done:#?}");
+    let said = "the backup ended with status 2; a new backup joins in ";
+    let pauses = done.stderr.split(said).skip(1);
+    let pauses: Vec<_> = pauses.filter_map(|text| text.lines().next()).collect();
+    // It depends on the host whether the primary had lived long.
+    let wanted = [["100ms", "200ms", "400ms"], ["200ms", "400ms", "800ms"]];
+    assert!(wanted.iter().any(|w| pauses == w), "{pauses:?}: {done:#?}");
     nothing_is_left(&scratch);
 }

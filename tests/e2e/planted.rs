@@ -12,7 +12,8 @@ type Changes<T, const N: usize> = [(&'static str, fn(&mut T)); N];
 
 /// A sound log to plant faults in.
 pub struct Sound {
-    scratch: Scratch,
+    /// Where it is, as `sound`.
+    pub scratch: Scratch,
     header: Header,
     /// Its entries.
     pub entries: Vec<Entry>,
@@ -99,7 +100,7 @@ fn is_interrupt(event: &Event) -> bool {
     matches!(event, Event::Interrupt { .. })
 }
 
-fn is_time(event: &Event) -> bool {
+pub fn is_time(event: &Event) -> bool {
     matches!(event, Event::Time { .. })
 }
 

@@ -113,7 +113,7 @@ pub fn main() -> ExitCode {
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
-        Command::Pair(args) => return pair::run(&args).unwrap_or_else(failed),
+        Command::Pair(args) => return pair::run(args).unwrap_or_else(failed),
         Command::Drill(args) => return drilled(drill::run(&args)),
     };
     done.map_or_else(failed, ExitCode::from)

@@ -1,23 +1,19 @@
 //! `lockstep pair`: both halves of a pair on this machine, as two processes with an arbiter of their own.
 
+mod member;
+mod watch;
+
+use super::CliError;
 use super::member::runtime;
 use super::options::{NetArg, load_guest};
-use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
-use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
+use member::Place;
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus};
-use tempfile::TempDir;
-use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-
-/// Exit statuses of a process that a signal ended begin after this, as a shell reports them.
-const SIGNAL_BASE: u8 = 128;
+use std::process::ExitCode;
+use tokio::process::Command;
+use watch::Pair;
 
 /// Arguments of `pair`.
 #[derive(Args, Debug)]
@@ -49,10 +45,14 @@ pub struct PairArgs {
     /// Record into new directories in this one, `primary` and `backup`.
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Start a new backup for every member that is lost, so that the VM outlives one failure after the
+    /// other.
+    #[arg(long)]
+    keep: bool,
 }
 
 /// Runs the pair to its end; the status is the survivor's, or that of the member which ended last.
-pub fn run(args: &PairArgs) -> Result<ExitCode, CliError> {
+pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
     check_vm_name(&args.vm).map_err(CliError::refused)?;
     let nets = args.nets()?;
     // Both sides would say it.
@@ -65,7 +65,7 @@ pub fn run(args: &PairArgs) -> Result<ExitCode, CliError> {
     })?;
     runtime()?.block_on(async {
         let failed = |e: io::Error| CliError::failed(format!("cannot run the pair ({e})"));
-        let mut pair = Pair::start(args, &nets, place).map_err(failed)?;
+        let mut pair = Pair::start(args, nets, place).map_err(failed)?;
         pair.run().await.map_err(failed)
     })
 }
@@ -92,14 +92,15 @@ impl PairArgs {
         }
     }
 
-    fn command(&self, role: &'static str, net: &str, place: &Place) -> Command {
+    /// A member of this name.
+    fn command(&self, role: &str, name: &str, channel: &str, net: &str, place: &Place) -> Command {
         // This path means the same file even after an update.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("lockstep").arg(role).arg(&self.guest);
         command.args(["--vm", &self.vm, "--arbiter", &place.arbiter]);
-        command.args(["--channel", &place.channel, "--net", net]);
+        command.args(["--channel", channel, "--net", net]);
         command.args(["--console", &self.console]);
-        command.arg("--events").arg(place.events(role));
+        command.arg("--events").arg(place.events(name));
         for (option, value) in [
             ("--mem", self.mem.map(u64::from)),
             ("--quantum", self.quantum),
@@ -109,157 +110,11 @@ impl PairArgs {
             }
         }
         if let Some(dir) = &self.record {
-            command.arg("--record").arg(dir.join(role));
+            command.arg("--record").arg(dir.join(name));
         }
         command.kill_on_drop(true);
         command
     }
-}
-
-/// What the two share. The arbiter goes when this is dropped: nobody may join later.
-struct Place {
-    dir: TempDir,
-    arbiter: String,
-    channel: String,
-}
-
-impl Place {
-    fn make() -> io::Result<Place> {
-        let dir = tempfile::Builder::new()
-            .prefix("lockstep-pair-")
-            .tempdir()?;
-        let arbiter = dir.path().join("arbiter");
-        fs::create_dir(&arbiter)?;
-        // The port is free again for the primary; one that loses it to another says so.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        Ok(Place {
-            arbiter: format!("file:{}", arbiter.display()),
-            channel: free.to_string(),
-            dir,
-        })
-    }
-
-    fn events(&self, role: &str) -> PathBuf {
-        self.dir.path().join(format!("{role}.events"))
-    }
-
-    /// Whether a side has told of this event.
-    fn told(&self, role: &str, event: &str) -> bool {
-        let text = fs::read_to_string(self.events(role)).unwrap_or_default();
-        text.contains(&format!(r#""event":"{event}""#))
-    }
-}
-
-/// The two processes. Console input is read by the one that runs the guest only.
-struct Pair {
-    place: Place,
-    primary: Side,
-    backup: Side,
-    terminate: SignalStream,
-    interrupt: SignalStream,
-    told: bool,
-}
-
-struct Side {
-    child: Child,
-    ended: bool,
-}
-
-impl Side {
-    fn start(mut command: Command) -> io::Result<Side> {
-        Ok(Side {
-            child: command.spawn()?,
-            ended: false,
-        })
-    }
-
-    /// Its end; never again once it has ended. Cancel-safe.
-    async fn end(&mut self) -> io::Result<ExitStatus> {
-        if self.ended {
-            std::future::pending::<()>().await;
-        }
-        let status = self.child.wait().await?;
-        self.ended = true;
-        Ok(status)
-    }
-
-    /// SIGTERM, if it still runs.
-    fn terminate(&self) {
-        let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
-        if let Some(pid) = pid.filter(|_| !self.ended)
-            && let Err(e) = kill_process(pid, Signal::TERM)
-        {
-            tracing::warn!("a member cannot be told to end ({e})");
-        }
-    }
-}
-
-impl Pair {
-    fn start(args: &PairArgs, nets: &[String; 2], place: Place) -> io::Result<Pair> {
-        Ok(Pair {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            primary: Side::start(args.command("primary", &nets[0], &place))?,
-            backup: Side::start(args.command("backup", &nets[1], &place))?,
-            place,
-            told: false,
-        })
-    }
-
-    async fn run(&mut self) -> io::Result<ExitCode> {
-        let first = self.next_end().await?;
-        let (alone, other) = match self.primary.ended {
-            true => (self.place.told("primary", "solo"), &mut self.backup),
-            false => (self.place.told("backup", "live"), &mut self.primary),
-        };
-        if alone {
-            // The survivor has ended, so the other one hangs, or does not know yet that it lost.
-            other.child.kill().await?;
-            return Ok(code(first));
-        }
-        // What ended before the guest ran has said why; there is no pair without it.
-        let failed = !self.place.told("primary", "started");
-        if failed {
-            other.terminate();
-        }
-        let last = self.next_end().await?;
-        Ok(code(if failed { first } else { last }))
-    }
-
-    /// Waits until one more of the two has ended.
-    async fn next_end(&mut self) -> io::Result<ExitStatus> {
-        loop {
-            tokio::select! {
-                status = self.primary.end() => return status,
-                status = self.backup.end() => return status,
-                _ = self.terminate.recv() => self.pass_on(),
-                // A terminal sends it to the members too; this process stays to see how they end.
-                _ = self.interrupt.recv() => {}
-            }
-        }
-    }
-
-    /// SIGTERM goes to the side that runs the guest; a second one to both.
-    fn pass_on(&mut self) {
-        if !self.primary.ended {
-            self.primary.terminate();
-        }
-        if self.primary.ended || self.told {
-            self.backup.terminate();
-        } else {
-            tracing::info!("the primary is told to end; a second signal tells the backup too");
-        }
-        self.told = true;
-    }
-}
-
-/// A process's status as this one's.
-fn code(status: ExitStatus) -> ExitCode {
-    let byte = |number: i32| u8::try_from(number).ok();
-    let code = status.code().and_then(byte);
-    let signal = status.signal().and_then(byte);
-    let told = code.or_else(|| signal?.checked_add(SIGNAL_BASE));
-    ExitCode::from(told.unwrap_or(Status::Failed as u8))
 }
 
 #[cfg(test)]
@@ -297,14 +152,6 @@ mod tests {
             &["--net", "tap", "--backup-tap", "b"],
         ] {
             assert!(nets(args).is_err(), "{args:?}");
-        }
-    }
-
-    #[test]
-    fn a_member_that_a_signal_ended_gives_its_number_as_a_shell_does() {
-        for (raw, wanted) in [(0, 0), (3 << 8, 3), (9, 137)] {
-            let given = code(ExitStatus::from_raw(raw));
-            assert_eq!(given, ExitCode::from(wanted), "{raw}");
         }
     }
 }

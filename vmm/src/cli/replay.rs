@@ -4,12 +4,12 @@ use super::{CliError, Status};
 use crate::backends::console::{ConsoleChoice, ConsoleOutput};
 use crate::backends::live::Direct;
 use crate::machine::drive::drive;
-use crate::machine::{DriveError, Machine, host_print};
+use crate::machine::{DriveError, Machine, Parts, host_print};
 use crate::replay::follow::Followed;
 use crate::replay::{Checkpoint, FollowError, Follower, LogDir};
 use clap::Args;
 use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `replay`.
@@ -34,6 +34,8 @@ struct Verdict {
     position: Position,
     followed: Followed,
     tail: Option<Tail>,
+    /// What the machine is where it was to stop.
+    parts: Option<Parts>,
 }
 
 /// Runs it.
@@ -79,15 +81,18 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
         None => Ok(driven),
     });
     if let Err(error) = driven {
-        return Err(explain(error, position, args.json));
+        let diverged = matches!(error, DriveError::Edge(FollowError::Diverged(_)));
+        let parts = diverged.then(|| machine.parts()).transpose()?;
+        return Err(explain(error, position, parts, &args));
     }
     let verdict = Verdict {
         start,
         position,
         followed,
         tail: until.is_none_or(|u| position.exit < u).then(|| log.tail()),
+        parts: until.map(|_| machine.parts()).transpose()?,
     };
-    print(&verdict, &args, quiet);
+    print(verdict, &args, quiet);
     Ok(Status::Done)
 }
 
@@ -110,7 +115,12 @@ fn check_host(header: &Header) -> Result<(), CliError> {
     Ok(())
 }
 
-fn explain(error: DriveError<FollowError>, position: Position, as_json: bool) -> CliError {
+fn explain(
+    error: DriveError<FollowError>,
+    position: Position,
+    parts: Option<Parts>,
+    args: &ReplayArgs,
+) -> CliError {
     let what = match &error {
         DriveError::Edge(FollowError::Log(LogError::Damaged { .. })) => {
             format!("the replay stopped after position {position}: {error}")
@@ -118,38 +128,47 @@ fn explain(error: DriveError<FollowError>, position: Position, as_json: bool) ->
         _ => error.to_string(),
     };
     let status = CliError::from(error).status;
-    if as_json {
+    if args.json {
         let diverged = status == Status::Diverged;
-        println!(
-            "{}",
-            json!({"ok": false, "position": position.exit, "edges": position.edges, "diverged": diverged, "error": what})
-        );
+        let verdict = json!({"ok": false, "position": position.exit, "edges": position.edges, "diverged": diverged, "error": what});
+        println!("{}", with_parts(verdict, parts));
+    } else if let Some(parts) = parts {
+        match args.verify {
+            true => println!("{parts}"),
+            false => eprintln!("{parts}"),
+        }
     }
     CliError::with(status, what)
 }
 
-fn print(verdict: &Verdict, args: &ReplayArgs, quiet: bool) {
+/// The verdict, and what the machine is where it was looked at.
+fn with_parts(mut verdict: Value, parts: Option<Parts>) -> Value {
+    if let Some(parts) = parts {
+        verdict["parts"] = json!(parts);
+    }
+    verdict
+}
+
+fn print(verdict: Verdict, args: &ReplayArgs, quiet: bool) {
     let f = &verdict.followed;
-    let ending = ending(verdict);
+    let ending = ending(&verdict);
     if args.json {
         let digest = f.end.map(|end| end.digest.to_string());
-        println!(
-            "{}",
-            json!({
-                "ok": true,
-                "from": verdict.start.at.exit,
-                "position": verdict.position.exit,
-                "edges": verdict.position.edges,
-                "entries": f.entries,
-                "outputs": f.outputs_checked,
-                "interrupts": f.interrupts,
-                "digests": f.digests,
-                "go_lives": f.go_lives,
-                "cut": matches!(verdict.tail, Some(Tail::Open | Tail::Cut { .. })),
-                "end": ending,
-                "digest": digest,
-            })
-        );
+        let told = json!({
+            "ok": true,
+            "from": verdict.start.at.exit,
+            "position": verdict.position.exit,
+            "edges": verdict.position.edges,
+            "entries": f.entries,
+            "outputs": f.outputs_checked,
+            "interrupts": f.interrupts,
+            "digests": f.digests,
+            "go_lives": f.go_lives,
+            "cut": matches!(verdict.tail, Some(Tail::Open | Tail::Cut { .. })),
+            "end": ending,
+            "digest": digest,
+        });
+        println!("{}", with_parts(told, verdict.parts));
         return;
     }
     let from = match verdict.start {

@@ -25,9 +25,9 @@ pub enum CutPoint {
     LiveAnnounced,
     /// No kill: the vCPU's thread hangs for good at its N-th position.
     VcpuHangs,
-    /// No kill: a byte of a machine that was copied here is another.
+    /// No kill: a byte of the machine that was built or copied here is another.
     PageFlips,
-    /// No kill: a device of a machine that was copied here is another.
+    /// No kill: a device of the machine that was built or copied here is another.
     DeviceFlips,
 }
 

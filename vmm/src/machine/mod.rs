@@ -15,7 +15,7 @@ pub mod state;
 pub use boot::{default_mac, host_print};
 pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
-pub use state::{MachineState, StateError};
+pub use state::{MachineState, Parts, StateError};
 
 use crate::cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
 use crate::devices::Output;
@@ -172,6 +172,21 @@ impl Machine {
     /// under way: as in [`Source::take_state`].
     pub fn save(&mut self) -> Result<MachineState, MachineError> {
         assert!(self.settled && self.outputs.is_empty());
+        self.look()
+    }
+
+    /// A digest of each part, wherever the machine is: to be compared, with one at the same position, and
+    /// never restored. The vCPU's instruction may not be complete, as in [`Machine::digest`].
+    pub fn parts(&mut self) -> Result<Parts, MachineError> {
+        let dirty = self.dirty.take()?;
+        let memory = self.ram_digest.update(&self.ram, &dirty);
+        let mut parts = vec![("memory", memory)];
+        parts.extend(self.look()?.components());
+        Ok(Parts(parts))
+    }
+
+    /// The state as it is, complete or not.
+    fn look(&mut self) -> Result<MachineState, MachineError> {
         Ok(MachineState {
             at: self.at,
             left: self.left,

@@ -8,6 +8,8 @@ use crate::memory::{Ram, RamDigest};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
 use ft_protocol::log::{MachineConfig, Position};
+use serde::{Serialize, Serializer};
+use std::fmt;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -127,6 +129,29 @@ impl MachineState {
             return impossible("it could take two interrupts at once");
         }
         Ok(())
+    }
+}
+
+/// A digest of each part of a machine, memory first, by name: to see in which two machines differ.
+/// As text, a line for each; in JSON, an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts(pub(super) Vec<(&'static str, u64)>);
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (name, digest) in &self.0 {
+            write!(f, "{between}{name:<22}{digest:016x}")?;
+            between = "\n";
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let hex = |(name, digest): &(&'static str, u64)| (*name, format!("{digest:016x}"));
+        to.collect_map(self.0.iter().map(hex))
     }
 }
 

@@ -6,6 +6,7 @@ use crate::cpu::pulse::Rest;
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::state_digest;
 use crate::machine::{Input, Machine, MachineState};
+use crate::memory::ram::PAGE;
 use crate::memory::{Image, PageReceiver, Ram, RamError};
 use crate::replay::LogDirWriter;
 use ft_protocol::log::{Header, LogStart};
@@ -122,10 +123,11 @@ fn record(
     }
 }
 
-/// What drills plant, to see that the digest finds it: one bit of one page, or a clock that is 1 ns fast.
-fn plant(machine: &mut Machine, cuts: &Cuts) -> Result<(), RamError> {
+/// What drills plant, to see that the digest finds it: one bit of one page, which the guest does not read,
+/// or a clock that is 1 ns fast.
+pub(super) fn plant(machine: &mut Machine, cuts: &Cuts) -> Result<(), RamError> {
     if cuts.is_now(CutPoint::PageFlips) {
-        let at = lockstep_abi::BOOT_INFO;
+        let at = lockstep_abi::BOOT_INFO + PAGE as u64 - 1;
         let mut byte = [0];
         machine.ram().read(at, &mut byte)?;
         machine.ram().write(at, &[byte[0] ^ 1])?;

@@ -341,10 +341,10 @@ impl Runtime {
                 self.note_progress();
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
-            News::Diverged { at, what } => {
+            News::Diverged { at, what, parts } => {
                 self.events.emit(
                     "diverged",
-                    json!({"position": at.exit, "edges": at.edges, "what": what}),
+                    json!({"position": at.exit, "edges": at.edges, "what": what, "parts": parts}),
                 );
                 self.backup.handle_diverged(now(), at, what);
             }

@@ -8,8 +8,8 @@ use crate::ft::cuts::Cuts;
 use crate::ft::feed::Feed;
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::Seat;
-use crate::machine::Machine;
 use crate::machine::drive::{DriveError, Driven, drive};
+use crate::machine::{Machine, Parts};
 use crate::memory::Image;
 use crate::replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
@@ -41,7 +41,12 @@ pub enum News {
     /// The machine cannot be built.
     BootFailed(String),
     /// The machine did not do what the log says.
-    Diverged { at: Position, what: String },
+    Diverged {
+        at: Position,
+        what: String,
+        /// What it is instead; none if that cannot be seen.
+        parts: Option<Parts>,
+    },
     /// The host failed the machine.
     Failed(String),
     /// The machine ended, by the log.
@@ -146,10 +151,14 @@ pub fn run(
                 go_live(built.machine, &follower, *promotion);
             }
         }
-        Err(DriveError::Edge(FollowError::Diverged(d))) => tell(News::Diverged {
-            at: d.at,
-            what: d.what,
-        }),
+        Err(DriveError::Edge(FollowError::Diverged(d))) => {
+            let _rest = pulse.rest();
+            tell(News::Diverged {
+                at: d.at,
+                what: d.what,
+                parts: parts(&mut built.machine),
+            });
+        }
         Err(error) => tell(News::Failed(error.to_string())),
     }
 }
@@ -178,7 +187,8 @@ fn build(
         drop(rest);
         return copy::receive(room, jobs, tell, pulse);
     }
-    let machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
+    let mut machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
+    copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
     let recording = match &boot.record {
         Some(dir) => {
             let writer =
@@ -192,6 +202,13 @@ fn build(
         machine,
         outputs: 0,
     }))
+}
+
+/// What a machine that diverged is.
+fn parts(machine: &mut Machine) -> Option<Parts> {
+    let parts = machine.parts();
+    let failed = |e: &_| tracing::warn!("the machine that diverged cannot be looked at ({e})");
+    parts.inspect_err(failed).ok()
 }
 
 /// Goes on from live inputs, exactly where the log ended. What the guest emitted and the log does
