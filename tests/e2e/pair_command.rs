@@ -228,7 +228,6 @@ fn a_kept_pair_outlives_one_member_after_the_other() {
     pair.end_input();
     let done = pair.end().expect(0);
     assert!(done.stdout.ends_with("echo: done, 8 lines\n"), "{done:#?}");
-    assert_eq!(done.stdout.matches("echo: ready").count(), 1, "{done:#?}");
     nothing_is_left(&scratch);
     let verdict = replay_equal(&scratch.join("logs/backup-4"));
     assert_eq!(verdict["go_lives"], 1, "{verdict}");

@@ -190,6 +190,10 @@ pub struct LogDirWriter {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The machine that a recording begins with, and what to call each time that some of its memory is
+/// written.
+type Beginning<'a> = ((&'a MachineState, &'a Ram), &'a dyn Fn());
+
 impl LogDirWriter {
     /// Starts a recording in `dir`, which is made if it is not there.
     pub fn create(dir: &Path, header: &Header, image: &Image) -> Result<LogDirWriter, LogDirError> {
@@ -214,7 +218,7 @@ impl LogDirWriter {
         header: &Header,
         image: &Image,
         start: LogStart,
-        machine: Option<((&MachineState, &Ram), &dyn Fn())>,
+        machine: Option<Beginning<'_>>,
     ) -> Result<LogDirWriter, LogDirError> {
         let advice = "give --record a directory that can be written";
         // A log holds all that the guest's memory ever held: it is its owner's alone.
