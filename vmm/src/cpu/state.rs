@@ -446,11 +446,6 @@ impl CpuState {
         hash(self.parts().into_iter().flat_map(|(_, words)| words))
     }
 
-    /// CR8.
-    pub(super) fn task_priority(&self) -> u64 {
-        self.system.control[4]
-    }
-
     /// A digest of each part, by name.
     pub fn components(&self) -> Vec<(&'static str, u64)> {
         let parts = self.parts().into_iter();

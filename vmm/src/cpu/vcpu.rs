@@ -101,7 +101,8 @@ impl Vcpu {
         unsafe { vcpu.fd.set_xsave(&state.xsave()) }.map_err(CpuError::ioctl("KVM_SET_XSAVE"))?;
         vcpu.fd.sync_regs_mut().regs = state.registers();
         // With the interrupt controller in user space, KVM_RUN takes CR8 from here.
-        vcpu.fd.get_kvm_run().cr8 = state.task_priority();
+        let sregs = vcpu.fd.get_sregs();
+        vcpu.fd.get_kvm_run().cr8 = sregs.map_err(CpuError::ioctl("KVM_GET_SREGS"))?.cr8;
         // Nothing is pending: this only has KVM fill what it tells with an exit.
         match vcpu.settle()? {
             Run::Kicked => Ok(vcpu),
