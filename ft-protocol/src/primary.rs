@@ -443,8 +443,7 @@ impl Primary {
 
     /// Whether the log has a reader: what is made of it is to be kept until it is sent.
     pub fn sends_log(&self) -> bool {
-        let copied = self.is_joined() && self.capture.is_some();
-        copied || !matches!(self.phase, Phase::Solo | Phase::Offering | Phase::Copying)
+        !matches!(self.phase, Phase::Solo | Phase::Offering | Phase::Copying)
     }
 
     /// Outputs that wait for an acknowledgement.

@@ -53,22 +53,24 @@ fn a_guest_that_crashed_crashes_again() {
     assert!(end.contains("status 142"), "{verdict}");
 }
 
+/// What the guest `positions` does before its first line, its second and so on.
+pub const KINDS: [&str; 9] = [
+    "out",
+    "in",
+    "mmio-read",
+    "mmio-read-8",
+    "mmio-read-straddling",
+    "mmio-write",
+    "hlt",
+    "idle",
+    "window",
+];
+
 /// The injection rule: an interrupt after OUT, IN, MMIO reads and writes, HLT, idling and in a
 /// window comes again at the same instruction.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn interrupts_at_every_kind_of_position_replay_to_the_bit() {
-    const KINDS: [&str; 9] = [
-        "out",
-        "in",
-        "mmio-read",
-        "mmio-read-8",
-        "mmio-read-straddling",
-        "mmio-write",
-        "hlt",
-        "idle",
-        "window",
-    ];
     let scratch = Scratch::new();
     let printed = record("positions", &scratch.join("positions"));
     let mut counted = 0;

@@ -2,6 +2,7 @@
 //! and restored again and again, and ends as if nothing had happened.
 
 use crate::harness::{Random, Scratch, run};
+use crate::replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
 use lockstep::backends::console::{ConsoleChoice, ConsoleOutput};
 use lockstep::backends::live::Direct;
@@ -214,18 +215,6 @@ fn a_machine_that_moves_ends_as_one_that_stays() {
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_machine_moves_at_every_kind_of_position() {
-    /// What `positions` does before its first line, its second and so on.
-    const KINDS: [&str; 9] = [
-        "out",
-        "in",
-        "mmio-read",
-        "mmio-read-8",
-        "mmio-read-straddling",
-        "mmio-write",
-        "hlt",
-        "idle",
-        "window",
-    ];
     let edge = moved("positions", |outputs| match outputs {
         // Few positions halt or idle, many wait for a window.
         0..5 => 60,

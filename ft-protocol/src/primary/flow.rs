@@ -18,7 +18,8 @@ impl Primary {
             "a log only grows"
         );
         self.log = LogMark { seq, bytes };
-        let joined = self.is_joined() && self.capture.is_some();
+        // Copied, and not armed yet.
+        let joined = self.capture.is_some();
         if self.phase == Phase::Paired || joined {
             self.lag.made(now, seq);
             match self.actions.back_mut() {

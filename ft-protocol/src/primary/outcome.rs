@@ -178,7 +178,7 @@ impl Primary {
             return;
         };
         if self.is_joined() {
-            self.end_while_joining();
+            self.end_transfer("the guest has ended".into());
         }
         let left = self.released == self.gate.queued();
         match self.phase {

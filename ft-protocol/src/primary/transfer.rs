@@ -236,7 +236,7 @@ impl Primary {
     }
 
     /// Refuses whoever is joining: this side runs on as it was. The reason does not wait behind the copy.
-    fn end_transfer(&mut self, reason: String) {
+    pub(super) fn end_transfer(&mut self, reason: String) {
         self.push(PrimaryAction::StopCopy);
         self.push(PrimaryAction::Send(Message::Refuse {
             reason: reason.clone(),
@@ -265,11 +265,6 @@ impl Primary {
         self.gate.open();
         self.release(passed);
         self.note_stalls();
-    }
-
-    /// The guest ended while somebody was joining.
-    pub(super) fn end_while_joining(&mut self) {
-        self.end_transfer("the guest has ended".into());
     }
 
     /// Whether somebody is joining who is not armed yet.

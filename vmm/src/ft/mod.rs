@@ -21,7 +21,7 @@ pub mod primary;
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
 
-use crate::machine::MachineState;
+use crate::machine::Parts;
 use ft_protocol::Time;
 use ft_protocol::log::EndReason;
 use ft_protocol::transfer::StateDigest;
@@ -54,11 +54,10 @@ fn end_status(reason: EndReason) -> u32 {
     }
 }
 
-/// Digests of a machine's parts, with the one of its memory.
-fn state_digest(state: &MachineState, ram: u64) -> StateDigest {
+/// The parts of a machine, as the protocol compares them.
+fn state_digest(parts: &Parts) -> StateDigest {
     let named = |(name, digest): (&str, u64)| (name.to_owned(), digest);
-    let parts = std::iter::once(("memory", ram)).chain(state.components());
-    StateDigest(parts.map(named).collect())
+    StateDigest(parts.iter().map(named).collect())
 }
 
 /// Nanoseconds since 1970.

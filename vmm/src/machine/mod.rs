@@ -178,11 +178,14 @@ impl Machine {
     /// A digest of each part, wherever the machine is: to be compared, with one at the same position, and
     /// never restored. The vCPU's instruction may not be complete, as in [`Machine::digest`].
     pub fn parts(&mut self) -> Result<Parts, MachineError> {
+        let memory = self.memory_digest()?;
+        Ok(self.look()?.parts(memory))
+    }
+
+    /// The digest of its memory.
+    pub fn memory_digest(&mut self) -> Result<u64, MachineError> {
         let dirty = self.dirty.take()?;
-        let memory = self.ram_digest.update(&self.ram, &dirty);
-        let mut parts = vec![("memory", memory)];
-        parts.extend(self.look()?.components());
-        Ok(Parts(parts))
+        Ok(self.ram_digest.update(&self.ram, &dirty))
     }
 
     /// The state as it is, complete or not.
@@ -425,13 +428,13 @@ impl Machine {
     /// position it is as incomplete on every host of the same flavour. One that was completed for a
     /// state is digested as it was before.
     pub fn digest(&mut self) -> Result<MachineDigest, MachineError> {
-        let dirty = self.dirty.take()?;
+        let ram = self.memory_digest()?;
         let cpu = match self.arrived.digest {
             Some(digest) => digest,
             None => self.cpu.save()?.digest(),
         };
         Ok(MachineDigest {
-            ram: self.ram_digest.update(&self.ram, &dirty),
+            ram,
             cpu,
             devices: self.bus.digest(),
         })

@@ -91,6 +91,13 @@ impl MachineState {
         components
     }
 
+    /// The same with the digest of its memory, which is first.
+    pub fn parts(&self, memory: u64) -> Parts {
+        let mut parts = vec![("memory", memory)];
+        parts.extend(self.components());
+        Parts(parts)
+    }
+
     /// A digest of where the machine is and what it is about to do there.
     fn place(&self) -> u64 {
         let mut bytes = Vec::new();
@@ -135,7 +142,14 @@ impl MachineState {
 /// A digest of each part of a machine, memory first, by name: to see in which two machines differ.
 /// As text, a line for each; in JSON, an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts(pub(super) Vec<(&'static str, u64)>);
+pub struct Parts(Vec<(&'static str, u64)>);
+
+impl Parts {
+    /// Each part's name and digest.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().copied()
+    }
+}
 
 impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

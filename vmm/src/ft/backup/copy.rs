@@ -83,11 +83,11 @@ fn restore(
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
     plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
     // What the machine is, not what it was made from.
-    let ram = machine.digest().map_err(|e| e.to_string())?.ram;
+    let memory = machine.memory_digest().map_err(|e| e.to_string())?;
     let ours = machine.save().map_err(|e| e.to_string())?;
     // Said before the checkpoint is written, which takes longer than all the rest: nobody waits for it.
     tell(News::Restored {
-        digest: state_digest(&ours, ram),
+        digest: state_digest(&ours.parts(memory)),
     });
     let start = LogStart {
         seq,

@@ -64,7 +64,7 @@ struct Runtime {
     channel: SocketAddr,
     /// Where it will listen.
     port: Option<Port>,
-    signals: Option<StopSignals>,
+    signals: StopSignals,
     /// What the machine is made of, once that is known.
     made_of: Option<(Header, Vec<u8>)>,
     arbiter: Arc<dyn Arbiter>,
@@ -115,8 +115,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel).await?;
     let port = parts.listen.map(Port::reserve).transpose()?;
-    let mut runtime = Runtime::new(parts, answer_sender, news_sender, beats);
-    (runtime.port, runtime.signals) = (port, Some(signals));
+    let mut runtime = Runtime::new(parts, port, signals, answer_sender, news_sender, beats);
     let me = runtime.me.to_string();
     runtime.events.emit("connecting", json!({"member": me}));
     let outcome = runtime.run(&mut answers, &mut news).await;
@@ -145,6 +144,8 @@ enum Step {
 impl Runtime {
     fn new(
         parts: BackupParts,
+        port: Option<Port>,
+        signals: StopSignals,
         answers: UnboundedSender<Answer>,
         news: UnboundedSender<News>,
         beats: Beats,
@@ -174,8 +175,8 @@ impl Runtime {
             vm: parts.vm,
             host: parts.host,
             channel: parts.channel,
-            port: None,
-            signals: None,
+            port,
+            signals,
             made_of: None,
             arbiter: parts.arbiter.connect(),
             answers,
@@ -238,7 +239,7 @@ impl Runtime {
                     self.backup.handle_vcpu(self.watch.answers());
                     self.backup.handle_tick(now());
                 }
-                () = next_signal(&mut self.signals) => {
+                () = self.signals.next() => {
                     if let Some(outcome) = self.stop()? {
                         return Ok(Step::Done(outcome));
                     }
@@ -404,14 +405,6 @@ impl Runtime {
         if let Err(e) = recording.writer.finish() {
             tracing::error!("{e}");
         }
-    }
-}
-
-/// The next signal to stop.
-async fn next_signal(signals: &mut Option<StopSignals>) {
-    match signals {
-        Some(signals) => signals.next().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -89,8 +89,6 @@ pub struct Captured {
 pub struct Copy {
     id: u64,
     pieces: Receiver<FromCopy>,
-    /// The thread has nothing more to say.
-    done: bool,
     /// What must be sent in this order.
     outbox: VecDeque<Message>,
     sent: u64,
@@ -122,7 +120,6 @@ impl Copy {
         Ok(Copy {
             id,
             pieces,
-            done: false,
             outbox: VecDeque::new(),
             sent: 0,
             stop,
@@ -140,12 +137,13 @@ impl Copy {
         if let Some(message) = copy.outbox.pop_front_if(|_| room || !memory) {
             return FromCopy::Send(message);
         }
-        if room && copy.outbox.is_empty() && !copy.done {
-            match copy.pieces.recv().await {
-                Some(piece) => return piece,
-                None => copy.done = true,
-            }
+        if room
+            && copy.outbox.is_empty()
+            && let Some(piece) = copy.pieces.recv().await
+        {
+            return piece;
         }
+        // No room, or a thread that has said everything.
         std::future::pending().await
     }
 
@@ -352,7 +350,7 @@ impl Source {
             .map(|some| self.encode(some))
             .collect();
         let state = machine.save().map_err(|e| e.to_string())?;
-        let ram = machine.digest().map_err(|e| e.to_string())?.ram;
+        let memory = machine.memory_digest().map_err(|e| e.to_string())?;
         Ok(Captured {
             pages,
             state: Message::State {
@@ -364,7 +362,7 @@ impl Source {
             capture: Capture {
                 seq: at.seq,
                 outputs: at.outputs,
-                digest: state_digest(&state, ram),
+                digest: state_digest(&state.parts(memory)),
             },
             pause: began.elapsed(),
             progress: self.progress,

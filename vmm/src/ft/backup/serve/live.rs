@@ -83,7 +83,7 @@ impl Runtime {
             },
             listener,
             beats,
-            signals: self.signals.expect("it takes signals"),
+            signals: self.signals,
             recording,
             rest: Resumed {
                 me: self.me,
