@@ -5,8 +5,8 @@ use crate::parts::parts_at;
 use crate::state::{capture, following};
 use ft_protocol::log::codec::encode_entry;
 use ft_protocol::log::{Header, LogStart};
-use lockstep::replay::journal::Chunk;
-use lockstep::replay::{Checkpoint, CheckpointError, IfSlow, LogDir, LogDirWriter};
+use lockstep_replay::journal::Chunk;
+use lockstep_replay::{Checkpoint, CheckpointError, IfSlow, LogDir, LogDirWriter};
 use std::fs;
 
 /// Damaged copies of a checkpoint that are read.
@@ -192,7 +192,7 @@ fn another_byte_of_memory_is_found_by_the_next_digest() {
     let last = machine.ram().len() as u64 - 1;
     machine.ram().write(last, &[1]).expect("it lies there");
     let file = fs::File::create(&path).expect("made");
-    lockstep::replay::checkpoint::write(file, &header, start, (&state, machine.ram()), &|| ())
+    lockstep_replay::checkpoint::write(file, &header, start, (&state, machine.ram()), &|| ())
         .expect("written");
     let done = replay(&scratch.join("rest")).expect(3).json();
     let error = done["error"].as_str().expect("text");

@@ -415,7 +415,7 @@ fn a_recording_of_something_else_is_refused() {
     mem.one_sentence(2);
 
     let dir: &Path = &ticker.scratch.join("sound");
-    fs::write(dir.join("guest.elf"), lockstep::guests::HELLO).expect("written");
+    fs::write(dir.join("guest.elf"), lockstep_images::HELLO).expect("written");
     let other = run(["replay", &text(dir)]).refused();
     assert!(other.contains("original"), "{other}");
     fs::remove_file(dir.join("guest.elf")).expect("removed");

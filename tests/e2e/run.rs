@@ -32,7 +32,7 @@ fn computing_gives_the_same_checksum_every_time() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn an_image_may_be_given_by_its_path() {
     let scratch = Scratch::new();
-    std::fs::write(scratch.join("image"), lockstep::guests::HELLO).expect("written");
+    std::fs::write(scratch.join("image"), lockstep_images::HELLO).expect("written");
     let done = run(["run", &scratch.arg("image")]).expect(0);
     assert!(done.stdout.contains("hello: done"), "{done:#?}");
 }

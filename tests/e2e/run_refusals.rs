@@ -1,8 +1,8 @@
 //! What `lockstep run` cannot do: one sentence, status 2, no panic. None of it needs KVM.
 
 use crate::harness::{Scratch, run};
-use lockstep::guests::HELLO;
-use lockstep::memory::Image;
+use lockstep_images::HELLO;
+use lockstep_memory::Image;
 use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
@@ -20,7 +20,7 @@ fn refusal(scratch: &Scratch, image: &[u8]) -> String {
 fn an_unknown_guest_is_refused_with_the_known_ones() {
     let sentence = run(["run", "no-such-guest"]).refused();
     assert!(sentence.contains("no-such-guest"), "{sentence}");
-    for (name, _, _) in lockstep::guests::ALL {
+    for (name, _, _) in lockstep_images::ALL {
         assert!(sentence.contains(name), "{name}: {sentence}");
     }
 }

@@ -2,18 +2,18 @@
 //! and restored again and again, and ends as if nothing had happened.
 
 use crate::harness::{Random, Scratch, run};
-use crate::replay::KINDS;
+use lockstep_replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
-use lockstep::backends::console::{ConsoleChoice, ConsoleOutput};
-use lockstep::backends::live::Direct;
-use lockstep::devices::Output;
-use lockstep::machine::drive::drive;
-use lockstep::machine::{DriveError, Machine, MachineState, Moment, Next, Sink, Source, View};
-use lockstep::memory::pages::CHUNK_PAGES;
-use lockstep::memory::ram::PAGE;
-use lockstep::memory::{PageReceiver, PageSender, PageSet, Ram, RamDigest};
-use lockstep::replay::dir::LogFile;
-use lockstep::replay::{FollowError, Follower, LogDir};
+use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
+use lockstep_backends::live::Direct;
+use lockstep_devices::Output;
+use lockstep_machine::drive::drive;
+use lockstep_machine::{DriveError, Machine, MachineState, Moment, Next, Sink, Source, View};
+use lockstep_memory::pages::CHUNK_PAGES;
+use lockstep_memory::ram::PAGE;
+use lockstep_memory::{PageReceiver, PageSender, PageSet, Ram, RamDigest};
+use lockstep_replay::dir::LogFile;
+use lockstep_replay::{FollowError, Follower, LogDir};
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;

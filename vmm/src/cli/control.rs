@@ -1,7 +1,7 @@
 //! `lockstep stop` and `lockstep switchover`: what operators ask of a running VM.
 
 use super::{CliError, Status};
-use crate::ft::control::{AskError, ask};
+use lockstep_ft::control::{AskError, ask};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use ft_protocol::wire::Request;

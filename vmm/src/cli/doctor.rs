@@ -1,8 +1,8 @@
 //! `lockstep doctor`: what this host can and cannot do, measured.
 
 use super::{CliError, Status};
-use crate::cpu::host::cpu_name;
-use crate::machine::fingerprint::{SelfTest, self_test};
+use lockstep_cpu::host::cpu_name;
+use lockstep_machine::fingerprint::{SelfTest, self_test};
 use clap::Args;
 use perf_event::Builder;
 use perf_event::events::Hardware;

@@ -1,9 +1,9 @@
 //! Exit statuses, and errors that carry one.
 
-use crate::cpu::CpuError;
-use crate::machine::{DriveError, MachineError};
-use crate::memory::ImageError;
-use crate::replay::{CheckpointError, FollowError, LogDirError, RecordError};
+use lockstep_cpu::CpuError;
+use lockstep_machine::{DriveError, MachineError};
+use lockstep_memory::ImageError;
+use lockstep_replay::{CheckpointError, FollowError, LogDirError, RecordError};
 use ft_protocol::log::LogError;
 use std::fmt;
 use std::process::ExitCode;

@@ -1,7 +1,7 @@
 //! `lockstep log`: looking into a recording.
 
 use super::{CliError, Status};
-use crate::replay::LogDir;
+use lockstep_replay::LogDir;
 use clap::{Args, Subcommand};
 use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, LogStart, Tail};
 use serde_json::{Value, json};

@@ -14,7 +14,7 @@ mod status;
 
 pub use error::{CliError, Status};
 
-use crate::drill;
+use lockstep_drill;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use ft_protocol::wire::Request;

@@ -1,14 +1,14 @@
 //! Machine options, and the guest and machine that they describe.
 
 use super::CliError;
-use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
-use crate::backends::live::Direct;
-use crate::backends::{Live, Tap};
-use crate::ft::unix_ns;
-use crate::guests;
-use crate::machine::{default_mac, host_print};
-use crate::memory::Image;
-use crate::memory::image::MAX_IMAGE_BYTES;
+use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
+use lockstep_backends::live::Direct;
+use lockstep_backends::{Live, Tap};
+use lockstep_ft::unix_ns;
+use lockstep_images;
+use lockstep_machine::{default_mac, host_print};
+use lockstep_memory::Image;
+use lockstep_memory::image::MAX_IMAGE_BYTES;
 use clap::Args;
 use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
 use std::fs::File;

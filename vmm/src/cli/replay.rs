@@ -1,12 +1,12 @@
 //! `lockstep replay`: a recording run again, everything compared.
 
 use super::{CliError, Status};
-use crate::backends::console::{ConsoleChoice, ConsoleOutput};
-use crate::backends::live::Direct;
-use crate::machine::drive::drive;
-use crate::machine::{DriveError, Machine, Parts, host_print};
-use crate::replay::follow::Followed;
-use crate::replay::{Checkpoint, FollowError, Follower, LogDir};
+use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
+use lockstep_backends::live::Direct;
+use lockstep_machine::drive::drive;
+use lockstep_machine::{DriveError, Machine, Parts, host_print};
+use lockstep_replay::follow::Followed;
+use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
 use clap::Args;
 use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
 use serde_json::{Value, json};

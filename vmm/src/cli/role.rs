@@ -3,8 +3,8 @@
 
 use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
 use super::{CliError, Status};
-use crate::ft::arbiter::{Unreachable, found, latest};
-use crate::ft::{Outcome, unix_ns};
+use lockstep_ft::arbiter::{Unreachable, found, latest};
+use lockstep_ft::{Outcome, unix_ns};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
 use std::net::SocketAddr;

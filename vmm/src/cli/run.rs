@@ -2,12 +2,12 @@
 
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::{CliError, Status};
-use crate::backends::Waker;
-use crate::machine::Machine;
-use crate::machine::drive::{Driven, drive};
-use crate::replay::journal::Journal;
-use crate::replay::record::{Controls, Recorder};
-use crate::replay::{IfSlow, LogDirWriter};
+use lockstep_backends::Waker;
+use lockstep_machine::Machine;
+use lockstep_machine::drive::{Driven, drive};
+use lockstep_replay::journal::Journal;
+use lockstep_replay::record::{Controls, Recorder};
+use lockstep_replay::{IfSlow, LogDirWriter};
 use clap::Args;
 use ft_protocol::log::EndReason;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! `lockstep status`: how the members on this host stand.
 
 use super::{CliError, Status};
-use crate::ft::control::status;
+use lockstep_ft::control::status;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use serde_json::{Value, json};

@@ -1,0 +1,272 @@
+//! The live source of inputs: the host's clock, a TAP and the console.
+
+use super::console::{ConsoleInput, ConsoleOutput, PatientConsole};
+use super::tap::Tap;
+use lockstep_cpu::Pulse;
+use lockstep_devices::Output;
+use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
+use lockstep_machine::{Input, View};
+use lockstep_replay::{Inputs, Outlet};
+use ft_protocol::log::OutputPort;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::io::Errno;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Guest time is brought up to date when it is this far behind, nanoseconds.
+pub const CLOCK_STEP_NS: u64 = 50_000;
+/// Most frames taken in at one position.
+const FRAMES_PER_POSITION: usize = 64;
+/// Most console bytes taken in at one position.
+const CONSOLE_BYTES_PER_POSITION: usize = 1024;
+
+/// Ends a machine's wait for input, from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    fn new() -> io::Result<Waker> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Waker(Arc::new(event)))
+    }
+
+    /// Wakes it: now, or when it is about to wait.
+    pub fn wake(&self) {
+        // A full counter wakes just as well.
+        let _full = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _empty = rustix::io::read(&*self.0, &mut [0; 8]);
+    }
+}
+
+/// Guest time from the host's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+struct HostClock {
+    since: Instant,
+    offset_ns: u64,
+}
+
+impl HostClock {
+    fn now_ns(&self) -> u64 {
+        let elapsed = self.since.elapsed().as_nanos() as u64;
+        self.offset_ns.saturating_add(elapsed)
+    }
+}
+
+fn timespec(ns: u64) -> Timespec {
+    Timespec {
+        tv_sec: (ns / 1_000_000_000) as i64,
+        tv_nsec: (ns % 1_000_000_000) as i64,
+    }
+}
+
+/// What a live machine takes in.
+#[derive(Debug)]
+pub struct Live {
+    clock: HostClock,
+    tap: Option<Arc<Tap>>,
+    console: ConsoleInput,
+    waker: Waker,
+    polled_ns: u64,
+    /// Frames that came before this side was live, oldest first.
+    early: VecDeque<Vec<u8>>,
+    pulse: Pulse,
+}
+
+impl Live {
+    /// Inputs from these backends; guest time begins now.
+    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleInput) -> io::Result<Live> {
+        Ok(Live {
+            clock: HostClock {
+                since: Instant::now(),
+                offset_ns: 0,
+            },
+            tap,
+            console,
+            waker: Waker::new()?,
+            polled_ns: 0,
+            early: VecDeque::new(),
+            pulse: Pulse::default(),
+        })
+    }
+
+    /// Where the thread that waits for input shows that it waits with a reason.
+    pub fn set_pulse(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
+    }
+
+    /// The same, with frames that came before and are to be taken in first.
+    pub fn with_early(mut self, frames: Vec<Vec<u8>>) -> Live {
+        self.early = frames.into();
+        self
+    }
+
+    /// The same, with guest time going on from now.
+    pub fn restarted(mut self) -> Live {
+        self.clock.since = Instant::now();
+        self
+    }
+
+    /// The same, with guest time going on from `now_ns` now.
+    pub fn continued(mut self, now_ns: u64) -> Live {
+        self.clock.offset_ns = now_ns;
+        self.restarted()
+    }
+
+    /// Ends a wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Waits until a backend has something, the waker calls, or guest time is `until_ns`.
+    fn wait(&self, view: &View, until_ns: u64) -> io::Result<()> {
+        if view.net_room > 0 && !self.early.is_empty() {
+            return Ok(());
+        }
+        let _rest = self.pulse.rest();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.waker.0.as_fd()];
+        if let Some(tap) = self.tap.as_ref().filter(|_| view.net_room > 0) {
+            fds.push(tap.as_fd());
+        }
+        if view.console_room > 0 {
+            fds.extend(self.console.fd());
+        }
+        let mut polls: Vec<PollFd<'_>> = fds
+            .into_iter()
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        let left = until_ns.saturating_sub(self.clock.now_ns());
+        let timeout = (until_ns != u64::MAX).then(|| timespec(left));
+        match poll(&mut polls, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn poll(&mut self, view: &View, queue: &mut VecDeque<Input>) -> io::Result<()> {
+        let mut frame = [0; MAX_FRAME + 1];
+        let room = view.net_room.min(FRAMES_PER_POSITION);
+        let early = self.early.len().min(room);
+        queue.extend(self.early.drain(..early).map(|data| Input::Frame { data }));
+        if let Some(tap) = &self.tap {
+            for _ in early..room {
+                let Some(len) = tap.recv(&mut frame)? else {
+                    break;
+                };
+                if (MIN_FRAME..=MAX_FRAME).contains(&len) {
+                    let data = frame[..len].to_vec();
+                    queue.push_back(Input::Frame { data });
+                }
+            }
+        }
+        if view.console_room > 0 && self.console.is_readable()? {
+            let limit = view.console_room.min(CONSOLE_BYTES_PER_POSITION);
+            let data = self.console.read(limit);
+            queue.push_back(Input::Console { data });
+        }
+        Ok(())
+    }
+}
+
+impl Inputs for Live {
+    fn gather(
+        &mut self,
+        view: &View,
+        may_wait: bool,
+        queue: &mut VecDeque<Input>,
+    ) -> io::Result<()> {
+        if let Some(wait) = view.wait.filter(|_| may_wait) {
+            self.wait(view, wait.until_ns)?;
+            self.waker.clear();
+        }
+        let mut now = self.clock.now_ns();
+        if view.wait.is_some() || now.saturating_sub(self.polled_ns) >= CLOCK_STEP_NS {
+            self.poll(view, queue)?;
+            now = self.clock.now_ns();
+            self.polled_ns = now;
+        }
+        if view.entropy_wanted > 0 {
+            let mut data = vec![0; view.entropy_wanted];
+            rand::fill(&mut data[..]);
+            queue.push_back(Input::Entropy { data });
+        }
+        let due = view.wait.map_or(u64::MAX, |wait| wait.until_ns);
+        let due = due.min(view.next_edge_ns.unwrap_or(u64::MAX));
+        let stale = view.wait.is_none() && now.saturating_sub(view.now_ns) >= CLOCK_STEP_NS;
+        if !queue.is_empty() || now >= due || stale {
+            queue.push_front(Input::Clock { ns: now });
+        }
+        Ok(())
+    }
+
+    fn now_ns(&mut self) -> u64 {
+        self.clock.now_ns()
+    }
+}
+
+/// Writes outputs straight to their backends, unheld.
+#[derive(Debug)]
+pub struct Direct {
+    tap: Option<Arc<Tap>>,
+    console: Printer,
+}
+
+/// What happens when the console's reader does not read.
+#[derive(Debug)]
+enum Printer {
+    /// The machine waits for it.
+    Waiting(ConsoleOutput),
+    /// The machine runs on.
+    Patient(PatientConsole),
+}
+
+impl Direct {
+    /// To these backends; the machine waits for a console whose reader is slow.
+    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
+        Direct {
+            tap,
+            console: Printer::Waiting(console),
+        }
+    }
+
+    /// To these backends; half of a pair waits for nobody but its peer.
+    pub fn patient(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
+        Direct {
+            tap,
+            console: Printer::Patient(PatientConsole::new(console)),
+        }
+    }
+
+    /// Prints what a slow reader of the console left waiting, as far as it reads now.
+    pub fn flush(&mut self) {
+        if let Printer::Patient(console) = &mut self.console {
+            console.flush();
+        }
+    }
+
+    /// Lets one output go.
+    pub fn release(&mut self, output: &Output) -> io::Result<()> {
+        match (output.port, &self.tap) {
+            (OutputPort::Net, Some(tap)) => tap.send(&output.data),
+            (OutputPort::Net, None) => Ok(()),
+            (OutputPort::Console, _) => match &mut self.console {
+                Printer::Waiting(console) => console.write(&output.data),
+                Printer::Patient(console) => {
+                    console.write(&output.data);
+                    Ok(())
+                }
+            },
+        }
+    }
+}
+
+impl Outlet for Direct {
+    fn emit(&mut self, _: u64, _: u64, output: Output) -> io::Result<()> {
+        self.release(&output)
+    }
+}

@@ -1,0 +1,84 @@
+//! The paravirtual clock: a page of RAM that tells guest time without an exit.
+
+use super::{BadState, MAX_COUNT};
+use lockstep_memory::Ram;
+use bincode::{Decode, Encode};
+use lockstep_abi::{CLOCK_PAGE, ClockPage};
+use std::mem::offset_of;
+
+/// Guest time, and the count of what was delivered. Plain data: it is its own state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Clock {
+    now_ns: u64,
+    activity: u64,
+}
+
+impl Clock {
+    /// Guest time since boot, nanoseconds.
+    pub fn now_ns(&self) -> u64 {
+        self.now_ns
+    }
+
+    /// Could the clock be in this state?
+    pub fn validate(&self) -> Result<(), BadState> {
+        let sound = self.now_ns <= MAX_COUNT && self.activity <= MAX_COUNT;
+        BadState::unless(sound, "clock", "it is centuries ahead")
+    }
+
+    /// Sets guest time. It never goes back: an earlier time changes nothing.
+    pub fn set(&mut self, ns: u64, ram: &Ram) {
+        if ns > self.now_ns {
+            self.now_ns = ns;
+            write(ram, offset_of!(ClockPage, now_ns), ns);
+        }
+    }
+
+    /// Something was delivered that the guest may wait for.
+    pub fn note_activity(&mut self, ram: &Ram) {
+        self.activity += 1;
+        write(ram, offset_of!(ClockPage, activity), self.activity);
+    }
+
+    /// Has something been delivered that a guest which saw `seen` (the low half of the count) has
+    /// not seen?
+    pub fn news_since(&self, seen: u32) -> bool {
+        self.activity as u32 != seen
+    }
+
+    /// When the guest wants to be woken, nanoseconds; `u64::MAX` for never.
+    pub fn wake_at(&self, ram: &Ram) -> u64 {
+        ram.read_u64(CLOCK_PAGE + offset_of!(ClockPage, wake_at_ns) as u64)
+            .expect("the clock page lies in RAM")
+    }
+}
+
+fn write(ram: &Ram, offset: usize, value: u64) {
+    ram.write_u64(CLOCK_PAGE + offset as u64, value)
+        .expect("the clock page lies in RAM");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_never_goes_back() {
+        let ram = Ram::new(16).unwrap();
+        let mut clock = Clock::default();
+        clock.set(50, &ram);
+        clock.set(40, &ram);
+        assert_eq!(clock.now_ns(), 50);
+        assert_eq!(ram.read_u64(CLOCK_PAGE).unwrap(), 50);
+    }
+
+    #[test]
+    fn activity_between_looking_and_idling_is_news() {
+        let ram = Ram::new(16).unwrap();
+        let mut clock = Clock::default();
+        assert!(!clock.news_since(0));
+        clock.note_activity(&ram);
+        assert!(clock.news_since(0));
+        assert!(!clock.news_since(1));
+        assert_eq!(ram.read_u64(CLOCK_PAGE + 8).unwrap(), 1);
+    }
+}

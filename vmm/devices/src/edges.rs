@@ -1,0 +1,92 @@
+//! The software instruction counter's half in the machine.
+//!
+//! The guest's instrumentation counts a word of the clock page down, once per branch edge, and leaves
+//! the guest when it reaches zero; the machine then grants another quantum. So a guest that computes
+//! without an exit has positions all the same, at the same instructions in every replay. It is the
+//! epoch of Bressoud and Schneider's "Hypervisor-based fault tolerance" (1996) without special hardware.
+
+use super::BadState;
+use lockstep_memory::Ram;
+use bincode::{Decode, Encode};
+use lockstep_abi::{CLOCK_PAGE, ClockPage};
+use std::mem::offset_of;
+
+/// Granted once if there is to be no quantum: more edges than any guest passes.
+const UNLIMITED: u64 = i64::MAX as u64;
+
+/// How many edges the guest was granted; how many of them are left is in its memory. Plain data: it is
+/// its own state.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EdgeCounter {
+    quantum: u64,
+    granted: u64,
+}
+
+fn left(ram: &Ram) -> u64 {
+    ram.read_u64(address()).expect("the clock page lies in RAM")
+}
+
+fn set_left(ram: &Ram, left: u64) {
+    ram.write_u64(address(), left)
+        .expect("the clock page lies in RAM");
+}
+
+fn address() -> u64 {
+    CLOCK_PAGE + offset_of!(ClockPage, edges_left) as u64
+}
+
+impl EdgeCounter {
+    /// Grants the first quantum; 0 stands for none.
+    pub fn new(quantum: u64, ram: &Ram) -> EdgeCounter {
+        let granted = if quantum == 0 { UNLIMITED } else { quantum };
+        set_left(ram, granted);
+        EdgeCounter { quantum, granted }
+    }
+
+    /// Could the counter of a machine with this quantum be in this state?
+    pub fn validate(&self, quantum: u64) -> Result<(), BadState> {
+        let same = self.quantum == quantum;
+        BadState::unless(same, "edge counter", "its quantum is not the machine's")
+    }
+
+    /// Edges passed since the start. A guest may write nonsense into its counter: then this is
+    /// nonsense, the same on every side.
+    pub fn passed(&self, ram: &Ram) -> u64 {
+        self.granted.wrapping_sub(left(ram))
+    }
+
+    /// The guest used its quantum up: grants the next.
+    pub fn grant(&mut self, ram: &Ram) {
+        let quantum = if self.quantum == 0 {
+            UNLIMITED
+        } else {
+            self.quantum
+        };
+        self.granted = self.granted.wrapping_add(quantum);
+        set_left(ram, left(ram).wrapping_add(quantum));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_does_not_change_what_was_passed() {
+        let ram = Ram::new(16).unwrap();
+        let mut edges = EdgeCounter::new(1000, &ram);
+        assert_eq!((edges.passed(&ram), left(&ram)), (0, 1000));
+        // The callback leaves at zero; an interrupt handler may have counted below it.
+        set_left(&ram, (-3i64) as u64);
+        assert_eq!(edges.passed(&ram), 1003);
+        edges.grant(&ram);
+        assert_eq!((edges.passed(&ram), left(&ram)), (1003, 997));
+    }
+
+    #[test]
+    fn no_quantum_is_no_end() {
+        let ram = Ram::new(16).unwrap();
+        let edges = EdgeCounter::new(0, &ram);
+        assert_eq!((edges.passed(&ram), left(&ram)), (0, UNLIMITED));
+    }
+}

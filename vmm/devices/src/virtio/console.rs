@@ -1,0 +1,106 @@
+//! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
+
+use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
+use crate::{BadState, Output};
+use lockstep_memory::ram::GuestMap;
+use ft_protocol::log::OutputPort;
+use std::collections::VecDeque;
+use virtio_queue::{Queue, QueueT};
+
+const RECEIVEQ: usize = 0;
+const TRANSMITQ: usize = 1;
+
+/// Most bytes that one transmit buffer may hold; longer ones are dropped whole.
+pub const MAX_WRITE: usize = 64 << 10;
+/// Input bytes that wait for a buffer of the driver's.
+pub const INPUT_BYTES: usize = 4096;
+
+/// The device.
+#[derive(Debug, Default)]
+pub struct Console {
+    input: VecDeque<u8>,
+}
+
+impl Console {
+    /// A device with this input waiting.
+    pub fn restore(input: VecDeque<u8>) -> Result<Console, BadState> {
+        let fits = input.len() <= INPUT_BYTES;
+        BadState::unless(fits, "virtio-console", "more input waits than it takes in")?;
+        Ok(Console { input })
+    }
+
+    /// How many bytes may still be given to [`Console::receive`].
+    pub fn room(&self) -> usize {
+        INPUT_BYTES - self.input.len()
+    }
+
+    /// Input arrives; what finds no room is lost.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        let fitting = bytes.len().min(self.room());
+        self.input.extend(&bytes[..fitting]);
+    }
+
+    /// Input not yet in a buffer of the driver's.
+    pub fn waiting(&self) -> &VecDeque<u8> {
+        &self.input
+    }
+}
+
+impl Device for Console {
+    const NAME: &'static str = "virtio-console";
+    const ID: u32 = 3;
+    const POLLS: bool = false;
+
+    fn features(&self) -> u64 {
+        F_VERSION_1
+    }
+
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    fn process(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        let mut interrupt = false;
+        let queue = &mut queues[TRANSMITQ];
+        let mut used = false;
+        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        for _ in 0..queue.size() {
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
+            let head = chain.head_index();
+            if let Some(data) = chain::read(chain, mem, MAX_WRITE).filter(|d| !d.is_empty()) {
+                outputs.push(Output {
+                    port: OutputPort::Console,
+                    data,
+                });
+            }
+            used |= queue.add_used(mem, head, 0).is_ok();
+        }
+        interrupt |= used && wants_interrupt(queue, mem);
+        let queue = &mut queues[RECEIVEQ];
+        let mut used = false;
+        for _ in 0..queue.size() {
+            if self.input.is_empty() {
+                break;
+            }
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
+            let head = chain.head_index();
+            let written = chain::write(chain, mem, self.input.make_contiguous());
+            self.input.drain(..written);
+            used |= queue.add_used(mem, head, written as u32).is_ok();
+        }
+        interrupt | (used && wants_interrupt(queue, mem))
+    }
+
+    fn reset(&mut self) {
+        self.input.clear();
+    }
+}

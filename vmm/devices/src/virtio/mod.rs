@@ -1,0 +1,70 @@
+//! virtio devices behind virtio-mmio (Virtio 1.2).
+
+pub mod chain;
+pub mod console;
+pub mod mmio;
+pub mod net;
+pub mod rng;
+
+pub use console::Console;
+pub use mmio::{Mmio, MmioState};
+pub use net::{Net, NetState};
+pub use rng::Rng;
+
+use crate::Output;
+use lockstep_memory::ram::GuestMap;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+/// Most queues that a device here has: one it fills and one it empties.
+pub const QUEUES: usize = 2;
+/// Largest queue a driver may choose, descriptors.
+pub const QUEUE_SIZE: u16 = 256;
+
+/// VIRTIO_F_VERSION_1: these are not legacy devices.
+pub const F_VERSION_1: u64 = 1 << 32;
+
+/// VIRTQ_AVAIL_F_NO_INTERRUPT (Virtio 1.2, section 2.7.6).
+const AVAIL_F_NO_INTERRUPT: u16 = 1;
+
+/// Does the driver want an interrupt for used buffers of this queue?
+fn wants_interrupt(queue: &Queue, mem: &GuestMap) -> bool {
+    let flags: u16 = mem
+        .read_obj(GuestAddress(queue.avail_ring()))
+        .unwrap_or(AVAIL_F_NO_INTERRUPT);
+    flags & AVAIL_F_NO_INTERRUPT == 0
+}
+
+/// What distinguishes one virtio device from another.
+pub trait Device {
+    /// What it is called.
+    const NAME: &'static str;
+
+    /// Device ID (Virtio 1.2, section 5).
+    const ID: u32;
+
+    /// How many queues it has, up to [`QUEUES`].
+    const QUEUE_COUNT: usize = QUEUES;
+
+    /// Feature bits offered.
+    fn features(&self) -> u64;
+
+    /// Device-specific configuration space.
+    fn config(&self) -> &[u8];
+
+    /// Does the device look at its rings at every position, so that a driver's notifications would be
+    /// wasted exits?
+    const POLLS: bool;
+
+    /// Moves what can be moved between the rings and the world. Returns whether a used buffer was
+    /// added that the driver wants to be told of.
+    fn process(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Vec<Output>,
+    ) -> bool;
+
+    /// The driver reset the device.
+    fn reset(&mut self);
+}

@@ -1,0 +1,169 @@
+//! virtio-net (Virtio 1.2, section 5.1): one receive and one transmit queue, no offloads.
+//!
+//! A transmit completes at once; whether the frame may leave is decided outside the machine.
+
+use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
+use crate::{BadState, MAX_COUNT, Output};
+use lockstep_memory::ram::GuestMap;
+use bincode::{Decode, Encode};
+use ft_protocol::log::OutputPort;
+use std::collections::VecDeque;
+use virtio_queue::{Queue, QueueT};
+
+const F_MAC: u64 = 1 << 5;
+const F_STATUS: u64 = 1 << 16;
+const RECEIVEQ: usize = 0;
+const TRANSMITQ: usize = 1;
+
+/// Bytes of `struct virtio_net_hdr` (with num_buffers, since VERSION_1 is negotiated).
+pub const HEADER: usize = 12;
+/// Shortest frame that means anything: two addresses and a type, bytes.
+pub const MIN_FRAME: usize = 14;
+/// Longest frame: MTU 1500, addresses, type and one VLAN tag, bytes.
+pub const MAX_FRAME: usize = 1518;
+/// Received frames that wait for a buffer of the driver's; more are not taken in.
+pub const INBOX_FRAMES: usize = 256;
+
+/// The device.
+#[derive(Debug)]
+pub struct Net {
+    /// MAC and link status (up), as in `struct virtio_net_config`.
+    config: [u8; 8],
+    state: NetState,
+}
+
+/// What of it changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct NetState {
+    /// Frames received, not yet in a buffer of the driver's.
+    pub inbox: VecDeque<Vec<u8>>,
+    /// Frames dropped: no room in the inbox, or in the driver's buffer.
+    pub dropped: u64,
+    /// Transmissions dropped for their length.
+    pub malformed: u64,
+}
+
+impl Net {
+    /// A device with this MAC.
+    pub fn new(mac: [u8; 6]) -> Net {
+        let mut config = [0; 8];
+        config[..6].copy_from_slice(&mac);
+        config[6] = 1;
+        Net {
+            config,
+            state: NetState::default(),
+        }
+    }
+
+    /// A device with this MAC, in this state.
+    pub fn restore(mac: [u8; 6], state: NetState) -> Result<Net, BadState> {
+        let frames = state.inbox.len() <= INBOX_FRAMES
+            && state.inbox.iter().all(|frame| frame.len() <= MAX_FRAME);
+        BadState::unless(frames, "virtio-net", "frames wait that it does not take in")?;
+        let counts = state.dropped <= MAX_COUNT && state.malformed <= MAX_COUNT;
+        BadState::unless(counts, "virtio-net", "its counts are impossible")?;
+        Ok(Net {
+            state,
+            ..Net::new(mac)
+        })
+    }
+
+    /// How many frames may still be given to [`Net::receive`].
+    pub fn room(&self) -> usize {
+        INBOX_FRAMES - self.state.inbox.len()
+    }
+
+    /// A frame arrives.
+    pub fn receive(&mut self, frame: Vec<u8>) {
+        if self.room() == 0 || frame.len() > MAX_FRAME {
+            self.state.dropped += 1;
+        } else {
+            self.state.inbox.push_back(frame);
+        }
+    }
+
+    /// The state.
+    pub fn state(&self) -> &NetState {
+        &self.state
+    }
+
+    fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Vec<Output>) -> bool {
+        let mut used = false;
+        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        for _ in 0..queue.size() {
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
+            let head = chain.head_index();
+            match chain::read(chain, mem, HEADER + MAX_FRAME) {
+                Some(mut data) if data.len() >= HEADER + MIN_FRAME => {
+                    data.drain(..HEADER);
+                    outputs.push(Output {
+                        port: OutputPort::Net,
+                        data,
+                    });
+                }
+                _ => self.state.malformed += 1,
+            }
+            used |= queue.add_used(mem, head, 0).is_ok();
+        }
+        used
+    }
+
+    fn deliver(&mut self, queue: &mut Queue, mem: &GuestMap) -> bool {
+        let mut used = false;
+        while !self.state.inbox.is_empty() {
+            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+                break;
+            };
+            let Some(frame) = self.state.inbox.pop_front() else {
+                break;
+            };
+            let mut packet = vec![0; HEADER];
+            // num_buffers
+            packet[10] = 1;
+            packet.extend_from_slice(&frame);
+            let head = chain.head_index();
+            let written = chain::write(chain, mem, &packet);
+            let whole = written == packet.len();
+            self.state.dropped += u64::from(!whole);
+            let len = if whole { written as u32 } else { 0 };
+            used |= queue.add_used(mem, head, len).is_ok();
+        }
+        used
+    }
+}
+
+impl Device for Net {
+    const NAME: &'static str = "virtio-net";
+    const ID: u32 = 1;
+    const POLLS: bool = true;
+
+    fn features(&self) -> u64 {
+        F_VERSION_1 | F_MAC | F_STATUS
+    }
+
+    fn config(&self) -> &[u8] {
+        &self.config
+    }
+
+    fn process(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Vec<Output>,
+    ) -> bool {
+        let mut interrupt = false;
+        if self.transmit(&mut queues[TRANSMITQ], mem, outputs) {
+            interrupt |= wants_interrupt(&queues[TRANSMITQ], mem);
+        }
+        if self.deliver(&mut queues[RECEIVEQ], mem) {
+            interrupt |= wants_interrupt(&queues[RECEIVEQ], mem);
+        }
+        interrupt
+    }
+
+    fn reset(&mut self) {
+        self.state = NetState::default();
+    }
+}

@@ -1,0 +1,50 @@
+//! The backup's runtime.
+
+mod copy;
+mod serve;
+mod shadow;
+mod vcpu;
+
+pub use serve::{Served, serve};
+
+use super::cuts::Cuts;
+use super::{ArbiterUrl, EventLog};
+use lockstep_backends::live::Direct;
+use lockstep_backends::{Live, Tap};
+use ft_protocol::backup::Expectations;
+use ft_protocol::log::HostPrint;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What a backup is made of.
+pub struct BackupParts {
+    /// The VM it protects.
+    pub vm: String,
+    /// This host.
+    pub host: HostPrint,
+    /// What the operator said of the machine.
+    pub expect: Expectations,
+    /// Where the primary listens.
+    pub channel: SocketAddr,
+    /// Where the next backup may connect once this side is live; nowhere if it is not told.
+    pub listen: Option<SocketAddr>,
+    /// The arbiter.
+    pub arbiter: ArbiterUrl,
+    /// The TAP, silent until this side goes live.
+    pub tap: Option<Arc<Tap>>,
+    /// Inputs for going live.
+    pub live: Live,
+    /// Where outputs are let go once live.
+    pub direct: Direct,
+    /// Record into this new directory.
+    pub record: Option<PathBuf>,
+    /// Where events go.
+    pub events: EventLog,
+    /// Keep what the TAP gets, for going live.
+    pub shadow: bool,
+    /// Run between a won test-and-set and going live.
+    pub fence: Option<String>,
+    /// Where to die, in drills.
+    pub cuts: Cuts,
+}

@@ -1,0 +1,420 @@
+//! The loop around the backup's state machine.
+
+mod act;
+mod live;
+
+use super::BackupParts;
+use super::shadow::Shadow;
+use super::vcpu::{Job, News, Recording};
+use lockstep_backends::live::Direct;
+use lockstep_backends::{Live, Tap, Waker};
+use lockstep_cpu::PulseWatch;
+use crate::beats::Beats;
+use crate::control::{Asked, Control, Wish};
+use crate::cuts::{CutPoint, Cuts};
+use crate::feed::Feed;
+use crate::fence::Fence;
+use crate::link::{Link, Port, next_of};
+use crate::outputs::HeldOutputs;
+use crate::primary::{SurvivorParts, new_member, timing};
+use crate::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
+use lockstep_replay::journal::Chunk;
+use lockstep_replay::record::Controls;
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
+use ft_protocol::backup::{Backup, BackupConfig};
+use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
+use ft_protocol::wire::Message;
+use serde_json::{Value, json};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Between two attempts to connect.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
+/// An attempt to connect is given up after this.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// An answer from the arbiter.
+enum Answer {
+    ReadBack(ReadBackAnswer),
+    Claim(ClaimAnswer),
+    Closed(CloseAnswer),
+    Fenced(Result<(), String>),
+}
+
+/// How a backup ended.
+pub enum Served {
+    /// For good.
+    Done(Outcome),
+    /// It is live, and goes on as this.
+    Live(Box<SurvivorParts>),
+}
+
+struct Runtime {
+    backup: Backup,
+    me: MemberId,
+    vm: String,
+    host: HostPrint,
+    channel: SocketAddr,
+    /// Where it will listen.
+    port: Option<Port>,
+    signals: StopSignals,
+    /// What the machine is made of, once that is known.
+    made_of: Option<(Header, Vec<u8>)>,
+    arbiter: Arc<dyn Arbiter>,
+    answers: UnboundedSender<Answer>,
+    link: Option<Link>,
+    feed: Feed,
+    held: HeldOutputs,
+    news: UnboundedSender<News>,
+    /// What the vCPU's thread has to do besides following the log.
+    jobs: Option<Sender<Job>>,
+    tap: Option<Arc<Tap>>,
+    net: Option<NetConfig>,
+    /// Backends, until this side goes live with them.
+    backends: Option<(Live, Direct)>,
+    waker: Waker,
+    controls: Arc<Controls>,
+    record: Option<PathBuf>,
+    recording: Option<Recording>,
+    received_bytes: u64,
+    /// What was delivered and is not recorded yet.
+    unrecorded: Vec<Chunk>,
+    /// A copy is complete, and the machine that is built from it does not follow the log yet.
+    restoring: bool,
+    /// Bytes of a copy that are in memory.
+    loaded_bytes: u64,
+    /// Position of the last entry received.
+    received_at: Position,
+    suspects: bool,
+    /// Asked the arbiter: there is no way back.
+    asked: bool,
+    reemitted: usize,
+    ended: Option<EndReason>,
+    events: EventLog,
+    /// What the TAP gets and the log does not have; none without a network, or if not wanted.
+    shadow: Option<Shadow>,
+    keeps_shadow: bool,
+    beats: Beats,
+    control: Control,
+    fence: Fence,
+    cuts: Cuts,
+    watch: PulseWatch,
+}
+
+/// Runs the backup to its end.
+pub async fn serve(parts: BackupParts) -> io::Result<Served> {
+    let signals = StopSignals::new()?;
+    let (answer_sender, mut answers) = unbounded_channel();
+    let (news_sender, mut news) = unbounded_channel();
+    let beats = Beats::towards(parts.channel).await?;
+    let port = parts.listen.map(Port::reserve).transpose()?;
+    let mut runtime = Runtime::new(parts, port, signals, answer_sender, news_sender, beats);
+    let me = runtime.me.to_string();
+    runtime.events.emit("connecting", json!({"member": me}));
+    let outcome = runtime.run(&mut answers, &mut news).await;
+    if let Ok(Step::Live(generation)) = outcome {
+        return Ok(Served::Live(Box::new(runtime.go_live(generation).await?)));
+    }
+    runtime.control.finish(match &outcome {
+        Ok(Step::Done(Outcome::Halted(_, why))) => Err(why),
+        Ok(_) => Ok(()),
+        Err(_) => Err("the member failed on its host"),
+    });
+    runtime.finish_recording();
+    outcome.map(|step| match step {
+        Step::Done(outcome) => Served::Done(outcome),
+        Step::Live(_) => unreachable!("that was looked at"),
+    })
+}
+
+/// How the loop ended.
+enum Step {
+    Done(Outcome),
+    /// Won, in this generation, with everything emitted.
+    Live(u64),
+}
+
+impl Runtime {
+    fn new(
+        parts: BackupParts,
+        port: Option<Port>,
+        signals: StopSignals,
+        answers: UnboundedSender<Answer>,
+        news: UnboundedSender<News>,
+        beats: Beats,
+    ) -> Runtime {
+        let me = new_member();
+        let config = BackupConfig {
+            vm: parts.vm.clone(),
+            me,
+            host: parts.host.clone(),
+            expect: parts.expect,
+            timing: timing(),
+        };
+        Runtime {
+            backup: Backup::new(config, now()),
+            control: Control::listen(&parts.vm, me),
+            fence: Fence {
+                command: parts.fence,
+                vm: parts.vm.clone(),
+                me,
+            },
+            watch: PulseWatch::new(parts.cuts.pulse()),
+            cuts: parts.cuts,
+            shadow: None,
+            keeps_shadow: parts.shadow,
+            beats,
+            me,
+            vm: parts.vm,
+            host: parts.host,
+            channel: parts.channel,
+            port,
+            signals,
+            made_of: None,
+            arbiter: parts.arbiter.connect(),
+            answers,
+            link: None,
+            // The one that counts is made with the machine.
+            feed: Feed::default(),
+            held: HeldOutputs::default(),
+            news,
+            jobs: None,
+            tap: parts.tap,
+            net: None,
+            waker: parts.live.waker(),
+            backends: Some((parts.live, parts.direct)),
+            controls: Arc::new(Controls::default()),
+            record: parts.record,
+            recording: None,
+            received_bytes: 0,
+            unrecorded: Vec::new(),
+            restoring: false,
+            loaded_bytes: 0,
+            received_at: Position::START,
+            suspects: false,
+            asked: false,
+            reemitted: 0,
+            ended: None,
+            events: parts.events,
+        }
+    }
+
+    async fn run(
+        &mut self,
+        answers: &mut UnboundedReceiver<Answer>,
+        news: &mut UnboundedReceiver<News>,
+    ) -> io::Result<Step> {
+        loop {
+            if let Some(step) = self.perform()? {
+                return Ok(step);
+            }
+            let timeout = self.backup.poll_timeout();
+            let connect = self.backup.wants_connection();
+            let channel = self.channel;
+            tokio::select! {
+                message = next_of(&mut self.link) => self.message(message),
+                () = self.feed.progress() => self.note_progress(),
+                Some(news) = news.recv() => {
+                    if let Some(outcome) = self.take_news(news)? {
+                        return Ok(Step::Done(outcome));
+                    }
+                }
+                Some(answer) = answers.recv() => self.answer(answer),
+                (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
+                asked = self.control.next() => self.asked(asked),
+                stream = connect_to(channel), if connect => {
+                    self.link = Some(Link::new(stream)?);
+                    self.backup.handle_connected(now());
+                }
+                () = sleep_until(timeout) => {
+                    self.drain_tap()?;
+                    self.note_progress();
+                    self.backup.handle_vcpu(self.watch.answers());
+                    self.backup.handle_tick(now());
+                }
+                () = self.signals.next() => {
+                    if let Some(outcome) = self.stop()? {
+                        return Ok(Step::Done(outcome));
+                    }
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, message: Result<Message, String>) {
+        match message {
+            Ok(message) => self.backup.handle_message(now(), message),
+            Err(why) => {
+                tracing::info!("the channel is closed: {why}");
+                self.link = None;
+                self.note_progress();
+                self.backup.handle_disconnected(now());
+            }
+        }
+    }
+
+    /// SIGINT or SIGTERM: a backup leaves. One that has asked the arbiter may have won already: it
+    /// stops as soon as it is live, like any other. A second signal does not wait for that.
+    fn stop(&mut self) -> io::Result<Option<Outcome>> {
+        if self.backup.handle_leave(now()) {
+            // The primary is told.
+            self.perform()?;
+            self.events.emit("left", json!({}));
+            return Ok(Some(Outcome::Left));
+        }
+        if self.controls.stop.swap(true, Ordering::AcqRel) {
+            let why = "cut off before the guest reached its next position";
+            return Ok(Some(Outcome::Halted(1, why.into())));
+        }
+        self.waker.wake();
+        Ok(None)
+    }
+
+    /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
+    fn asked(&mut self, asked: Asked) {
+        match asked.wish {
+            Wish::Status => self.control.tell(&asked, &self.status()),
+            Wish::Do(request) => {
+                let accepted = match self.backup.handle_request(now(), request) {
+                    true => Ok(()),
+                    false => Err("there is no pair here: ask where the VM runs".into()),
+                };
+                self.control.answer(asked, accepted);
+            }
+        }
+    }
+
+    /// How it stands, for `lockstep status`.
+    fn status(&self) -> Value {
+        json!({
+            "vm": self.vm,
+            "member": self.me.to_string(),
+            "state": self.backup.state(),
+            "generation": self.backup.generation(),
+            "received": self.backup.received(),
+            "copied_bytes": self.loaded_bytes,
+        })
+    }
+
+    /// Tells the protocol how far the vCPU is.
+    fn note_progress(&mut self) {
+        if self.restoring {
+            return;
+        }
+        let taken = self.feed.taken(self.suspects);
+        self.backup.handle_consumed(now(), taken.bytes, taken.seq);
+        if let Some(seq) = taken.executed {
+            self.backup.handle_drained(now(), seq);
+        }
+    }
+
+    fn take_news(&mut self, news: News) -> io::Result<Option<Outcome>> {
+        match news {
+            News::Booted {
+                generation,
+                copied,
+                recording,
+            } => {
+                self.recording = self.recording.take().or(recording);
+                self.backup.handle_booted(now(), generation);
+                let event = match copied {
+                    true => "joining",
+                    false => "joined",
+                };
+                self.events.emit(event, json!({"generation": generation}));
+            }
+            News::Loaded { bytes } => {
+                self.loaded_bytes = bytes;
+                self.backup.handle_loaded(now(), bytes);
+            }
+            News::Restored { digest } => self.backup.handle_restored(now(), digest),
+            News::Follows { recording } => {
+                self.recording = recording;
+                self.restoring = false;
+                self.record_delivered()?;
+                self.note_progress();
+            }
+            News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
+            News::Diverged { at, what, parts } => {
+                self.events.emit(
+                    "diverged",
+                    json!({"position": at.exit, "edges": at.edges, "what": what, "parts": parts}),
+                );
+                self.backup.handle_diverged(now(), at, what);
+            }
+            News::Failed(why) => return Ok(Some(Outcome::Halted(1, why))),
+            News::Ended(reason) => {
+                self.ended = Some(reason);
+                let status = crate::end_status(reason);
+                self.events.emit("ended", json!({"status": status}));
+                let taken = self.feed.taken(false);
+                self.backup.handle_consumed(now(), taken.bytes, taken.seq);
+                self.backup.handle_drained(now(), self.feed.last_seq());
+            }
+        }
+        Ok(None)
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::ReadBack(answer) => {
+                if let ReadBackAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.backup.handle_read_back(now(), answer);
+            }
+            Answer::Claim(answer) => {
+                let generation = self.backup.generation();
+                match &answer {
+                    ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
+                    ClaimAnswer::Won => {
+                        self.cuts.pass(CutPoint::ClaimWon);
+                        self.events
+                            .emit("claim_won", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Lost { .. } => self
+                        .events
+                        .emit("claim_lost", json!({"generation": generation})),
+                    ClaimAnswer::Refused(_) => {}
+                }
+                self.backup.handle_claim(now(), answer);
+            }
+            Answer::Closed(answer) => self.backup.handle_closed(now(), answer),
+            Answer::Fenced(fenced) => {
+                if let Err(why) = &fenced {
+                    self.events.unfenced(why);
+                }
+                self.backup.handle_fenced(now(), fenced);
+            }
+        }
+    }
+
+    /// Waits until the recording is on disk.
+    fn finish_recording(&mut self) {
+        let Some(recording) = self.recording.take() else {
+            return;
+        };
+        drop(recording.consumer);
+        if let Err(e) = recording.writer.finish() {
+            tracing::error!("{e}");
+        }
+    }
+}
+
+async fn connect_to(channel: SocketAddr) -> TcpStream {
+    loop {
+        let attempt = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(channel));
+        match attempt.await {
+            Ok(Ok(stream)) => return stream,
+            // The primary may not be there yet, or not any more: keep trying.
+            _ => tokio::time::sleep(CONNECT_INTERVAL).await,
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! What the backup's state machine asks for, done.
+
+use super::{Answer, Runtime, Step};
+use lockstep_backends::Tap;
+use lockstep_backends::announce::{gratuitous_arp, rarp};
+use lockstep_cpu::PulseWatch;
+use crate::backup::shadow::Shadow;
+use crate::backup::vcpu::{self, Boot, Job};
+use crate::cuts::CutPoint;
+use crate::feed::Feed;
+use crate::outputs::HeldOutputs;
+use crate::{Outcome, arbiter, now};
+use lockstep_replay::journal::Chunk;
+use ft_protocol::backup::{BackupAction, Delivery};
+use ft_protocol::log::Header;
+use serde_json::json;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+/// The MAC is announced for this long, at this interval: stale frames may re-teach bridges.
+const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(100);
+/// Frames taken from the TAP at a time while this side is not live.
+const DRAIN_FRAMES: usize = 256;
+/// So often when there is to be nothing left: more than the queue of a TAP holds.
+const DRAIN_ROUNDS: usize = 8;
+
+impl Runtime {
+    /// Does what the state machine asks for.
+    pub(super) fn perform(&mut self) -> io::Result<Option<Step>> {
+        while let Some(action) = self.backup.poll_action() {
+            if let Some(step) = self.act(action)? {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
+    }
+
+    fn act(&mut self, action: BackupAction) -> io::Result<Option<Step>> {
+        match action {
+            BackupAction::Send(message) => {
+                if let Some(link) = &mut self.link {
+                    link.send(&message);
+                }
+            }
+            BackupAction::Beat(beat) => self.beats.send(beat),
+            BackupAction::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            BackupAction::TakeOver => {
+                self.suspects = true;
+                self.events.emit("takes_over", json!({}));
+                self.note_progress();
+            }
+            BackupAction::ReadBack { .. }
+            | BackupAction::Claim { .. }
+            | BackupAction::Close { .. } => self.ask(action),
+            BackupAction::Boot {
+                generation,
+                header,
+                image,
+                copied,
+            } => self.boot(generation, *header, image, copied)?,
+            BackupAction::Load { pages } => self.job(Job::Load(pages)),
+            BackupAction::Restore {
+                seq,
+                at,
+                outputs,
+                state,
+            } => {
+                // What came before, the machine had taken in, or its log will have.
+                for _ in 0..DRAIN_ROUNDS {
+                    self.drain_tap()?;
+                }
+                if let Some(shadow) = &mut self.shadow {
+                    shadow.take(now());
+                }
+                self.restoring = true;
+                self.feed.begin_after(seq);
+                self.held.begin_after(outputs);
+                self.received_at = at;
+                self.job(Job::Restore {
+                    seq,
+                    outputs,
+                    state,
+                });
+            }
+            BackupAction::Armed { generation } => {
+                self.events
+                    .emit("joined", json!({"generation": generation}));
+            }
+            BackupAction::Discard => {
+                self.feed.close();
+                self.jobs = None;
+            }
+            BackupAction::Deliver(delivery) => self.deliver(delivery)?,
+            BackupAction::ForgetOutputs { up_to } => self.held.forget(up_to),
+            BackupAction::Suspect(loss) => {
+                self.suspects = true;
+                let reason = loss.to_string();
+                self.events.emit("suspect", json!({"reason": reason}));
+                self.note_progress();
+            }
+            BackupAction::Withdraw => {
+                self.suspects = false;
+                self.events.emit("withdraw", json!({}));
+            }
+            BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
+            BackupAction::EmitHeld => self.emit_held()?,
+            BackupAction::Announce => self.announce(),
+            BackupAction::Live { generation } => return Ok(Some(Step::Live(generation))),
+            BackupAction::Disconnect => {
+                if let Some(link) = self.link.take() {
+                    tokio::spawn(link.close());
+                }
+            }
+            BackupAction::Halt(reason) => {
+                let outcome = Outcome::Halted(reason.status(), reason.to_string());
+                return Ok(Some(Step::Done(outcome)));
+            }
+            BackupAction::Finish { closed } => {
+                if !closed {
+                    tracing::warn!("the generation could not be closed: start again with --force");
+                }
+                let reason = self.ended.expect("the guest ended");
+                return Ok(Some(Step::Done(Outcome::Ended(reason))));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn job(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // A vCPU's thread that is gone has told why.
+            let _gone = jobs.send(job);
+        }
+    }
+
+    fn boot(
+        &mut self,
+        generation: u64,
+        header: Header,
+        image: Vec<u8>,
+        copied: bool,
+    ) -> io::Result<()> {
+        let mut refusal = None;
+        match (header.machine.net, &self.tap) {
+            (Some(_), None) => {
+                refusal = Some("the machine has a network and this backup has none: give it --net");
+            }
+            (None, Some(_)) => {
+                refusal = Some("the machine has no network: give the backup no --net either");
+            }
+            _ => {}
+        }
+        if self.recording.as_ref().is_some_and(|r| r.header != header) {
+            refusal = Some("the recording here was begun with another primary: record elsewhere");
+        }
+        if copied && self.recording.is_some() {
+            refusal = Some("the recording here was begun before the VM ran: record elsewhere");
+        }
+        if let Some(why) = refusal {
+            self.backup.handle_boot_failed(now(), why.into());
+            return Ok(());
+        }
+        self.net = header.machine.net;
+        let pulse = self.cuts.pulse();
+        (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
+        let net = self.net.filter(|_| self.keeps_shadow);
+        self.shadow = net.map(|net| Shadow::new(net.mac));
+        let (jobs, work) = channel();
+        self.jobs = Some(jobs);
+        self.made_of = Some((header.clone(), image.clone()));
+        let boot = Boot {
+            generation,
+            header,
+            image,
+            copied,
+            record: self.record.clone().filter(|_| self.recording.is_none()),
+            pulse: pulse.clone(),
+            cuts: self.cuts.clone(),
+        };
+        let (feed, held, news) = (self.feed.clone(), self.held.clone(), self.news.clone());
+        let thread = std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || vcpu::run(boot, feed, held, &work, &news))?;
+        self.watch = PulseWatch::new(pulse);
+        self.watch.attach(thread);
+        Ok(())
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> io::Result<()> {
+        // Before the frames in the log, most of which have come here as well.
+        self.drain_tap()?;
+        if let Some(shadow) = &mut self.shadow {
+            shadow.logged(now(), delivery.items.iter().map(|item| &item.entry));
+        }
+        self.received_bytes += delivery.frames.len() as u64;
+        if let Some(last) = delivery.items.last() {
+            self.received_at = last.entry.at;
+        }
+        if let (true, Some(last)) = (self.record.is_some(), delivery.items.last()) {
+            self.unrecorded.push(Chunk {
+                frames: delivery.frames.into(),
+                last_seq: last.seq,
+                total_bytes: self.received_bytes,
+            });
+            self.record_delivered()?;
+        }
+        self.feed.push(delivery.items);
+        Ok(())
+    }
+
+    /// Records what was delivered. Before a copy follows the log, its recording has not begun, and what
+    /// was delivered waits: no more than the buffer takes.
+    pub(super) fn record_delivered(&mut self) -> io::Result<()> {
+        if self.restoring {
+            return Ok(());
+        }
+        let chunks = std::mem::take(&mut self.unrecorded);
+        let recording = self.recording.as_mut();
+        if let Some(consumer) = recording.and_then(|r| r.consumer.as_mut()) {
+            for chunk in &chunks {
+                consumer.take(chunk).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn emit_held(&mut self) -> io::Result<()> {
+        let held = self.held.take(u64::MAX);
+        self.reemitted = held.len();
+        let backends = self.backends.as_mut();
+        let (_, direct) = backends.expect("it goes live only after that");
+        for (_, output) in &held {
+            direct.release(output)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the network's bridges where the MAC is now.
+    fn announce(&self) {
+        let (Some(tap), Some(net)) = (self.tap.clone(), self.net) else {
+            return;
+        };
+        let arp = gratuitous_arp(net.mac, Ipv4Addr::from(net.ip));
+        let rarp = rarp(net.mac);
+        let tell = move |tap: &Tap| {
+            for frame in [&arp[..], &rarp[..]] {
+                if let Err(e) = tap.send(frame) {
+                    tracing::warn!("cannot announce the MAC ({e})");
+                }
+            }
+        };
+        tell(&tap);
+        tokio::spawn(async move {
+            for _ in 0..ANNOUNCE_FOR.as_millis() / ANNOUNCE_INTERVAL.as_millis() {
+                tokio::time::sleep(ANNOUNCE_INTERVAL).await;
+                tell(&tap);
+            }
+        });
+    }
+
+    /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion
+    /// stays in the TAP.
+    pub(super) fn drain_tap(&mut self) -> io::Result<()> {
+        let Some(tap) = &self.tap else {
+            return Ok(());
+        };
+        if self.shadow.is_none() && self.suspects {
+            return Ok(());
+        }
+        let mut frame = [0; 2048];
+        for _ in 0..DRAIN_FRAMES {
+            let Some(len) = tap.recv(&mut frame)? else {
+                break;
+            };
+            if let Some(shadow) = &mut self.shadow {
+                shadow.received(now(), &frame[..len]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the arbiter on a thread that may wait for storage.
+    fn ask(&mut self, action: BackupAction) {
+        if matches!(action, BackupAction::Claim { .. }) && !self.asked {
+            self.asked = true;
+            let at = self.received_at;
+            self.events
+                .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
+        }
+        let claims = matches!(action, BackupAction::Claim { .. });
+        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
+        let (vm, me) = (self.vm.clone(), self.me);
+        tokio::task::spawn_blocking(move || {
+            let answer = match action {
+                BackupAction::ReadBack { generation } => {
+                    Answer::ReadBack(arbiter::read_back(&*arbiter, &vm, generation))
+                }
+                BackupAction::Claim { generation } => {
+                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
+                }
+                BackupAction::Close { generation } => {
+                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
+                }
+                other => unreachable!("{other:?} is no question"),
+            };
+            // The process is ending if nobody waits for it.
+            let _gone = answers.send(answer);
+        });
+        if claims {
+            self.cuts.pass(CutPoint::ClaimAsked);
+        }
+    }
+}

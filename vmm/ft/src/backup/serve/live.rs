@@ -1,0 +1,103 @@
+//! Going live: the machine goes on from live inputs, and this side with the primary's runtime.
+
+use super::Runtime;
+use lockstep_cpu::PulseWatch;
+use crate::backup::vcpu::{Job, Promotion};
+use crate::beats::Beats;
+use crate::cuts::CutPoint;
+use crate::now;
+use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
+use ft_protocol::primary::PrimaryConfig;
+use serde_json::json;
+use std::io;
+use std::sync::Arc;
+
+impl Runtime {
+    /// Everything held was emitted, the MAC is announced: lets the machine run on.
+    pub(super) async fn go_live(mut self, generation: u64) -> io::Result<SurvivorParts> {
+        self.drain_tap()?;
+        let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
+        let shadowed = early.len();
+        let (live, direct) = self.backends.take().expect("a side goes live once");
+        let survivor = self.backup.survivor(self.held.last());
+        let (consumer, recording) = match self.recording.take() {
+            // One consumer from first to last: a recording that was given up stays so.
+            Some(recording) => (recording.consumer, Some(recording.writer)),
+            None => (None, None),
+        };
+        let watch = std::mem::replace(&mut self.watch, PulseWatch::new(self.cuts.pulse()));
+        let controls = Arc::clone(&self.controls);
+        let vcpu = Vcpu::new(survivor.seq, consumer, controls, watch, self.cuts.clone());
+        self.job(Job::GoLive(Box::new(Promotion {
+            generation,
+            live,
+            early,
+            seat: vcpu.seat(survivor.outputs),
+        })));
+        self.feed.close();
+        self.events.emit(
+            "live",
+            json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
+        );
+        self.control.finish(Ok(()));
+        self.cuts.pass(CutPoint::LiveAnnounced);
+        Ok(self.resumed(survivor, vcpu, direct, recording).await)
+    }
+
+    /// What it goes on with as a primary.
+    async fn resumed(
+        self,
+        survivor: ft_protocol::transfer::Survivor,
+        vcpu: Vcpu,
+        direct: lockstep_backends::live::Direct,
+        recording: Option<lockstep_replay::LogDirWriter>,
+    ) -> SurvivorParts {
+        let listener = match self.port.map(crate::link::Port::listen).transpose() {
+            Ok(listener) => listener,
+            // The VM matters more than its next backup.
+            Err(e) => {
+                tracing::error!("no backup can join, as nobody can listen ({e}): see to --listen");
+                None
+            }
+        };
+        let beats = match listener.as_ref().map(|listener| listener.local_addr()) {
+            Some(Ok(address)) => Beats::listen(address).await,
+            Some(Err(e)) => Err(e),
+            None => Ok(Beats::none()),
+        };
+        let beats = beats.unwrap_or_else(|e| {
+            tracing::warn!("no heartbeats by UDP on --listen ({e})");
+            Beats::none()
+        });
+        let (header, image) = self.made_of.expect("the machine is built");
+        SurvivorParts {
+            survivor,
+            config: PrimaryConfig {
+                vm: self.vm,
+                me: self.me,
+                host: self.host,
+                generation: survivor.right.generation,
+                nonce: new_nonce(),
+                solo: false,
+                timing: timing(),
+            },
+            listener,
+            beats,
+            signals: self.signals,
+            recording,
+            rest: Resumed {
+                me: self.me,
+                header,
+                image,
+                arbiter: self.arbiter,
+                vcpu,
+                direct,
+                waker: self.waker,
+                events: self.events,
+                control: self.control,
+                fence: self.fence,
+                cuts: self.cuts,
+            },
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The backup's log buffer, between the channel and the vCPU.
+
+use lockstep_cpu::Pulse;
+use lockstep_replay::Entries;
+use ft_protocol::backup::LogItem;
+use ft_protocol::log::{Entry, LogError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+/// The runtime is woken when the vCPU has taken this much since it was last, bytes.
+const WAKE_BYTES: u64 = 512 << 10;
+
+/// Both ends of the buffer.
+#[derive(Clone, Debug, Default)]
+pub struct Feed {
+    shared: Arc<Shared>,
+    pulse: Pulse,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    filled: Condvar,
+    /// Wakes the runtime: the vCPU ran dry, or took a lot.
+    progress: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<LogItem>,
+    /// The first entry comes after this one.
+    begun_after: u64,
+    /// Sequence of the last entry taken, and bytes taken in all.
+    taken_seq: u64,
+    taken_bytes: u64,
+    woken_bytes: u64,
+    /// The vCPU has executed everything it took and waits for more.
+    dry: bool,
+    /// The runtime waits for that.
+    tell_dry: bool,
+    closed: bool,
+}
+
+/// How far the vCPU is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes of the log taken out of the buffer.
+    pub bytes: u64,
+    /// The last sequence executed.
+    pub seq: u64,
+    /// The last sequence executed, if the vCPU has executed all that there is.
+    pub executed: Option<u64>,
+}
+
+impl Feed {
+    /// An empty buffer for the vCPU thread with this pulse.
+    pub fn new(pulse: Pulse) -> Feed {
+        Feed {
+            shared: Arc::default(),
+            pulse,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared
+            .state
+            .lock()
+            .expect("nobody panics with this lock")
+    }
+
+    /// Nothing is there yet; the first entry to come follows this one, which is executed.
+    pub fn begin_after(&self, seq: u64) {
+        let mut state = self.lock();
+        (state.begun_after, state.taken_seq) = (seq, seq);
+    }
+
+    /// The channel's end: more of the log.
+    pub fn push(&self, items: Vec<LogItem>) {
+        let mut state = self.lock();
+        state.items.extend(items);
+        state.dry = false;
+        self.shared.filled.notify_one();
+    }
+
+    /// There will be no more: the vCPU's end gives None once the buffer is empty.
+    pub fn close(&self) {
+        self.lock().closed = true;
+        self.shared.filled.notify_one();
+    }
+
+    /// How far the vCPU is. `tell_dry`: wake [`Feed::progress`] when it runs dry.
+    pub fn taken(&self, tell_dry: bool) -> Taken {
+        let mut state = self.lock();
+        state.tell_dry = tell_dry;
+        Taken {
+            bytes: state.taken_bytes,
+            // The one taken last may still be at work.
+            seq: match state.dry {
+                true => state.taken_seq,
+                false => state.taken_seq.saturating_sub(1).max(state.begun_after),
+            },
+            executed: state.dry.then_some(state.taken_seq),
+        }
+    }
+
+    /// Returns when there is news in [`Feed::taken`].
+    pub async fn progress(&self) {
+        self.shared.progress.notified().await;
+    }
+
+    /// Sequence of the last entry that the vCPU took.
+    pub fn last_seq(&self) -> u64 {
+        self.lock().taken_seq
+    }
+}
+
+impl Entries for Feed {
+    fn next(&mut self) -> Result<Option<Entry>, LogError> {
+        let mut state = self.lock();
+        loop {
+            if let Some(item) = state.items.pop_front() {
+                state.taken_seq = item.seq;
+                state.taken_bytes += item.bytes;
+                if state.taken_bytes - state.woken_bytes >= WAKE_BYTES {
+                    state.woken_bytes = state.taken_bytes;
+                    self.shared.progress.notify_one();
+                }
+                return Ok(Some(item.entry));
+            }
+            if state.closed {
+                return Ok(None);
+            }
+            state.dry = true;
+            if state.tell_dry {
+                self.shared.progress.notify_one();
+            }
+            let _rest = self.pulse.rest();
+            state = self
+                .shared
+                .filled
+                .wait(state)
+                .expect("nobody panics with this lock");
+        }
+    }
+}

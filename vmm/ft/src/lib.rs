@@ -1,0 +1,107 @@
+//! The fault-tolerant runtime: performs with threads, sockets and files what the state machines of
+//! `ft-protocol` ask for.
+//!
+//! Each side is one thread with a tokio runtime, which owns the protocol's state machine, and one
+//! thread with the vCPU. They share the journal, the outputs that wait and a brake on the primary, the
+//! log buffer on the backup; the map is in `docs/architecture.md`.
+
+pub mod arbiter;
+pub mod backup;
+pub mod beats;
+pub mod control;
+pub mod cuts;
+pub mod events;
+pub mod feed;
+pub mod fence;
+pub mod link;
+pub mod outputs;
+pub mod pace;
+pub mod primary;
+
+pub use arbiter::{Arbiter, ArbiterUrl};
+pub use events::EventLog;
+
+use lockstep_machine::Parts;
+use ft_protocol::Time;
+use ft_protocol::log::EndReason;
+use ft_protocol::transfer::StateDigest;
+use rustix::time::{ClockId, clock_gettime};
+use std::future::pending;
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Duration, Instant};
+
+/// How a member ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The guest ended.
+    Ended(EndReason),
+    /// Left: before the guest ran, or as a backup.
+    Left,
+    /// Handed over to the backup, as it was asked to.
+    HandedOver,
+    /// Stopped for good, with this exit status and sentence.
+    Halted(u8, String),
+}
+
+/// The status that an end stands for in events: the guest's own, 0 if it was stopped.
+fn end_status(reason: EndReason) -> u32 {
+    match reason {
+        EndReason::Exited { status } => status,
+        EndReason::Dead => 1,
+        EndReason::Stopped => 0,
+    }
+}
+
+/// The parts of a machine, as the protocol compares them.
+fn state_digest(parts: &Parts) -> StateDigest {
+    let named = |(name, digest): (&str, u64)| (name.to_owned(), digest);
+    StateDigest(parts.iter().map(named).collect())
+}
+
+/// Nanoseconds since 1970.
+pub fn unix_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// The host's monotonic clock: the same for all processes of a machine.
+fn now() -> Time {
+    let t = clock_gettime(ClockId::Monotonic);
+    Time(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
+/// Sleeps until `at`; forever if there is no such time.
+async fn sleep_until(at: Option<Time>) {
+    match at {
+        Some(at) => {
+            let left = Duration::from_nanos(at.0.saturating_sub(now().0));
+            tokio::time::sleep_until(Instant::now() + left).await;
+        }
+        None => pending().await,
+    }
+}
+
+/// SIGINT and SIGTERM.
+#[derive(Debug)]
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn new() -> io::Result<StopSignals> {
+        Ok(StopSignals {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

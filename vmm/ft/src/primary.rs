@@ -1,0 +1,67 @@
+//! The primary's runtime.
+
+mod copy;
+mod resume;
+mod serve;
+mod vcpu;
+
+pub use resume::{Resumed, SurvivorParts};
+pub use serve::{serve, serve_survivor};
+pub use vcpu::{Seat, Vcpu};
+
+use super::cuts::Cuts;
+use super::{ArbiterUrl, EventLog};
+use lockstep_backends::Live;
+use lockstep_backends::live::Direct;
+use lockstep_machine::Machine;
+use lockstep_memory::Image;
+use lockstep_replay::Consumer;
+use ft_protocol::arbiter::{MemberId, Nonce};
+use ft_protocol::detector::Timing;
+use ft_protocol::log::Header;
+use std::net::SocketAddr;
+
+/// What a primary is made of.
+pub struct PrimaryParts {
+    /// Everything that must be equal on both sides.
+    pub header: Header,
+    /// The guest's image.
+    pub image: Image,
+    /// The machine, at position 0.
+    pub machine: Machine,
+    /// Its live inputs.
+    pub live: Live,
+    /// Where outputs are let go.
+    pub direct: Direct,
+    /// The recording, if there is one.
+    pub recording: Option<Box<dyn Consumer>>,
+    /// The arbiter.
+    pub arbiter: ArbiterUrl,
+    /// The first generation to open.
+    pub generation: u64,
+    /// Run without a backup.
+    pub solo: bool,
+    /// Where backups connect.
+    pub channel: SocketAddr,
+    /// Where events go.
+    pub events: EventLog,
+    /// Run between a won test-and-set and going on alone.
+    pub fence: Option<String>,
+    /// Where to die, in drills.
+    pub cuts: Cuts,
+}
+
+/// A member's identity, new with every process.
+pub(super) fn new_member() -> MemberId {
+    MemberId(rand::random())
+}
+
+/// The random part of a process's nonces.
+pub(super) fn new_nonce() -> Nonce {
+    Nonce(rand::random())
+}
+
+/// How fast silence is noticed.
+pub(super) fn timing() -> Timing {
+    Timing::default()
+}

@@ -1,0 +1,102 @@
+//! A backup that went live goes on with the primary's runtime: alone, until a new backup joins.
+
+use super::serve::{Answer, Runtime};
+use super::vcpu::Vcpu;
+use lockstep_backends::Waker;
+use lockstep_backends::live::Direct;
+use crate::beats::Beats;
+use crate::control::Control;
+use crate::cuts::Cuts;
+use crate::fence::Fence;
+use crate::{Arbiter, EventLog, StopSignals};
+use lockstep_replay::LogDirWriter;
+use ft_protocol::arbiter::MemberId;
+use ft_protocol::log::Header;
+use ft_protocol::primary::{Primary, PrimaryConfig};
+use ft_protocol::transfer::Survivor;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What a survivor goes on with.
+pub struct SurvivorParts {
+    /// Where its machine is.
+    pub survivor: Survivor,
+    /// What its state machine is made from.
+    pub config: PrimaryConfig,
+    /// Where a new backup may connect; nowhere unless it was told where.
+    pub listener: Option<TcpListener>,
+    /// For heartbeats.
+    pub beats: Beats,
+    /// Signals, one of which may have come already.
+    pub signals: StopSignals,
+    /// The recording, if there is one.
+    pub recording: Option<LogDirWriter>,
+    /// What a runtime is made of.
+    pub rest: Resumed,
+}
+
+/// What the runtime of a backup that went live hands on.
+pub struct Resumed {
+    /// Its id.
+    pub me: MemberId,
+    /// The log's header.
+    pub header: Header,
+    /// The guest's ELF file.
+    pub image: Vec<u8>,
+    /// The arbiter.
+    pub arbiter: Arc<dyn Arbiter>,
+    /// The vCPU's thread, which runs from live inputs now.
+    pub vcpu: Vcpu,
+    /// Where outputs are let go.
+    pub direct: Direct,
+    /// Wakes the vCPU's thread.
+    pub waker: Waker,
+    /// Where events go.
+    pub events: EventLog,
+    /// The control socket.
+    pub control: Control,
+    /// The fence.
+    pub fence: Fence,
+    /// Where to die, in drills.
+    pub cuts: Cuts,
+}
+
+impl Resumed {
+    /// The runtime of a primary that goes on from here.
+    pub(super) fn resume(
+        self,
+        primary: Primary,
+        survivor: Survivor,
+        answers: UnboundedSender<Answer>,
+        beats: Beats,
+    ) -> Runtime {
+        Runtime {
+            primary,
+            me: self.me,
+            header: self.header,
+            image: self.image,
+            arbiter: self.arbiter,
+            answers,
+            link: None,
+            vcpu: self.vcpu,
+            idle: None,
+            direct: self.direct,
+            unsent: VecDeque::new(),
+            won: Some(survivor.right.generation),
+            ended: None,
+            waker: self.waker,
+            events: self.events,
+            beats,
+            control: self.control,
+            fence: self.fence,
+            cuts: self.cuts,
+            lag_told: None,
+            copy: None,
+            arm_by: None,
+            copies: 0,
+            progress: None,
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The loop around the primary's state machine.
+
+mod act;
+mod join;
+
+use super::copy::{Copy, Progress};
+use super::vcpu::{News, Vcpu};
+use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
+use lockstep_backends::Waker;
+use lockstep_backends::live::Direct;
+use lockstep_cpu::PulseWatch;
+use crate::beats::Beats;
+use crate::control::{Asked, Control, Wish};
+use crate::cuts::{CutPoint, Cuts};
+use crate::fence::Fence;
+use crate::link::{Link, accept_at, next_of};
+use crate::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
+use lockstep_replay::LogDirWriter;
+use lockstep_replay::journal::{Chunk, FLUSH_INTERVAL};
+use lockstep_replay::record::{Controls, mark_progress};
+use ft_protocol::Time;
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
+use ft_protocol::lag::LAG_TARGET;
+use ft_protocol::log::{EndReason, Header};
+use ft_protocol::primary::{Primary, PrimaryConfig};
+use ft_protocol::wire::{Message, Request};
+use serde_json::json;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// News handled before the loop looks at the channel again.
+const NEWS_AT_ONCE: usize = 64;
+
+/// An answer from the arbiter.
+pub(super) enum Answer {
+    Opened(OpenAnswer),
+    Claim(ClaimAnswer),
+    Closed(CloseAnswer),
+    Fenced(Result<(), String>),
+}
+
+pub(super) struct Runtime {
+    pub(super) primary: Primary,
+    pub(super) me: MemberId,
+    pub(super) header: Header,
+    pub(super) image: Vec<u8>,
+    pub(super) arbiter: Arc<dyn Arbiter>,
+    pub(super) answers: UnboundedSender<Answer>,
+    pub(super) link: Option<Link>,
+    pub(super) vcpu: Vcpu,
+    /// What the thread starts from, until it does.
+    pub(super) idle: Option<(lockstep_machine::Machine, lockstep_backends::Live)>,
+    pub(super) direct: Direct,
+    pub(super) unsent: VecDeque<Chunk>,
+    /// The last generation that this side has won.
+    pub(super) won: Option<u64>,
+    pub(super) ended: Option<EndReason>,
+    pub(super) waker: Waker,
+    pub(super) events: EventLog,
+    pub(super) beats: Beats,
+    pub(super) control: Control,
+    pub(super) fence: Fence,
+    pub(super) cuts: Cuts,
+    /// When the lag was told last, while there is one worth telling.
+    pub(super) lag_told: Option<Time>,
+    /// The copy for whoever joins.
+    pub(super) copy: Option<Copy>,
+    /// Whoever got a copy is to be armed by then.
+    pub(super) arm_by: Option<Time>,
+    /// Copies begun so far.
+    pub(super) copies: u64,
+    /// How far the last one is.
+    pub(super) progress: Option<Progress>,
+}
+
+/// The lag is told so often while it matters.
+const TELL_LAG: Duration = Duration::from_millis(100);
+
+/// Runs the primary to its end.
+pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
+    let listener = TcpListener::bind(parts.channel).await?;
+    let mut signals = StopSignals::new()?;
+    let (sender, mut answers) = unbounded_channel();
+    let beats = Beats::listen(parts.channel).await?;
+    let mut runtime = Runtime::new(parts, sender, beats);
+    let me = runtime.me.to_string();
+    runtime.events.emit("waiting", json!({"member": me}));
+    let outcome = runtime
+        .run(Some(&listener), &mut signals, &mut answers)
+        .await;
+    runtime.end(&outcome);
+    outcome
+}
+
+/// Runs a backup that went live to its end: alone, until a new backup joins.
+pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
+    let SurvivorParts {
+        survivor,
+        config,
+        listener,
+        beats,
+        mut signals,
+        recording,
+        rest,
+    } = parts;
+    let (sender, mut answers) = unbounded_channel();
+    let primary = Primary::survivor(config, survivor, now());
+    let mut runtime = rest.resume(primary, survivor, sender, beats);
+    let outcome = runtime
+        .run(listener.as_ref(), &mut signals, &mut answers)
+        .await;
+    runtime.end(&outcome);
+    if let Some(Err(e)) = recording.map(LogDirWriter::finish) {
+        tracing::error!("{e}");
+    }
+    outcome
+}
+
+impl Runtime {
+    async fn run(
+        &mut self,
+        listener: Option<&TcpListener>,
+        signals: &mut StopSignals,
+        answers: &mut UnboundedReceiver<Answer>,
+    ) -> io::Result<Outcome> {
+        let mut progress = interval(FLUSH_INTERVAL);
+        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            if let Some(outcome) = self.perform()? {
+                return Ok(outcome);
+            }
+            let timeout = self.primary.poll_timeout();
+            let accepts = self.primary.accepts_connection();
+            let runs = self.idle.is_none() && self.ended.is_none();
+            tokio::select! {
+                message = next_of(&mut self.link) => self.message(message),
+                news = self.vcpu.news.recv() => {
+                    let news = news.expect("the runtime itself holds a sender");
+                    if let Some(outcome) = self.news(news) {
+                        return Ok(outcome);
+                    }
+                }
+                (beat, from) = self.beats.next() => {
+                    if self.primary.handle_beat(now(), beat) {
+                        self.beats.answer_to(from);
+                    }
+                }
+                asked = self.control.next() => self.asked(asked),
+                accepted = accept_at(listener), if accepts => self.accept(accepted),
+                pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
+                Some(answer) = answers.recv() => self.answer(answer),
+                () = sleep_until(timeout) => {
+                    self.direct.flush();
+                    self.tick();
+                }
+                _ = progress.tick(), if runs => {
+                    let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
+                    mark_progress(journal, controls).map_err(io::Error::other)?;
+                }
+                () = signals.next() => {
+                    if let Some(outcome) = self.stop() {
+                        return Ok(outcome);
+                    }
+                }
+            }
+        }
+    }
+
+    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>, beats: Beats) -> Runtime {
+        let me = new_member();
+        let watch = PulseWatch::new(parts.cuts.pulse());
+        let controls = Arc::new(Controls::default());
+        let config = PrimaryConfig {
+            vm: parts.header.vm.clone(),
+            me,
+            host: parts.header.host.clone(),
+            generation: parts.generation,
+            nonce: new_nonce(),
+            solo: parts.solo,
+            timing: timing(),
+        };
+        Runtime {
+            primary: Primary::new(config, now()),
+            me,
+            image: parts.image.bytes().to_vec(),
+            control: Control::listen(&parts.header.vm, me),
+            fence: Fence {
+                command: parts.fence,
+                vm: parts.header.vm.clone(),
+                me,
+            },
+            header: parts.header,
+            arbiter: parts.arbiter.connect(),
+            answers,
+            link: None,
+            vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
+            waker: parts.live.waker(),
+            idle: Some((parts.machine, parts.live)),
+            direct: parts.direct,
+            unsent: VecDeque::new(),
+            won: None,
+            ended: None,
+            events: parts.events,
+            beats,
+            cuts: parts.cuts,
+            lag_told: None,
+            copy: None,
+            arm_by: None,
+            copies: 0,
+            progress: None,
+        }
+    }
+
+    /// The end of this member, however it came to that.
+    fn end(&mut self, outcome: &io::Result<Outcome>) {
+        self.control.finish(match outcome {
+            Ok(Outcome::Halted(_, why)) => Err(why),
+            Ok(_) => Ok(()),
+            Err(_) => Err("the member failed on its host"),
+        });
+        // The recording's writer waits for the last of its consumers to go.
+        if let Ok(mut journal) = self.vcpu.journal.lock() {
+            journal.close();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = now();
+        self.primary.handle_vcpu(self.vcpu.watch.answers());
+        self.give_up_slow_joiner(now);
+        self.primary.handle_tick(now);
+        let (lag, rest) = (self.primary.lag(now), self.primary.rest());
+        let matters = lag > LAG_TARGET / 4 || rest > 0;
+        let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
+        if matters && due || !matters && self.lag_told.is_some() {
+            self.lag_told = matters.then_some(now);
+            let lag_ms = lag.as_secs_f64() * 1e3;
+            self.events
+                .emit("lag", json!({"lag_ms": lag_ms, "throttle_percent": rest}));
+        }
+    }
+
+    /// An operator asks for something here.
+    fn asked(&mut self, asked: Asked) {
+        match asked.wish {
+            Wish::Status => self.control.tell(&asked, &self.status()),
+            Wish::Do(request) => {
+                let accepted = self.request(request);
+                self.control.answer(asked, accepted);
+            }
+        }
+    }
+
+    /// An operator asks for something, here or at the backup.
+    fn request(&mut self, request: Request) -> Result<(), String> {
+        match request {
+            Request::Stop if self.idle.is_some() => self.primary.handle_leave(now()),
+            Request::Stop => self.stop_guest(),
+            Request::Switchover if self.primary.handle_switchover(now()) => {}
+            Request::Switchover => return Err("it runs without a backup".into()),
+        }
+        Ok(())
+    }
+
+    fn stop_guest(&self) {
+        self.vcpu.controls.stop.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn accept(&mut self, accepted: io::Result<(Link, std::net::SocketAddr)>) {
+        match accepted {
+            Ok((link, peer)) => {
+                tracing::info!("a backup connects from {peer}");
+                self.link = Some(link);
+                self.primary.handle_connected(now());
+            }
+            // The peer may be gone again before it was accepted.
+            Err(e) => tracing::warn!("a connection could not be accepted ({e})"),
+        }
+    }
+
+    fn message(&mut self, message: Result<Message, String>) {
+        match message {
+            Ok(message) => {
+                if matches!(message, Message::Ack { .. }) {
+                    self.cuts.pass(CutPoint::AckReceived);
+                }
+                self.primary.handle_message(now(), message);
+            }
+            Err(why) => {
+                tracing::info!("the channel is closed: {why}");
+                self.link = None;
+                self.primary.handle_disconnected(now());
+            }
+        }
+    }
+
+    fn news(&mut self, first: News) -> Option<Outcome> {
+        let mut news = Some(first);
+        for left in (0..NEWS_AT_ONCE).rev() {
+            let one = news.take()?;
+            if let Some(outcome) = self.one_news(one) {
+                return Some(outcome);
+            }
+            if left > 0 {
+                news = self.vcpu.news.try_recv().ok();
+            }
+        }
+        None
+    }
+
+    fn one_news(&mut self, news: News) -> Option<Outcome> {
+        self.vcpu.pace.seen(news.weight());
+        match news {
+            News::Chunk(chunk) => {
+                let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
+                // Alone, there is nobody to send it to.
+                if self.primary.sends_log() {
+                    self.unsent.push_back(chunk);
+                }
+                self.primary.handle_appended(now(), seq, bytes);
+            }
+            News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
+            News::Parked { seq } => self.primary.handle_parked(now(), seq),
+            News::Captured(copy, captured) => self.captured(copy, captured),
+            News::Ended(Ok(reason)) => {
+                self.ended = Some(reason);
+                let status = end_status(reason);
+                self.events.emit("ended", json!({"status": status}));
+                let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
+                self.primary.handle_guest_end(now(), journal.last_seq());
+            }
+            // This host cannot go on; the backup will.
+            News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
+        }
+        None
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Opened(answer) => {
+                if let OpenAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.primary.handle_opened(now(), answer);
+            }
+            Answer::Claim(answer) => {
+                match &answer {
+                    ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
+                    ClaimAnswer::Lost { .. } => {
+                        let generation = self.primary.generation();
+                        self.events
+                            .emit("claim_lost", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Won => {
+                        let generation = self.primary.generation();
+                        self.cuts.pass(CutPoint::ClaimWon);
+                        self.won = Some(generation);
+                        self.events
+                            .emit("claim_won", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Refused(_) => {}
+                }
+                self.primary.handle_claim(now(), answer);
+            }
+            Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
+            Answer::Fenced(fenced) => {
+                if let Err(why) = &fenced {
+                    self.events.unfenced(why);
+                }
+                self.primary.handle_fenced(now(), fenced);
+            }
+        }
+    }
+
+    /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides. A second one
+    /// does not wait for that.
+    fn stop(&mut self) -> Option<Outcome> {
+        if self.vcpu.controls.stop.load(Ordering::Acquire) {
+            let why = "cut off before the guest reached its next position";
+            return Some(Outcome::Halted(1, why.into()));
+        }
+        self.stop_guest();
+        if self.idle.is_some() {
+            self.primary.handle_leave(now());
+        }
+        None
+    }
+
+    /// Nothing ever ran: a generation that this side has won need not stay open.
+    fn leave(&self) {
+        if let Some(generation) = self.won
+            && let CloseAnswer::Unreachable(why) =
+                arbiter::close(&*self.arbiter, &self.header.vm, generation, self.me)
+        {
+            tracing::warn!("{why}: start again with --force");
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What the primary's state machine asks for, done.
+
+use super::{Answer, Runtime};
+use crate::cuts::CutPoint;
+use crate::primary::copy::Copy;
+use crate::{Outcome, arbiter, now};
+use ft_protocol::primary::PrimaryAction;
+use ft_protocol::wire::Message;
+use serde_json::json;
+use std::io;
+use std::sync::atomic::Ordering;
+
+impl Runtime {
+    /// Does what the state machine asks for.
+    pub(super) fn perform(&mut self) -> io::Result<Option<Outcome>> {
+        while let Some(action) = self.primary.poll_action() {
+            if let Some(outcome) = self.act(action)? {
+                return Ok(Some(outcome));
+            }
+        }
+        let rest = self.primary.rest();
+        self.vcpu.pace.set(self.primary.may_run(), rest);
+        Ok(None)
+    }
+
+    fn act(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
+        match action {
+            PrimaryAction::Send(message) => self.send(&message),
+            PrimaryAction::Beat(beat) => self.beats.send(beat),
+            PrimaryAction::Welcome {
+                protocol,
+                generation,
+                members,
+                nonce,
+            } => {
+                let message = Message::Welcome {
+                    protocol,
+                    generation,
+                    members,
+                    nonce,
+                    header: Box::new(self.header.clone()),
+                    image: self.image.clone(),
+                };
+                self.send(&message);
+            }
+            PrimaryAction::Offer { protocol, right } => {
+                let message = Message::Offer {
+                    protocol,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
+                    source: self.me,
+                    header: Box::new(self.header.clone()),
+                    image: self.image.clone(),
+                };
+                self.send(&message);
+            }
+            PrimaryAction::Copy => self.start_copy(),
+            PrimaryAction::StopCopy => {
+                self.unsent.clear();
+                self.arm_by = None;
+                if self.copy.take().is_some() {
+                    self.events.emit("copy_ended", json!({}));
+                }
+            }
+            PrimaryAction::Protected { generation } => {
+                self.arm_by = None;
+                // What waits behind the copy is sent first: the log since, and Armed itself.
+                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
+                for message in behind {
+                    self.send(&message);
+                }
+                self.events
+                    .emit("protected", json!({"generation": generation}));
+            }
+            PrimaryAction::SendLog { up_to } => {
+                self.send_log(up_to);
+                self.cuts.pass(CutPoint::LogSent);
+            }
+            PrimaryAction::Release { up_to } => {
+                for (_, output) in self.vcpu.held.take(up_to) {
+                    self.direct.release(&output)?;
+                }
+                self.cuts.pass(CutPoint::OutputReleased);
+                self.primary.handle_released(now(), up_to);
+            }
+            PrimaryAction::Open { .. }
+            | PrimaryAction::Claim { .. }
+            | PrimaryAction::Close { .. } => {
+                let claims = matches!(action, PrimaryAction::Claim { .. });
+                self.ask(action);
+                if claims {
+                    self.cuts.pass(CutPoint::ClaimAsked);
+                }
+            }
+            PrimaryAction::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            other => return self.turn(other),
+        }
+        Ok(None)
+    }
+
+    /// What changes this side's part, or ends it.
+    fn turn(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
+        match action {
+            PrimaryAction::Requested(request) => {
+                if let Err(why) = self.request(request) {
+                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
+                }
+            }
+            PrimaryAction::Park => {
+                self.vcpu.controls.park.store(true, Ordering::Release);
+                self.waker.wake();
+            }
+            PrimaryAction::Resume => {
+                self.vcpu.pace.resume();
+                self.control
+                    .finish(Err("the backup was lost, this side runs on alone"));
+            }
+            PrimaryAction::HandedOver { generation } => {
+                self.events
+                    .emit("handed_over", json!({"generation": generation}));
+                return Ok(Some(Outcome::HandedOver));
+            }
+            PrimaryAction::Leave => {
+                self.leave();
+                return Ok(Some(Outcome::Left));
+            }
+            PrimaryAction::Start => {
+                let generation = self.primary.generation();
+                let (machine, live) = self.idle.take().expect("the guest starts once");
+                self.events
+                    .emit("started", json!({"generation": generation}));
+                self.vcpu.start(machine, live.restarted())?;
+            }
+            PrimaryAction::BackupLost(loss) => {
+                let reason = loss.to_string();
+                self.events.emit("backup_lost", json!({"reason": reason}));
+            }
+            PrimaryAction::GoSolo { generation } => {
+                self.unsent.clear();
+                self.events.emit("solo", json!({"generation": generation}));
+                self.cuts.pass(CutPoint::LiveAnnounced);
+            }
+            PrimaryAction::Disconnect => {
+                if let Some(link) = self.link.take() {
+                    tokio::spawn(link.close());
+                }
+            }
+            PrimaryAction::Halt(reason) => {
+                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
+            }
+            PrimaryAction::Finish { closed } => {
+                if !closed {
+                    tracing::warn!("the generation could not be closed: start again with --force");
+                }
+                let reason = self.ended.expect("the guest ended");
+                return Ok(Some(Outcome::Ended(reason)));
+            }
+            other => unreachable!("{other:?} changes nothing"),
+        }
+        Ok(None)
+    }
+
+    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
+    pub(super) fn send(&mut self, message: &Message) {
+        let behind = self.copy.as_mut().filter(|copy| copy.waits());
+        match (behind, message) {
+            (None, _) | (_, Message::Heartbeat) => {
+                if let Some(link) = &mut self.link {
+                    link.send(message);
+                }
+            }
+            (Some(copy), _) => copy.push(message.clone()),
+        }
+    }
+
+    fn send_log(&mut self, up_to: u64) {
+        let mut frames = Vec::new();
+        while let Some(chunk) = self.unsent.pop_front_if(|chunk| chunk.last_seq <= up_to) {
+            frames.extend_from_slice(&chunk.frames);
+        }
+        if !frames.is_empty() {
+            self.send(&Message::Log { frames });
+        }
+    }
+
+    /// Asks the arbiter on a thread that may wait for storage.
+    fn ask(&mut self, action: PrimaryAction) {
+        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
+        let (vm, me) = (self.header.vm.clone(), self.me);
+        tokio::task::spawn_blocking(move || {
+            let answer = match action {
+                PrimaryAction::Open {
+                    generation,
+                    members,
+                    nonce,
+                } => {
+                    let record = arbiter::open_record(&vm, generation, members, nonce);
+                    Answer::Opened(arbiter::open(&*arbiter, &record))
+                }
+                PrimaryAction::Claim { generation } => {
+                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
+                }
+                PrimaryAction::Close { generation } => {
+                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
+                }
+                other => unreachable!("{other:?} is no question"),
+            };
+            // The process is ending if nobody waits for it.
+            let _gone = answers.send(answer);
+        });
+    }
+}

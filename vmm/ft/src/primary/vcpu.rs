@@ -1,0 +1,221 @@
+//! The vCPU thread of a machine that runs from live inputs, and what it hands to the runtime.
+
+use super::copy::Captured;
+use lockstep_backends::Live;
+use lockstep_cpu::{Pulse, PulseWatch};
+use lockstep_devices::Output;
+use crate::cuts::{CutPoint, Cuts};
+use crate::outputs::HeldOutputs;
+use crate::pace::Pace;
+use lockstep_machine::Machine;
+use lockstep_machine::drive::{Driven, drive};
+use lockstep_replay::journal::{Chunk, Journal, JournalError};
+use lockstep_replay::record::{Controls, Recorder};
+use lockstep_replay::{Consumer, Outlet};
+use ft_protocol::log::EndReason;
+use std::io;
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// News from the vCPU's thread. Bounded by the pace: a vCPU whose news is not looked at waits.
+#[derive(Debug)]
+pub enum News {
+    /// The log grew.
+    Chunk(Chunk),
+    /// The guest emitted output `number`, which the log has as entry `seq`.
+    Output {
+        /// Its number.
+        number: u64,
+        /// Its entry.
+        seq: u64,
+    },
+    /// The machine rests, as it was told to; its log goes to this entry.
+    Parked {
+        /// The entry.
+        seq: u64,
+    },
+    /// The machine was stopped and copied, for the copy of this number, or could not be.
+    Captured(u64, Result<Box<Captured>, String>),
+    /// The machine ended, or failed.
+    Ended(Result<EndReason, String>),
+}
+
+/// What news weighs besides what it carries, bytes.
+const NEWS_BYTES: usize = 64;
+
+impl News {
+    /// What it counts for the pace, bytes.
+    pub fn weight(&self) -> usize {
+        match self {
+            News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
+            // Its bytes are in the log too, as a frame that was answered or as a mark. A copy comes
+            // once, and has a limit of its own.
+            News::Output { .. } | News::Parked { .. } | News::Captured(..) | News::Ended(_) => {
+                NEWS_BYTES
+            }
+        }
+    }
+}
+
+/// The runtime's hold on the vCPU's thread.
+pub struct Vcpu {
+    /// What the thread has to tell.
+    pub news: UnboundedReceiver<News>,
+    /// Outputs that were not let go.
+    pub held: HeldOutputs,
+    /// The thread's brake.
+    pub pace: Arc<Pace>,
+    /// What may be asked of the machine.
+    pub controls: Arc<Controls>,
+    /// The log under construction.
+    pub journal: Arc<Mutex<Journal>>,
+    /// Whether the thread answers.
+    pub watch: PulseWatch,
+    pulse: Pulse,
+    to_runtime: ToRuntime,
+}
+
+/// What the vCPU's thread hands its news by.
+#[derive(Clone)]
+pub struct ToRuntime {
+    news: UnboundedSender<News>,
+    pace: Arc<Pace>,
+    cuts: Cuts,
+}
+
+impl ToRuntime {
+    /// Hands it over.
+    pub fn hand(&self, news: News) {
+        self.pace.handed(news.weight());
+        // A runtime that is gone needs no news; the process is about to end.
+        let _gone = self.news.send(news);
+    }
+}
+
+impl Consumer for ToRuntime {
+    fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
+        self.cuts.pass(CutPoint::EntryLogged);
+        self.hand(News::Chunk(chunk.clone()));
+        Ok(())
+    }
+}
+
+/// Keeps every output until the runtime lets it go.
+struct Gated {
+    held: HeldOutputs,
+    runtime: ToRuntime,
+}
+
+impl Outlet for Gated {
+    fn emit(&mut self, number: u64, seq: u64, output: Output) -> io::Result<()> {
+        self.held.push(number, output);
+        self.runtime.hand(News::Output { number, seq });
+        Ok(())
+    }
+
+    fn holds(&self) -> bool {
+        self.runtime.pace.holds()
+    }
+
+    fn wait(&self) {
+        self.runtime.pace.wait();
+    }
+
+    fn park(&self, seq: u64) {
+        let tell = || self.runtime.hand(News::Parked { seq });
+        self.runtime.pace.park(tell);
+    }
+}
+
+/// Where a machine that runs from live inputs sits: everything that its thread shares with the
+/// runtime.
+pub struct Seat {
+    gated: Gated,
+    journal: Arc<Mutex<Journal>>,
+    controls: Arc<Controls>,
+    pulse: Pulse,
+    outputs: u64,
+}
+
+impl Seat {
+    /// The log under construction.
+    pub fn journal(&self) -> &Mutex<Journal> {
+        &self.journal
+    }
+
+    /// Runs the machine to its end on this thread, and tells of that.
+    pub fn drive(self, mut machine: Machine, mut live: Live) {
+        machine.set_pulse(self.pulse.clone());
+        live.set_pulse(self.pulse);
+        let runtime = self.gated.runtime.clone();
+        let mut recorder =
+            Recorder::new(live, self.gated, self.journal, self.controls, self.outputs);
+        runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
+            Ok(Driven::Ended(reason)) => Ok(reason),
+            Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
+            Err(error) => Err(error.to_string()),
+        }));
+    }
+}
+
+impl Vcpu {
+    /// A journal, which goes on after entry `seq`, and queues, for a machine that does not run yet or
+    /// follows a log until now.
+    pub fn new(
+        seq: u64,
+        recording: Option<Box<dyn Consumer>>,
+        controls: Arc<Controls>,
+        watch: PulseWatch,
+        cuts: Cuts,
+    ) -> Vcpu {
+        let (sender, news) = unbounded_channel();
+        let pulse = watch.pulse();
+        let pace = Arc::new(Pace::new(pulse.clone()));
+        let to_runtime = ToRuntime {
+            news: sender,
+            pace: pace.clone(),
+            cuts,
+        };
+        let mut consumers: Vec<Box<dyn Consumer>> = vec![Box::new(to_runtime.clone())];
+        consumers.extend(recording);
+        Vcpu {
+            news,
+            held: HeldOutputs::default(),
+            pace,
+            controls,
+            journal: Arc::new(Mutex::new(Journal::new(seq + 1, consumers))),
+            watch,
+            pulse,
+            to_runtime,
+        }
+    }
+
+    /// What the vCPU's thread hands its news by.
+    pub fn to_runtime(&self) -> ToRuntime {
+        self.to_runtime.clone()
+    }
+
+    /// A seat for a machine that has emitted so many outputs.
+    pub fn seat(&self, outputs: u64) -> Seat {
+        Seat {
+            gated: Gated {
+                held: self.held.clone(),
+                runtime: self.to_runtime(),
+            },
+            journal: self.journal.clone(),
+            controls: self.controls.clone(),
+            pulse: self.pulse.clone(),
+            outputs,
+        }
+    }
+
+    /// Starts the thread.
+    pub fn start(&mut self, machine: Machine, live: Live) -> io::Result<()> {
+        let seat = self.seat(0);
+        let thread = std::thread::Builder::new()
+            .name("vcpu".into())
+            .spawn(move || seat.drive(machine, live))?;
+        self.watch.attach(thread);
+        Ok(())
+    }
+}

@@ -1,0 +1,251 @@
+use super::*;
+use crate::state::differing;
+use ft_protocol::log::NetConfig;
+use ft_protocol::log::codec::{decode_payload, encode_payload};
+
+fn config(net: Option<NetConfig>) -> MachineConfig {
+    MachineConfig {
+        mem_mib: 16,
+        net,
+        quantum: 1000,
+        seed: 0,
+        wall_ns: 0,
+    }
+}
+
+const NET: NetConfig = NetConfig {
+    mac: [2; 6],
+    ip: [10, 0, 0, 1],
+    prefix_len: 8,
+    gateway: [0; 4],
+};
+
+/// Something that changes a device, and whom it changes.
+type Change = (fn(&mut Bus, &Ram), &'static [&'static str]);
+
+const CHANGES: [Change; 9] = [
+    (|bus, ram| bus.edges.grant(ram), &["edge counter"]),
+    (
+        |bus, ram| bus.mmio_write(MMIO_RNG + 0x30, &[1, 0, 0, 0], ram.map()),
+        &["virtio-rng"],
+    ),
+    (|bus, _| bus.pio_write(0x21, &[0xfe]), &["8259 pair"]),
+    (|bus, _| bus.pio_write(0x43, &[0x34]), &["8254"]),
+    (|bus, ram| bus.clock.set(1, ram), &["clock"]),
+    (|bus, _| bus.pio_write(0x3ff, &[7]), &["16550"]),
+    (
+        |bus, ram| bus.mmio_write(MMIO_CONSOLE + 0x30, &[1, 0, 0, 0], ram.map()),
+        &["virtio-console"],
+    ),
+    (
+        |bus, ram| bus.mmio_write(MMIO_NET + 0x30, &[1, 0, 0, 0], ram.map()),
+        &["virtio-net"],
+    ),
+    (
+        |bus, ram| bus.receive_frame(vec![0; 60], ram),
+        &["clock", "virtio-net"],
+    ),
+];
+
+#[test]
+fn ports_and_windows_without_a_device_read_as_on_a_bus() {
+    let mut bus = Bus::new(&config(None), &Ram::new(16).unwrap());
+    let mut data = [0; 4];
+    bus.pio_read(0x80, &mut data);
+    assert_eq!(data, [0xff; 4]);
+    bus.mmio_read(MMIO_NET, &mut data);
+    assert_eq!(data, [0; 4]);
+    bus.mmio_read(0xf000_0000, &mut data);
+    assert_eq!(data, [0xff; 4]);
+    // The last port there is, four bytes wide.
+    bus.pio_read(0xfffe, &mut data);
+    bus.pio_write(0xfffe, &data);
+}
+
+#[test]
+fn every_device_is_in_the_digest() {
+    let ram = Ram::new(16).unwrap();
+    let fresh = || Bus::new(&config(Some(NET)), &ram);
+    let empty = fresh().digest();
+    let components = fresh().save().components();
+    for (change, names) in CHANGES {
+        let mut bus = fresh();
+        change(&mut bus, &ram);
+        assert_ne!(bus.digest(), empty, "{names:?}");
+        assert_eq!(differing(&components, &bus.save().components()), names);
+    }
+}
+
+fn write(bus: &mut Bus, ram: &Ram, window: u64, offset: u64, value: u32) {
+    bus.mmio_write(window + offset, &value.to_le_bytes(), ram.map());
+}
+
+/// Sets a device up as its driver would, with queue `index` at `ring` in RAM.
+fn set_queue_up(bus: &mut Bus, ram: &Ram, window: u64, index: u32, ring: u32) {
+    let registers = [
+        (0x24, 1),
+        (0x20, 1),
+        (0x30, index),
+        (0x38, 16),
+        (0x80, ring),
+        (0x90, ring + 0x1000),
+        (0xa0, ring + 0x2000),
+        (0x44, 1),
+        (0x70, 0xf),
+    ];
+    for (offset, value) in registers {
+        write(bus, ram, window, offset, value);
+    }
+}
+
+/// Every device in the middle of something.
+fn busy(ram: &Ram) -> Bus {
+    let mut bus = Bus::new(&config(Some(NET)), ram);
+    for (index, window) in [MMIO_CONSOLE, MMIO_NET, MMIO_RNG].into_iter().enumerate() {
+        for queue in 0..2 {
+            let ring = 0x10_0000 + 0x1_0000 * index as u32 + 0x4000 * queue;
+            set_queue_up(&mut bus, ram, window, queue, ring);
+        }
+    }
+    // One buffer of 8 bytes for random bytes: descriptor 0, writable, the first in the ring.
+    ram.write(0x12_0000, &0x13_0000u64.to_le_bytes()).unwrap();
+    ram.write(0x12_0008, &[8, 0, 0, 0, 2, 0, 0, 0]).unwrap();
+    ram.write(0x12_1000, &[0, 0, 1, 0, 0, 0]).unwrap();
+    for (port, value) in [(0x20, 0x11), (0x21, 0x20), (0x21, 4), (0x21, 1), (0x21, 0)] {
+        bus.pio_write(port, &[value]);
+    }
+    for (port, value) in [
+        (0x43, 0x34),
+        (0x40, 0xa9),
+        (0x40, 4),
+        (0x43, 0x70),
+        (0x41, 9),
+    ] {
+        bus.pio_write(port, &[value]);
+    }
+    // The UART tells that it can send.
+    bus.pio_write(0x3f9, &[2]);
+    bus.pio_write(0x3f8, b"x");
+    bus.edges.grant(ram);
+    bus.set_time(3_000_000, ram);
+    bus.receive_frame(vec![7; 60], ram);
+    bus.receive_console(b"typed", ram);
+    bus.process(ram, &mut Vec::new());
+    bus
+}
+
+#[test]
+fn devices_restored_are_those_saved() {
+    let ram = Ram::new(16).unwrap();
+    let mut bus = busy(&ram);
+    let state = bus.save();
+    assert_eq!(
+        bus.entropy_wanted(),
+        8,
+        "every device is in the middle of something"
+    );
+    let fresh = Bus::new(&config(Some(NET)), &ram).save();
+    assert_eq!(differing(&state.components(), &fresh.components()).len(), 8);
+    let mut other = Bus::restore(&config(Some(NET)), &state, &ram).unwrap();
+    assert_eq!(other.save(), state);
+    assert_eq!(other.digest(), bus.digest());
+    // What follows is the same too: nothing is delivered anew, and what waits is.
+    let follow = |ram: &Ram, bus: &mut Bus| {
+        let mut outputs = Vec::new();
+        bus.process(ram, &mut outputs);
+        let vector = bus.pic.acknowledge();
+        bus.process(ram, &mut outputs);
+        let requests = bus.pic.requests();
+        bus.receive_entropy(&[9; 8], ram);
+        bus.pio_write(0x20, &[0x20]);
+        bus.set_time(6_000_000, ram);
+        bus.process(ram, &mut outputs);
+        (vector, requests, outputs, bus.save())
+    };
+    let copy = Ram::new(16).unwrap();
+    let mut content = vec![0; ram.len()];
+    ram.read(0, &mut content).unwrap();
+    copy.write(0, &content).unwrap();
+    assert_eq!(follow(&copy, &mut other), follow(&ram, &mut bus));
+}
+
+/// Every bit of a state, flipped: refused with a sentence, or devices that can be used without a panic.
+#[test]
+fn a_state_that_was_damaged_breaks_nothing() {
+    let ram = Ram::new(16).unwrap();
+    let mut bytes = Vec::new();
+    encode_payload(&busy(&ram).save(), &mut bytes);
+    let (mut undecodable, mut refused, mut taken) = (0, 0, 0);
+    for bit in 0..bytes.len() * 8 {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        let Ok(state) = decode_payload::<BusState>(&damaged) else {
+            undecodable += 1;
+            continue;
+        };
+        match Bus::restore(&config(Some(NET)), &state, &ram) {
+            Ok(bus) => {
+                use_all(bus, &ram);
+                taken += 1;
+            }
+            Err(error) => {
+                assert!(error.to_string().contains("makes no sense"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    println!("{undecodable} undecodable, {refused} refused, {taken} taken");
+    assert!(undecodable > 0 && refused > 0 && taken > 0);
+}
+
+/// Touches everything there is.
+fn use_all(mut bus: Bus, ram: &Ram) {
+    let mut outputs = Vec::new();
+    bus.process(ram, &mut outputs);
+    bus.pic.acknowledge();
+    let _edge = bus.pit.next_edge();
+    for port in [
+        0x20, 0x21, 0xa0, 0xa1, 0x40, 0x41, 0x42, 0x3f8, 0x3fa, 0x3fd,
+    ] {
+        bus.pio_read(port, &mut [0]);
+    }
+    bus.set_time(bus.clock.now_ns() + 50_000_000, ram);
+    bus.pio_write(0x43, &[0xd0]);
+    bus.pio_read(0x40, &mut [0]);
+    bus.pio_write(0x20, &[0xa0]);
+    let (room, wanted) = (bus.console_room(), bus.entropy_wanted());
+    bus.receive_console(&vec![7; room], ram);
+    bus.receive_entropy(&vec![7; wanted], ram);
+    if bus.net_room() > 0 {
+        bus.receive_frame(vec![7; 60], ram);
+    }
+    bus.edges.grant(ram);
+    bus.process(ram, &mut outputs);
+    bus.save();
+}
+
+/// What one field may claim that no device can be in.
+#[test]
+fn an_impossible_state_is_refused_by_name() {
+    let ram = Ram::new(16).unwrap();
+    let sound = busy(&ram).save();
+    let without = Bus::restore(&config(None), &sound, &ram).err().unwrap();
+    assert!(without.to_string().contains("virtio-net"), "{without}");
+    let mut other = config(Some(NET));
+    other.quantum += 1;
+    let other = Bus::restore(&other, &sound, &ram).err().unwrap();
+    assert!(other.to_string().contains("edge counter"), "{other}");
+    // A larger machine's rings need not lie in a smaller one.
+    let mut state = sound;
+    let large = Ram::new(32).unwrap();
+    let mut bus = Bus::new(&config(Some(NET)), &large);
+    set_queue_up(&mut bus, &large, MMIO_NET, 0, 20 << 20);
+    state.net = bus.save().net;
+    let outside = Bus::restore(&config(Some(NET)), &state, &ram)
+        .err()
+        .unwrap();
+    assert!(
+        outside.to_string().contains("does not lie in RAM"),
+        "{outside}"
+    );
+}

@@ -1,0 +1,130 @@
+//! The exit fingerprint: what this host's KVM makes positions of.
+//!
+//! A self-test guest runs through every kind of exit with interrupts arriving at each, on made-up
+//! time, so that its trace depends on KVM alone. Two hosts with the same hash count positions alike.
+
+use super::drive::{DriveError, Driven, drive};
+use super::edge::{Input, Moment, Next, Sink, Source, View};
+use super::{Machine, MachineError};
+use lockstep_devices::Output;
+use lockstep_memory::{Image, Ram};
+use ft_protocol::log::{End, MachineConfig, MachineDigest};
+use std::convert::Infallible;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Made-up time between two positions, nanoseconds.
+const STEP_NS: u64 = 40_000;
+/// Positions after which the self-test guest is taken to hang.
+const MAX_POSITIONS: u64 = 200_000;
+/// Memory of the self-test machine, MiB.
+const MEM_MIB: u32 = 32;
+
+/// What the self-test guest's run came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SelfTest {
+    /// Hash of its exit trace.
+    pub exits: u64,
+    /// How many exits it made.
+    pub positions: u64,
+}
+
+/// Runs the self-test guest.
+pub fn self_test() -> Result<SelfTest, MachineError> {
+    let config = MachineConfig {
+        mem_mib: MEM_MIB,
+        net: None,
+        quantum: 0,
+        seed: 0,
+        wall_ns: 0,
+    };
+    let image = Image::parse("positions", lockstep_images::POSITIONS.to_vec())?;
+    let mut machine = Machine::new(&config, &image)?;
+    let mut trace = Trace {
+        ram: machine.ram().clone(),
+        hash: Xxh3::new(),
+        now_ns: 0,
+        given_at: None,
+    };
+    match drive(&mut machine, &mut trace) {
+        Ok(Driven::Ended(_)) => Ok(SelfTest {
+            exits: trace.hash.digest(),
+            positions: machine.position().exit,
+        }),
+        Ok(Driven::Stopped) => Err(MachineError::SelfTest),
+        Err(DriveError::Machine(e)) => Err(e),
+        Err(DriveError::Edge(never)) => match never {},
+    }
+}
+
+struct Trace {
+    ram: Ram,
+    hash: Xxh3,
+    now_ns: u64,
+    given_at: Option<Moment>,
+}
+
+impl Trace {
+    /// Does RIP still point at the instruction that exited, or past it? That depends on the KVM, and not,
+    /// like RIP itself, on the compiler of the self-test guest.
+    fn at_exiting_instruction(&self, moment: Moment) -> u8 {
+        let mut opcode = [0];
+        match self.ram.read(moment.check.rip, &mut opcode) {
+            // IN, OUT and HLT.
+            Ok(()) => u8::from(matches!(opcode[0], 0xe4..=0xe7 | 0xec..=0xef | 0xf4)),
+            Err(_) => 0,
+        }
+    }
+}
+
+impl Source for Trace {
+    type Error = Infallible;
+
+    fn next(&mut self, view: &View) -> Result<Next, Infallible> {
+        if let Some(reason) = view.ended {
+            return Ok(Next::Finish(reason));
+        }
+        if view.moment.at.exit > MAX_POSITIONS {
+            return Ok(Next::Stop);
+        }
+        if self.given_at == Some(view.moment) && view.wait.is_none() {
+            return Ok(Next::Leave);
+        }
+        self.given_at = Some(view.moment);
+        self.now_ns += STEP_NS;
+        if let Some(wait) = view.wait {
+            self.now_ns = self
+                .now_ns
+                .max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
+        }
+        Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
+    }
+
+    fn time(&mut self, _: Moment) -> Result<Option<u64>, Infallible> {
+        Ok(Some(self.now_ns))
+    }
+}
+
+impl Sink for Trace {
+    type Error = Infallible;
+
+    fn output(&mut self, _: Moment, output: Output) -> Result<(), Infallible> {
+        self.hash.update(&output.data);
+        Ok(())
+    }
+
+    fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), Infallible> {
+        self.hash.update(&moment.at.exit.to_le_bytes());
+        self.hash.update(&[vector.unwrap_or(0)]);
+        self.hash.update(&[self.at_exiting_instruction(moment)]);
+        Ok(())
+    }
+
+    fn digest(&mut self, _: Moment, _: MachineDigest) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn end(&mut self, moment: Moment, _: End) -> Result<(), Infallible> {
+        self.hash.update(&moment.at.exit.to_le_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,447 @@
+//! The pure machine: a vCPU, RAM and device models on one thread, between a [`Source`] and a
+//! [`Sink`].
+//!
+//! It never reads a clock, a socket, a file or a random number. Its state after `n` exits is a
+//! function of its initial state and of what its source gave it up to there, and of nothing else
+//! (invariant I1; proved by `tests/e2e/replay.rs`).
+
+pub mod boot;
+pub mod bus;
+pub mod drive;
+pub mod edge;
+pub mod fingerprint;
+pub mod state;
+
+pub use boot::{default_mac, host_print};
+pub use drive::{DriveError, drive};
+pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
+pub use state::{MachineState, Parts, StateError};
+
+use lockstep_cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
+use lockstep_devices::Output;
+use lockstep_memory::{Image, ImageError, Ram, RamDigest, RamError};
+use bincode::{Decode, Encode};
+use bus::Bus;
+use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Why a machine cannot start or go on.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// The vCPU.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    /// The memory.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// The guest image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A state that no machine of this configuration can be in.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The self-test guest did not end.
+    #[error(
+        "this host's KVM does not run the self-test guest to its end; use a host on which it does"
+    )]
+    SelfTest,
+}
+
+/// What the guest waits for, if it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+enum Waiting {
+    No,
+    /// HLT with interrupts on.
+    Halted,
+    /// OUT to the idle port.
+    Idle {
+        seen: u32,
+    },
+}
+
+/// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
+/// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct Arrival {
+    check: Check,
+    /// Would it take an interrupt?
+    ready: bool,
+    /// Its digest, if its instruction was finished since.
+    digest: Option<u64>,
+}
+
+impl Arrival {
+    fn of(cpu: &mut Vcpu) -> Arrival {
+        Arrival {
+            check: cpu.check(),
+            ready: cpu.ready(),
+            digest: None,
+        }
+    }
+}
+
+/// A virtual machine with one vCPU.
+#[derive(Debug)]
+pub struct Machine {
+    // Before the RAM that it runs on.
+    cpu: Vcpu,
+    ram: Ram,
+    bus: Bus,
+    at: Position,
+    /// Everything at this position is done: the guest is to be entered.
+    left: bool,
+    /// The vCPU as it came to this position, whatever is finished of its instruction later.
+    arrived: Arrival,
+    /// Its instruction is finished, so that its state is complete.
+    settled: bool,
+    waiting: Waiting,
+    ended: Option<EndReason>,
+    /// An exit that waits for the time before it can be handled.
+    unhandled: Option<Exit>,
+    window_requested: bool,
+    ram_digest: RamDigest,
+    /// For the digest.
+    dirty: DirtyReader,
+    outputs: Vec<Output>,
+    pulse: Pulse,
+}
+
+impl Machine {
+    /// Builds the machine and loads its guest: everything that follows depends on `config`,
+    /// `image` and the inputs alone.
+    pub fn new(config: &MachineConfig, image: &Image) -> Result<Machine, MachineError> {
+        let ram = Ram::new(config.mem_mib)?;
+        boot::prepare(&ram, config, image)?;
+        let mut cpu = Vcpu::new(ram.clone(), image.entry())?;
+        Ok(Machine {
+            bus: Bus::new(config, &ram),
+            at: Position::START,
+            left: false,
+            arrived: Arrival::of(&mut cpu),
+            settled: false,
+            waiting: Waiting::No,
+            ended: None,
+            unhandled: None,
+            window_requested: false,
+            ram_digest: RamDigest::unread(ram.pages()),
+            dirty: cpu.dirty_pages().reader(),
+            outputs: Vec::new(),
+            pulse: Pulse::default(),
+            cpu,
+            ram,
+        })
+    }
+
+    /// A machine of this configuration in this state, with `ram` as its memory and `digest` as that
+    /// memory's digest. The state may come from anybody; whether it is the one that was meant shows in the
+    /// components' digests.
+    pub fn restore(
+        config: &MachineConfig,
+        ram: Ram,
+        digest: RamDigest,
+        state: &MachineState,
+    ) -> Result<Machine, MachineError> {
+        state.validate(config, &ram, &digest)?;
+        let bus = Bus::restore(config, &state.devices, &ram).map_err(StateError::Device)?;
+        let mut cpu = Vcpu::restore(ram.clone(), &state.cpu)?;
+        cpu.request_window(state.window_requested);
+        Ok(Machine {
+            bus,
+            at: state.at,
+            left: state.left,
+            arrived: state.arrived,
+            settled: true,
+            waiting: state.waiting,
+            ended: None,
+            unhandled: None,
+            window_requested: state.window_requested,
+            ram_digest: digest,
+            dirty: cpu.dirty_pages().reader_from_now()?,
+            outputs: Vec::new(),
+            pulse: Pulse::default(),
+            cpu,
+            ram,
+        })
+    }
+
+    /// The machine's state, less its memory.
+    ///
+    /// # Panics
+    /// Unless the vCPU's instruction is finished ([`Machine::settle`]) and nothing at this position is
+    /// under way: as in [`Source::take_state`].
+    pub fn save(&mut self) -> Result<MachineState, MachineError> {
+        assert!(self.settled && self.outputs.is_empty());
+        self.look()
+    }
+
+    /// A digest of each part, wherever the machine is: to be compared, with one at the same position, and
+    /// never restored. The vCPU's instruction may not be complete, as in [`Machine::digest`].
+    pub fn parts(&mut self) -> Result<Parts, MachineError> {
+        let memory = self.memory_digest()?;
+        Ok(self.look()?.parts(memory))
+    }
+
+    /// The digest of its memory.
+    pub fn memory_digest(&mut self) -> Result<u64, MachineError> {
+        let dirty = self.dirty.take()?;
+        Ok(self.ram_digest.update(&self.ram, &dirty))
+    }
+
+    /// The state as it is, complete or not.
+    fn look(&mut self) -> Result<MachineState, MachineError> {
+        Ok(MachineState {
+            at: self.at,
+            left: self.left,
+            arrived: self.arrived,
+            waiting: self.waiting,
+            window_requested: self.window_requested,
+            cpu: self.cpu.save()?,
+            devices: self.bus.save(),
+        })
+    }
+
+    /// Finishes the vCPU's instruction. False if that took another exit: the machine is at the next
+    /// position, as after [`Machine::enter`].
+    ///
+    /// # Panics
+    /// Unless the position was left, or the guest waits there.
+    pub fn settle(&mut self) -> Result<bool, MachineError> {
+        assert!(self.unhandled.is_none() && self.ended.is_none());
+        assert!(self.left || self.waiting != Waiting::No);
+        if !self.left && self.arrived.digest.is_none() {
+            self.arrived.digest = Some(self.cpu.save()?.digest());
+        }
+        match self.cpu.settle()? {
+            Run::Kicked => {
+                self.settled = true;
+                Ok(true)
+            }
+            Run::Exit(exit) => {
+                self.arrive(exit);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Was the position left, so that nothing more may happen at it?
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// A reader of which pages are written, by the guest or by the machine; good on any thread, while
+    /// the guest runs.
+    pub fn dirty_pages(&self) -> DirtyReader {
+        self.cpu.dirty_pages().reader()
+    }
+
+    /// Where the thread that runs it shows that it gets on. No part of the machine's state.
+    pub fn set_pulse(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
+    }
+
+    /// Its memory.
+    pub fn ram(&self) -> &Ram {
+        &self.ram
+    }
+
+    /// Where the guest is.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// The position and a cheap look at the vCPU.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            at: self.at,
+            check: self.arrived.check,
+        }
+    }
+
+    /// What a source needs to know to choose the next input.
+    pub fn view(&mut self) -> View {
+        View {
+            moment: self.moment(),
+            wait: self.wait(),
+            ended: self.ended,
+            now_ns: self.bus.clock.now_ns(),
+            next_edge_ns: self.bus.pit.next_edge(),
+            net_room: self.bus.net_room(),
+            console_room: self.bus.console_room(),
+            entropy_wanted: self.bus.entropy_wanted(),
+        }
+    }
+
+    /// If the guest waits and nothing has come yet that it waits for: until when.
+    fn wait(&self) -> Option<Wait> {
+        let interrupt = self.bus.pic.requests() && self.arrived.ready;
+        let wake_ns = match self.waiting {
+            Waiting::No => return None,
+            Waiting::Halted => u64::MAX,
+            Waiting::Idle { seen } => {
+                if self.bus.clock.news_since(seen) {
+                    return None;
+                }
+                self.bus.clock.wake_at(&self.ram)
+            }
+        };
+        if self.ended.is_some() || interrupt || wake_ns <= self.bus.clock.now_ns() {
+            return None;
+        }
+        let edge = self.bus.pit.next_edge().unwrap_or(u64::MAX);
+        Some(Wait {
+            until_ns: wake_ns.min(edge),
+        })
+    }
+
+    /// Applies an input at the current position.
+    pub fn apply(&mut self, input: Input) {
+        match input {
+            Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
+            Input::Frame { data } => self.bus.receive_frame(data, &self.ram),
+            Input::Console { data } => self.bus.receive_console(&data, &self.ram),
+            Input::Entropy { data } => self.bus.receive_entropy(&data, &self.ram),
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once per
+    /// position, when all of its inputs are applied. Returns the vector handed over.
+    pub fn inject(&mut self) -> Result<Option<u8>, MachineError> {
+        assert!(!self.left);
+        let ready = self.arrived.ready;
+        let mut vector = None;
+        if self.bus.pic.requests() && ready {
+            assert!(
+                !self.cpu.interrupt_queued(),
+                "KVM says ready at {} while an interrupt is still queued",
+                self.at
+            );
+            let acknowledged = self.bus.pic.acknowledge();
+            self.cpu.interrupt(acknowledged)?;
+            vector = Some(acknowledged);
+        }
+        // A window is exact only beside an interrupt just handed over, or while the guest is not
+        // interruptible.
+        self.window_requested = self.bus.pic.requests();
+        assert!(!self.window_requested || !ready || vector.is_some());
+        self.cpu.request_window(self.window_requested);
+        self.waiting = Waiting::No;
+        self.left = true;
+        Ok(vector)
+    }
+
+    /// Runs the guest to its next exit and handles it, unless that takes the time
+    /// ([`Machine::asks_time`]).
+    pub fn enter(&mut self) -> Result<(), MachineError> {
+        assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
+        let exit = loop {
+            self.pulse.in_guest(true);
+            let run = self.cpu.run()?;
+            self.pulse.in_guest(false);
+            match run {
+                // A signal is no position: change nothing, enter again.
+                Run::Kicked => {}
+                Run::Exit(exit) => break exit,
+            }
+        };
+        self.arrive(exit);
+        Ok(())
+    }
+
+    /// The guest made this exit: a position.
+    fn arrive(&mut self, exit: Exit) {
+        self.pulse.position();
+        (self.left, self.settled) = (false, false);
+        self.arrived = Arrival::of(&mut self.cpu);
+        self.at = Position {
+            exit: self.at.exit + 1,
+            edges: self.bus.edges.passed(&self.ram),
+        };
+        if bus::needs_time(&exit) {
+            self.unhandled = Some(exit);
+        } else {
+            self.handle(exit);
+        }
+    }
+
+    /// Does a device model need the time to handle the last exit?
+    pub fn asks_time(&self) -> bool {
+        self.unhandled.is_some()
+    }
+
+    /// Gives the time that [`Machine::asks_time`] asked for, nanoseconds since boot.
+    pub fn answer_time(&mut self, ns: u64) {
+        let exit = self.unhandled.take().expect("the machine asked");
+        self.bus.set_time(ns, &self.ram);
+        self.handle(exit);
+    }
+
+    fn handle(&mut self, exit: Exit) {
+        assert!(
+            exit != Exit::Window || self.window_requested,
+            "a window at {} that nobody asked for",
+            self.at
+        );
+        match exit {
+            Exit::PioOut { port, data, len } => match port {
+                lockstep_abi::port::IDLE => {
+                    let seen = u32::from_le_bytes(data);
+                    self.waiting = Waiting::Idle { seen };
+                }
+                lockstep_abi::port::QUANTUM => self.bus.edges.grant(&self.ram),
+                lockstep_abi::port::EXIT => {
+                    let status = u32::from_le_bytes(data);
+                    self.ended = Some(EndReason::Exited { status });
+                }
+                _ => self.bus.pio_write(port, &data[..len]),
+            },
+            Exit::PioIn { port, len } => {
+                let mut data = [0; 4];
+                self.bus.pio_read(port, &mut data[..len]);
+                self.cpu.answer(&data[..len]);
+            }
+            Exit::MmioWrite { addr, data, len } => {
+                self.bus.mmio_write(addr, &data[..len], self.ram.map());
+            }
+            Exit::MmioRead { addr, len } => {
+                let mut data = [0; 8];
+                self.bus.mmio_read(addr, &mut data[..len]);
+                self.cpu.answer(&data[..len]);
+            }
+            Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
+            Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
+            Exit::Window => {}
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// What the guest emitted since the last call, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// The digest of the whole machine.
+    ///
+    /// The instruction that exited may not be complete (an IN still waits for its value to reach the
+    /// register). It is not completed here: a digest is compared, never restored, and at the same
+    /// position it is as incomplete on every host of the same flavour. One that was completed for a
+    /// state is digested as it was before.
+    pub fn digest(&mut self) -> Result<MachineDigest, MachineError> {
+        let ram = self.memory_digest()?;
+        let cpu = match self.arrived.digest {
+            Some(digest) => digest,
+            None => self.cpu.save()?.digest(),
+        };
+        Ok(MachineDigest {
+            ram,
+            cpu,
+            devices: self.bus.digest(),
+        })
+    }
+}
+
+/// Hash of an output's bytes, as [`ft_protocol::log::OutputMark`] carries it.
+pub fn output_hash(data: &[u8]) -> u64 {
+    xxh3_64(data)
+}

@@ -1,0 +1,189 @@
+//! A machine's state as bytes: what a new backup needs besides the memory, and what a checkpoint holds.
+
+use super::bus::BusState;
+use super::{Arrival, Waiting};
+use lockstep_cpu::CpuState;
+use lockstep_devices::{BadState, MAX_COUNT};
+use lockstep_memory::{Ram, RamDigest};
+use bincode::{Decode, Encode};
+use ft_protocol::log::codec::{decode_payload, encode_payload};
+use ft_protocol::log::{MachineConfig, Position};
+use serde::{Serialize, Serializer};
+use std::fmt;
+use thiserror::Error;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The layout of [`MachineState::encode`], and the only one that is read.
+pub const STATE_VERSION: u32 = 1;
+/// Bytes of the version before the state.
+const VERSION_LEN: usize = 4;
+
+/// Why bytes are no machine's state.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StateError {
+    /// Their layout is another.
+    #[error(
+        "the machine's state has version {found}, and this version of lockstep reads {STATE_VERSION}; use the version that wrote it"
+    )]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// They mean nothing.
+    #[error("the machine's state is not understood ({0}); it was damaged on its way")]
+    Undecodable(String),
+    /// They mean something that cannot be.
+    #[error("the machine's state makes no sense ({0}); it was damaged on its way")]
+    Impossible(&'static str),
+    /// The same, of a device.
+    #[error("{0}; it was damaged on its way")]
+    Device(BadState),
+}
+
+/// Everything of a machine but its memory, its configuration and its guest's image.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MachineState {
+    pub(super) at: Position,
+    /// Nothing more happens at that position.
+    pub(super) left: bool,
+    pub(super) arrived: Arrival,
+    pub(super) waiting: Waiting,
+    pub(super) window_requested: bool,
+    pub(super) cpu: CpuState,
+    pub(super) devices: BusState,
+}
+
+impl MachineState {
+    /// As bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        encode_payload(self, &mut bytes);
+        bytes
+    }
+
+    /// From bytes, which may be anybody's.
+    pub fn decode(bytes: &[u8]) -> Result<MachineState, StateError> {
+        let Some((version, payload)) = bytes.split_first_chunk::<VERSION_LEN>() else {
+            return Err(StateError::Undecodable("it is cut".into()));
+        };
+        match u32::from_le_bytes(*version) {
+            STATE_VERSION => {}
+            found => return Err(StateError::Version { found }),
+        }
+        decode_payload(payload).map_err(|e| StateError::Undecodable(e.to_string()))
+    }
+
+    /// Where the machine is.
+    pub fn position(&self) -> Position {
+        self.at
+    }
+
+    /// Was that position left, so that no entry belongs there any more?
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// A digest of each component, by name. Memory is not among them.
+    pub fn components(&self) -> Vec<(&'static str, u64)> {
+        let mut components = vec![("position", self.place())];
+        components.extend(self.cpu.components());
+        components.extend(self.devices.components());
+        components
+    }
+
+    /// The same with the digest of its memory, which is first.
+    pub fn parts(&self, memory: u64) -> Parts {
+        let mut parts = vec![("memory", memory)];
+        parts.extend(self.components());
+        Parts(parts)
+    }
+
+    /// A digest of where the machine is and what it is about to do there.
+    fn place(&self) -> u64 {
+        let mut bytes = Vec::new();
+        encode_payload(
+            &(
+                self.at,
+                self.left,
+                &self.arrived,
+                &self.waiting,
+                self.window_requested,
+            ),
+            &mut bytes,
+        );
+        xxh3_64(&bytes)
+    }
+
+    /// Could a machine of this configuration be in this state? The vCPU is judged by KVM, the devices by
+    /// their models.
+    pub(super) fn validate(
+        &self,
+        config: &MachineConfig,
+        ram: &Ram,
+        digest: &RamDigest,
+    ) -> Result<(), StateError> {
+        let impossible = |what| Err(StateError::Impossible(what));
+        if ram.len() != (config.mem_mib as usize) << 20 || digest.pages() != ram.pages() {
+            return impossible("its memory is not the machine's");
+        }
+        if self.at.exit > MAX_COUNT {
+            return impossible("it is aeons ahead");
+        }
+        if self.left != (self.waiting == Waiting::No) {
+            return impossible("its guest waits where it does not");
+        }
+        if !self.left && self.arrived.ready && self.cpu.interrupt_queued() {
+            return impossible("it could take two interrupts at once");
+        }
+        Ok(())
+    }
+}
+
+/// A digest of each part of a machine, memory first, by name: to see in which two machines differ.
+/// As text, a line for each; in JSON, an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parts(Vec<(&'static str, u64)>);
+
+impl Parts {
+    /// Each part's name and digest.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.0.iter().copied()
+    }
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (name, digest) in &self.0 {
+            write!(f, "{between}{name:<22}{digest:016x}")?;
+            between = "\n";
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Parts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let hex = |(name, digest): &(&'static str, u64)| (*name, format!("{digest:016x}"));
+        to.collect_map(self.0.iter().map(hex))
+    }
+}
+
+/// Names of the components that are not in both lists with the same digest.
+#[cfg(test)]
+pub fn differing<'a>(ours: &[(&'a str, u64)], theirs: &[(&'a str, u64)]) -> Vec<&'a str> {
+    let differs = |a: &[(&'a str, u64)], b: &[(&'a str, u64)]| {
+        let missing = a.iter().filter(|component| !b.contains(component));
+        missing.map(|(name, _)| *name).collect::<Vec<_>>()
+    };
+    let mut names = differs(ours, theirs);
+    for name in differs(theirs, ours) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests;

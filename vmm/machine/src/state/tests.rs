@@ -1,0 +1,179 @@
+use super::*;
+use lockstep_cpu::CpuError;
+use crate::drive::{DriveError, drive};
+use crate::{Input, Machine, MachineError, Moment, Next, Sink, Source, View};
+use lockstep_memory::Image;
+use ft_protocol::log::{End, MachineDigest};
+use xxhash_rust::xxh3::xxh3_64;
+
+const CONFIG: MachineConfig = MachineConfig {
+    mem_mib: 16,
+    net: None,
+    quantum: 100_000,
+    seed: 0,
+    wall_ns: 0,
+};
+
+/// Time in steps; the state is wanted at the first position at which this much has happened.
+struct Until {
+    exits: u64,
+    given_at: Option<Moment>,
+    state: Option<MachineState>,
+}
+
+impl Source for Until {
+    type Error = ();
+
+    fn next(&mut self, view: &View) -> Result<Next, ()> {
+        if let Some(reason) = view.ended {
+            return Ok(Next::Finish(reason));
+        }
+        if self.given_at == Some(view.moment) && view.wait.is_none() {
+            return Ok(Next::Leave);
+        }
+        self.given_at = Some(view.moment);
+        let ns = view.now_ns + 40_000;
+        Ok(Next::Apply(Input::Clock { ns }))
+    }
+
+    fn time(&mut self, moment: Moment) -> Result<Option<u64>, ()> {
+        Ok(Some(moment.at.exit * 40_000))
+    }
+
+    fn wants_state(&self) -> bool {
+        self.given_at.is_some_and(|m| m.at.exit >= self.exits)
+    }
+
+    fn take_state(&mut self, machine: &mut Machine) -> Result<(), ()> {
+        self.state = Some(machine.save().unwrap());
+        Err(())
+    }
+}
+
+impl Sink for Until {
+    type Error = ();
+
+    fn output(&mut self, _: Moment, _: lockstep_devices::Output) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn leave(&mut self, _: Moment, _: Option<u8>) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn digest(&mut self, _: Moment, _: MachineDigest) -> Result<(), ()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: Moment, _: End) -> Result<(), ()> {
+        Ok(())
+    }
+}
+
+/// The state of a machine that runs `ticker` after about `exits` exits, and its memory.
+fn running(exits: u64) -> (MachineState, Ram) {
+    let image = Image::parse("ticker", lockstep_images::TICKER.to_vec()).unwrap();
+    let mut machine = Machine::new(&CONFIG, &image).unwrap_or_else(|e| panic!("{e}"));
+    let mut until = Until {
+        exits,
+        given_at: None,
+        state: None,
+    };
+    match drive(&mut machine, &mut until) {
+        Err(DriveError::Edge(())) => (until.state.unwrap(), machine.ram().clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn restore(state: &MachineState, ram: &Ram) -> Result<Machine, MachineError> {
+    Machine::restore(&CONFIG, ram.clone(), RamDigest::of(ram), state)
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_state_comes_back_from_its_bytes() {
+    let (state, ram) = running(60);
+    let bytes = state.encode();
+    assert_eq!(MachineState::decode(&bytes), Ok(state.clone()));
+    let mut machine = restore(&state, &ram).unwrap();
+    assert_eq!(machine.save().unwrap().encode(), bytes);
+    for length in 0..bytes.len() {
+        MachineState::decode(&bytes[..length]).unwrap_err();
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    MachineState::decode(&longer).unwrap_err();
+    let mut newer = bytes;
+    newer[0] += 1;
+    let error = MachineState::decode(&newer).unwrap_err();
+    assert_eq!(error, StateError::Version { found: 2 });
+}
+
+#[test]
+fn garbage_is_no_state_and_no_panic() {
+    for seed in 0..2000u64 {
+        let words = (0..seed % 300).map(|i| xxh3_64(&(seed << 32 | i).to_le_bytes()));
+        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        bytes.extend(words.flat_map(u64::to_le_bytes));
+        MachineState::decode(&bytes).unwrap_err();
+    }
+}
+
+/// Every byte, set to others. Whatever can be restored can be entered as well; what KVM makes of it is
+/// its affair.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_damaged_state_is_no_panic() {
+    let (state, ram) = running(60);
+    let digest = RamDigest::of(&ram);
+    let bytes = state.encode();
+    let (mut undecodable, mut refused, mut taken) = (0, 0, 0);
+    for index in VERSION_LEN..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[index] ^= 1 << (index % 8);
+        let Ok(damaged) = MachineState::decode(&damaged) else {
+            undecodable += 1;
+            continue;
+        };
+        match Machine::restore(&CONFIG, ram.clone(), digest.clone(), &damaged) {
+            Ok(mut machine) => {
+                machine.save().unwrap();
+                taken += 1;
+            }
+            Err(MachineError::Cpu(CpuError::NoKvm(e))) => panic!("{e}"),
+            Err(_) => refused += 1,
+        }
+    }
+    println!("{undecodable} undecodable, {refused} refused, {taken} taken");
+    assert!(undecodable > 0 && refused > 0 && taken > 0);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_state_of_another_machine_is_refused_with_a_sentence() {
+    let (state, ram) = running(10);
+    let refused = |state: &MachineState, ram: Ram, pages: usize, what: &str| {
+        let restored = Machine::restore(&CONFIG, ram, RamDigest::unread(pages), state);
+        let error = restored.unwrap_err().to_string();
+        assert!(error.contains(what), "{error}: not {what}");
+    };
+    let pages = ram.pages();
+    refused(&state, Ram::new(32).unwrap(), 2 * pages, "its memory");
+    refused(&state, ram.clone(), pages + 1, "its memory");
+    let changed = |change: fn(&mut MachineState), what: &str| {
+        let mut changed = state.clone();
+        change(&mut changed);
+        refused(&changed, ram.clone(), pages, what);
+    };
+    changed(|s| s.at.exit = u64::MAX, "aeons");
+    changed(|s| s.waiting = Waiting::Halted, "waits");
+    changed(|s| s.left = false, "waits");
+}
+
+#[test]
+fn components_that_differ_are_named_on_whichever_side_they_are() {
+    let ours = [("clock", 1), ("8254", 2), ("FPU", 3)];
+    let theirs = [("clock", 1), ("8254", 4), ("virtio-blk", 5)];
+    assert!(differing(&ours, &ours).is_empty());
+    assert_eq!(differing(&ours, &theirs), ["8254", "FPU", "virtio-blk"]);
+}

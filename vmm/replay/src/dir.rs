@@ -1,0 +1,372 @@
+//! A recording on disk: a directory with the log and the guest image that it belongs to.
+
+use super::checkpoint::{self, Checkpoint, CheckpointError};
+use super::follow::Entries;
+use super::journal::{Chunk, Consumer, JournalError};
+use lockstep_machine::MachineState;
+use lockstep_memory::{Image, ImageError, Ram};
+use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
+use std::fs::{self, File};
+use std::io::{self, BufReader};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread::JoinHandle;
+use thiserror::Error;
+
+/// Name of the log in its directory.
+pub const LOG_FILE: &str = "log";
+/// Name of the guest image in its directory.
+pub const IMAGE_FILE: &str = "guest.elf";
+/// Name of the machine that a log begins with, if it ran before, in its directory.
+pub const CHECKPOINT_FILE: &str = "checkpoint";
+/// Bytes of the log that may wait for the disk.
+pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
+
+/// Why a recording cannot be made or read.
+#[derive(Debug, Error)]
+pub enum LogDirError {
+    /// There is one already.
+    #[error("{0} holds a recording already; name another directory or remove it")]
+    Exists(PathBuf),
+    /// The directory or a file in it.
+    #[error("cannot {what} {path} ({why}); {advice}")]
+    Io {
+        /// `create`, `read`, …
+        what: &'static str,
+        /// Which.
+        path: PathBuf,
+        /// The host's answer.
+        why: io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The log.
+    #[error("{path}: {error}")]
+    Log {
+        /// Which.
+        path: PathBuf,
+        /// See there.
+        error: LogError,
+    },
+    /// The checkpoint.
+    #[error("{path}: {error}")]
+    Checkpoint {
+        /// Which.
+        path: PathBuf,
+        /// See there.
+        error: CheckpointError,
+    },
+    /// The image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// The image is not the one that was recorded.
+    #[error("{0} is not the guest image that the log was recorded with; put the original one back")]
+    OtherImage(PathBuf),
+}
+
+impl LogDirError {
+    fn io(
+        what: &'static str,
+        path: &Path,
+        advice: &'static str,
+    ) -> impl FnOnce(io::Error) -> LogDirError {
+        move |why| LogDirError::Io {
+            what,
+            path: path.to_path_buf(),
+            why,
+            advice,
+        }
+    }
+}
+
+/// A recording that exists.
+#[derive(Debug)]
+pub struct LogDir {
+    dir: PathBuf,
+}
+
+impl LogDir {
+    /// The recording in `dir`.
+    pub fn open(dir: &Path) -> LogDir {
+        LogDir {
+            dir: dir.to_path_buf(),
+        }
+    }
+
+    /// Path of the log file.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join(LOG_FILE)
+    }
+
+    /// Opens the log.
+    pub fn log(&self) -> Result<LogFile, LogDirError> {
+        let path = self.log_path();
+        let advice = "name a directory that was given to --record";
+        let file = File::open(&path).map_err(LogDirError::io("read", &path, advice))?;
+        match LogReader::open(BufReader::new(file)) {
+            Ok(reader) => Ok(LogFile { reader }),
+            Err(error) => Err(LogDirError::Log { path, error }),
+        }
+    }
+
+    /// Reads and checks the guest image that belongs to `header`.
+    pub fn image(&self, header: &Header) -> Result<Image, LogDirError> {
+        let path = self.dir.join(IMAGE_FILE);
+        let advice = "a recording is only whole with its guest image";
+        let bytes = fs::read(&path).map_err(LogDirError::io("read", &path, advice))?;
+        let image = Image::parse(&header.guest.name, bytes)?;
+        if image.hash() != header.guest.hash {
+            return Err(LogDirError::OtherImage(path));
+        }
+        Ok(image)
+    }
+
+    /// Reads the machine that `log` begins with; none if it begins with its machine's first instruction.
+    pub fn checkpoint(&self, log: &LogFile) -> Result<Option<Checkpoint>, LogDirError> {
+        if log.start() == LogStart::default() {
+            return Ok(None);
+        }
+        let path = self.dir.join(CHECKPOINT_FILE);
+        let advice = "a recording that begins in the middle is only whole with its checkpoint";
+        let file = File::open(&path).map_err(LogDirError::io("read", &path, advice))?;
+        match Checkpoint::read(file, log.header(), log.start()) {
+            Ok(checkpoint) => Ok(Some(checkpoint)),
+            Err(error) => Err(LogDirError::Checkpoint { path, error }),
+        }
+    }
+}
+
+/// The entries of a log file.
+#[derive(Debug)]
+pub struct LogFile {
+    reader: LogReader<BufReader<File>>,
+}
+
+impl LogFile {
+    /// What the log was made of.
+    pub fn header(&self) -> &Header {
+        self.reader.header()
+    }
+
+    /// Where it begins.
+    pub fn start(&self) -> LogStart {
+        self.reader.start()
+    }
+
+    /// Sequence number, offset in the file, and entry.
+    pub fn next_with_offset(&mut self) -> Result<Option<(u64, u64, Entry)>, LogError> {
+        self.reader.next()
+    }
+
+    /// How it ends; means something once all entries are read.
+    pub fn tail(&self) -> Tail {
+        self.reader.tail()
+    }
+}
+
+impl Entries for LogFile {
+    fn next(&mut self) -> Result<Option<Entry>, LogError> {
+        Ok(self.reader.next()?.map(|(_, _, entry)| entry))
+    }
+}
+
+/// What happens when the disk fails or does not keep up with the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IfSlow {
+    /// The machine waits, and fails with the disk: the recording is what it runs for.
+    Wait,
+    /// The recording ends there, and the machine runs on: a protected VM outlives its disk.
+    GiveUp,
+}
+
+/// Writes a recording on a thread of its own, so that a slow disk does not hold up the machine
+/// before its queue is full.
+#[derive(Debug)]
+pub struct LogDirWriter {
+    queue: Option<Sender<Chunk>>,
+    state: Arc<WriterState>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The machine that a recording begins with, and what to call each time that some of its memory is
+/// written.
+type Beginning<'a> = ((&'a MachineState, &'a Ram), &'a dyn Fn());
+
+impl LogDirWriter {
+    /// Starts a recording in `dir`, which is made if it is not there.
+    pub fn create(dir: &Path, header: &Header, image: &Image) -> Result<LogDirWriter, LogDirError> {
+        LogDirWriter::begin(dir, header, image, LogStart::default(), None)
+    }
+
+    /// Starts a recording in `dir` with a machine that ran before: in `state`, with this memory, and with
+    /// the entries up to `start` behind it. Calls `wrote` each time that some of the memory is written.
+    pub fn create_at(
+        dir: &Path,
+        header: &Header,
+        image: &Image,
+        start: LogStart,
+        machine: (&MachineState, &Ram),
+        wrote: &dyn Fn(),
+    ) -> Result<LogDirWriter, LogDirError> {
+        LogDirWriter::begin(dir, header, image, start, Some((machine, wrote)))
+    }
+
+    fn begin(
+        dir: &Path,
+        header: &Header,
+        image: &Image,
+        start: LogStart,
+        machine: Option<Beginning<'_>>,
+    ) -> Result<LogDirWriter, LogDirError> {
+        let advice = "give --record a directory that can be written";
+        // A log holds all that the guest's memory ever held: it is its owner's alone.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(LogDirError::io("create", dir, advice))?;
+        let path = dir.join(LOG_FILE);
+        let file = match File::create_new(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(LogDirError::Exists(dir.to_path_buf()));
+            }
+            Err(e) => return Err(LogDirError::io("create", &path, advice)(e)),
+        };
+        let image_path = dir.join(IMAGE_FILE);
+        fs::write(&image_path, image.bytes()).map_err(LogDirError::io(
+            "write",
+            &image_path,
+            advice,
+        ))?;
+        if let Some((machine, wrote)) = machine {
+            let path = dir.join(CHECKPOINT_FILE);
+            File::create(&path)
+                .and_then(|file| checkpoint::write(file, header, start, machine, wrote))
+                .map_err(LogDirError::io("write", &path, advice))?;
+        }
+        let log = LogWriter::create_at(file, header, start)
+            .map_err(LogDirError::io("write", &path, advice))?;
+        let (queue, chunks) = channel();
+        let state = Arc::new(WriterState::default());
+        let report = state.clone();
+        let thread = std::thread::Builder::new()
+            .name("log writer".into())
+            .spawn(move || {
+                if let Err(e) = write_chunks(log, &chunks, &report) {
+                    let message = format!(
+                        "cannot write {} ({e}); free space and record again: the log is whole up to there",
+                        path.display()
+                    );
+                    report.fail(message);
+                }
+            })
+            .map_err(LogDirError::io("start a thread for", dir, "raise the limit on threads"))?;
+        Ok(LogDirWriter {
+            queue: Some(queue),
+            state,
+            thread: Some(thread),
+        })
+    }
+
+    /// A consumer for the journal. The recording is whole once all of them are dropped and
+    /// [`LogDirWriter::finish`] returned.
+    pub fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
+        Box::new(LogDirConsumer {
+            queue: Some(self.queue.clone().expect("not finished")),
+            state: self.state.clone(),
+            if_slow,
+        })
+    }
+
+    /// Waits until everything is written.
+    pub fn finish(mut self) -> Result<(), JournalError> {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join().expect("the log's writer panicked");
+        }
+        match self.state.failed.get() {
+            Some(message) => Err(JournalError(message.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the writing thread and those who wait for it share.
+#[derive(Debug, Default)]
+struct WriterState {
+    /// Bytes that wait for the disk.
+    backlog: Mutex<usize>,
+    fell: Condvar,
+    failed: OnceLock<String>,
+}
+
+impl WriterState {
+    /// Makes room for `bytes`; false if there is none, or nobody writes any more.
+    fn reserve(&self, bytes: usize, wait: bool) -> bool {
+        let mut backlog = self.backlog.lock().expect("nobody panics with this lock");
+        while *backlog >= WRITE_BACKLOG_BYTES && self.failed.get().is_none() {
+            if !wait {
+                return false;
+            }
+            let fell = self.fell.wait(backlog);
+            backlog = fell.expect("nobody panics with this lock");
+        }
+        *backlog += bytes;
+        self.failed.get().is_none()
+    }
+
+    fn written(&self, bytes: usize) {
+        *self.backlog.lock().expect("nobody panics with this lock") -= bytes;
+        self.fell.notify_all();
+    }
+
+    fn fail(&self, message: String) {
+        let _backlog = self.backlog.lock().expect("nobody panics with this lock");
+        self.failed.get_or_init(|| message);
+        self.fell.notify_all();
+    }
+}
+
+fn write_chunks(
+    mut log: LogWriter<File>,
+    chunks: &Receiver<Chunk>,
+    state: &WriterState,
+) -> io::Result<()> {
+    for chunk in chunks {
+        log.append_frames(&chunk.frames)?;
+        state.written(chunk.frames.len());
+    }
+    log.flush()
+}
+
+struct LogDirConsumer {
+    /// None once it was given up.
+    queue: Option<Sender<Chunk>>,
+    state: Arc<WriterState>,
+    if_slow: IfSlow,
+}
+
+impl Consumer for LogDirConsumer {
+    fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
+        let Some(queue) = &self.queue else {
+            return Ok(());
+        };
+        let wait = self.if_slow == IfSlow::Wait;
+        if self.state.reserve(chunk.frames.len(), wait) && queue.send(chunk.clone()).is_ok() {
+            return Ok(());
+        }
+        let slow = || "the disk does not keep up with the log".to_string();
+        let why = self.state.failed.get().cloned().unwrap_or_else(slow);
+        match self.if_slow {
+            IfSlow::Wait => Err(JournalError(why)),
+            IfSlow::GiveUp => {
+                tracing::error!("recording ends here, the VM runs on: {why}");
+                self.queue = None;
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,406 @@
+//! The following edge: inputs come from a log, and everything the machine does is compared with
+//! what the log says it did. A replay follows a file, a backup follows the logging channel.
+
+use super::record::Outlet;
+use lockstep_devices::Output;
+use lockstep_machine::{Input, Moment, Next, Sink, Source, View, output_hash};
+use ft_protocol::log::{
+    Check, Control, End, EndReason, Entry, Event, LogError, MachineDigest, OutputMark, Position,
+};
+use std::collections::VecDeque;
+use thiserror::Error;
+
+/// A stream of entries.
+pub trait Entries {
+    /// The next entry; waits for it if the log still grows. None: there will be no more.
+    fn next(&mut self) -> Result<Option<Entry>, LogError>;
+}
+
+/// The machine did something else than the log says it did (invariant I6).
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("diverged at position {at}: {what}")]
+pub struct Divergence {
+    /// Where.
+    pub at: Position,
+    /// What differs.
+    pub what: String,
+}
+
+/// Why following stopped.
+#[derive(Debug, Error)]
+pub enum FollowError {
+    /// See there.
+    #[error(transparent)]
+    Diverged(#[from] Divergence),
+    /// The log cannot be read on.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// An output cannot be kept or printed.
+    #[error("an output of the guest cannot be written: {0}")]
+    Outlet(#[from] std::io::Error),
+}
+
+/// How far a follower has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// Entries taken.
+    pub entries: u64,
+    /// Number of the last output.
+    pub outputs: u64,
+    /// Outputs whose hash was compared.
+    pub outputs_checked: u64,
+    /// Digests compared, the one at the end included.
+    pub digests: u64,
+    /// Interrupts compared.
+    pub interrupts: u64,
+    /// Control entries met.
+    pub go_lives: u64,
+    /// The digest at the end, if the log had one.
+    pub end: Option<End>,
+}
+
+/// The following edge.
+pub struct Follower<S, O> {
+    entries: S,
+    outlet: O,
+    ahead: Option<Entry>,
+    /// All entries before this exit are known.
+    horizon: u64,
+    exhausted: bool,
+    /// Stop at this exit instead of leaving it.
+    until: Option<u64>,
+    /// Outputs that no entry has confirmed yet, oldest first.
+    unconfirmed: VecDeque<OutputMark>,
+    vector: Option<u8>,
+    expected_digest: Option<MachineDigest>,
+    expected_end: Option<End>,
+    followed: Followed,
+}
+
+impl<S: Entries, O: Outlet> Follower<S, O> {
+    /// Follows `entries`; what the guest emits goes to `outlet`.
+    pub fn new(entries: S, outlet: O, until: Option<u64>) -> Follower<S, O> {
+        Follower {
+            entries,
+            outlet,
+            ahead: None,
+            horizon: 0,
+            exhausted: false,
+            until,
+            unconfirmed: VecDeque::new(),
+            vector: None,
+            expected_digest: None,
+            expected_end: None,
+            followed: Followed::default(),
+        }
+    }
+
+    /// The same, of a machine that had emitted this many outputs before the first entry.
+    pub fn after_outputs(mut self, outputs: u64) -> Follower<S, O> {
+        self.followed.outputs = outputs;
+        self
+    }
+
+    /// How far it has come.
+    pub fn followed(&self) -> Followed {
+        self.followed
+    }
+
+    /// Outputs that the guest emitted and the log does not have: it ended in between.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = &OutputMark> {
+        self.unconfirmed.iter()
+    }
+
+    /// What it was made from.
+    pub fn into_parts(self) -> (S, O) {
+        (self.entries, self.outlet)
+    }
+
+    /// Looks at the next entry; waits for it unless `at` may be left without it.
+    fn peek(&mut self, at: Position) -> Result<Option<&Entry>, FollowError> {
+        if self.ahead.is_none() && !self.exhausted && self.horizon <= at.exit {
+            self.ahead = self.entries.next()?;
+            match &self.ahead {
+                Some(entry) => self.horizon = self.horizon.max(entry.at.exit),
+                None => self.exhausted = true,
+            }
+        }
+        Ok(self.ahead.as_ref())
+    }
+
+    fn take(&mut self, moment: Moment) -> Result<Event, FollowError> {
+        let entry = self.ahead.take().expect("an entry was peeked at");
+        assert_eq!(entry.at.exit, moment.at.exit);
+        self.followed.entries += 1;
+        // A progress mark may be made before anybody knows the edges.
+        if entry.at.edges != moment.at.edges && entry.event != Event::Progress {
+            let what = format!(
+                "the guest has passed {} edges, the log has {}",
+                moment.at.edges, entry.at.edges
+            );
+            return Err(diverged(moment, what));
+        }
+        if let Some(check) = entry.check {
+            compare_check(moment, check)?;
+        }
+        Ok(entry.event)
+    }
+
+    fn confirm(&mut self, moment: Moment, mark: OutputMark) -> Result<(), FollowError> {
+        let Some(ours) = self.unconfirmed.pop_front() else {
+            let what = format!("the log has output {}, the guest emitted none", mark.number);
+            return Err(diverged(moment, what));
+        };
+        if ours != mark {
+            let what = format!(
+                "the guest emitted {}, the log has {}",
+                tell(&ours),
+                tell(&mark)
+            );
+            return Err(diverged(moment, what));
+        }
+        self.followed.outputs_checked += 1;
+        Ok(())
+    }
+
+    /// One entry of this position.
+    fn step(&mut self, view: &View, event: Event) -> Result<Option<Next>, FollowError> {
+        let moment = view.moment;
+        if self.vector.is_some() {
+            let what = "the log has more here after it delivered an interrupt";
+            return Err(diverged(moment, what.into()));
+        }
+        let next = match event {
+            Event::Clock { ns } => Next::Apply(Input::Clock { ns }),
+            Event::Frame { .. } if view.net_room == 0 => {
+                let what = "the log has a frame here, and virtio-net takes none in";
+                return Err(diverged(moment, what.into()));
+            }
+            Event::ConsoleInput { data } if data.len() > view.console_room => {
+                let what = "the log has more console input here than the console takes in";
+                return Err(diverged(moment, what.into()));
+            }
+            Event::Entropy { data } if data.len() != view.entropy_wanted => {
+                let what = format!(
+                    "the log has {} random bytes here, and virtio-rng asks for {}",
+                    data.len(),
+                    view.entropy_wanted
+                );
+                return Err(diverged(moment, what));
+            }
+            Event::Frame { data } => Next::Apply(Input::Frame { data }),
+            Event::ConsoleInput { data } => Next::Apply(Input::Console { data }),
+            Event::Entropy { data } => Next::Apply(Input::Entropy { data }),
+            Event::Output(mark) => return self.confirm(moment, mark).map(|()| None),
+            Event::Interrupt { vector } => {
+                // The last thing at its position: a survivor may add nothing before it leaves.
+                self.vector = Some(vector);
+                self.horizon = moment.at.exit + 1;
+                return Ok(None);
+            }
+            Event::Progress => return Ok(None),
+            Event::Control(Control::GoLive { .. }) => {
+                self.followed.go_lives += 1;
+                return Ok(None);
+            }
+            Event::Digest(digest) => {
+                self.expected_digest = Some(digest);
+                Next::Digest
+            }
+            Event::End(end) if view.ended.is_some_and(|reason| reason != end.reason) => {
+                let what = format!(
+                    "the guest ended ({:?}), the log has {:?}",
+                    view.ended, end.reason
+                );
+                return Err(diverged(moment, what));
+            }
+            Event::End(End { reason, .. })
+                if view.ended.is_none() && reason != EndReason::Stopped =>
+            {
+                let what = format!("the log ends here ({reason:?}), and the guest goes on");
+                return Err(diverged(moment, what));
+            }
+            Event::End(end) => {
+                self.expected_end = Some(end);
+                Next::Finish(end.reason)
+            }
+            Event::Time { .. } => {
+                let what = "the log answers the time here, and the guest did not ask";
+                return Err(diverged(moment, what.into()));
+            }
+        };
+        Ok(Some(next))
+    }
+
+    /// Everything that was emitted at a position must be in the log at that position.
+    fn all_confirmed(&self, moment: Moment) -> Result<(), FollowError> {
+        match self.unconfirmed.front() {
+            Some(mark) => {
+                let what = format!(
+                    "the guest emitted {}, the log has no output here",
+                    tell(mark)
+                );
+                Err(diverged(moment, what))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn diverged(moment: Moment, what: String) -> FollowError {
+    FollowError::Diverged(Divergence {
+        at: moment.at,
+        what,
+    })
+}
+
+fn compare_check(moment: Moment, check: Check) -> Result<(), FollowError> {
+    if check == moment.check {
+        return Ok(());
+    }
+    let (ours, theirs) = (moment.check, check);
+    Err(diverged(
+        moment,
+        format!(
+            "the vCPU is at RIP {:#x} with registers {:08x}, the log has RIP {:#x} with {:08x}",
+            ours.rip, ours.regs, theirs.rip, theirs.regs
+        ),
+    ))
+}
+
+fn tell(mark: &OutputMark) -> String {
+    let OutputMark {
+        number,
+        port,
+        len,
+        hash,
+    } = mark;
+    format!("output {number} ({port:?}, {len} bytes, hash {hash:016x})")
+}
+
+fn compare_digests(
+    moment: Moment,
+    ours: MachineDigest,
+    log: MachineDigest,
+) -> Result<(), FollowError> {
+    let different: Vec<&str> = [
+        (ours.ram != log.ram, "memory"),
+        (ours.cpu != log.cpu, "vCPU"),
+        (ours.devices != log.devices, "devices"),
+    ]
+    .into_iter()
+    .filter_map(|(differs, name)| differs.then_some(name))
+    .collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "the digest of {} differs (ours {ours}, the log's {log})",
+        different.join(" and ")
+    );
+    Err(diverged(moment, what))
+}
+
+impl<S: Entries, O: Outlet> Source for Follower<S, O> {
+    type Error = FollowError;
+
+    fn next(&mut self, view: &View) -> Result<Next, FollowError> {
+        let moment = view.moment;
+        loop {
+            let next_at = self.peek(moment.at)?.map(|entry| entry.at);
+            match next_at {
+                Some(at) if at.exit == moment.at.exit => {
+                    let event = self.take(moment)?;
+                    if let Some(next) = self.step(view, event)? {
+                        return Ok(next);
+                    }
+                }
+                Some(at) if at.exit < moment.at.exit => {
+                    let what = format!("the log has an entry at {at} that the guest ran past");
+                    return Err(diverged(moment, what));
+                }
+                None if self.exhausted && self.horizon <= moment.at.exit => return Ok(Next::Stop),
+                _ if self.until == Some(moment.at.exit) => return Ok(Next::Stop),
+                _ if view.ended.is_some() => {
+                    let what = "the guest ended here, and the log goes on";
+                    return Err(diverged(moment, what.into()));
+                }
+                _ if view.wait.is_some() => {
+                    let what = "the guest waits here, and the log goes on";
+                    return Err(diverged(moment, what.into()));
+                }
+                _ => return Ok(Next::Leave),
+            }
+        }
+    }
+
+    fn time(&mut self, moment: Moment) -> Result<Option<u64>, FollowError> {
+        loop {
+            match self.peek(moment.at)?.map(|entry| entry.at) {
+                Some(at) if at.exit == moment.at.exit => {}
+                None if self.exhausted => return Ok(None),
+                _ => {
+                    let what = "the guest asked for the time, and the log has no answer here";
+                    return Err(diverged(moment, what.into()));
+                }
+            }
+            match self.take(moment)? {
+                Event::Time { ns } => return Ok(Some(ns)),
+                Event::Progress => {}
+                Event::Control(Control::GoLive { .. }) => self.followed.go_lives += 1,
+                other => {
+                    let what = format!("the guest asked for the time, and the log has {other:?}");
+                    return Err(diverged(moment, what));
+                }
+            }
+        }
+    }
+}
+
+impl<S: Entries, O: Outlet> Sink for Follower<S, O> {
+    type Error = FollowError;
+
+    fn output(&mut self, _: Moment, output: Output) -> Result<(), FollowError> {
+        self.followed.outputs += 1;
+        self.unconfirmed.push_back(OutputMark {
+            number: self.followed.outputs,
+            port: output.port,
+            len: output.data.len() as u32,
+            hash: output_hash(&output.data),
+        });
+        self.outlet.emit(self.followed.outputs, 0, output)?;
+        Ok(())
+    }
+
+    fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), FollowError> {
+        self.all_confirmed(moment)?;
+        let expected = self.vector.take();
+        if vector != expected {
+            let name = |v: Option<u8>| v.map_or("none".into(), |v| format!("vector {v:#x}"));
+            let what = format!(
+                "the interrupt delivered is {}, the log has {}",
+                name(vector),
+                name(expected)
+            );
+            return Err(diverged(moment, what));
+        }
+        self.followed.interrupts += u64::from(vector.is_some());
+        Ok(())
+    }
+
+    fn digest(&mut self, moment: Moment, digest: MachineDigest) -> Result<(), FollowError> {
+        let expected = self.expected_digest.take();
+        compare_digests(moment, digest, expected.expect("a digest was asked for"))?;
+        self.followed.digests += 1;
+        Ok(())
+    }
+
+    fn end(&mut self, moment: Moment, end: End) -> Result<(), FollowError> {
+        let expected = self.expected_end.take().expect("the log ended here");
+        self.all_confirmed(moment)?;
+        compare_digests(moment, end.digest, expected.digest)?;
+        self.followed.digests += 1;
+        self.followed.end = Some(end);
+        Ok(())
+    }
+}

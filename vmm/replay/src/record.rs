@@ -1,0 +1,342 @@
+//! The recording edge: live inputs in, outputs out, and everything that a replay needs into the
+//! journal. A machine that nobody records runs on it too, with a journal that nobody reads.
+
+use super::journal::{Journal, JournalError};
+use lockstep_devices::Output;
+use lockstep_machine::{Input, Machine, Moment, Next, Sink, Source, View, output_hash};
+use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+use thiserror::Error;
+
+/// How often the whole machine is digested while it is recorded.
+pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Live backends: the world as the machine may ask for it.
+pub trait Inputs: Send {
+    /// Puts into `queue` what has come for this position. Returns at once, unless the guest waits
+    /// (`view.wait`) and `may_wait`: then when something has come or is due, or for no reason.
+    fn gather(
+        &mut self,
+        view: &View,
+        may_wait: bool,
+        queue: &mut VecDeque<Input>,
+    ) -> std::io::Result<()>;
+
+    /// Guest time, nanoseconds. Never goes back.
+    fn now_ns(&mut self) -> u64;
+}
+
+/// Where outputs go once they are in the log.
+pub trait Outlet: Send {
+    /// Takes output `number`, which the log has as entry `seq`.
+    ///
+    /// # Errors
+    /// If the output cannot leave any more.
+    fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
+
+    /// Must the machine wait before it runs on? Then the log is handed on and [`Outlet::wait`]
+    /// called.
+    fn holds(&self) -> bool {
+        false
+    }
+
+    /// Waits until the machine may run on.
+    fn wait(&self) {}
+
+    /// The machine rests here, as [`Controls::park`] said, with everything up to entry `seq` handed on:
+    /// waits until it is to run on.
+    fn park(&self, _seq: u64) {}
+}
+
+/// Why recording stopped.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// The log cannot be kept.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A backend failed.
+    #[error("the guest's devices failed on the host: {0}")]
+    Backend(#[from] std::io::Error),
+}
+
+/// What others may ask of a recording machine, or tell it.
+#[derive(Default)]
+pub struct Controls {
+    /// End the machine at the next position.
+    pub stop: AtomicBool,
+    /// Rest at the next position, once.
+    pub park: AtomicBool,
+    /// Nothing before this position will be added to the log by the vCPU's thread.
+    horizon: AtomicU64,
+    /// Somebody wants to see the machine.
+    visited: AtomicBool,
+    visit: Mutex<Option<Visit>>,
+}
+
+/// What somebody does with the machine where it stands, on its thread: its instruction is complete, its
+/// log is handed on.
+pub type Visit = Box<dyn FnOnce(&mut Machine, Visited) + Send>;
+
+/// Where the log is when the machine is visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visited {
+    /// Its last entry.
+    pub seq: u64,
+    /// Number of the last output.
+    pub outputs: u64,
+}
+
+impl std::fmt::Debug for Controls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controls").finish_non_exhaustive()
+    }
+}
+
+impl Controls {
+    /// Visits the machine at its next position, unless whoever wants to was told to stop by
+    /// [`Controls::stop_visits`]: then `visit` is dropped. The machine may have to be woken.
+    pub fn visit(&self, stopped: &AtomicBool, visit: Visit) {
+        let mut visits = self.visits();
+        if !stopped.load(Ordering::Acquire) {
+            *visits = Some(visit);
+            self.visited.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whoever looks at `stopped` visits the machine no more.
+    pub fn stop_visits(&self, stopped: &AtomicBool) {
+        let mut visits = self.visits();
+        stopped.store(true, Ordering::Release);
+        *visits = None;
+        self.visited.store(false, Ordering::Release);
+    }
+
+    fn is_visited(&self) -> bool {
+        self.visited.load(Ordering::Acquire)
+    }
+
+    fn take_visit(&self) -> Option<Visit> {
+        let mut visits = self.visits();
+        self.visited.store(false, Ordering::Release);
+        visits.take()
+    }
+
+    fn visits(&self) -> MutexGuard<'_, Option<Visit>> {
+        self.visit.lock().expect("nobody panics with this lock")
+    }
+}
+
+/// The recording edge.
+pub struct Recorder<I, O> {
+    inputs: I,
+    outlet: O,
+    journal: Arc<Mutex<Journal>>,
+    controls: Arc<Controls>,
+    queue: VecDeque<Input>,
+    /// Where inputs were gathered last: once per position is enough while the guest runs.
+    gathered: Option<Position>,
+    outputs: u64,
+    /// The log has an output that was not handed on yet.
+    output_waits: bool,
+    digested: Instant,
+    /// Somebody reads the journal.
+    recorded: bool,
+}
+
+impl<I: Inputs, O: Outlet> Recorder<I, O> {
+    /// An edge that adds to `journal`; `outputs` is the number of the last output so far.
+    pub fn new(
+        inputs: I,
+        outlet: O,
+        journal: Arc<Mutex<Journal>>,
+        controls: Arc<Controls>,
+        outputs: u64,
+    ) -> Recorder<I, O> {
+        let recorded = !lock(&journal).is_idle();
+        Recorder {
+            recorded,
+            inputs,
+            outlet,
+            journal,
+            controls,
+            queue: VecDeque::new(),
+            gathered: None,
+            outputs,
+            output_waits: false,
+            digested: Instant::now(),
+        }
+    }
+
+    /// Hands on what has gathered and lets the log's consumers go.
+    pub fn close(&mut self) -> Result<(), JournalError> {
+        let mut journal = self.journal();
+        let flushed = journal.flush();
+        journal.close();
+        flushed
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        lock(&self.journal)
+    }
+
+    fn log(&self, moment: Moment, event: Event) -> u64 {
+        self.journal().append(moment.at, Some(moment.check), event)
+    }
+
+    /// Hands the log on, up to and with everything before `horizon`; gives its last entry.
+    fn flush(&mut self, horizon: Position) -> Result<u64, JournalError> {
+        self.output_waits = false;
+        let mut journal = self.journal();
+        journal.progress(horizon);
+        journal.flush()?;
+        Ok(journal.last_seq())
+    }
+}
+
+/// A poisoned journal means that its writer panicked: there is no log to go on with.
+fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
+    journal.lock().expect("the journal's writer panicked")
+}
+
+/// Adds the progress mark that a vCPU deep in a computation cannot add itself, and hands the log on.
+/// Called every millisecond by a primary's runtime.
+pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<(), JournalError> {
+    // Who holds it is about to hand the log on.
+    let Ok(mut journal) = journal.try_lock() else {
+        return Ok(());
+    };
+    if journal.due() {
+        journal.progress(Position::exit(controls.horizon.load(Ordering::Acquire)));
+        journal.flush()?;
+    }
+    Ok(())
+}
+
+fn event(input: &Input) -> Event {
+    match input {
+        Input::Clock { ns } => Event::Clock { ns: *ns },
+        Input::Frame { data } => Event::Frame { data: data.clone() },
+        Input::Console { data } => Event::ConsoleInput { data: data.clone() },
+        Input::Entropy { data } => Event::Entropy { data: data.clone() },
+    }
+}
+
+impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
+    type Error = RecordError;
+
+    fn next(&mut self, view: &View) -> Result<Next, RecordError> {
+        loop {
+            if let Some(input) = self.queue.pop_front() {
+                self.log(view.moment, event(&input));
+                return Ok(Next::Apply(input));
+            }
+            if let Some(reason) = view.ended {
+                return Ok(Next::Finish(reason));
+            }
+            if self.controls.stop.load(Ordering::Acquire) {
+                return Ok(Next::Finish(EndReason::Stopped));
+            }
+            if self.controls.park.swap(false, Ordering::AcqRel) {
+                let seq = self.flush(view.moment.at)?;
+                self.outlet.park(seq);
+            }
+            if self.recorded && self.digested.elapsed() >= DIGEST_INTERVAL {
+                self.digested = Instant::now();
+                return Ok(Next::Digest);
+            }
+            let here = Some(view.moment.at);
+            if view.wait.is_some() && self.controls.is_visited() {
+                return Ok(Next::Capture);
+            }
+            if view.wait.is_none() && self.gathered == here {
+                return Ok(Next::Leave);
+            }
+            if view.wait.is_some() && self.gathered == here {
+                // About to wait: whoever follows must not wait for what we have. And whoever waits for
+                // something that never wakes it makes entries all the same: the brake holds here too.
+                self.flush(view.moment.at)?;
+                self.outlet.wait();
+            }
+            // The first look at a position does not wait, even if the guest does.
+            let may_wait = self.gathered == here;
+            self.gathered = here;
+            self.inputs.gather(view, may_wait, &mut self.queue)?;
+        }
+    }
+
+    fn wants_state(&self) -> bool {
+        self.controls.is_visited()
+    }
+
+    fn take_state(&mut self, machine: &mut Machine) -> Result<(), RecordError> {
+        let Some(visit) = self.controls.take_visit() else {
+            return Ok(());
+        };
+        let horizon = match machine.left() {
+            true => machine.position().next(),
+            false => machine.position(),
+        };
+        let seq = self.flush(horizon)?;
+        visit(
+            machine,
+            Visited {
+                seq,
+                outputs: self.outputs,
+            },
+        );
+        Ok(())
+    }
+
+    fn time(&mut self, moment: Moment) -> Result<Option<u64>, RecordError> {
+        let ns = self.inputs.now_ns();
+        self.log(moment, Event::Time { ns });
+        Ok(Some(ns))
+    }
+}
+
+impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
+    type Error = RecordError;
+
+    fn output(&mut self, moment: Moment, output: Output) -> Result<(), RecordError> {
+        self.outputs += 1;
+        let mark = OutputMark {
+            number: self.outputs,
+            port: output.port,
+            len: output.data.len() as u32,
+            hash: output_hash(&output.data),
+        };
+        let seq = self.log(moment, Event::Output(mark));
+        self.output_waits = true;
+        self.outlet.emit(self.outputs, seq, output)?;
+        Ok(())
+    }
+
+    fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), RecordError> {
+        if let Some(vector) = vector {
+            self.log(moment, Event::Interrupt { vector });
+        }
+        let next = moment.at.next();
+        self.controls.horizon.store(next.exit, Ordering::Release);
+        if self.outlet.holds() {
+            self.flush(next)?;
+            self.outlet.wait();
+        } else if self.output_waits || self.journal().due() {
+            self.flush(next)?;
+        }
+        Ok(())
+    }
+
+    fn digest(&mut self, moment: Moment, digest: MachineDigest) -> Result<(), RecordError> {
+        self.log(moment, Event::Digest(digest));
+        Ok(())
+    }
+
+    fn end(&mut self, moment: Moment, end: End) -> Result<(), RecordError> {
+        self.log(moment, Event::End(end));
+        self.flush(moment.at)?;
+        Ok(())
+    }
+}
