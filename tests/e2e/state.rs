@@ -2,7 +2,7 @@
 //! and restored again and again, and ends as if nothing had happened.
 
 use crate::harness::{Random, Scratch, run};
-use lockstep_replay::KINDS;
+use crate::replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
 use lockstep_backends::live::Direct;

@@ -1,7 +1,9 @@
 //! The command `lockstep`.
 
+mod cli;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    lockstep::cli::main()
+    cli::main()
 }

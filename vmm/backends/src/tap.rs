@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use thiserror::Error;
 
 /// The device through which TUN and TAP interfaces are reached.
-pub(crate) const TUN_DEVICE: &str = "/dev/net/tun";
+pub const TUN_DEVICE: &str = "/dev/net/tun";
 
 /// Length of the longest interface name, in bytes (`IFNAMSIZ` without its final zero).
 const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
@@ -171,7 +171,7 @@ impl AsFd for Tap {
 }
 
 /// Opens the TUN device, bound to no interface yet, in non-blocking mode.
-pub(crate) fn open_tun_device() -> io::Result<File> {
+pub fn open_tun_device() -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -180,7 +180,7 @@ pub(crate) fn open_tun_device() -> io::Result<File> {
 }
 
 /// Binds `device` to the TAP interface `name`, which the kernel makes if it does not exist.
-pub(crate) fn attach(device: &File, name: &str) -> io::Result<()> {
+pub fn attach(device: &File, name: &str) -> io::Result<()> {
     /// `struct ifreq` of `linux/if.h`, with the member of its union that TUNSETIFF reads.
     #[repr(C)]
     struct InterfaceRequest {
@@ -239,7 +239,7 @@ mod tests {
     use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
-    use lockstep_drill::fake::{create_tap_that_is_down, in_own_network};
+    use lockstep_netns::testing::{create_tap_that_is_down, in_own_network};
 
     const LIMIT: Duration = Duration::from_secs(5);
 

@@ -12,8 +12,8 @@
 //! must come when the vCPU's thread does nothing, or on it.
 
 use super::CpuError;
-use lockstep_memory::{PageSet, Ram};
 use kvm_ioctls::VmFd;
+use lockstep_memory::{PageSet, Ram};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 

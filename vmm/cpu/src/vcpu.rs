@@ -2,13 +2,13 @@
 
 use super::state::FLAGS_MASK;
 use super::{CpuError, CpuState, DirtyPages};
-use lockstep_memory::{Ram, tables};
 use ft_protocol::log::Check;
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_interrupt, kvm_regs, kvm_segment,
     kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
+use lockstep_memory::{Ram, tables};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;

@@ -1,9 +1,9 @@
 //! The paravirtual clock: a page of RAM that tells guest time without an exit.
 
 use super::{BadState, MAX_COUNT};
-use lockstep_memory::Ram;
 use bincode::{Decode, Encode};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
+use lockstep_memory::Ram;
 use std::mem::offset_of;
 
 /// Guest time, and the count of what was delivered. Plain data: it is its own state.

@@ -6,9 +6,9 @@
 //! epoch of Bressoud and Schneider's "Hypervisor-based fault tolerance" (1996) without special hardware.
 
 use super::BadState;
-use lockstep_memory::Ram;
 use bincode::{Decode, Encode};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
+use lockstep_memory::Ram;
 use std::mem::offset_of;
 
 /// Granted once if there is to be no quantum: more edges than any guest passes.

@@ -4,69 +4,26 @@
 //! thread, the pair because members are processes.
 
 use std::fs::OpenOptions;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddrV4, TcpListener, TcpStream};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::clock::mono_ns;
 use super::interrupt::Interrupts;
 use super::members::Program;
-use super::netns::{self, HOST};
 use super::stage::Setting;
 use super::{DrillError, Report, RunResult};
+use lockstep_netns::HOST;
+use lockstep_netns::testing::in_own_network;
 
-/// Tells a test, run again, that it is in the process that is to get its own network.
-const OWN_NETWORK: &str = "LOCKSTEP_TEST_OWN_NETWORK";
-/// What a test prints that could not run.
-const SKIPPED: &str = "skipped";
 /// Prefix of the argument that makes [`member`] play a member, followed by its fault.
 const FAULT: &str = "fault=";
 /// Where the fake backup serves: the bridge's own address, as there is no guest.
 const SERVED: SocketAddrV4 = SocketAddrV4::new(HOST, 6379);
 /// How long a fake backup tries to reach its primary.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// Runs `body` in a new private network, in a process of its own. `test` is the calling test's
-/// full path. Where the host allows no such network, the test says so and passes.
-pub(crate) fn in_own_network(test: &str, body: impl FnOnce()) {
-    let test = test.split_once("::").expect("a path within the crate").1;
-    if std::env::var_os(OWN_NETWORK).is_some() {
-        return match netns::enter_new_network() {
-            Ok(()) => body(),
-            Err(refusal) => println!("{SKIPPED} {test}: {refusal}"),
-        };
-    }
-    let mut again = Command::new(std::env::current_exe().unwrap());
-    again
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(OWN_NETWORK, "1");
-    // Only an error's number comes back from there, which then says too little.
-    let gain =
-        || netns::gain_network_rights().map_err(|_| io::Error::from_raw_os_error(libc::EPERM));
-    // SAFETY: the forked child has one thread and memory of its own. It makes system calls and, as
-    // glibc keeps its allocator usable after a fork, may format the few lines that it writes.
-    unsafe { again.pre_exec(gain) };
-    let again = match again.output() {
-        Ok(again) => again,
-        Err(_) => return println!("{SKIPPED} {test}: this user may make no private network here"),
-    };
-    let text = String::from_utf8_lossy(&again.stdout);
-    let errors = String::from_utf8_lossy(&again.stderr);
-    assert!(again.status.success(), "{text}\n{errors}");
-    assert!(text.contains("1 passed"), "no test is named {test}: {text}");
-    if let Some(reason) = text.lines().find(|line| line.contains(SKIPPED)) {
-        println!("{reason}");
-    }
-}
-
-/// Makes a TAP that is not up. Must run in a process with its own network.
-pub(crate) fn create_tap_that_is_down(name: &str) {
-    netns::create_tap(name).unwrap();
-}
 
 /// Holds kill-primary with a pair that has `fault`. Must run in a process with its own network.
 fn drill(fault: &str, runs: u32) -> Result<(Report, Vec<RunResult>), DrillError> {

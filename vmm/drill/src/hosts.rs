@@ -16,12 +16,12 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::lane::{Counts, Quality};
-use super::netns::{
+use super::wire::Wire;
+use lockstep_backends::Tap;
+use lockstep_netns::{
     BRIDGE, HOST, NetworkError, PREFIX_LEN, TAPS, configure, create_tap, current_network,
     enter_empty_network, enter_network, link_error,
 };
-use super::wire::Wire;
-use lockstep_backends::Tap;
 
 /// Each host's address on the wire, and the length of the wire's network prefix in bits.
 pub(super) const ADDRESSES: [Ipv4Addr; 2] =
@@ -114,8 +114,8 @@ mod tests {
     use std::net::{SocketAddrV4, TcpListener, TcpStream};
     use std::time::Duration;
 
-    use super::super::fake::in_own_network;
     use super::*;
+    use lockstep_netns::testing::in_own_network;
 
     const PORT: u16 = 7700;
     const LIMIT: Duration = Duration::from_secs(10);

@@ -16,7 +16,6 @@ mod kill_primary;
 mod lane;
 mod links;
 mod members;
-mod netns;
 mod one_side;
 mod relay;
 mod report;
@@ -28,7 +27,7 @@ mod verdict;
 mod wire;
 
 #[cfg(test)]
-pub(crate) mod fake;
+mod fake;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -37,8 +36,8 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 
+pub use lockstep_netns::NetworkError;
 pub use members::MemberError;
-pub use netns::NetworkError;
 pub use stage::RunError;
 
 use interrupt::Interrupts;
@@ -169,9 +168,9 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
     }
     let chosen = choose(&args.scenario)?;
     check_kvm()?;
-    netns::gain_network_rights()?;
+    lockstep_netns::gain_network_rights()?;
     // Every run makes a network anew. This first one shows that the host can, before any file is made.
-    netns::enter_new_network()?;
+    lockstep_netns::enter_new_network()?;
     let seed = args.seed.unwrap_or_else(seed::fresh);
     let dir = report_dir(args.report.as_deref())?;
     let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;

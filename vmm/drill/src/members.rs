@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::clock::mono_ns;
 use super::events::{Event, EventFile, EventsError, Kind};
 use super::interrupt::Interrupts;
-use super::netns::enter_network;
+use lockstep_netns::enter_network;
 
 /// Events files are read again after this even if nothing reported a change, for file systems
 /// that report none.

@@ -18,9 +18,9 @@ use super::hosts::Hosts;
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
 use super::members::{MemberError, MemberId, Members, Program, Resources};
-use super::netns::{GUEST, NetworkError, enter_new_network};
 use super::seed::Random;
 use super::verdict::{Leg, Links, Observation};
+use lockstep_netns::{GUEST, NetworkError, enter_new_network};
 use rustix::process::Signal;
 
 /// The members' names, which their files and logs bear.

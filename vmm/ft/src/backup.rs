@@ -9,10 +9,10 @@ pub use serve::{Served, serve};
 
 use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
-use lockstep_backends::live::Direct;
-use lockstep_backends::{Live, Tap};
 use ft_protocol::backup::Expectations;
 use ft_protocol::log::HostPrint;
+use lockstep_backends::live::Direct;
+use lockstep_backends::{Live, Tap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! The backup's log buffer, between the channel and the vCPU.
 
-use lockstep_cpu::Pulse;
-use lockstep_replay::Entries;
 use ft_protocol::backup::LogItem;
 use ft_protocol::log::{Entry, LogError};
+use lockstep_cpu::Pulse;
+use lockstep_replay::Entries;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;

@@ -21,10 +21,10 @@ pub mod primary;
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
 
-use lockstep_machine::Parts;
 use ft_protocol::Time;
 use ft_protocol::log::EndReason;
 use ft_protocol::transfer::StateDigest;
+use lockstep_machine::Parts;
 use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::io;

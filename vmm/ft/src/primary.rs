@@ -11,14 +11,14 @@ pub use vcpu::{Seat, Vcpu};
 
 use super::cuts::Cuts;
 use super::{ArbiterUrl, EventLog};
+use ft_protocol::arbiter::{MemberId, Nonce};
+use ft_protocol::detector::Timing;
+use ft_protocol::log::Header;
 use lockstep_backends::Live;
 use lockstep_backends::live::Direct;
 use lockstep_machine::Machine;
 use lockstep_memory::Image;
 use lockstep_replay::Consumer;
-use ft_protocol::arbiter::{MemberId, Nonce};
-use ft_protocol::detector::Timing;
-use ft_protocol::log::Header;
 use std::net::SocketAddr;
 
 /// What a primary is made of.

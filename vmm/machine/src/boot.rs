@@ -2,10 +2,10 @@
 
 use super::MachineError;
 use super::fingerprint;
-use lockstep_cpu::host;
-use lockstep_memory::{Image, Ram, tables};
 use ft_protocol::log::{HostPrint, MachineConfig};
 use lockstep_abi::{ABI_VERSION, BOOT_INFO, BOOT_MAGIC, BootInfo, CLOCK_PAGE, ClockPage};
+use lockstep_cpu::host;
+use lockstep_memory::{Image, Ram, tables};
 use std::mem::offset_of;
 use xxhash_rust::xxh3::xxh3_64;
 

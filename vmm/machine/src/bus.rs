@@ -4,6 +4,9 @@ mod state;
 
 pub use state::BusState;
 
+use bincode::Encode;
+use ft_protocol::log::{MachineConfig, OutputPort};
+use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 use lockstep_cpu::Exit;
 use lockstep_devices::Output;
 use lockstep_devices::clock::Clock;
@@ -14,9 +17,6 @@ use lockstep_devices::uart::Uart;
 use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
 use lockstep_memory::Ram;
 use lockstep_memory::ram::GuestMap;
-use bincode::Encode;
-use ft_protocol::log::{MachineConfig, OutputPort};
-use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Does a device model need the time to handle this exit?

@@ -1,8 +1,8 @@
 //! The machine's edge: where everything that is not a function of its state comes in and goes out.
 
 use super::Machine;
-use lockstep_devices::Output;
 use ft_protocol::log::{Check, End, EndReason, MachineDigest, Position};
+use lockstep_devices::Output;
 
 /// A position, and the vCPU there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

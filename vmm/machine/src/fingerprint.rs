@@ -6,9 +6,9 @@
 use super::drive::{DriveError, Driven, drive};
 use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::{Machine, MachineError};
+use ft_protocol::log::{End, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
 use lockstep_memory::{Image, Ram};
-use ft_protocol::log::{End, MachineConfig, MachineDigest};
 use std::convert::Infallible;
 use xxhash_rust::xxh3::Xxh3;
 

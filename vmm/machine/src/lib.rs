@@ -17,12 +17,12 @@ pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
 pub use state::{MachineState, Parts, StateError};
 
-use lockstep_cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
-use lockstep_devices::Output;
-use lockstep_memory::{Image, ImageError, Ram, RamDigest, RamError};
 use bincode::{Decode, Encode};
 use bus::Bus;
 use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
+use lockstep_cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
+use lockstep_devices::Output;
+use lockstep_memory::{Image, ImageError, Ram, RamDigest, RamError};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 

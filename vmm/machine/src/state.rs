@@ -2,12 +2,12 @@
 
 use super::bus::BusState;
 use super::{Arrival, Waiting};
-use lockstep_cpu::CpuState;
-use lockstep_devices::{BadState, MAX_COUNT};
-use lockstep_memory::{Ram, RamDigest};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
 use ft_protocol::log::{MachineConfig, Position};
+use lockstep_cpu::CpuState;
+use lockstep_devices::{BadState, MAX_COUNT};
+use lockstep_memory::{Ram, RamDigest};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;

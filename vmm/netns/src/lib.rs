@@ -4,6 +4,8 @@
 //! left behind however a drill ends. Without root the drill first makes a user namespace of its
 //! own, in which it may do all that a network needs.
 
+pub mod testing;
+
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -19,14 +21,15 @@ use thiserror::Error;
 use lockstep_backends::tap;
 
 /// The bridge that joins the drill's client and both members.
-pub(super) const BRIDGE: &str = "br0";
-/// The client's address, which is the bridge's, and the length of its network prefix in bits.
-pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
-pub(super) const PREFIX_LEN: u8 = 24;
+pub const BRIDGE: &str = "br0";
+/// The client's address, which is the bridge's.
+pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+/// Length of the network prefix of [`HOST`], bits.
+pub const PREFIX_LEN: u8 = 24;
 /// The guest's address unless the machine is told another.
-pub(super) const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// One TAP for each member.
-pub(super) const TAPS: [&str; 2] = ["tap-a", "tap-b"];
+pub const TAPS: [&str; 2] = ["tap-a", "tap-b"];
 
 /// Why the private network cannot be made. All of these are the host's refusals.
 #[derive(Debug, Error)]
@@ -60,7 +63,7 @@ pub enum NetworkError {
 
 /// Makes sure that this process may make network namespaces: as it is, or as the root of a new
 /// user namespace of its own. The process must have a single thread.
-pub(super) fn gain_network_rights() -> Result<(), NetworkError> {
+pub fn gain_network_rights() -> Result<(), NetworkError> {
     match unshare(UnshareFlags::NEWNET) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
@@ -89,7 +92,7 @@ fn unshare(what: UnshareFlags) -> io::Result<()> {
 /// network: the bridge `br0` with the client's address, and the two TAPs on it, all up.
 ///
 /// A network made before ends as soon as the processes in it have ended.
-pub(super) fn enter_new_network() -> Result<(), NetworkError> {
+pub fn enter_new_network() -> Result<(), NetworkError> {
     enter_empty_network()?;
     for name in TAPS {
         create_tap(name)?;
@@ -106,14 +109,14 @@ pub(super) fn enter_new_network() -> Result<(), NetworkError> {
 }
 
 /// Moves this thread into a new network in which nothing is up.
-pub(super) fn enter_empty_network() -> Result<(), NetworkError> {
+pub fn enter_empty_network() -> Result<(), NetworkError> {
     unshare(UnshareFlags::NEWNET).map_err(NetworkError::NoNetworkNamespace)?;
     disable_ipv6();
     Ok(())
 }
 
 /// The network that this thread is in.
-pub(super) fn current_network() -> Result<OwnedFd, NetworkError> {
+pub fn current_network() -> Result<OwnedFd, NetworkError> {
     let opened = fs::File::open("/proc/thread-self/ns/net");
     opened
         .map(OwnedFd::from)
@@ -121,7 +124,7 @@ pub(super) fn current_network() -> Result<OwnedFd, NetworkError> {
 }
 
 /// Moves this thread into a network. Makes one system call and allocates nothing.
-pub(super) fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
+pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(
         network,
         Some(LinkNameSpaceType::Network),
@@ -140,7 +143,7 @@ fn disable_ipv6() {
 }
 
 /// Makes a TAP that outlives this descriptor and ends with the network namespace.
-pub(super) fn create_tap(name: &str) -> Result<(), NetworkError> {
+pub fn create_tap(name: &str) -> Result<(), NetworkError> {
     let device = tap::open_tun_device().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => NetworkError::NoTunDevice,
         _ => NetworkError::TunDenied(e),
@@ -156,10 +159,10 @@ pub(super) fn create_tap(name: &str) -> Result<(), NetworkError> {
 }
 
 /// The links of this thread's network.
-pub(super) struct Links(Handle);
+pub struct Links(Handle);
 
 /// Has the kernel change the links of this thread's network.
-pub(super) fn configure(
+pub fn configure(
     change: impl AsyncFnOnce(&Links) -> Result<(), NetworkError>,
 ) -> Result<(), NetworkError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -178,28 +181,28 @@ pub(super) fn configure(
 
 impl Links {
     /// Brings an interface up.
-    pub(super) async fn up(&self, name: &'static str) -> Result<(), NetworkError> {
+    pub async fn up(&self, name: &'static str) -> Result<(), NetworkError> {
         let index = self.index_of(name).await?;
         self.set(LinkUnspec::new_with_index(index).up(), "bringing up a link")
             .await
     }
 
     /// Takes an interface down: nothing crosses it any more.
-    pub(super) async fn down(&self, name: &'static str) -> Result<(), NetworkError> {
+    pub async fn down(&self, name: &'static str) -> Result<(), NetworkError> {
         let index = self.index_of(name).await?;
         let down = LinkUnspec::new_with_index(index).down();
         self.set(down, "taking down a link").await
     }
 
     /// Makes the bridge and brings it up.
-    pub(super) async fn add_bridge(&self) -> Result<(), NetworkError> {
+    pub async fn add_bridge(&self) -> Result<(), NetworkError> {
         let made = self.0.link().add(bridge()).execute().await;
         made.map_err(|e| link_error("making a bridge", e))?;
         self.up(BRIDGE).await
     }
 
     /// Makes a cable with an end here and an end in `there`.
-    pub(super) async fn add_cable(
+    pub async fn add_cable(
         &self,
         end: &'static str,
         other_end: &'static str,
@@ -214,7 +217,7 @@ impl Links {
     }
 
     /// Puts an interface on the bridge and brings it up.
-    pub(super) async fn add_port(&self, name: &'static str) -> Result<(), NetworkError> {
+    pub async fn add_port(&self, name: &'static str) -> Result<(), NetworkError> {
         let bridge = self.index_of(BRIDGE).await?;
         let port = self.index_of(name).await?;
         let attached = LinkUnspec::new_with_index(port).controller(bridge).up();
@@ -226,7 +229,7 @@ impl Links {
     }
 
     /// Gives an interface an address.
-    pub(super) async fn give_address(
+    pub async fn give_address(
         &self,
         name: &'static str,
         address: Ipv4Addr,
@@ -269,7 +272,8 @@ fn bridge() -> LinkMessage {
         .build()
 }
 
-pub(super) fn link_error(step: &'static str, error: impl ToString) -> NetworkError {
+/// A step of the network that failed, with the usual advice.
+pub fn link_error(step: &'static str, error: impl ToString) -> NetworkError {
     NetworkError::Link {
         step,
         reason: error.to_string(),

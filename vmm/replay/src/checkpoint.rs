@@ -10,12 +10,12 @@
 //! The pieces are the start, the state, all of memory in chunks, the end. A file without its end is no
 //! checkpoint.
 
-use lockstep_machine::{Machine, MachineError, MachineState, StateError};
-use lockstep_memory::pages::{CHUNK_BYTES, CHUNK_PAGES};
-use lockstep_memory::{PageError, PageReceiver, PageSender, Ram, RamDigest, RamError};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{PayloadError, decode_payload, encode_frame, encode_payload};
 use ft_protocol::log::{Damage, FrameDecoder, Header, LogStart, MachineConfig, Position};
+use lockstep_machine::{Machine, MachineError, MachineState, StateError};
+use lockstep_memory::pages::{CHUNK_BYTES, CHUNK_PAGES};
+use lockstep_memory::{PageError, PageReceiver, PageSender, Ram, RamDigest, RamError};
 use std::io::{self, Read, Write};
 use thiserror::Error;
 

@@ -3,9 +3,9 @@
 use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::follow::Entries;
 use super::journal::{Chunk, Consumer, JournalError};
+use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
 use lockstep_machine::MachineState;
 use lockstep_memory::{Image, ImageError, Ram};
-use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt;

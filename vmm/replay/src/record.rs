@@ -2,9 +2,9 @@
 //! journal. A machine that nobody records runs on it too, with a journal that nobody reads.
 
 use super::journal::{Journal, JournalError};
+use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
 use lockstep_devices::Output;
 use lockstep_machine::{Input, Machine, Moment, Next, Sink, Source, View, output_hash};
-use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,10 +1,10 @@
 //! `lockstep stop` and `lockstep switchover`: what operators ask of a running VM.
 
 use super::{CliError, Status};
-use lockstep_ft::control::{AskError, ask};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use ft_protocol::wire::Request;
+use lockstep_ft::control::{AskError, ask};
 
 /// Arguments of both.
 #[derive(Args, Debug)]

@@ -1,9 +1,9 @@
 //! `lockstep doctor`: what this host can and cannot do, measured.
 
 use super::{CliError, Status};
+use clap::Args;
 use lockstep_cpu::host::cpu_name;
 use lockstep_machine::fingerprint::{SelfTest, self_test};
-use clap::Args;
 use perf_event::Builder;
 use perf_event::events::Hardware;
 use serde_json::json;

@@ -1,9 +1,9 @@
 //! `lockstep log`: looking into a recording.
 
 use super::{CliError, Status};
-use lockstep_replay::LogDir;
 use clap::{Args, Subcommand};
 use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, LogStart, Tail};
+use lockstep_replay::LogDir;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -14,7 +14,6 @@ mod status;
 
 pub use error::{CliError, Status};
 
-use lockstep_drill;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use ft_protocol::wire::Request;
@@ -51,7 +50,7 @@ enum Command {
     /// Tell how the members on this host stand.
     Status(status::StatusArgs),
     /// Fail on purpose: real processes, a real client, a verdict.
-    Drill(drill::DrillArgs),
+    Drill(lockstep_drill::DrillArgs),
     /// Measure what this host can and cannot do.
     Doctor(doctor::DoctorArgs),
     /// Look into a recording.
@@ -59,7 +58,7 @@ enum Command {
     Log(log::LogCommand),
 }
 
-fn drilled(done: Result<ExitCode, drill::DrillError>) -> ExitCode {
+fn drilled(done: Result<ExitCode, lockstep_drill::DrillError>) -> ExitCode {
     done.unwrap_or_else(|error| {
         eprintln!("lockstep: {error}");
         ExitCode::from(error.exit_status())
@@ -114,7 +113,7 @@ pub fn main() -> ExitCode {
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
         Command::Pair(args) => return pair::run(args).unwrap_or_else(failed),
-        Command::Drill(args) => return drilled(drill::run(&args)),
+        Command::Drill(args) => return drilled(lockstep_drill::run(&args)),
     };
     done.map_or_else(failed, ExitCode::from)
 }

@@ -1,16 +1,15 @@
 //! Machine options, and the guest and machine that they describe.
 
 use super::CliError;
+use clap::Args;
+use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
 use lockstep_ft::unix_ns;
-use lockstep_images;
 use lockstep_machine::{default_mac, host_print};
 use lockstep_memory::Image;
 use lockstep_memory::image::MAX_IMAGE_BYTES;
-use clap::Args;
-use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
 use std::fs::File;
 use std::io::Read;
 use std::str::FromStr;
@@ -132,10 +131,13 @@ impl NetArg {
 
 /// The guest: one that ships, or an ELF file.
 pub fn load_guest(guest: &str) -> Result<Image, CliError> {
-    if let Some(image) = guests::find(guest) {
+    if let Some(image) = lockstep_images::find(guest) {
         return Ok(Image::parse(guest, image.to_vec())?);
     }
-    let names: Vec<&str> = guests::ALL.iter().map(|(name, _, _)| *name).collect();
+    let names: Vec<&str> = lockstep_images::ALL
+        .iter()
+        .map(|(name, _, _)| *name)
+        .collect();
     let bytes = read_image(guest).map_err(|e| {
         CliError::refused(format!(
             "there is no guest {guest} ({e}); give the path of an ELF file or one of {}",

@@ -1,14 +1,14 @@
 //! `lockstep replay`: a recording run again, everything compared.
 
 use super::{CliError, Status};
+use clap::Args;
+use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
 use lockstep_backends::live::Direct;
 use lockstep_machine::drive::drive;
 use lockstep_machine::{DriveError, Machine, Parts, host_print};
 use lockstep_replay::follow::Followed;
 use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
-use clap::Args;
-use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -3,10 +3,10 @@
 
 use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
 use super::{CliError, Status};
-use lockstep_ft::arbiter::{Unreachable, found, latest};
-use lockstep_ft::{Outcome, unix_ns};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
+use lockstep_ft::arbiter::{Unreachable, found, latest};
+use lockstep_ft::{Outcome, unix_ns};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;

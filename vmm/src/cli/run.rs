@@ -2,14 +2,14 @@
 
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::{CliError, Status};
+use clap::Args;
+use ft_protocol::log::EndReason;
 use lockstep_backends::Waker;
 use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
 use lockstep_replay::journal::Journal;
 use lockstep_replay::record::{Controls, Recorder};
 use lockstep_replay::{IfSlow, LogDirWriter};
-use clap::Args;
-use ft_protocol::log::EndReason;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};

@@ -1,9 +1,9 @@
 //! `lockstep status`: how the members on this host stand.
 
 use super::{CliError, Status};
-use lockstep_ft::control::status;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
+use lockstep_ft::control::status;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Write as _;

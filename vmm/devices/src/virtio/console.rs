@@ -2,8 +2,8 @@
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
 use crate::{BadState, Output};
-use lockstep_memory::ram::GuestMap;
 use ft_protocol::log::OutputPort;
+use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
 use virtio_queue::{Queue, QueueT};
 

@@ -2,8 +2,8 @@
 
 use super::{Device, QUEUE_SIZE, QUEUES};
 use crate::{BadState, Output};
-use lockstep_memory::ram::GuestMap;
 use bincode::{Decode, Encode};
+use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueState, QueueT};
 
 /// Register offsets, named as in the specification.

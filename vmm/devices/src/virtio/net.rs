@@ -4,9 +4,9 @@
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
 use crate::{BadState, MAX_COUNT, Output};
-use lockstep_memory::ram::GuestMap;
 use bincode::{Decode, Encode};
 use ft_protocol::log::OutputPort;
+use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
 use virtio_queue::{Queue, QueueT};
 

@@ -3,8 +3,8 @@
 
 use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
 use crate::{BadState, Output};
-use lockstep_memory::ram::GuestMap;
 use bincode::{Decode, Encode};
+use lockstep_memory::ram::GuestMap;
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 
 /// The device has one queue; the transport's second stays unused.

@@ -6,19 +6,19 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::super::events::Kind;
 use super::super::hosts::ADDRESSES;
 use super::super::members::MemberId;
-use super::super::netns::TAPS;
 use super::{
     BACKUP, CHANNEL_PORT, Guest, PRIMARY, Pair, RESTART, RESTARTS, RunError, START_LIMIT, Stage,
 };
+use lockstep_netns::TAPS;
 
 impl Stage {
     /// Starts a primary with this guest and its backup, and waits until the guest executes.
-    pub(in crate) fn start_pair(&mut self, guest: Guest) -> Result<Pair, RunError> {
+    pub(crate) fn start_pair(&mut self, guest: Guest) -> Result<Pair, RunError> {
         self.start_pair_with(guest, &[])
     }
 
     /// The same, with more arguments for the primary.
-    pub(in crate) fn start_pair_with(
+    pub(crate) fn start_pair_with(
         &mut self,
         guest: Guest,
         more: &[&str],
@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// Starts a primary with the guest `kv` and this much memory, MiB, that runs alone, on host 0.
-    pub(in crate) fn start_alone(&mut self, mem_mib: u32) -> Result<MemberId, RunError> {
+    pub(crate) fn start_alone(&mut self, mem_mib: u32) -> Result<MemberId, RunError> {
         let mut args: Vec<OsString> = vec!["primary".into(), "kv".into(), "--solo".into()];
         args.extend(self.member_args(PRIMARY, Some(TAPS[0]), 0));
         args.extend(["--mem".into(), mem_mib.to_string().into()]);
@@ -54,11 +54,7 @@ impl Stage {
     }
 
     /// Starts a backup on `host` that joins whoever runs on the other, without waiting for anything.
-    pub(in crate) fn join(
-        &mut self,
-        name: &'static str,
-        host: usize,
-    ) -> Result<MemberId, RunError> {
+    pub(crate) fn join(&mut self, name: &'static str, host: usize) -> Result<MemberId, RunError> {
         let mut args: Vec<OsString> = vec!["backup".into()];
         args.extend(self.member_args(name, Some(TAPS[host]), 1 - host));
         args.extend(self.backup_args(host));
@@ -79,7 +75,7 @@ impl Stage {
 
     /// Tries to start a second primary of the same VM, which has no `--force`, and notes its status as
     /// `restart`'s.
-    pub(in crate) fn restart(&mut self) -> Result<(), RunError> {
+    pub(crate) fn restart(&mut self) -> Result<(), RunError> {
         let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
         args.extend(self.member_args(RESTART, Some(TAPS[0]), 0));
         let id = self.start(RESTART, args, 0)?;
@@ -87,7 +83,7 @@ impl Stage {
     }
 
     /// Starts a member on each host that takes its role from the arbiter.
-    pub(in crate) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
+    pub(crate) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
         let mut start = |host: usize| {
             let mut args: Vec<OsString> = vec!["member".into(), "kv".into()];
             args.extend(self.member_args(RESTARTS[host], Some(TAPS[host]), 1 - host));

@@ -1,15 +1,15 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
 use super::vcpu::{Built, Job, News, Recording};
-use lockstep_cpu::Pulse;
-use lockstep_cpu::pulse::Rest;
 use crate::cuts::{CutPoint, Cuts};
 use crate::state_digest;
+use ft_protocol::log::{Header, LogStart};
+use lockstep_cpu::Pulse;
+use lockstep_cpu::pulse::Rest;
 use lockstep_machine::{Input, Machine, MachineState};
 use lockstep_memory::ram::PAGE;
 use lockstep_memory::{Image, PageReceiver, Ram, RamError};
 use lockstep_replay::LogDirWriter;
-use ft_protocol::log::{Header, LogStart};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 

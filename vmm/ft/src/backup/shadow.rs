@@ -5,9 +5,9 @@
 //! took in arrives in the log as well, sooner or later than here: the two are matched by hash and
 //! dropped. What is left on going live the primary never logged.
 
-use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
 use ft_protocol::Time;
 use ft_protocol::log::{Entry, Event};
+use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::time::Duration;

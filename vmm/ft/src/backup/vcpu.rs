@@ -2,18 +2,18 @@
 //! alone when it is told to.
 
 use super::copy::{self, Room};
-use lockstep_backends::Live;
-use lockstep_cpu::Pulse;
 use crate::cuts::Cuts;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::primary::Seat;
+use ft_protocol::log::{Control, EndReason, Event, Header, Position};
+use ft_protocol::transfer::StateDigest;
+use lockstep_backends::Live;
+use lockstep_cpu::Pulse;
 use lockstep_machine::drive::{DriveError, Driven, drive};
 use lockstep_machine::{Machine, Parts};
 use lockstep_memory::Image;
 use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
-use ft_protocol::log::{Control, EndReason, Event, Header, Position};
-use ft_protocol::transfer::StateDigest;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use tokio::sync::mpsc::UnboundedSender;

@@ -8,16 +8,16 @@
 //! faster than it is copied, that is what it writes in a round.
 
 use super::vcpu::{News, ToRuntime};
+use crate::state_digest;
+use ft_protocol::transfer::Capture;
+use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
 use lockstep_backends::Waker;
 use lockstep_cpu::DirtyReader;
-use crate::state_digest;
 use lockstep_machine::Machine;
 use lockstep_memory::pages::CHUNK_PAGES;
 use lockstep_memory::ram::PAGE;
 use lockstep_memory::{PageSender, PageSet};
 use lockstep_replay::record::{Controls, Visited};
-use ft_protocol::transfer::Capture;
-use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
 use serde::Serialize;
 use std::collections::VecDeque;
 use std::io;

@@ -2,18 +2,18 @@
 
 use super::serve::{Answer, Runtime};
 use super::vcpu::Vcpu;
-use lockstep_backends::Waker;
-use lockstep_backends::live::Direct;
 use crate::beats::Beats;
 use crate::control::Control;
 use crate::cuts::Cuts;
 use crate::fence::Fence;
 use crate::{Arbiter, EventLog, StopSignals};
-use lockstep_replay::LogDirWriter;
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::log::Header;
 use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::transfer::Survivor;
+use lockstep_backends::Waker;
+use lockstep_backends::live::Direct;
+use lockstep_replay::LogDirWriter;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::net::TcpListener;

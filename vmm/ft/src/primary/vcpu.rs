@@ -1,18 +1,18 @@
 //! The vCPU thread of a machine that runs from live inputs, and what it hands to the runtime.
 
 use super::copy::Captured;
-use lockstep_backends::Live;
-use lockstep_cpu::{Pulse, PulseWatch};
-use lockstep_devices::Output;
 use crate::cuts::{CutPoint, Cuts};
 use crate::outputs::HeldOutputs;
 use crate::pace::Pace;
+use ft_protocol::log::EndReason;
+use lockstep_backends::Live;
+use lockstep_cpu::{Pulse, PulseWatch};
+use lockstep_devices::Output;
 use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
 use lockstep_replay::journal::{Chunk, Journal, JournalError};
 use lockstep_replay::record::{Controls, Recorder};
 use lockstep_replay::{Consumer, Outlet};
-use ft_protocol::log::EndReason;
 use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};

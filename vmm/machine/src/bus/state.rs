@@ -1,6 +1,8 @@
 //! The devices' state: taken, and put into devices elsewhere.
 
 use super::{Bus, hash};
+use bincode::{Decode, Encode};
+use ft_protocol::log::MachineConfig;
 use lockstep_devices::BadState;
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
@@ -9,8 +11,6 @@ use lockstep_devices::pit::Pit;
 use lockstep_devices::uart::{Uart, UartState};
 use lockstep_devices::virtio::{Console, Mmio, MmioState, Net, NetState, Rng};
 use lockstep_memory::Ram;
-use bincode::{Decode, Encode};
-use ft_protocol::log::MachineConfig;
 use std::collections::VecDeque;
 
 /// The state of every device.

@@ -1,9 +1,9 @@
 use super::*;
-use lockstep_cpu::CpuError;
 use crate::drive::{DriveError, drive};
 use crate::{Input, Machine, MachineError, Moment, Next, Sink, Source, View};
-use lockstep_memory::Image;
 use ft_protocol::log::{End, MachineDigest};
+use lockstep_cpu::CpuError;
+use lockstep_memory::Image;
 use xxhash_rust::xxh3::xxh3_64;
 
 const CONFIG: MachineConfig = MachineConfig {

@@ -1,18 +1,18 @@
 //! What the backup's state machine asks for, done.
 
 use super::{Answer, Runtime, Step};
-use lockstep_backends::Tap;
-use lockstep_backends::announce::{gratuitous_arp, rarp};
-use lockstep_cpu::PulseWatch;
 use crate::backup::shadow::Shadow;
 use crate::backup::vcpu::{self, Boot, Job};
 use crate::cuts::CutPoint;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
-use lockstep_replay::journal::Chunk;
 use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
+use lockstep_backends::Tap;
+use lockstep_backends::announce::{gratuitous_arp, rarp};
+use lockstep_cpu::PulseWatch;
+use lockstep_replay::journal::Chunk;
 use serde_json::json;
 use std::io;
 use std::net::Ipv4Addr;

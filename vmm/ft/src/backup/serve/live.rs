@@ -1,13 +1,13 @@
 //! Going live: the machine goes on from live inputs, and this side with the primary's runtime.
 
 use super::Runtime;
-use lockstep_cpu::PulseWatch;
 use crate::backup::vcpu::{Job, Promotion};
 use crate::beats::Beats;
 use crate::cuts::CutPoint;
 use crate::now;
 use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
+use lockstep_cpu::PulseWatch;
 use serde_json::json;
 use std::io;
 use std::sync::Arc;
