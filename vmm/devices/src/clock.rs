@@ -1,13 +1,13 @@
 //! The paravirtual clock: a page of RAM that tells guest time without an exit.
 
-use super::{BadState, MAX_COUNT};
-use bincode::{Decode, Encode};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, MAX_COUNT, World};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use lockstep_memory::Ram;
 use std::mem::offset_of;
 
-/// Guest time, and the count of what was delivered. Plain data: it is its own state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+/// Guest time, and the count of what was delivered.
+#[derive(Debug, Default)]
 pub struct Clock {
     now_ns: u64,
     activity: u64,
@@ -17,12 +17,6 @@ impl Clock {
     /// Guest time since boot, nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
-    }
-
-    /// Could the clock be in this state?
-    pub fn validate(&self) -> Result<(), BadState> {
-        let sound = self.now_ns <= MAX_COUNT && self.activity <= MAX_COUNT;
-        BadState::unless(sound, "clock", "it is centuries ahead")
     }
 
     /// Sets guest time. It never goes back: an earlier time changes nothing.
@@ -49,6 +43,22 @@ impl Clock {
     pub fn wake_at(&self, ram: &Ram) -> u64 {
         ram.read_u64(CLOCK_PAGE + offset_of!(ClockPage, wake_at_ns) as u64)
             .expect("the clock page lies in RAM")
+    }
+}
+
+impl Component for Clock {
+    fn name(&self) -> &'static str {
+        "clock"
+    }
+
+    fn save(&self, words: &mut Words) {
+        words.put_all([self.now_ns, self.activity]);
+    }
+
+    fn restore(&mut self, words: &mut Reader, _: &World) -> Result<(), BadState> {
+        (self.now_ns, self.activity) = (words.take()?, words.take()?);
+        let sound = self.now_ns <= MAX_COUNT && self.activity <= MAX_COUNT;
+        words.unless(sound, "it is centuries ahead")
     }
 }
 

@@ -5,8 +5,8 @@
 //! without an exit has positions all the same, at the same instructions in every replay. It is the
 //! epoch of Bressoud and Schneider's "Hypervisor-based fault tolerance" (1996) without special hardware.
 
-use super::BadState;
-use bincode::{Decode, Encode};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, World};
 use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use lockstep_memory::Ram;
 use std::mem::offset_of;
@@ -14,9 +14,8 @@ use std::mem::offset_of;
 /// Granted once if there is to be no quantum: more edges than any guest passes.
 const UNLIMITED: u64 = i64::MAX as u64;
 
-/// How many edges the guest was granted; how many of them are left is in its memory. Plain data: it is
-/// its own state.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// How many edges the guest was granted; how many of them are left is in its memory.
+#[derive(Debug)]
 pub struct EdgeCounter {
     quantum: u64,
     granted: u64,
@@ -36,17 +35,15 @@ fn address() -> u64 {
 }
 
 impl EdgeCounter {
-    /// Grants the first quantum; 0 stands for none.
-    pub fn new(quantum: u64, ram: &Ram) -> EdgeCounter {
+    /// A counter that has granted the first quantum; 0 stands for none.
+    pub fn new(quantum: u64) -> EdgeCounter {
         let granted = if quantum == 0 { UNLIMITED } else { quantum };
-        set_left(ram, granted);
         EdgeCounter { quantum, granted }
     }
 
-    /// Could the counter of a machine with this quantum be in this state?
-    pub fn validate(&self, quantum: u64) -> Result<(), BadState> {
-        let same = self.quantum == quantum;
-        BadState::unless(same, "edge counter", "its quantum is not the machine's")
+    /// Tells the guest of its first quantum.
+    pub fn start(&self, ram: &Ram) {
+        set_left(ram, self.granted);
     }
 
     /// Edges passed since the start. A guest may write nonsense into its counter: then this is
@@ -67,6 +64,23 @@ impl EdgeCounter {
     }
 }
 
+impl Component for EdgeCounter {
+    fn name(&self) -> &'static str {
+        "edge counter"
+    }
+
+    fn save(&self, words: &mut Words) {
+        words.put_all([self.quantum, self.granted]);
+    }
+
+    fn restore(&mut self, words: &mut Reader, _: &World) -> Result<(), BadState> {
+        let quantum: u64 = words.take()?;
+        words.unless(quantum == self.quantum, "its quantum is not the machine's")?;
+        self.granted = words.take()?;
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +88,8 @@ mod tests {
     #[test]
     fn a_grant_does_not_change_what_was_passed() {
         let ram = Ram::new(16).unwrap();
-        let mut edges = EdgeCounter::new(1000, &ram);
+        let mut edges = EdgeCounter::new(1000);
+        edges.start(&ram);
         assert_eq!((edges.passed(&ram), left(&ram)), (0, 1000));
         // The callback leaves at zero; an interrupt handler may have counted below it.
         set_left(&ram, (-3i64) as u64);
@@ -86,7 +101,8 @@ mod tests {
     #[test]
     fn no_quantum_is_no_end() {
         let ram = Ram::new(16).unwrap();
-        let edges = EdgeCounter::new(0, &ram);
+        let edges = EdgeCounter::new(0);
+        edges.start(&ram);
         assert_eq!((edges.passed(&ram), left(&ram)), (0, UNLIMITED));
     }
 }

@@ -4,39 +4,26 @@
 //! nothing. What it emits it puts into the outputs handed to it.
 
 pub mod clock;
+pub mod device;
 pub mod edges;
 pub mod pic;
 pub mod pit;
+pub mod state;
 pub mod uart;
 pub mod virtio;
 
+#[cfg(test)]
+mod conformance;
+
+pub use device::{Component, Device, InputKind, Line, World};
+pub use pic::Pic;
+pub use state::{BadState, Saved};
+
 use ft_protocol::log::OutputPort;
-use thiserror::Error;
 
 /// Most of a counter that only goes up, by less than this in any machine's life; so adding to it never
 /// overflows.
 pub const MAX_COUNT: u64 = u64::MAX / 2;
-
-/// A device's state that no device can be in. It came from outside: from a peer or a file.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("the state of the {device} makes no sense ({what})")]
-pub struct BadState {
-    /// Which device.
-    pub device: &'static str,
-    /// What is wrong.
-    pub what: String,
-}
-
-impl BadState {
-    /// Err unless `holds`.
-    fn unless(holds: bool, device: &'static str, what: &str) -> Result<(), BadState> {
-        let what = || what.to_string();
-        holds.then_some(()).ok_or_else(|| BadState {
-            device,
-            what: what(),
-        })
-    }
-}
 
 /// Something the guest emits to the world outside.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,14 +4,14 @@
 //! triggering, special fully nested mode. A request whose line falls before it is acknowledged is
 //! withdrawn, where the chip would deliver a spurious interrupt 7.
 
-use super::BadState;
-use bincode::{Decode, Encode};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, World};
 
 /// Input of the master that the slave's output drives.
 const CASCADE: u8 = 2;
 
 /// One 8259A.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Default)]
 struct Chip {
     /// Interrupt request register.
     irr: u8,
@@ -165,8 +165,39 @@ impl Chip {
     }
 }
 
-/// Master and slave. Plain data: it is its own state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+impl Chip {
+    fn save(&self, words: &mut Words) {
+        words.put_all([self.irr, self.isr, self.imr, self.lines]);
+        words.put_all([self.vector_base, self.highest, self.expects]);
+        words.put_all([self.icw4_follows, self.single, self.auto_eoi]);
+        words.put_all([self.rotate_on_auto_eoi, self.read_isr, self.special_mask]);
+    }
+
+    fn restore(words: &mut Reader) -> Result<Chip, BadState> {
+        let chip = Chip {
+            irr: words.take()?,
+            isr: words.take()?,
+            imr: words.take()?,
+            lines: words.take()?,
+            vector_base: words.take()?,
+            highest: words.take()?,
+            expects: words.take()?,
+            icw4_follows: words.flag()?,
+            single: words.flag()?,
+            auto_eoi: words.flag()?,
+            rotate_on_auto_eoi: words.flag()?,
+            read_isr: words.flag()?,
+            special_mask: words.flag()?,
+        };
+        let sound =
+            chip.highest < 8 && matches!(chip.expects, 0 | 2..=4) && chip.vector_base & 7 == 0;
+        words.unless(sound, "a register has an impossible value")?;
+        Ok(chip)
+    }
+}
+
+/// Master and slave.
+#[derive(Debug, Default)]
 pub struct Pic {
     master: Chip,
     slave: Chip,
@@ -215,15 +246,6 @@ impl Pic {
         vector
     }
 
-    /// Could a pair be in this state?
-    pub fn validate(&self) -> Result<(), BadState> {
-        let sound = |chip: &Chip| {
-            chip.highest < 8 && matches!(chip.expects, 0 | 2..=4) && chip.vector_base & 7 == 0
-        };
-        let both = sound(&self.master) && sound(&self.slave);
-        BadState::unless(both, "8259 pair", "a register has an impossible value")
-    }
-
     fn cascade(&mut self) {
         let requests = self.slave.request().is_some();
         self.master.set_line(CASCADE, requests);
@@ -247,6 +269,23 @@ impl Pic {
     pub fn read(&self, slave: bool, data: bool) -> u8 {
         let chip = if slave { &self.slave } else { &self.master };
         chip.read(data)
+    }
+}
+
+impl Component for Pic {
+    fn name(&self) -> &'static str {
+        "8259 pair"
+    }
+
+    fn save(&self, words: &mut Words) {
+        self.master.save(words);
+        self.slave.save(words);
+    }
+
+    fn restore(&mut self, words: &mut Reader, _: &World) -> Result<(), BadState> {
+        self.master = Chip::restore(words)?;
+        self.slave = Chip::restore(words)?;
+        Ok(())
     }
 }
 

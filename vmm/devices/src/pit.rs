@@ -4,15 +4,15 @@
 //! looks are one interrupt, as on hardware whose interrupt was not taken in time. Binary counting
 //! only: BCD mode is counted in binary too.
 
-use super::BadState;
-use bincode::{Decode, Encode};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, Device, Line, World};
 
 /// Input clock, Hz.
 const HZ: u128 = 1_193_182;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
 /// Which byte of a count the next access means (control word bits 4 and 5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Access {
     Low,
     High,
@@ -20,7 +20,7 @@ enum Access {
     LowHigh,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Default)]
 struct Counter {
     mode: u8,
     access: Access,
@@ -184,19 +184,67 @@ impl Counter {
     }
 
     fn latch_status(&mut self, now_ns: u64) {
-        let access = match self.access {
-            Access::Low => 1,
-            Access::High => 2,
-            Access::LowHigh => 3,
-        };
+        let access = self.access.bits();
         let null_count = u8::from(self.loaded_ns.is_none());
         let output = u8::from(self.output(now_ns));
         self.status = Some(output << 7 | null_count << 6 | access << 4 | self.mode << 1);
     }
 }
 
-/// The three counters. Plain data: it is its own state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+impl Access {
+    /// The field of the control word.
+    fn bits(self) -> u8 {
+        match self {
+            Access::Low => 1,
+            Access::High => 2,
+            Access::LowHigh => 3,
+        }
+    }
+
+    fn from_bits(bits: u8) -> Option<Access> {
+        [Access::Low, Access::High, Access::LowHigh]
+            .into_iter()
+            .find(|access| access.bits() == bits)
+    }
+}
+
+impl Counter {
+    fn save(&self, words: &mut Words) {
+        words.put(self.mode);
+        words.put(self.access.bits());
+        words.put(self.reload);
+        words.put_option(self.loaded_ns);
+        words.put(self.expiries);
+        words.put_option(self.write_low);
+        words.put(self.read_high);
+        words.put_option(self.latch);
+        words.put_option(self.status);
+    }
+
+    fn restore(words: &mut Reader, now_ns: u64) -> Result<Counter, BadState> {
+        let mode = words.take()?;
+        let access = Access::from_bits(words.take()?);
+        let counter = Counter {
+            mode,
+            access: access.ok_or_else(|| words.bad("a counter has no way to be read"))?,
+            reload: words.take()?,
+            loaded_ns: words.option()?,
+            expiries: words.take()?,
+            write_low: words.option()?,
+            read_high: words.flag()?,
+            latch: words.option()?,
+            status: words.option()?,
+        };
+        let loaded = counter.loaded_ns.unwrap_or(0);
+        let passed = ticks(now_ns.saturating_sub(loaded)) / counter.period();
+        let sound = counter.mode <= 5 && loaded <= now_ns && counter.expiries <= passed;
+        words.unless(sound, "a counter is ahead of its time")?;
+        Ok(counter)
+    }
+}
+
+/// The three counters.
+#[derive(Debug, Default)]
 pub struct Pit {
     counters: [Counter; 3],
 }
@@ -214,17 +262,6 @@ impl Pit {
     /// Guest time of counter 0's next edge, nanoseconds.
     pub fn next_edge(&self) -> Option<u64> {
         self.counters[0].next_expiry()
-    }
-
-    /// Could the chip be in this state at guest time `now_ns`?
-    pub fn validate(&self, now_ns: u64) -> Result<(), BadState> {
-        for counter in &self.counters {
-            let loaded = counter.loaded_ns.unwrap_or(0);
-            let passed = ticks(now_ns.saturating_sub(loaded)) / counter.period();
-            let sound = counter.mode <= 5 && loaded <= now_ns && counter.expiries <= passed;
-            BadState::unless(sound, "8254", "a counter is ahead of its time")?;
-        }
-        Ok(())
     }
 
     /// OUT to port 40h + `register` (0 to 3).
@@ -258,6 +295,53 @@ impl Pit {
             3 => 0xff,
             counter => self.counters[usize::from(counter)].read(now_ns),
         }
+    }
+}
+
+impl Component for Pit {
+    fn name(&self) -> &'static str {
+        "8254"
+    }
+
+    fn save(&self, words: &mut Words) {
+        for counter in &self.counters {
+            counter.save(words);
+        }
+    }
+
+    fn restore(&mut self, words: &mut Reader, world: &World) -> Result<(), BadState> {
+        for counter in &mut self.counters {
+            *counter = Counter::restore(words, world.now_ns)?;
+        }
+        Ok(())
+    }
+}
+
+impl Device for Pit {
+    fn read(&mut self, offset: u64, data: &mut [u8], world: &World) {
+        data.fill_with(|| self.read(offset as u16, world.now_ns));
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], world: &World) {
+        for &value in data {
+            self.write(offset as u16, value, world.now_ns);
+        }
+    }
+
+    fn needs_time(&self) -> bool {
+        true
+    }
+
+    fn advance(&mut self, now_ns: u64, mut line: Line) -> bool {
+        let rose = self.advance(now_ns);
+        if rose {
+            line.pulse();
+        }
+        rose
+    }
+
+    fn next_edge_ns(&self) -> Option<u64> {
+        self.next_edge()
     }
 }
 

@@ -1,7 +1,9 @@
 //! The 16550 console: `vm-superio`'s model with its interrupt and its writer handed to it.
 
-use super::BadState;
-use bincode::{Decode, Encode};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, Device, InputKind, Line, Output, World};
+use ft_protocol::log::OutputPort;
+use lockstep_memory::ram::GuestMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,9 +12,9 @@ use vm_superio::serial::{NoEvents, Serial, SerialState};
 
 /// Collects edges of the interrupt line until the machine carries them to the PIC.
 #[derive(Clone, Debug, Default)]
-struct Line(Arc<AtomicBool>);
+struct Edges(Arc<AtomicBool>);
 
-impl Trigger for Line {
+impl Trigger for Edges {
     type E = Infallible;
 
     fn trigger(&self) -> Result<(), Infallible> {
@@ -23,57 +25,21 @@ impl Trigger for Line {
 
 /// The UART.
 pub struct Uart {
-    serial: Serial<Line, NoEvents, Vec<u8>>,
-    line: Line,
-}
-
-/// Its state. What was sent and an edge of the line are carried on at once, so they are no part of it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct UartState {
-    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR.
-    pub registers: [u8; 9],
-    /// Received bytes not read yet.
-    pub receive_buffer: Vec<u8>,
+    serial: Serial<Edges, NoEvents, Vec<u8>>,
+    edges: Edges,
 }
 
 impl Default for Uart {
     fn default() -> Uart {
-        let line = Line::default();
+        let edges = Edges::default();
         Uart {
-            serial: Serial::new(line.clone(), Vec::new()),
-            line,
+            serial: Serial::new(edges.clone(), Vec::new()),
+            edges,
         }
     }
 }
 
 impl Uart {
-    /// A UART in this state.
-    pub fn restore(state: &UartState) -> Result<Uart, BadState> {
-        let [dll, dlh, ier, iir, lcr, lsr, mcr, msr, scr] = state.registers;
-        let serial = SerialState {
-            baud_divisor_low: dll,
-            baud_divisor_high: dlh,
-            interrupt_enable: ier,
-            interrupt_identification: iir,
-            line_control: lcr,
-            line_status: lsr,
-            modem_control: mcr,
-            modem_status: msr,
-            scratch: scr,
-            in_buffer: state.receive_buffer.clone(),
-        };
-        let line = Line::default();
-        let serial = Serial::from_state(&serial, line.clone(), NoEvents, Vec::new());
-        let serial = serial.map_err(|e| BadState {
-            device: "16550",
-            what: format!("{e:?}"),
-        })?;
-        let mut uart = Uart { serial, line };
-        // The model makes an edge of an interrupt that is pending; the PIC had that one.
-        uart.take_edge();
-        Ok(uart)
-    }
-
     /// OUT to register `offset` (0 to 7).
     pub fn write(&mut self, offset: u16, value: u8) {
         // Writing to a Vec and setting a flag cannot fail.
@@ -109,26 +75,93 @@ impl Uart {
 
     /// Did the interrupt line rise since the last call?
     pub fn take_edge(&mut self) -> bool {
-        self.line.0.swap(false, Ordering::Relaxed)
+        self.edges.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Received bytes that wait for the driver, at most: the 16550's FIFO.
+const FIFO_BYTES: usize = 64;
+
+impl Component for Uart {
+    fn name(&self) -> &'static str {
+        "16550"
     }
 
-    /// The state.
-    pub fn state(&self) -> UartState {
+    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR, and received bytes not read yet. What was sent and an
+    /// edge of the line are carried on at once, so they are no part of the state.
+    fn save(&self, words: &mut Words) {
+        assert!(
+            self.serial.writer().is_empty() && !self.edges.0.load(Ordering::Relaxed),
+            "the 16550's edges and bytes are carried on at once"
+        );
         let s = self.serial.state();
-        UartState {
-            registers: [
-                s.baud_divisor_low,
-                s.baud_divisor_high,
-                s.interrupt_enable,
-                s.interrupt_identification,
-                s.line_control,
-                s.line_status,
-                s.modem_control,
-                s.modem_status,
-                s.scratch,
-            ],
-            receive_buffer: s.in_buffer,
+        words.put_all([
+            s.baud_divisor_low,
+            s.baud_divisor_high,
+            s.interrupt_enable,
+            s.interrupt_identification,
+            s.line_control,
+            s.line_status,
+            s.modem_control,
+            s.modem_status,
+            s.scratch,
+        ]);
+        words.put_bytes(&s.in_buffer);
+    }
+
+    fn restore(&mut self, words: &mut Reader, _: &World) -> Result<(), BadState> {
+        let serial = SerialState {
+            baud_divisor_low: words.take()?,
+            baud_divisor_high: words.take()?,
+            interrupt_enable: words.take()?,
+            interrupt_identification: words.take()?,
+            line_control: words.take()?,
+            line_status: words.take()?,
+            modem_control: words.take()?,
+            modem_status: words.take()?,
+            scratch: words.take()?,
+            in_buffer: words.bytes(FIFO_BYTES)?,
+        };
+        let edges = self.edges.clone();
+        let serial = Serial::from_state(&serial, edges, NoEvents, Vec::new());
+        self.serial = serial.map_err(|e| words.bad(format!("{e:?}")))?;
+        // The model makes an edge of an interrupt that is pending; the PIC had that one.
+        self.take_edge();
+        Ok(())
+    }
+}
+
+impl Device for Uart {
+    fn read(&mut self, offset: u64, data: &mut [u8], _: &World) {
+        data.fill_with(|| self.read(offset as u16));
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], _: &World) {
+        for &value in data {
+            self.write(offset as u16, value);
         }
+    }
+
+    fn process(&mut self, _: &GuestMap, outputs: &mut Vec<Output>, mut line: Line) {
+        let sent = self.take_sent();
+        if !sent.is_empty() {
+            outputs.push(Output {
+                port: OutputPort::Console,
+                data: sent,
+            });
+        }
+        if self.take_edge() {
+            line.pulse();
+        }
+    }
+
+    fn room(&self, kind: InputKind) -> Option<usize> {
+        (kind == InputKind::Console).then(|| self.room())
+    }
+
+    fn receive(&mut self, kind: InputKind, data: Vec<u8>) {
+        assert_eq!(kind, InputKind::Console);
+        self.receive(&data);
     }
 }
 
@@ -153,11 +186,11 @@ mod tests {
     fn a_flood_of_input_is_bounded() {
         let mut uart = Uart::default();
         uart.receive(b"before the driver is up");
-        assert!(uart.state().receive_buffer.is_empty());
+        assert!(uart.serial.state().in_buffer.is_empty());
         uart.write(1, 1);
         uart.receive(&[7; 1000]);
         assert_eq!(uart.room(), 0);
         uart.receive(&[7; 1000]);
-        assert_eq!(uart.state().receive_buffer.len(), 64);
+        assert_eq!(uart.serial.state().in_buffer.len(), FIFO_BYTES);
     }
 }

@@ -1,43 +1,23 @@
 //! The machine's devices and the addresses they answer to.
 
-mod state;
+mod slot;
 
-pub use state::BusState;
-
-use bincode::Encode;
-use ft_protocol::log::{MachineConfig, OutputPort};
-use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
+use bincode::{Decode, Encode};
+use ft_protocol::log::MachineConfig;
+use lockstep_abi::{MMIO_STRIDE, port};
 use lockstep_cpu::Exit;
-use lockstep_devices::Output;
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
-use lockstep_devices::pic::Pic;
-use lockstep_devices::pit::Pit;
-use lockstep_devices::uart::Uart;
-use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
+use lockstep_devices::{BadState, Component, InputKind, Output, Pic, Saved, World};
 use lockstep_memory::Ram;
-use lockstep_memory::ram::GuestMap;
-use xxhash_rust::xxh3::xxh3_64;
+use slot::{Place, Slot};
 
-/// Does a device model need the time to handle this exit?
-pub fn needs_time(exit: &Exit) -> bool {
-    let first = match exit {
-        Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-        _ => return false,
-    };
-    (port::PIT..port::PIT + 4).contains(&first)
-}
-
-/// Every device of the machine.
+/// Every device of the machine: those that the others stand on, and a list of the others.
 pub struct Bus {
     pub(super) pic: Pic,
-    pub(super) pit: Pit,
     pub(super) clock: Clock,
     pub(super) edges: EdgeCounter,
-    uart: Uart,
-    console: Mmio<Console>,
-    net: Option<Mmio<Net>>,
-    rng: Mmio<Rng>,
+    slots: Vec<Slot>,
 }
 
 impl std::fmt::Debug for Bus {
@@ -46,173 +26,200 @@ impl std::fmt::Debug for Bus {
     }
 }
 
-/// xxh3-64 of the encoding.
-fn hash(state: impl Encode) -> u64 {
-    let bytes = bincode::encode_to_vec(state, bincode::config::standard())
-        .expect("device state is plain data");
-    xxh3_64(&bytes)
+/// The state of every device, in the order of the machine's list.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct BusState(Vec<Saved>);
+
+impl BusState {
+    /// A digest of each device, by name.
+    pub fn components(&self) -> Vec<(String, u64)> {
+        let named = |saved: &Saved| (saved.name().to_owned(), saved.digest());
+        self.0.iter().map(named).collect()
+    }
+
+    /// Digest of every device's state.
+    pub fn digest(&self) -> u64 {
+        let digests: Vec<u64> = self.0.iter().map(Saved::digest).collect();
+        lockstep_devices::state::digest(&digests)
+    }
 }
 
 impl Bus {
-    /// All devices as after reset; a network only if there is to be one.
+    /// All devices as after reset, and what the guest finds of them in RAM.
     pub fn new(config: &MachineConfig, ram: &Ram) -> Bus {
+        let bus = Bus::reset(config);
+        bus.edges.start(ram);
+        bus
+    }
+
+    fn reset(config: &MachineConfig) -> Bus {
         Bus {
-            edges: EdgeCounter::new(config.quantum, ram),
             pic: Pic::default(),
-            pit: Pit::default(),
             clock: Clock::default(),
-            uart: Uart::default(),
-            console: Mmio::new(Console::default()),
-            net: config.net.map(|net| Mmio::new(Net::new(net.mac))),
-            rng: Mmio::new(Rng::default()),
+            edges: EdgeCounter::new(config.quantum),
+            slots: slot::all(config),
         }
+    }
+
+    /// The devices of a machine of this configuration in this state, which may come from anybody.
+    pub fn restore(config: &MachineConfig, state: &BusState, ram: &Ram) -> Result<Bus, BadState> {
+        let mut bus = Bus::reset(config);
+        let mut saved = state.0.iter();
+        let mut restore = |component: &mut dyn Component, now_ns| {
+            let saved = saved.next().ok_or_else(|| BadState {
+                device: component.name().into(),
+                what: "the state has none, and the machine has one".into(),
+            })?;
+            let mem = ram.map();
+            component.restore_saved(saved, &World { now_ns, mem })
+        };
+        restore(&mut bus.pic, 0)?;
+        restore(&mut bus.clock, 0)?;
+        restore(&mut bus.edges, 0)?;
+        let now_ns = bus.clock.now_ns();
+        for slot in &mut bus.slots {
+            restore(&mut *slot.device, now_ns)?;
+        }
+        match saved.next() {
+            None => Ok(bus),
+            Some(more) => Err(BadState {
+                device: more.name().into(),
+                what: "the state has one, and the machine has none".into(),
+            }),
+        }
+    }
+
+    /// The state of every device, after [`Bus::process`].
+    pub fn save(&self) -> BusState {
+        let platform = [self.pic.saved(), self.clock.saved(), self.edges.saved()];
+        let slots = self.slots.iter().map(|slot| slot.device.saved());
+        BusState(platform.into_iter().chain(slots).collect())
     }
 
     /// Guest time goes on to `ns`; what expires by then, expires.
     pub fn set_time(&mut self, ns: u64, ram: &Ram) {
         self.clock.set(ns, ram);
-        if self.pit.advance(self.clock.now_ns()) {
-            self.pic.pulse(irq::PIT);
+        let now_ns = self.clock.now_ns();
+        for slot in &mut self.slots {
+            let (device, line) = slot.with_line(&mut self.pic);
+            if device.advance(now_ns, line) {
+                self.clock.note_activity(ram);
+            }
+        }
+    }
+
+    /// Guest time of the next interrupt that a device makes by itself, nanoseconds.
+    pub fn next_edge_ns(&self) -> Option<u64> {
+        let edges = self.slots.iter().map(|slot| slot.device.next_edge_ns());
+        edges.flatten().min()
+    }
+
+    /// How much of an input the machine takes in now: frames, or bytes.
+    pub fn room(&self, kind: InputKind) -> usize {
+        let rooms = self.slots.iter().rev().map(|slot| slot.device.room(kind));
+        rooms.flatten().next().unwrap_or(0)
+    }
+
+    /// Input arrives, at the last device in the list that takes its kind. Console input goes to
+    /// virtio-console once its driver is up, and before that to the 16550.
+    pub fn receive(&mut self, kind: InputKind, data: Vec<u8>, ram: &Ram) {
+        let mut devices = self.slots.iter_mut().rev().map(|slot| &mut slot.device);
+        if let Some(device) = devices.find(|device| device.room(kind).is_some()) {
+            device.receive(kind, data);
             self.clock.note_activity(ram);
         }
-    }
-
-    /// Frames that virtio-net can take in; none without one.
-    pub fn net_room(&mut self) -> usize {
-        self.net.as_mut().map_or(0, |net| net.device().room())
-    }
-
-    /// Bytes that the console can take in.
-    pub fn console_room(&mut self) -> usize {
-        match self.console.live() {
-            true => self.console.device().room(),
-            false => self.uart.room(),
-        }
-    }
-
-    /// Random bytes that virtio-rng asks for.
-    pub fn entropy_wanted(&mut self) -> usize {
-        self.rng.device().wanted()
-    }
-
-    /// Random bytes arrive.
-    pub fn receive_entropy(&mut self, bytes: &[u8], ram: &Ram) {
-        self.rng.device().receive(bytes);
-        self.clock.note_activity(ram);
-    }
-
-    /// A frame arrives.
-    pub fn receive_frame(&mut self, frame: Vec<u8>, ram: &Ram) {
-        if let Some(net) = &mut self.net {
-            net.device().receive(frame);
-            self.clock.note_activity(ram);
-        }
-    }
-
-    /// Console input arrives: at virtio-console once its driver is up, before that at the 16550.
-    pub fn receive_console(&mut self, bytes: &[u8], ram: &Ram) {
-        match self.console.live() {
-            true => self.console.device().receive(bytes),
-            false => self.uart.receive(bytes),
-        }
-        self.clock.note_activity(ram);
     }
 
     /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Done after
     /// every exit and every input, so that when a ring is looked at depends on these alone.
     pub fn process(&mut self, ram: &Ram, outputs: &mut Vec<Output>) {
-        let sent = self.uart.take_sent();
-        if !sent.is_empty() {
-            outputs.push(Output {
-                port: OutputPort::Console,
-                data: sent,
-            });
-        }
-        if self.uart.take_edge() {
-            self.pic.pulse(irq::COM1);
-        }
-        self.console.process(ram.map(), outputs);
-        self.pic.set_line(irq::CONSOLE, self.console.line());
-        self.rng.process(ram.map(), outputs);
-        self.pic.set_line(irq::RNG, self.rng.line());
-        if let Some(net) = &mut self.net {
-            net.process(ram.map(), outputs);
-            self.pic.set_line(irq::NET, net.line());
+        for slot in &mut self.slots {
+            let (device, line) = slot.with_line(&mut self.pic);
+            device.process(ram.map(), outputs, line);
         }
     }
 
+    /// Does a device model need the time to handle this exit?
+    pub fn needs_time(&mut self, exit: &Exit) -> bool {
+        let first = match exit {
+            Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
+            Exit::MmioWrite { .. }
+            | Exit::MmioRead { .. }
+            | Exit::Hlt
+            | Exit::Window
+            | Exit::Shutdown => return false,
+        };
+        self.at_port(first)
+            .is_some_and(|(slot, _)| slot.device.needs_time())
+    }
+
+    /// The device at a port, and the port's offset in the device.
+    fn at_port(&mut self, port: u16) -> Option<(&mut Slot, u64)> {
+        self.slots.iter_mut().find_map(|slot| {
+            let offset = slot.offset_of_port(port)?;
+            Some((slot, offset))
+        })
+    }
+
+    /// The device at an address, and the address's offset in the device.
+    fn at_address(&mut self, addr: u64) -> Option<(&mut Slot, u64)> {
+        let offset = addr % MMIO_STRIDE;
+        let place = Place::Window(addr - offset);
+        let found = self.slots.iter_mut().find(|slot| slot.place == place);
+        found.map(|slot| (slot, offset))
+    }
+
     /// OUT. A wide access is one to each of the consecutive byte ports, as on an ISA bus.
-    pub fn pio_write(&mut self, first: u16, data: &[u8]) {
-        let now = self.clock.now_ns();
+    pub fn pio_write(&mut self, first: u16, data: &[u8], ram: &Ram) {
+        let (now_ns, mem) = (self.clock.now_ns(), ram.map());
         for (index, &value) in data.iter().enumerate() {
             match first.wrapping_add(index as u16) {
                 p @ (port::PIC1 | 0x21) => self.pic.write(false, p & 1 != 0, value),
                 p @ (port::PIC2 | 0xa1) => self.pic.write(true, p & 1 != 0, value),
-                p @ 0x40..=0x43 => self.pit.write(p - port::PIT, value, now),
-                p @ 0x3f8..=0x3ff => self.uart.write(p - port::COM1, value),
-                // Nobody answers there: the bus ignores the write.
-                _ => {}
+                // Where nobody answers, the bus ignores the write.
+                p => {
+                    if let Some((slot, offset)) = self.at_port(p) {
+                        slot.device.write(offset, &[value], &World { now_ns, mem });
+                    }
+                }
             }
         }
     }
 
     /// IN. Ports that nobody answers at read as all ones.
-    pub fn pio_read(&mut self, first: u16, data: &mut [u8]) {
-        let now = self.clock.now_ns();
+    pub fn pio_read(&mut self, first: u16, data: &mut [u8], ram: &Ram) {
+        let (now_ns, mem) = (self.clock.now_ns(), ram.map());
+        data.fill(0xff);
         for (index, value) in data.iter_mut().enumerate() {
-            *value = match first.wrapping_add(index as u16) {
-                p @ (port::PIC1 | 0x21) => self.pic.read(false, p & 1 != 0),
-                p @ (port::PIC2 | 0xa1) => self.pic.read(true, p & 1 != 0),
-                p @ 0x40..=0x43 => self.pit.read(p - port::PIT, now),
-                p @ 0x3f8..=0x3ff => self.uart.read(p - port::COM1),
-                _ => 0xff,
-            };
+            match first.wrapping_add(index as u16) {
+                p @ (port::PIC1 | 0x21) => *value = self.pic.read(false, p & 1 != 0),
+                p @ (port::PIC2 | 0xa1) => *value = self.pic.read(true, p & 1 != 0),
+                p => {
+                    if let Some((slot, offset)) = self.at_port(p) {
+                        let byte = std::slice::from_mut(value);
+                        slot.device.read(offset, byte, &World { now_ns, mem });
+                    }
+                }
+            }
         }
     }
 
     /// A write outside RAM.
-    pub fn mmio_write(&mut self, addr: u64, data: &[u8], mem: &GuestMap) {
-        let offset = addr % MMIO_STRIDE;
-        match addr - offset {
-            MMIO_CONSOLE => self.console.write(offset, data, mem),
-            MMIO_RNG => self.rng.write(offset, data, mem),
-            MMIO_NET => {
-                if let Some(net) = &mut self.net {
-                    net.write(offset, data, mem);
-                }
-            }
-            _ => {}
+    pub fn mmio_write(&mut self, addr: u64, data: &[u8], ram: &Ram) {
+        let (now_ns, mem) = (self.clock.now_ns(), ram.map());
+        if let Some((slot, offset)) = self.at_address(addr) {
+            slot.device.write(offset, data, &World { now_ns, mem });
         }
     }
 
     /// A read outside RAM. Windows without a device read as zero, so that a driver finds none;
     /// everything else reads as all ones.
-    pub fn mmio_read(&mut self, addr: u64, data: &mut [u8]) {
-        let offset = addr % MMIO_STRIDE;
-        match (addr - offset, &self.net) {
-            (MMIO_CONSOLE, _) => self.console.read(offset, data),
-            (MMIO_RNG, _) => self.rng.read(offset, data),
-            (MMIO_NET, Some(net)) => net.read(offset, data),
-            (MMIO_NET, None) => data.fill(0),
-            _ => data.fill(0xff),
+    pub fn mmio_read(&mut self, addr: u64, data: &mut [u8], ram: &Ram) {
+        let (now_ns, mem) = (self.clock.now_ns(), ram.map());
+        match self.at_address(addr) {
+            Some((slot, offset)) => slot.device.read(offset, data, &World { now_ns, mem }),
+            None => data.fill(if slot::is_window(addr) { 0 } else { 0xff }),
         }
-    }
-
-    /// Digest of every device's state.
-    pub fn digest(&mut self) -> u64 {
-        hash((
-            &self.pic,
-            &self.pit,
-            &self.clock,
-            &self.edges,
-            self.uart.state(),
-            self.console.state(),
-            self.console.device().waiting().clone(),
-            self.net
-                .as_mut()
-                .map(|net| (net.state(), net.device().state().clone())),
-            (self.rng.state(), self.rng.device().waiting().to_vec()),
-        ))
     }
 }
 

@@ -21,7 +21,7 @@ use bincode::{Decode, Encode};
 use bus::Bus;
 use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
 use lockstep_cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
-use lockstep_devices::Output;
+use lockstep_devices::{InputKind, Output};
 use lockstep_memory::{Image, ImageError, Ram, RamDigest, RamError};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
@@ -265,10 +265,10 @@ impl Machine {
             wait: self.wait(),
             ended: self.ended,
             now_ns: self.bus.clock.now_ns(),
-            next_edge_ns: self.bus.pit.next_edge(),
-            net_room: self.bus.net_room(),
-            console_room: self.bus.console_room(),
-            entropy_wanted: self.bus.entropy_wanted(),
+            next_edge_ns: self.bus.next_edge_ns(),
+            net_room: self.bus.room(InputKind::Frame),
+            console_room: self.bus.room(InputKind::Console),
+            entropy_wanted: self.bus.room(InputKind::Entropy),
         }
     }
 
@@ -288,7 +288,7 @@ impl Machine {
         if self.ended.is_some() || interrupt || wake_ns <= self.bus.clock.now_ns() {
             return None;
         }
-        let edge = self.bus.pit.next_edge().unwrap_or(u64::MAX);
+        let edge = self.bus.next_edge_ns().unwrap_or(u64::MAX);
         Some(Wait {
             until_ns: wake_ns.min(edge),
         })
@@ -298,9 +298,9 @@ impl Machine {
     pub fn apply(&mut self, input: Input) {
         match input {
             Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
-            Input::Frame { data } => self.bus.receive_frame(data, &self.ram),
-            Input::Console { data } => self.bus.receive_console(&data, &self.ram),
-            Input::Entropy { data } => self.bus.receive_entropy(&data, &self.ram),
+            Input::Frame { data } => self.bus.receive(InputKind::Frame, data, &self.ram),
+            Input::Console { data } => self.bus.receive(InputKind::Console, data, &self.ram),
+            Input::Entropy { data } => self.bus.receive(InputKind::Entropy, data, &self.ram),
         }
         self.bus.process(&self.ram, &mut self.outputs);
     }
@@ -358,7 +358,7 @@ impl Machine {
             exit: self.at.exit + 1,
             edges: self.bus.edges.passed(&self.ram),
         };
-        if bus::needs_time(&exit) {
+        if self.bus.needs_time(&exit) {
             self.unhandled = Some(exit);
         } else {
             self.handle(exit);
@@ -394,19 +394,19 @@ impl Machine {
                     let status = u32::from_le_bytes(data);
                     self.ended = Some(EndReason::Exited { status });
                 }
-                _ => self.bus.pio_write(port, &data[..len]),
+                _ => self.bus.pio_write(port, &data[..len], &self.ram),
             },
             Exit::PioIn { port, len } => {
                 let mut data = [0; 4];
-                self.bus.pio_read(port, &mut data[..len]);
+                self.bus.pio_read(port, &mut data[..len], &self.ram);
                 self.cpu.answer(&data[..len]);
             }
             Exit::MmioWrite { addr, data, len } => {
-                self.bus.mmio_write(addr, &data[..len], self.ram.map());
+                self.bus.mmio_write(addr, &data[..len], &self.ram);
             }
             Exit::MmioRead { addr, len } => {
                 let mut data = [0; 8];
-                self.bus.mmio_read(addr, &mut data[..len]);
+                self.bus.mmio_read(addr, &mut data[..len], &self.ram);
                 self.cpu.answer(&data[..len]);
             }
             Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
@@ -436,7 +436,7 @@ impl Machine {
         Ok(MachineDigest {
             ram,
             cpu,
-            devices: self.bus.digest(),
+            devices: self.bus.save().digest(),
         })
     }
 }

@@ -84,16 +84,17 @@ impl MachineState {
     }
 
     /// A digest of each component, by name. Memory is not among them.
-    pub fn components(&self) -> Vec<(&'static str, u64)> {
-        let mut components = vec![("position", self.place())];
-        components.extend(self.cpu.components());
+    pub fn components(&self) -> Vec<(String, u64)> {
+        let mut components = vec![("position".to_owned(), self.place())];
+        let cpu = self.cpu.components().into_iter();
+        components.extend(cpu.map(|(name, digest)| (name.to_owned(), digest)));
         components.extend(self.devices.components());
         components
     }
 
     /// The same with the digest of its memory, which is first.
     pub fn parts(&self, memory: u64) -> Parts {
-        let mut parts = vec![("memory", memory)];
+        let mut parts = vec![("memory".to_owned(), memory)];
         parts.extend(self.components());
         Parts(parts)
     }
@@ -142,12 +143,12 @@ impl MachineState {
 /// A digest of each part of a machine, memory first, by name: to see in which two machines differ.
 /// As text, a line for each; in JSON, an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parts(Vec<(&'static str, u64)>);
+pub struct Parts(Vec<(String, u64)>);
 
 impl Parts {
     /// Each part's name and digest.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.0.iter().copied()
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(name, digest)| (name.as_str(), *digest))
     }
 }
 
@@ -164,17 +165,17 @@ impl fmt::Display for Parts {
 
 impl Serialize for Parts {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let hex = |(name, digest): &(&'static str, u64)| (*name, format!("{digest:016x}"));
+        let hex = |(name, digest): &(String, u64)| (name.clone(), format!("{digest:016x}"));
         to.collect_map(self.0.iter().map(hex))
     }
 }
 
 /// Names of the components that are not in both lists with the same digest.
 #[cfg(test)]
-pub fn differing<'a>(ours: &[(&'a str, u64)], theirs: &[(&'a str, u64)]) -> Vec<&'a str> {
-    let differs = |a: &[(&'a str, u64)], b: &[(&'a str, u64)]| {
+pub fn differing<'a>(ours: &'a [(String, u64)], theirs: &'a [(String, u64)]) -> Vec<&'a str> {
+    let differs = |a: &'a [(String, u64)], b: &[(String, u64)]| {
         let missing = a.iter().filter(|component| !b.contains(component));
-        missing.map(|(name, _)| *name).collect::<Vec<_>>()
+        missing.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
     };
     let mut names = differs(ours, theirs);
     for name in differs(theirs, ours) {

@@ -1,7 +1,8 @@
 //! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
 
-use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::{BadState, Output};
+use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use crate::state::{BadState, Reader, Words};
+use crate::{InputKind, Output};
 use ft_protocol::log::OutputPort;
 use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
@@ -18,35 +19,11 @@ pub const INPUT_BYTES: usize = 4096;
 /// The device.
 #[derive(Debug, Default)]
 pub struct Console {
+    /// Input not yet in a buffer of the driver's.
     input: VecDeque<u8>,
 }
 
-impl Console {
-    /// A device with this input waiting.
-    pub fn restore(input: VecDeque<u8>) -> Result<Console, BadState> {
-        let fits = input.len() <= INPUT_BYTES;
-        BadState::unless(fits, "virtio-console", "more input waits than it takes in")?;
-        Ok(Console { input })
-    }
-
-    /// How many bytes may still be given to [`Console::receive`].
-    pub fn room(&self) -> usize {
-        INPUT_BYTES - self.input.len()
-    }
-
-    /// Input arrives; what finds no room is lost.
-    pub fn receive(&mut self, bytes: &[u8]) {
-        let fitting = bytes.len().min(self.room());
-        self.input.extend(&bytes[..fitting]);
-    }
-
-    /// Input not yet in a buffer of the driver's.
-    pub fn waiting(&self) -> &VecDeque<u8> {
-        &self.input
-    }
-}
-
-impl Device for Console {
+impl VirtioDevice for Console {
     const NAME: &'static str = "virtio-console";
     const ID: u32 = 3;
     const POLLS: bool = false;
@@ -102,5 +79,24 @@ impl Device for Console {
 
     fn reset(&mut self) {
         self.input.clear();
+    }
+
+    fn save(&self, words: &mut Words) {
+        let (front, back) = self.input.as_slices();
+        words.put_bytes(&[front, back].concat());
+    }
+
+    fn restore(&mut self, words: &mut Reader) -> Result<(), BadState> {
+        self.input = words.bytes(INPUT_BYTES)?.into();
+        Ok(())
+    }
+
+    fn room(&self, kind: InputKind) -> Option<usize> {
+        (kind == InputKind::Console).then(|| INPUT_BYTES - self.input.len())
+    }
+
+    fn receive(&mut self, data: Vec<u8>) {
+        let room = INPUT_BYTES - self.input.len();
+        self.input.extend(data.into_iter().take(room));
     }
 }

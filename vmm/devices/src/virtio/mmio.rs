@@ -1,8 +1,8 @@
 //! The virtio-mmio transport, version 2 (Virtio 1.2, section 4.2.2).
 
-use super::{Device, QUEUE_SIZE, QUEUES};
-use crate::{BadState, Output};
-use bincode::{Decode, Encode};
+use super::{QUEUE_SIZE, QUEUES, VirtioDevice};
+use crate::state::{BadState, Reader, Words};
+use crate::{Component, Device, InputKind, Line, Output, World};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueState, QueueT};
 
@@ -56,7 +56,7 @@ pub struct Mmio<D> {
     registers: Registers,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Debug, Default)]
 struct Registers {
     device_features_sel: u32,
     driver_features_sel: u32,
@@ -66,44 +66,59 @@ struct Registers {
     status: u32,
 }
 
-/// State of a transport and its queues.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct MmioState {
-    registers: Registers,
-    queues: [QueueWords; QUEUES],
-}
-
-/// Size, ready, next available, next used, and the addresses of descriptors, available and used ring.
-type QueueWords = (u16, bool, u16, u16, u64, u64, u64);
-
 fn new_queue() -> Queue {
     Queue::new(QUEUE_SIZE).expect("the queue size is a power of two")
 }
 
+/// Size, ready, next available, next used, and the addresses of descriptors, available and used ring.
+fn save_queue(queue: &Queue, words: &mut Words) {
+    let s = queue.state();
+    words.put(s.size);
+    words.put(s.ready);
+    words.put_all([s.next_avail, s.next_used]);
+    words.put_all([s.desc_table, s.avail_ring, s.used_ring]);
+}
+
 /// A queue that became ready does lie in RAM: as a driver's would, or it is refused.
-fn restore_queue(
-    &(size, ready, next_avail, next_used, desc_table, avail_ring, used_ring): &QueueWords,
-    mem: &GuestMap,
-) -> Result<Queue, String> {
+fn restore_queue(words: &mut Reader, mem: &GuestMap) -> Result<Queue, BadState> {
+    let (size, ready) = (words.take()?, words.flag()?);
     let state = QueueState {
         max_size: QUEUE_SIZE,
-        next_avail,
-        next_used,
+        next_avail: words.take()?,
+        next_used: words.take()?,
         event_idx_enabled: false,
         size,
         ready,
-        desc_table,
-        avail_ring,
-        used_ring,
+        desc_table: words.take()?,
+        avail_ring: words.take()?,
+        used_ring: words.take()?,
     };
-    let queue = Queue::try_from(state).map_err(|e| e.to_string())?;
-    match ready && !queue.is_valid(mem) {
-        true => Err("a queue that is ready does not lie in RAM".into()),
-        false => Ok(queue),
+    let queue = Queue::try_from(state).map_err(|e| words.bad(e.to_string()))?;
+    let lies_in_ram = !ready || queue.is_valid(mem);
+    words.unless(lies_in_ram, "a queue that is ready does not lie in RAM")?;
+    Ok(queue)
+}
+
+impl Registers {
+    fn save(&self, words: &mut Words) {
+        words.put_all([self.device_features_sel, self.driver_features_sel]);
+        words.put(self.driver_features);
+        words.put_all([self.queue_sel, self.interrupt_status, self.status]);
+    }
+
+    fn restore(words: &mut Reader) -> Result<Registers, BadState> {
+        Ok(Registers {
+            device_features_sel: words.take()?,
+            driver_features_sel: words.take()?,
+            driver_features: words.take()?,
+            queue_sel: words.take()?,
+            interrupt_status: words.take()?,
+            status: words.take()?,
+        })
     }
 }
 
-impl<D: Device> Mmio<D> {
+impl<D: VirtioDevice> Mmio<D> {
     /// A device as it is after reset.
     pub fn new(device: D) -> Mmio<D> {
         Mmio {
@@ -113,59 +128,10 @@ impl<D: Device> Mmio<D> {
         }
     }
 
-    /// The device behind a transport in this state.
-    pub fn restore(device: D, state: &MmioState, mem: &GuestMap) -> Result<Mmio<D>, BadState> {
-        let mut queues = [new_queue(), new_queue()];
-        for (queue, state) in queues.iter_mut().zip(&state.queues) {
-            *queue = restore_queue(state, mem).map_err(|what| BadState {
-                device: D::NAME,
-                what,
-            })?;
-        }
-        Ok(Mmio {
-            device,
-            queues,
-            registers: state.registers.clone(),
-        })
-    }
-
-    /// The device behind the transport.
-    pub fn device(&mut self) -> &mut D {
-        &mut self.device
-    }
-
-    /// Level of the interrupt line.
-    pub fn line(&self) -> bool {
-        self.registers.interrupt_status != 0
-    }
-
     /// Has the driver finished setting the device up?
-    pub fn live(&self) -> bool {
+    fn live(&self) -> bool {
         let up = self.registers.status & status::DRIVER_OK != 0;
         up && self.queues[..D::QUEUE_COUNT].iter().all(|q| q.ready())
-    }
-
-    /// Lets the device work on its rings.
-    pub fn process(&mut self, mem: &GuestMap, outputs: &mut Vec<Output>) {
-        if self.live() && self.device.process(&mut self.queues, mem, outputs) {
-            self.registers.interrupt_status |= USED_BUFFER;
-        }
-    }
-
-    /// A read of `data.len()` bytes at `offset` in the window.
-    pub fn read(&self, offset: u64, data: &mut [u8]) {
-        if let Some(at) = offset.checked_sub(register::CONFIG) {
-            let config = self.device.config();
-            for (index, byte) in data.iter_mut().enumerate() {
-                *byte = config.get(at as usize + index).copied().unwrap_or(0);
-            }
-            return;
-        }
-        // Registers are read 32 bits wide and aligned; anything else reads as zero.
-        data.fill(0);
-        if data.len() == 4 {
-            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
-        }
     }
 
     fn read_register(&self, offset: u64) -> u32 {
@@ -191,32 +157,6 @@ impl<D: Device> Mmio<D> {
 
     fn queue(&self) -> Option<&Queue> {
         self.queues[..D::QUEUE_COUNT].get(self.registers.queue_sel as usize)
-    }
-
-    /// A write of `data` at `offset` in the window.
-    pub fn write(&mut self, offset: u64, data: &[u8], mem: &GuestMap) {
-        // The configuration spaces here are read-only, and registers are 32 bits wide.
-        let Ok(word) = data.try_into() else { return };
-        let value = u32::from_le_bytes(word);
-        let r = &mut self.registers;
-        match offset {
-            register::DEVICE_FEATURES_SEL => r.device_features_sel = value,
-            register::DRIVER_FEATURES_SEL => r.driver_features_sel = value,
-            register::DRIVER_FEATURES => match r.driver_features_sel {
-                0 => r.driver_features = r.driver_features >> 32 << 32 | u64::from(value),
-                1 => {
-                    let low = r.driver_features & 0xffff_ffff;
-                    r.driver_features = u64::from(value) << 32 | low;
-                }
-                _ => {}
-            },
-            register::QUEUE_SEL => r.queue_sel = value,
-            register::INTERRUPT_ACK => r.interrupt_status &= !value,
-            register::STATUS => self.write_status(value),
-            // The rings are looked at after every exit: a notification needs no more than itself.
-            register::QUEUE_NOTIFY => {}
-            _ => self.write_queue(offset, value, mem),
-        }
     }
 
     fn write_status(&mut self, value: u32) {
@@ -263,26 +203,84 @@ impl<D: Device> Mmio<D> {
             _ => {}
         }
     }
+}
 
-    /// The state.
-    pub fn state(&self) -> MmioState {
-        MmioState {
-            registers: self.registers.clone(),
-            queues: std::array::from_fn(|index| {
-                let s = self.queues[index].state();
-                let addresses = (s.desc_table, s.avail_ring, s.used_ring);
-                let (desc, avail, used) = addresses;
-                (
-                    s.size,
-                    s.ready,
-                    s.next_avail,
-                    s.next_used,
-                    desc,
-                    avail,
-                    used,
-                )
-            }),
+impl<D: VirtioDevice> Component for Mmio<D> {
+    fn name(&self) -> &'static str {
+        D::NAME
+    }
+
+    fn save(&self, words: &mut Words) {
+        self.registers.save(words);
+        for queue in &self.queues {
+            save_queue(queue, words);
         }
+        self.device.save(words);
+    }
+
+    fn restore(&mut self, words: &mut Reader, world: &World) -> Result<(), BadState> {
+        self.registers = Registers::restore(words)?;
+        for queue in &mut self.queues {
+            *queue = restore_queue(words, world.mem)?;
+        }
+        self.device.restore(words)
+    }
+}
+
+impl<D: VirtioDevice> Device for Mmio<D> {
+    fn read(&mut self, offset: u64, data: &mut [u8], _: &World) {
+        if let Some(at) = offset.checked_sub(register::CONFIG) {
+            let config = self.device.config();
+            for (index, byte) in data.iter_mut().enumerate() {
+                *byte = config.get(at as usize + index).copied().unwrap_or(0);
+            }
+            return;
+        }
+        // Registers are read 32 bits wide and aligned; anything else reads as zero.
+        data.fill(0);
+        if data.len() == 4 {
+            data.copy_from_slice(&self.read_register(offset).to_le_bytes());
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8], world: &World) {
+        // The configuration spaces here are read-only, and registers are 32 bits wide.
+        let Ok(word) = data.try_into() else { return };
+        let value = u32::from_le_bytes(word);
+        let r = &mut self.registers;
+        match offset {
+            register::DEVICE_FEATURES_SEL => r.device_features_sel = value,
+            register::DRIVER_FEATURES_SEL => r.driver_features_sel = value,
+            register::DRIVER_FEATURES => match r.driver_features_sel {
+                0 => r.driver_features = r.driver_features >> 32 << 32 | u64::from(value),
+                1 => {
+                    let low = r.driver_features & 0xffff_ffff;
+                    r.driver_features = u64::from(value) << 32 | low;
+                }
+                _ => {}
+            },
+            register::QUEUE_SEL => r.queue_sel = value,
+            register::INTERRUPT_ACK => r.interrupt_status &= !value,
+            register::STATUS => self.write_status(value),
+            // The rings are looked at after every exit: a notification needs no more than itself.
+            register::QUEUE_NOTIFY => {}
+            _ => self.write_queue(offset, value, world.mem),
+        }
+    }
+
+    fn process(&mut self, mem: &GuestMap, outputs: &mut Vec<Output>, mut line: Line) {
+        if self.live() && self.device.process(&mut self.queues, mem, outputs) {
+            self.registers.interrupt_status |= USED_BUFFER;
+        }
+        line.set(self.registers.interrupt_status != 0);
+    }
+
+    fn room(&self, kind: InputKind) -> Option<usize> {
+        self.device.room(kind).filter(|_| self.live())
+    }
+
+    fn receive(&mut self, _: InputKind, data: Vec<u8>) {
+        self.device.receive(data);
     }
 }
 
@@ -293,9 +291,12 @@ mod tests {
     use lockstep_memory::Ram;
 
     fn read(device: &Mmio<Console>, offset: u64) -> u32 {
-        let mut word = [0; 4];
-        device.read(offset, &mut word);
-        u32::from_le_bytes(word)
+        device.read_register(offset)
+    }
+
+    fn world(ram: &Ram) -> World<'_> {
+        let mem = ram.map();
+        World { now_ns: 0, mem }
     }
 
     #[test]
@@ -306,7 +307,7 @@ mod tests {
         assert_eq!(read(&device, register::VERSION), 2);
         assert_eq!(read(&device, register::DEVICE_ID), 3);
         let mut write = |offset, value: u32| {
-            device.write(offset, &value.to_le_bytes(), ram.map());
+            device.write(offset, &value.to_le_bytes(), &world(&ram));
             read(&device, register::STATUS)
         };
         assert_eq!(write(register::STATUS, 3), 3);
@@ -323,7 +324,7 @@ mod tests {
         let ram = Ram::new(16).unwrap();
         let mut device = Mmio::new(Console::default());
         let mut write = |offset, value: u32| {
-            device.write(offset, &value.to_le_bytes(), ram.map());
+            device.write(offset, &value.to_le_bytes(), &world(&ram));
             read(&device, register::QUEUE_READY)
         };
         write(register::QUEUE_NUM, 16);
@@ -344,8 +345,8 @@ mod tests {
         let mut device = Mmio::new(Console::default());
         for len in 1..=8 {
             for offset in [0, 1, 0x6e, 0xfe, 0x100, 0xfff] {
-                device.write(offset, &[0xff; 8][..len], ram.map());
-                device.read(offset, &mut [0; 8][..len]);
+                device.write(offset, &[0xff; 8][..len], &world(&ram));
+                device.read(offset, &mut [0; 8][..len], &world(&ram));
             }
         }
     }

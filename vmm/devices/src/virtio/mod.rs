@@ -7,11 +7,12 @@ pub mod net;
 pub mod rng;
 
 pub use console::Console;
-pub use mmio::{Mmio, MmioState};
-pub use net::{Net, NetState};
+pub use mmio::Mmio;
+pub use net::Net;
 pub use rng::Rng;
 
-use crate::Output;
+use crate::state::{BadState, Reader, Words};
+use crate::{InputKind, Output};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -36,8 +37,8 @@ fn wants_interrupt(queue: &Queue, mem: &GuestMap) -> bool {
 }
 
 /// What distinguishes one virtio device from another.
-pub trait Device {
-    /// What it is called.
+pub trait VirtioDevice: Send {
+    /// The component's name.
     const NAME: &'static str;
 
     /// Device ID (Virtio 1.2, section 5).
@@ -67,4 +68,16 @@ pub trait Device {
 
     /// The driver reset the device.
     fn reset(&mut self);
+
+    /// As [`crate::Component::save`], without the transport's state.
+    fn save(&self, words: &mut Words);
+
+    /// As [`crate::Component::restore`].
+    fn restore(&mut self, words: &mut Reader) -> Result<(), BadState>;
+
+    /// As [`crate::Device::room`]; the driver is up.
+    fn room(&self, kind: InputKind) -> Option<usize>;
+
+    /// Input arrives, of the kind that the device takes; what finds no room is lost.
+    fn receive(&mut self, data: Vec<u8>);
 }

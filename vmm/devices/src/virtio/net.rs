@@ -2,9 +2,9 @@
 //!
 //! A transmit completes at once; whether the frame may leave is decided outside the machine.
 
-use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::{BadState, MAX_COUNT, Output};
-use bincode::{Decode, Encode};
+use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use crate::state::{BadState, Reader, Words};
+use crate::{InputKind, MAX_COUNT, Output};
 use ft_protocol::log::OutputPort;
 use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
@@ -33,14 +33,14 @@ pub struct Net {
 }
 
 /// What of it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct NetState {
+#[derive(Debug, Default)]
+struct NetState {
     /// Frames received, not yet in a buffer of the driver's.
-    pub inbox: VecDeque<Vec<u8>>,
+    inbox: VecDeque<Vec<u8>>,
     /// Frames dropped: no room in the inbox, or in the driver's buffer.
-    pub dropped: u64,
+    dropped: u64,
     /// Transmissions dropped for their length.
-    pub malformed: u64,
+    malformed: u64,
 }
 
 impl Net {
@@ -53,38 +53,6 @@ impl Net {
             config,
             state: NetState::default(),
         }
-    }
-
-    /// A device with this MAC, in this state.
-    pub fn restore(mac: [u8; 6], state: NetState) -> Result<Net, BadState> {
-        let frames = state.inbox.len() <= INBOX_FRAMES
-            && state.inbox.iter().all(|frame| frame.len() <= MAX_FRAME);
-        BadState::unless(frames, "virtio-net", "frames wait that it does not take in")?;
-        let counts = state.dropped <= MAX_COUNT && state.malformed <= MAX_COUNT;
-        BadState::unless(counts, "virtio-net", "its counts are impossible")?;
-        Ok(Net {
-            state,
-            ..Net::new(mac)
-        })
-    }
-
-    /// How many frames may still be given to [`Net::receive`].
-    pub fn room(&self) -> usize {
-        INBOX_FRAMES - self.state.inbox.len()
-    }
-
-    /// A frame arrives.
-    pub fn receive(&mut self, frame: Vec<u8>) {
-        if self.room() == 0 || frame.len() > MAX_FRAME {
-            self.state.dropped += 1;
-        } else {
-            self.state.inbox.push_back(frame);
-        }
-    }
-
-    /// The state.
-    pub fn state(&self) -> &NetState {
-        &self.state
     }
 
     fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Vec<Output>) -> bool {
@@ -134,7 +102,7 @@ impl Net {
     }
 }
 
-impl Device for Net {
+impl VirtioDevice for Net {
     const NAME: &'static str = "virtio-net";
     const ID: u32 = 1;
     const POLLS: bool = true;
@@ -165,5 +133,41 @@ impl Device for Net {
 
     fn reset(&mut self) {
         self.state = NetState::default();
+    }
+
+    fn save(&self, words: &mut Words) {
+        words.put_all([self.state.dropped, self.state.malformed]);
+        words.put(self.state.inbox.len() as u64);
+        for frame in &self.state.inbox {
+            words.put_bytes(frame);
+        }
+    }
+
+    fn restore(&mut self, words: &mut Reader) -> Result<(), BadState> {
+        let (dropped, malformed) = (words.take()?, words.take()?);
+        let counts = dropped <= MAX_COUNT && malformed <= MAX_COUNT;
+        words.unless(counts, "its counts are impossible")?;
+        let frames = words.take()?;
+        words.unless(frames <= INBOX_FRAMES, "more frames wait than it takes in")?;
+        self.state = NetState {
+            inbox: (0..frames)
+                .map(|_| words.bytes(MAX_FRAME))
+                .collect::<Result<_, _>>()?,
+            dropped,
+            malformed,
+        };
+        Ok(())
+    }
+
+    fn room(&self, kind: InputKind) -> Option<usize> {
+        (kind == InputKind::Frame).then(|| INBOX_FRAMES - self.state.inbox.len())
+    }
+
+    fn receive(&mut self, frame: Vec<u8>) {
+        if self.state.inbox.len() >= INBOX_FRAMES || frame.len() > MAX_FRAME {
+            self.state.dropped += 1;
+        } else {
+            self.state.inbox.push_back(frame);
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! virtio-rng (Virtio 1.2, section 5.4): the driver's buffers are filled with random bytes, which are
 //! an input like any other.
 
-use super::{Device, F_VERSION_1, QUEUES, chain, wants_interrupt};
-use crate::{BadState, Output};
-use bincode::{Decode, Encode};
+use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use crate::state::{BadState, Reader, Words};
+use crate::{InputKind, Output};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 
@@ -12,39 +12,13 @@ const REQUESTQ: usize = 0;
 /// Most bytes given for one buffer; the driver asks again for more.
 pub const MAX_REQUEST: usize = 256;
 
-/// The device. Plain data: it is its own state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+/// The device.
+#[derive(Debug, Default)]
 pub struct Rng {
     /// Bytes that the buffer at the head of the queue has room for.
     wanted: usize,
     /// Bytes that came for it.
     ready: Vec<u8>,
-}
-
-impl Rng {
-    /// Could the device be in this state?
-    pub fn validate(&self) -> Result<(), BadState> {
-        let sound = self.wanted <= MAX_REQUEST && self.ready.len() <= self.wanted;
-        BadState::unless(sound, "virtio-rng", "more bytes than it may be asked for")
-    }
-
-    /// How many random bytes to give to [`Rng::receive`].
-    pub fn wanted(&self) -> usize {
-        match self.ready.is_empty() {
-            true => self.wanted,
-            false => 0,
-        }
-    }
-
-    /// Random bytes arrive.
-    pub fn receive(&mut self, bytes: &[u8]) {
-        self.ready = bytes[..bytes.len().min(self.wanted)].to_vec();
-    }
-
-    /// Bytes that are on their way into the driver's buffer.
-    pub fn waiting(&self) -> &[u8] {
-        &self.ready
-    }
 }
 
 /// Room in the device-writable part of a chain, up to [`MAX_REQUEST`].
@@ -59,7 +33,7 @@ where
     })
 }
 
-impl Device for Rng {
+impl VirtioDevice for Rng {
     const NAME: &'static str = "virtio-rng";
     const ID: u32 = 4;
     const QUEUE_COUNT: usize = 1;
@@ -112,5 +86,33 @@ impl Device for Rng {
 
     fn reset(&mut self) {
         *self = Rng::default();
+    }
+
+    fn save(&self, words: &mut Words) {
+        words.put(self.wanted as u64);
+        words.put_bytes(&self.ready);
+    }
+
+    fn restore(&mut self, words: &mut Reader) -> Result<(), BadState> {
+        self.wanted = words.take()?;
+        let limit = self.wanted.min(MAX_REQUEST);
+        words.unless(self.wanted == limit, "more bytes than it may be asked for")?;
+        self.ready = words.bytes(limit)?;
+        Ok(())
+    }
+
+    /// What the driver waits for, until it has come.
+    fn room(&self, kind: InputKind) -> Option<usize> {
+        let wanted = if self.ready.is_empty() {
+            self.wanted
+        } else {
+            0
+        };
+        (kind == InputKind::Entropy).then_some(wanted)
+    }
+
+    fn receive(&mut self, mut data: Vec<u8>) {
+        data.truncate(self.wanted);
+        self.ready = data;
     }
 }

@@ -1,0 +1,351 @@
+//! What every device promises, tested alike for each: a new one is a line in [`SUBJECTS`].
+
+use crate::clock::Clock;
+use crate::edges::EdgeCounter;
+use crate::pit::Pit;
+use crate::uart::Uart;
+use crate::virtio::{Console, Mmio, Net, Rng};
+use crate::{Component, Device, InputKind, Line, Output, Pic, Saved, World};
+use lockstep_memory::Ram;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Guest time while a subject is busy, nanoseconds.
+const NOW_NS: u64 = 3_000_000;
+/// Memory of a subject, MiB.
+const MEM_MIB: u32 = 16;
+/// Most bytes that a device may emit for one access: a ring of the largest console writes.
+const MOST_OUTPUT: usize = 256 * crate::virtio::console::MAX_WRITE;
+
+/// A device, how to bring it into the middle of something, and the digest of its state then.
+struct Subject {
+    make: fn() -> Box<dyn Device>,
+    busy: fn(&mut Rig),
+    /// If this differs, the meaning of the device's state changed, and old logs and other versions'
+    /// peers would diverge: raise [`ft_protocol::log::MODEL_VERSION`] and write the new digest here.
+    golden: u64,
+    /// How many ports it has, each a byte wide; none if it answers in a window.
+    ports: Option<u64>,
+}
+
+const SUBJECTS: &[Subject] = &[
+    Subject {
+        make: || Box::new(Pit::default()),
+        busy: |rig| {
+            for (offset, value) in [(3, 0x34), (0, 0xa9), (0, 4), (3, 0x70), (1, 9), (3, 0xe4)] {
+                rig.write(offset, &[value]);
+            }
+            rig.advance(NOW_NS);
+        },
+        golden: 0x75c9_4f08_4054_47d4,
+        ports: Some(4),
+    },
+    Subject {
+        make: || Box::new(Uart::default()),
+        busy: |rig| {
+            for (offset, value) in [(1, 3), (7, 9), (0, b'x')] {
+                rig.write(offset, &[value]);
+            }
+            rig.process();
+            rig.device.receive(InputKind::Console, b"typed".to_vec());
+            rig.process();
+        },
+        golden: 0x91ba_f32b_7d20_68d5,
+        ports: Some(8),
+    },
+    Subject {
+        make: || Box::new(Mmio::new(Console::default())),
+        busy: |rig| {
+            rig.start_virtio();
+            rig.device.receive(InputKind::Console, b"typed".to_vec());
+            rig.process();
+        },
+        golden: 0xa906_7e7d_146f_49a0,
+        ports: None,
+    },
+    Subject {
+        make: || Box::new(Mmio::new(Net::new([2; 6]))),
+        busy: |rig| {
+            rig.start_virtio();
+            rig.device.receive(InputKind::Frame, vec![7; 61]);
+            rig.process();
+        },
+        golden: 0xe0bb_222c_e4ce_86f0,
+        ports: None,
+    },
+    Subject {
+        make: || Box::new(Mmio::new(Rng::default())),
+        busy: |rig| {
+            rig.start_virtio();
+            // One buffer of 8 bytes: descriptor 0, writable, the first in the ring.
+            let buffer = 0x13_0000u64.to_le_bytes();
+            rig.ram.write(RINGS, &buffer).unwrap();
+            rig.ram.write(RINGS + 8, &[8, 0, 0, 0, 2, 0, 0, 0]).unwrap();
+            rig.ram.write(RINGS + 0x1000, &[0, 0, 1, 0, 0, 0]).unwrap();
+            rig.process();
+            assert_eq!(rig.device.room(InputKind::Entropy), Some(8));
+        },
+        golden: 0x9f50_d2ef_2613_9be9,
+        ports: None,
+    },
+];
+
+/// Where a subject's rings lie in RAM: 16 KiB for each queue.
+const RINGS: u64 = 0x12_0000;
+
+/// A master whose lines are open.
+fn initialised_pic() -> Pic {
+    let mut pic = Pic::default();
+    for (data, value) in [(false, 0x11), (true, 0x20), (true, 4), (true, 1), (true, 0)] {
+        pic.write(false, data, value);
+    }
+    pic
+}
+
+/// A device with what it works on.
+struct Rig {
+    device: Box<dyn Device>,
+    ports: Option<u64>,
+    ram: Ram,
+    pic: Pic,
+    now_ns: u64,
+    emitted: usize,
+}
+
+impl Rig {
+    fn new(subject: &Subject) -> Rig {
+        Rig {
+            device: (subject.make)(),
+            ports: subject.ports,
+            ram: Ram::new(MEM_MIB).unwrap(),
+            pic: initialised_pic(),
+            now_ns: 0,
+            emitted: 0,
+        }
+    }
+
+    fn busy(subject: &Subject) -> Rig {
+        let mut rig = Rig::new(subject);
+        (subject.busy)(&mut rig);
+        rig
+    }
+
+    fn world(&self) -> World<'_> {
+        World {
+            now_ns: self.now_ns,
+            mem: self.ram.map(),
+        }
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) {
+        let (now_ns, mem) = (self.now_ns, self.ram.map());
+        self.device.write(offset, data, &World { now_ns, mem });
+    }
+
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        let (now_ns, mem) = (self.now_ns, self.ram.map());
+        self.device.read(offset, data, &World { now_ns, mem });
+    }
+
+    fn advance(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        self.device.advance(now_ns, Line::new(&mut self.pic, 3));
+    }
+
+    fn process(&mut self) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let line = Line::new(&mut self.pic, 3);
+        self.device.process(self.ram.map(), &mut outputs, line);
+        self.emitted = outputs.iter().map(|output| output.data.len()).sum();
+        outputs
+    }
+
+    /// What a virtio driver does: features, both queues, ready.
+    fn start_virtio(&mut self) {
+        self.write(0x24, &[1, 0, 0, 0]);
+        self.write(0x20, &[1, 0, 0, 0]);
+        for queue in 0..2u32 {
+            let ring = RINGS as u32 + 0x4000 * queue;
+            for (offset, value) in [
+                (0x30, queue),
+                (0x38, 16),
+                (0x80, ring),
+                (0x90, ring + 0x1000),
+                (0xa0, ring + 0x2000),
+                (0x44, 1),
+            ] {
+                self.write(offset, &value.to_le_bytes());
+            }
+        }
+        self.write(0x70, &[0xf, 0, 0, 0]);
+    }
+
+    /// Some life: reads, writes, input and time from this seed. What the device told, and its state.
+    fn live(&mut self, seed: u64, steps: u64) -> (u64, Saved) {
+        let mut told = Vec::new();
+        for step in 0..steps {
+            let random = xxh3_64(&(seed << 32 | step).to_le_bytes());
+            let [kind, offset, width, value @ ..] = random.to_le_bytes();
+            // Registers of all devices lie below 0x110; ports are a byte wide.
+            let offset = u64::from(offset) * 5 % 0x110;
+            let width = [1, 2, 4, 4, 4, 8][usize::from(width % 6)];
+            let (offset, width) = match self.ports {
+                Some(ports) => (offset % ports, 1),
+                None => (offset, width),
+            };
+            let value = [value, value].concat();
+            match kind % 8 {
+                0..4 => self.write(offset, &value[..width]),
+                4 => {
+                    let mut data = [0; 8];
+                    self.read(offset, &mut data[..width]);
+                    told.extend(data);
+                }
+                5 => self.advance(self.now_ns + random % 5_000_000),
+                _ => {
+                    for kind in [InputKind::Frame, InputKind::Console, InputKind::Entropy] {
+                        if let Some(room) = self.device.room(kind) {
+                            told.extend(room.to_le_bytes());
+                            self.device.receive(kind, vec![value[0]; room.min(60)]);
+                        }
+                    }
+                }
+            }
+            for output in self.process() {
+                told.extend(output.data);
+            }
+            assert!(self.emitted <= MOST_OUTPUT);
+        }
+        (xxh3_64(&told), self.device.saved())
+    }
+}
+
+#[test]
+fn a_changed_state_has_a_new_model_version() {
+    let mut wrong = Vec::new();
+    let mut look = |saved: Saved, golden: u64| {
+        if saved.digest() != golden {
+            wrong.push(format!("{}: {:#018x}", saved.name(), saved.digest()));
+        }
+    };
+    for subject in SUBJECTS {
+        look(Rig::busy(subject).device.saved(), subject.golden);
+    }
+    let ram = Ram::new(MEM_MIB).unwrap();
+    let mut pic = initialised_pic();
+    pic.pulse(3);
+    look(pic.saved(), GOLDEN_PIC);
+    let mut clock = Clock::default();
+    clock.set(NOW_NS, &ram);
+    clock.note_activity(&ram);
+    look(clock.saved(), GOLDEN_CLOCK);
+    let mut edges = EdgeCounter::new(1000);
+    edges.start(&ram);
+    edges.grant(&ram);
+    look(edges.saved(), GOLDEN_EDGES);
+    assert!(
+        wrong.is_empty(),
+        "raise MODEL_VERSION, then write these digests down: {wrong:#?}"
+    );
+}
+
+const GOLDEN_PIC: u64 = 0xaae1_3f38_32b1_0847;
+const GOLDEN_CLOCK: u64 = 0x762d_f1cf_32a9_0522;
+const GOLDEN_EDGES: u64 = 0xb0ca_76c7_cc16_93e0;
+
+/// The same memory, elsewhere.
+fn copy(ram: &Ram) -> Ram {
+    let other = Ram::new(MEM_MIB).unwrap();
+    let mut content = vec![0; ram.len()];
+    ram.read(0, &mut content).unwrap();
+    other.write(0, &content).unwrap();
+    other
+}
+
+#[test]
+fn a_device_that_was_moved_goes_on_as_if_nothing_had_happened() {
+    for subject in SUBJECTS {
+        for seed in 0..20 {
+            let mut rig = Rig::busy(subject);
+            rig.live(seed, 50);
+            let saved = rig.device.saved();
+            let mut moved = Rig::new(subject);
+            moved.ram = copy(&rig.ram);
+            moved.now_ns = rig.now_ns;
+            let mut device = (subject.make)();
+            device
+                .restore_saved(&saved, &moved.world())
+                .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+            moved.device = device;
+            assert_eq!(moved.device.saved(), saved, "seed {seed}");
+            let (ours, theirs) = (rig.live(seed + 1000, 200), moved.live(seed + 1000, 200));
+            assert_eq!(ours, theirs, "{} with seed {seed}", saved.name());
+        }
+    }
+}
+
+#[test]
+fn a_damaged_state_is_refused_by_name_or_harmless() {
+    let (mut refused, mut taken) = (0, 0);
+    for subject in SUBJECTS {
+        let sound = Rig::busy(subject).device.saved();
+        let mut damaged = Vec::new();
+        for word in 0..sound.words.len() {
+            for change in [1, 1 << 63, u64::MAX, 0x100, 0x8000_0000] {
+                let mut words = sound.words.clone();
+                words[word] ^= change;
+                damaged.push(words);
+            }
+            damaged.push(sound.words[..word].to_vec());
+        }
+        damaged.push([&sound.words[..], &[0]].concat());
+        for words in damaged {
+            let mut rig = Rig::new(subject);
+            rig.now_ns = NOW_NS;
+            let name = rig.device.name();
+            let saved = Saved {
+                name: name.into(),
+                words,
+            };
+            let mut device = (subject.make)();
+            match device.restore_saved(&saved, &rig.world()) {
+                Ok(()) => {
+                    rig.device = device;
+                    rig.live(7, 100);
+                    taken += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains(name), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    println!("{refused} refused, {taken} taken");
+    assert!(refused > 100 && taken > 100);
+}
+
+/// Whatever a driver writes, and however often: no panic, and no more output than rings hold.
+#[test]
+fn a_storm_of_accesses_is_bounded() {
+    for subject in SUBJECTS {
+        for seed in 0..10 {
+            let mut rig = Rig::new(subject);
+            let (_, saved) = rig.live(seed, 2000);
+            assert!(saved.words.len() < 64 << 10, "{} grew", saved.name());
+        }
+    }
+}
+
+#[test]
+fn a_state_of_another_device_is_refused() {
+    for subject in SUBJECTS {
+        for other in SUBJECTS {
+            let rig = Rig::new(subject);
+            let mut device = (subject.make)();
+            let saved = (other.make)().saved();
+            let same = saved.name() == device.name();
+            let restored = device.restore_saved(&saved, &rig.world());
+            assert_eq!(restored.is_ok(), same);
+        }
+    }
+}

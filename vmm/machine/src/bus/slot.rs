@@ -1,0 +1,75 @@
+//! The one list of devices: what each is, where it answers and which line it has.
+
+use ft_protocol::log::MachineConfig;
+use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
+use lockstep_devices::pit::Pit;
+use lockstep_devices::uart::Uart;
+use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
+use lockstep_devices::{Device, Line, Pic};
+use std::ops::Range;
+
+/// Where a device answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// I/O ports.
+    Ports(Range<u16>),
+    /// A window of [`MMIO_STRIDE`] bytes from this guest-physical address.
+    Window(u64),
+}
+
+/// A device in its place.
+pub(super) struct Slot {
+    pub(super) device: Box<dyn Device>,
+    pub(super) place: Place,
+    irq: u8,
+}
+
+impl Slot {
+    fn new(device: impl Device + 'static, place: Place, irq: u8) -> Slot {
+        Slot {
+            device: Box::new(device),
+            place,
+            irq,
+        }
+    }
+
+    /// The offset of a port in the device, if it is one of the device's.
+    pub(super) fn offset_of_port(&self, port: u16) -> Option<u64> {
+        match &self.place {
+            Place::Ports(ports) if ports.contains(&port) => Some(u64::from(port - ports.start)),
+            Place::Ports(_) | Place::Window(_) => None,
+        }
+    }
+
+    /// The device, and its line of `pic`.
+    pub(super) fn with_line<'a>(&'a mut self, pic: &'a mut Pic) -> (&'a mut dyn Device, Line<'a>) {
+        (&mut *self.device, Line::new(pic, self.irq))
+    }
+}
+
+/// The devices of a machine, as after reset. They work, and are saved, in this order; console input goes
+/// to the last that takes it.
+pub(super) fn all(config: &MachineConfig) -> Vec<Slot> {
+    let ports = |first, count| Place::Ports(first..first + count);
+    let mut slots = vec![
+        Slot::new(Pit::default(), ports(port::PIT, 4), irq::PIT),
+        Slot::new(Uart::default(), ports(port::COM1, 8), irq::COM1),
+        Slot::new(
+            Mmio::new(Console::default()),
+            Place::Window(MMIO_CONSOLE),
+            irq::CONSOLE,
+        ),
+        Slot::new(Mmio::new(Rng::default()), Place::Window(MMIO_RNG), irq::RNG),
+    ];
+    if let Some(net) = config.net {
+        let device = Mmio::new(Net::new(net.mac));
+        slots.push(Slot::new(device, Place::Window(MMIO_NET), irq::NET));
+    }
+    slots
+}
+
+/// Is a virtio-mmio device's window there, on some machine? Drivers look there and must find none.
+pub(super) fn is_window(addr: u64) -> bool {
+    let base = addr - addr % MMIO_STRIDE;
+    [MMIO_CONSOLE, MMIO_NET, MMIO_RNG].contains(&base)
+}
