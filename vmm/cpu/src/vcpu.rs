@@ -58,8 +58,6 @@ pub enum Exit {
     },
     /// HLT.
     Hlt,
-    /// The guest became interruptible after a window was asked for.
-    Window,
     /// Triple fault.
     Shutdown,
 }
@@ -238,7 +236,6 @@ impl Vcpu {
                 len: bytes.len(),
             },
             Ok(VcpuExit::Hlt) => Exit::Hlt,
-            Ok(VcpuExit::IrqWindowOpen) => Exit::Window,
             Ok(VcpuExit::Shutdown) => Exit::Shutdown,
             Ok(VcpuExit::Intr) => return Ok(Run::Kicked),
             Err(e) if e.errno() == libc::EINTR => return Ok(Run::Kicked),
@@ -330,11 +327,6 @@ impl Vcpu {
                 errno: std::io::Error::last_os_error(),
             }),
         }
-    }
-
-    /// Asks, or stops asking, for [`Exit::Window`].
-    pub fn request_window(&mut self, wanted: bool) {
-        self.fd.get_kvm_run().request_interrupt_window = u8::from(wanted);
     }
 
     /// A cheap look at the registers.

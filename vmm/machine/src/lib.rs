@@ -99,7 +99,6 @@ pub struct Machine {
     ended: Option<EndReason>,
     /// An exit that waits for the time before it can be handled.
     unhandled: Option<Exit>,
-    window_requested: bool,
     ram_digest: RamDigest,
     /// For the digest.
     dirty: DirtyReader,
@@ -123,7 +122,6 @@ impl Machine {
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
-            window_requested: false,
             ram_digest: RamDigest::unread(ram.pages()),
             dirty: cpu.dirty_pages().reader(),
             outputs: Vec::new(),
@@ -144,8 +142,7 @@ impl Machine {
     ) -> Result<Machine, MachineError> {
         state.validate(config, &ram, &digest)?;
         let bus = Bus::restore(config, &state.devices, &ram).map_err(StateError::Device)?;
-        let mut cpu = Vcpu::restore(ram.clone(), &state.cpu)?;
-        cpu.request_window(state.window_requested);
+        let cpu = Vcpu::restore(ram.clone(), &state.cpu)?;
         Ok(Machine {
             bus,
             at: state.at,
@@ -155,7 +152,6 @@ impl Machine {
             waiting: state.waiting,
             ended: None,
             unhandled: None,
-            window_requested: state.window_requested,
             ram_digest: digest,
             dirty: cpu.dirty_pages().reader_from_now()?,
             outputs: Vec::new(),
@@ -195,7 +191,6 @@ impl Machine {
             left: self.left,
             arrived: self.arrived,
             waiting: self.waiting,
-            window_requested: self.window_requested,
             cpu: self.cpu.save()?,
             devices: self.bus.save(),
         })
@@ -321,11 +316,11 @@ impl Machine {
             self.cpu.interrupt(acknowledged)?;
             vector = Some(acknowledged);
         }
-        // A window is exact only beside an interrupt just handed over, or while the guest is not
-        // interruptible.
-        self.window_requested = self.bus.pic.requests();
-        assert!(!self.window_requested || !ready || vector.is_some());
-        self.cpu.request_window(self.window_requested);
+        // Whatever still waits is handed over at a later exit of the guest's own. KVM's interrupt windows
+        // are not used: on some hosts one opens at an arbitrary instruction.
+        if self.bus.pic.requests() {
+            self.bus.edges.hurry(&self.ram);
+        }
         self.waiting = Waiting::No;
         self.left = true;
         Ok(vector)
@@ -378,11 +373,6 @@ impl Machine {
     }
 
     fn handle(&mut self, exit: Exit) {
-        assert!(
-            exit != Exit::Window || self.window_requested,
-            "a window at {} that nobody asked for",
-            self.at
-        );
         match exit {
             Exit::PioOut { port, data, len } => match port {
                 lockstep_abi::port::IDLE => {
@@ -411,7 +401,6 @@ impl Machine {
             }
             Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
             Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
-            Exit::Window => {}
         }
         self.bus.process(&self.ram, &mut self.outputs);
     }

@@ -14,7 +14,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The layout of [`MachineState::encode`], and the only one that is read.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 /// Bytes of the version before the state.
 const VERSION_LEN: usize = 4;
 
@@ -48,7 +48,6 @@ pub struct MachineState {
     pub(super) left: bool,
     pub(super) arrived: Arrival,
     pub(super) waiting: Waiting,
-    pub(super) window_requested: bool,
     pub(super) cpu: CpuState,
     pub(super) devices: BusState,
 }
@@ -103,13 +102,7 @@ impl MachineState {
     fn place(&self) -> u64 {
         let mut bytes = Vec::new();
         encode_payload(
-            &(
-                self.at,
-                self.left,
-                &self.arrived,
-                &self.waiting,
-                self.window_requested,
-            ),
+            &(self.at, self.left, &self.arrived, &self.waiting),
             &mut bytes,
         );
         xxh3_64(&bytes)
