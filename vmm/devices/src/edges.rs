@@ -119,6 +119,8 @@ mod tests {
         let mut edges = EdgeCounter::new(0);
         edges.start(&ram);
         assert_eq!((edges.passed(&ram), left(&ram)), (0, UNLIMITED));
+        edges.hurry(&ram);
+        assert_eq!((edges.passed(&ram), left(&ram)), (0, UNLIMITED));
     }
 
     #[test]

@@ -143,11 +143,9 @@ impl Bus {
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-            Exit::MmioWrite { .. }
-            | Exit::MmioRead { .. }
-            | Exit::Hlt
-            | Exit::Window
-            | Exit::Shutdown => return false,
+            Exit::MmioWrite { .. } | Exit::MmioRead { .. } | Exit::Hlt | Exit::Shutdown => {
+                return false;
+            }
         };
         self.at_port(first)
             .is_some_and(|(slot, _)| slot.device.needs_time())
