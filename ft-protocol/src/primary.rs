@@ -335,7 +335,7 @@ impl Primary {
         if member == ours.me {
             return Some("the backup has the primary's own member id".into());
         }
-        host_refusal(&ours.host, host).or_else(|| self.transfer_refusal(protocol))
+        host_refusal(&ours.host, host)
     }
 
     /// Refuses whoever is connected.

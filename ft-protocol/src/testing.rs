@@ -41,20 +41,21 @@ impl Rng {
     }
 }
 
+pub const NET: NetConfig = NetConfig {
+    mac: [2, 0, 0, 0, 0, 1],
+    ip: [10, 77, 0, 2],
+    prefix_len: 24,
+    gateway: [10, 77, 0, 1],
+};
+
 pub fn header() -> Header {
     Header {
         vm: "demo".into(),
         machine: MachineConfig {
-            mem_mib: 64,
-            net: Some(NetConfig {
-                mac: [2, 0, 0, 0, 0, 1],
-                ip: [10, 77, 0, 2],
-                prefix_len: 24,
-                gateway: [10, 77, 0, 1],
-            }),
             quantum: 250_000,
             seed: 7,
             wall_ns: 1_700_000_000_000_000_000,
+            ..MachineConfig::new(64).with_net(Some(NET))
         },
         guest: GuestImage {
             name: "kv".into(),

@@ -14,11 +14,9 @@ use thiserror::Error;
 
 /// The version of the protocol that is spoken here. Peers one version apart still understand each
 /// other, so that a pair can be upgraded one side at a time.
-pub const PROTOCOL_VERSION: u32 = 3;
-/// The oldest version that is still spoken. Version 1 was never released.
-const FIRST_VERSION: u32 = 2;
-/// The first version in which a running machine can be copied.
-pub const TRANSFER_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
+/// The oldest version that is still spoken: earlier ones build another machine.
+const FIRST_VERSION: u32 = 4;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 

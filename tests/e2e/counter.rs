@@ -1,7 +1,7 @@
 //! Interrupts inside computation: the software instruction counter.
 
 use crate::harness::{Scratch, record, replay_equal, run};
-use ft_protocol::log::file::{OLDEST_VERSION, read_all, write_all};
+use ft_protocol::log::file::{FORMAT_VERSION, read_all, write_all};
 use ft_protocol::log::{Entry, Event};
 use std::fs::{self, File};
 
@@ -104,7 +104,7 @@ fn a_log_of_another_format_is_refused_with_a_sentence() {
     record("hello", &scratch.join("hello"));
     let path = scratch.join("hello").join("log");
     let mut bytes = fs::read(&path).expect("a log");
-    let old = OLDEST_VERSION - 1;
+    let old = FORMAT_VERSION - 1;
     bytes[8..12].copy_from_slice(&old.to_le_bytes());
     bytes[12..16].copy_from_slice(&(!old).to_le_bytes());
     fs::write(&path, bytes).expect("written");

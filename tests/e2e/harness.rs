@@ -1,5 +1,7 @@
 //! Starting processes with a limit on their time, and directories that are kept on failure.
 
+use ft_protocol::log::CpuKind;
+use lockstep_vcpu::CpuBackend;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use std::ffi::OsStr;
@@ -367,4 +369,11 @@ impl Random {
 fn fresh_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(1, |time| time.as_nanos() as u64)
+}
+
+/// Who makes CPUs for machines inside a test.
+pub fn cpus(kind: CpuKind) -> &'static dyn CpuBackend {
+    match kind {
+        CpuKind::Kvm => &lockstep_kvm::Kvm,
+    }
 }

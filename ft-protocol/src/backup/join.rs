@@ -95,7 +95,9 @@ impl Backup {
                 header.vm, ours.vm
             ));
         }
-        host_refusal(&header.host, &ours.host).or_else(|| ours.expect.refusal(header))
+        host_refusal(&header.host, &ours.host)
+            .or_else(|| header.machine.refusal("the primary's machine"))
+            .or_else(|| ours.expect.refusal(header))
     }
 
     /// The answer to [`BackupAction::ReadBack`].
@@ -210,7 +212,7 @@ impl Expectations {
                 machine.mem_mib
             ));
         }
-        let differs = match machine.net {
+        let differs = match machine.net() {
             Some(net) => [
                 ("mac=", self.mac.is_some_and(|mac| mac != net.mac)),
                 (

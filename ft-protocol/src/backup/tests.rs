@@ -6,6 +6,7 @@ mod transfer;
 use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, Nonce, OpenRecord, ReadBackAnswer};
 use crate::detector::Timing;
+use crate::log::{DeviceConfig, NetConfig};
 use crate::log::{Entry, Event, codec, encode_entry};
 use crate::question::CLOSE_ATTEMPTS;
 use crate::testing::{entries, entry, header, host};
@@ -298,6 +299,13 @@ fn nobody_executes_what_never_came() {
     Rig::behind(1).drained(2);
 }
 
+fn net_of(header: &mut crate::log::Header) -> &mut NetConfig {
+    match header.machine.devices.last_mut() {
+        Some(DeviceConfig::VirtioNet(net)) => net,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_welcome_that_is_not_the_pair_it_wants_is_refused() {
     let change = |f: &dyn Fn(&mut u32, &mut Members, &mut crate::log::Header)| {
@@ -323,21 +331,13 @@ fn a_welcome_that_is_not_the_pair_it_wants_is_refused() {
         (change(&|_, _, h| h.vm = "other".into()), "VM \"other\""),
         (change(&|_, _, h| h.host.cpu = "AMD".into()), "hosts differ"),
         (change(&|_, _, h| h.machine.mem_mib = 65), "65 MiB"),
-        (change(&|_, _, h| h.machine.net = None), "mac="),
-        (
-            change(&|_, _, h| h.machine.net.as_mut().unwrap().mac[5] = 9),
-            "mac=",
-        ),
-        (
-            change(&|_, _, h| h.machine.net.as_mut().unwrap().ip[3] = 9),
-            "ip=",
-        ),
-        (
-            change(&|_, _, h| h.machine.net.as_mut().unwrap().prefix_len = 8),
-            "ip=",
-        ),
+        (change(&|_, _, h| h.machine.model += 1), "machine model"),
+        (change(&|_, _, h| h.machine.devices.truncate(4)), "mac="),
+        (change(&|_, _, h| net_of(h).mac[5] = 9), "mac="),
+        (change(&|_, _, h| net_of(h).ip[3] = 9), "ip="),
+        (change(&|_, _, h| net_of(h).prefix_len = 8), "ip="),
     ];
-    let net = header().machine.net.unwrap();
+    let net = header().machine.net().unwrap();
     let expect = Expectations {
         mem_mib: Some(64),
         mac: Some(net.mac),

@@ -1,5 +1,6 @@
 //! What a log holds: a header and entries, each at a position.
 
+use super::machine::MachineConfig;
 use bincode::{Decode, Encode};
 use std::fmt;
 
@@ -209,34 +210,6 @@ pub struct LogStart {
     pub outputs: u64,
     /// Where the machine was.
     pub at: Position,
-}
-
-/// The machine's configuration: with the guest image, its whole initial state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-pub struct MachineConfig {
-    /// RAM, MiB.
-    pub mem_mib: u32,
-    /// virtio-net, if there is one.
-    pub net: Option<NetConfig>,
-    /// Branch edges after which the guest's instrumentation leaves the guest; 0 for never.
-    pub quantum: u64,
-    /// The random number handed to the guest.
-    pub seed: u64,
-    /// Wall clock at boot, nanoseconds since 1970.
-    pub wall_ns: u64,
-}
-
-/// What the guest is told about its network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
-pub struct NetConfig {
-    /// MAC address.
-    pub mac: [u8; 6],
-    /// IPv4 address.
-    pub ip: [u8; 4],
-    /// Length of the prefix, bits.
-    pub prefix_len: u8,
-    /// IPv4 gateway, zero if none.
-    pub gateway: [u8; 4],
 }
 
 /// The guest image, by name and content.

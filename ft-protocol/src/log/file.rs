@@ -18,9 +18,7 @@ use thiserror::Error;
 /// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
 pub const MAGIC: [u8; 8] = *b"\x89LKSTP\r\n";
 /// The format that this version writes.
-pub const FORMAT_VERSION: u32 = 3;
-/// The oldest format that it reads. Version 2 has no [`LogStart`]: its logs begin at the beginning.
-pub const OLDEST_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 4;
 /// Bytes before frame 0.
 pub const PREFIX_LEN: usize = 16;
 
@@ -42,7 +40,7 @@ pub enum LogError {
     BadMagic,
     /// A log of another format.
     #[error(
-        "the log has format version {found}, and this version of lockstep reads {OLDEST_VERSION} to \
+        "the log has format version {found}, and this version of lockstep reads version \
          {FORMAT_VERSION}: replay it with the version that wrote it"
     )]
     BadVersion {
@@ -205,11 +203,11 @@ impl<R: Read> LogReader<R> {
     /// # Errors
     /// See [`LogError`]; every kind is possible.
     pub fn open(mut input: R) -> Result<LogReader<R>, LogError> {
-        let version = read_prefix(&mut input)?;
+        read_prefix(&mut input)?;
         let mut decoder = FrameDecoder::new(0, MAX_ENTRY_PAYLOAD, PREFIX_LEN as u64);
         let (header, start) = loop {
             if let Some(frame) = decoder.next_frame()? {
-                break decode_head(version, frame.payload).map_err(|what| LogError::Damaged {
+                break decode_head(frame.payload).map_err(|what| LogError::Damaged {
                     offset: frame.offset,
                     what: format!("the header: {what}"),
                 })?;
@@ -307,11 +305,7 @@ impl<R: Read> LogReader<R> {
 }
 
 /// Frame 0.
-fn decode_head(version: u32, payload: &[u8]) -> Result<(Header, LogStart), String> {
-    if version == OLDEST_VERSION {
-        let header = codec::decode_payload(payload).map_err(|e| e.to_string())?;
-        return Ok((header, LogStart::default()));
-    }
+fn decode_head(payload: &[u8]) -> Result<(Header, LogStart), String> {
     let (header, start): (Header, LogStart) =
         codec::decode_payload(payload).map_err(|e| e.to_string())?;
     match start.seq.max(start.outputs).max(start.at.exit) > MAX_START {
@@ -320,8 +314,8 @@ fn decode_head(version: u32, payload: &[u8]) -> Result<(Header, LogStart), Strin
     }
 }
 
-/// Reads magic and version; gives the version.
-fn read_prefix(input: &mut impl Read) -> Result<u32, LogError> {
+/// Reads magic and version.
+fn read_prefix(input: &mut impl Read) -> Result<(), LogError> {
     let mut bytes = [0; PREFIX_LEN];
     let mut have = 0;
     while have < PREFIX_LEN {
@@ -342,7 +336,7 @@ fn read_prefix(input: &mut impl Read) -> Result<u32, LogError> {
         return Err(LogError::BadMagic);
     }
     match found {
-        OLDEST_VERSION..=FORMAT_VERSION => Ok(found),
+        FORMAT_VERSION => Ok(()),
         _ => Err(LogError::BadVersion { found }),
     }
 }

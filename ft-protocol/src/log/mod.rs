@@ -3,8 +3,10 @@
 pub mod codec;
 mod entry;
 pub mod file;
+mod machine;
 
 pub use codec::{Damage, FrameDecoder, encode_entry, encode_frame};
 pub use entry::*;
 pub(crate) use file::MAX_START;
 pub use file::{LogError, LogReader, LogWriter, Tail};
+pub use machine::*;

@@ -14,7 +14,7 @@ use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::Loss;
 use crate::transfer::{Capture, Right, StateDigest, Survivor};
-use crate::wire::{Message, PROTOCOL_VERSION, TRANSFER_VERSION};
+use crate::wire::{Message, PROTOCOL_VERSION};
 
 impl Primary {
     /// A backup that went live goes on as this: it runs alone, and may be joined.
@@ -34,18 +34,6 @@ impl Primary {
         primary.told = survivor.outputs;
         primary.log.seq = survivor.seq;
         primary
-    }
-
-    /// Why nobody who speaks this version can join a machine that runs.
-    pub(super) fn transfer_refusal(&self, protocol: u32) -> Option<String> {
-        let running = self.phase == Phase::Solo;
-        (running && protocol < TRANSFER_VERSION).then(|| {
-            format!(
-                "VM {} runs alone, and a backup that speaks protocol version {protocol} cannot \
-                 join a running VM: update it",
-                self.config.vm
-            )
-        })
     }
 
     /// Offers the machine that runs.

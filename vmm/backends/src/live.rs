@@ -3,10 +3,10 @@
 use super::console::{ConsoleInput, ConsoleOutput, PatientConsole};
 use super::tap::Tap;
 use ft_protocol::log::OutputPort;
-use lockstep_cpu::Pulse;
 use lockstep_devices::Output;
 use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
 use lockstep_machine::{Input, View};
+use lockstep_pulse::Pulse;
 use lockstep_replay::{Inputs, Outlet};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;

@@ -13,6 +13,7 @@ use ft_protocol::backup::Expectations;
 use ft_protocol::log::HostPrint;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
+use lockstep_vcpu::CpuBackends;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub struct BackupParts {
     pub vm: String,
     /// This host.
     pub host: HostPrint,
+    /// Who makes CPUs.
+    pub cpus: CpuBackends,
     /// What the operator said of the machine.
     pub expect: Expectations,
     /// Where the primary listens.

@@ -1,7 +1,7 @@
 //! Cut points: `--cut POINT[:N]` kills this member with SIGKILL at a named step of the protocol, so that
 //! drills can sweep over a failure between every two of them. Some plant another fault there.
 
-use lockstep_cpu::Pulse;
+use lockstep_pulse::Pulse;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

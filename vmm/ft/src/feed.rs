@@ -2,7 +2,7 @@
 
 use ft_protocol::backup::LogItem;
 use ft_protocol::log::{Entry, LogError};
-use lockstep_cpu::Pulse;
+use lockstep_pulse::Pulse;
 use lockstep_replay::Entries;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

@@ -1,6 +1,6 @@
 //! Holds the primary's vCPU while it may not run on.
 
-use lockstep_cpu::Pulse;
+use lockstep_pulse::Pulse;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};

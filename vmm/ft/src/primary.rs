@@ -16,8 +16,8 @@ use ft_protocol::detector::Timing;
 use ft_protocol::log::Header;
 use lockstep_backends::Live;
 use lockstep_backends::live::Direct;
+use lockstep_loader::Image;
 use lockstep_machine::Machine;
-use lockstep_memory::Image;
 use lockstep_replay::Consumer;
 use std::net::SocketAddr;
 

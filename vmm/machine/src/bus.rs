@@ -5,11 +5,11 @@ mod slot;
 use bincode::{Decode, Encode};
 use ft_protocol::log::MachineConfig;
 use lockstep_abi::{MMIO_STRIDE, port};
-use lockstep_cpu::Exit;
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
 use lockstep_devices::{BadState, Component, InputKind, Output, Pic, Saved, World};
 use lockstep_memory::Ram;
+use lockstep_vcpu::Exit;
 use slot::{Place, Slot};
 
 /// Every device of the machine: those that the others stand on, and a list of the others.

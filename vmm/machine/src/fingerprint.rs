@@ -6,9 +6,11 @@
 use super::drive::{DriveError, Driven, drive};
 use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::{Machine, MachineError};
-use ft_protocol::log::{End, MachineConfig, MachineDigest};
+use ft_protocol::log::{CpuKind, End, HostPrint, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
-use lockstep_memory::{Image, Ram};
+use lockstep_loader::Image;
+use lockstep_memory::Ram;
+use lockstep_vcpu::CpuBackends;
 use std::convert::Infallible;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -29,16 +31,10 @@ pub struct SelfTest {
 }
 
 /// Runs the self-test guest.
-pub fn self_test() -> Result<SelfTest, MachineError> {
-    let config = MachineConfig {
-        mem_mib: MEM_MIB,
-        net: None,
-        quantum: 0,
-        seed: 0,
-        wall_ns: 0,
-    };
+pub fn self_test(cpus: CpuBackends) -> Result<SelfTest, MachineError> {
+    let config = MachineConfig::new(MEM_MIB);
     let image = Image::parse("positions", lockstep_images::POSITIONS.to_vec())?;
-    let mut machine = Machine::new(&config, &image)?;
+    let mut machine = Machine::new(cpus, &config, &image)?;
     let mut trace = Trace {
         ram: machine.ram().clone(),
         hash: Xxh3::new(),
@@ -54,6 +50,14 @@ pub fn self_test() -> Result<SelfTest, MachineError> {
         Err(DriveError::Machine(e)) => Err(e),
         Err(DriveError::Edge(never)) => match never {},
     }
+}
+
+/// What of this host a log depends on. Runs the self-test guest.
+pub fn host_print(cpus: CpuBackends) -> Result<HostPrint, MachineError> {
+    Ok(HostPrint {
+        exits: self_test(cpus)?.exits,
+        cpu: cpus(CpuKind::Kvm).host_cpu(),
+    })
 }
 
 struct Trace {

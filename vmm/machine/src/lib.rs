@@ -5,24 +5,25 @@
 //! function of its initial state and of what its source gave it up to there, and of nothing else
 //! (invariant I1; proved by `tests/e2e/replay.rs`).
 
-pub mod boot;
 pub mod bus;
 pub mod drive;
 pub mod edge;
 pub mod fingerprint;
 pub mod state;
 
-pub use boot::{default_mac, host_print};
 pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};
+pub use fingerprint::host_print;
 pub use state::{MachineState, Parts, StateError};
 
 use bincode::{Decode, Encode};
 use bus::Bus;
 use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
-use lockstep_cpu::{CpuError, DirtyReader, Exit, Pulse, Run, Vcpu};
 use lockstep_devices::{InputKind, Output};
-use lockstep_memory::{Image, ImageError, Ram, RamDigest, RamError};
+use lockstep_loader::{Image, ImageError, LoadError};
+use lockstep_memory::{Ram, RamDigest, RamError};
+use lockstep_pulse::Pulse;
+use lockstep_vcpu::{CpuBackends, CpuError, DirtyReader, Exit, Run, Vcpu};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -46,6 +47,15 @@ pub enum MachineError {
         "this host's KVM does not run the self-test guest to its end; use a host on which it does"
     )]
     SelfTest,
+}
+
+impl From<LoadError> for MachineError {
+    fn from(error: LoadError) -> MachineError {
+        match error {
+            LoadError::Image(error) => error.into(),
+            LoadError::Ram(error) => error.into(),
+        }
+    }
 }
 
 /// What the guest waits for, if it waits.
@@ -72,7 +82,7 @@ struct Arrival {
 }
 
 impl Arrival {
-    fn of(cpu: &mut Vcpu) -> Arrival {
+    fn of(cpu: &mut dyn Vcpu) -> Arrival {
         Arrival {
             check: cpu.check(),
             ready: cpu.ready(),
@@ -85,7 +95,7 @@ impl Arrival {
 #[derive(Debug)]
 pub struct Machine {
     // Before the RAM that it runs on.
-    cpu: Vcpu,
+    cpu: Box<dyn Vcpu>,
     ram: Ram,
     bus: Bus,
     at: Position,
@@ -109,15 +119,20 @@ pub struct Machine {
 impl Machine {
     /// Builds the machine and loads its guest: everything that follows depends on `config`,
     /// `image` and the inputs alone.
-    pub fn new(config: &MachineConfig, image: &Image) -> Result<Machine, MachineError> {
+    pub fn new(
+        cpus: CpuBackends,
+        config: &MachineConfig,
+        image: &Image,
+    ) -> Result<Machine, MachineError> {
         let ram = Ram::new(config.mem_mib)?;
-        boot::prepare(&ram, config, image)?;
-        let mut cpu = Vcpu::new(ram.clone(), image.entry())?;
+        lockstep_loader::prepare(&ram, config, image)?;
+        let start = lockstep_loader::start_state(image.entry());
+        let mut cpu = cpus(config.cpu).cpu(ram.clone(), &start)?;
         Ok(Machine {
             bus: Bus::new(config, &ram),
             at: Position::START,
             left: false,
-            arrived: Arrival::of(&mut cpu),
+            arrived: Arrival::of(&mut *cpu),
             settled: false,
             waiting: Waiting::No,
             ended: None,
@@ -135,6 +150,7 @@ impl Machine {
     /// memory's digest. The state may come from anybody; whether it is the one that was meant shows in the
     /// components' digests.
     pub fn restore(
+        cpus: CpuBackends,
         config: &MachineConfig,
         ram: Ram,
         digest: RamDigest,
@@ -142,7 +158,7 @@ impl Machine {
     ) -> Result<Machine, MachineError> {
         state.validate(config, &ram, &digest)?;
         let bus = Bus::restore(config, &state.devices, &ram).map_err(StateError::Device)?;
-        let cpu = Vcpu::restore(ram.clone(), &state.cpu)?;
+        let cpu = cpus(config.cpu).cpu(ram.clone(), &state.cpu)?;
         Ok(Machine {
             bus,
             at: state.at,
@@ -307,13 +323,8 @@ impl Machine {
         let ready = self.arrived.ready;
         let mut vector = None;
         if self.bus.pic.requests() && ready {
-            assert!(
-                !self.cpu.interrupt_queued(),
-                "KVM says ready at {} while an interrupt is still queued",
-                self.at
-            );
             let acknowledged = self.bus.pic.acknowledge();
-            self.cpu.interrupt(acknowledged)?;
+            self.cpu.deliver(acknowledged)?;
             vector = Some(acknowledged);
         }
         // Whatever still waits is handed over at a later exit of the guest's own. KVM's interrupt windows
@@ -348,7 +359,7 @@ impl Machine {
     fn arrive(&mut self, exit: Exit) {
         self.pulse.position();
         (self.left, self.settled) = (false, false);
-        self.arrived = Arrival::of(&mut self.cpu);
+        self.arrived = Arrival::of(&mut *self.cpu);
         self.at = Position {
             exit: self.at.exit + 1,
             edges: self.bus.edges.passed(&self.ram),

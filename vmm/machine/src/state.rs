@@ -4,17 +4,15 @@ use super::bus::BusState;
 use super::{Arrival, Waiting};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
-use ft_protocol::log::{MachineConfig, Position};
-use lockstep_cpu::CpuState;
+use ft_protocol::log::{MODEL_VERSION, MachineConfig, Position};
 use lockstep_devices::{BadState, MAX_COUNT};
 use lockstep_memory::{Ram, RamDigest};
+use lockstep_vcpu::CpuState;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// The layout of [`MachineState::encode`], and the only one that is read.
-pub const STATE_VERSION: u32 = 2;
 /// Bytes of the version before the state.
 const VERSION_LEN: usize = 4;
 
@@ -23,7 +21,7 @@ const VERSION_LEN: usize = 4;
 pub enum StateError {
     /// Their layout is another.
     #[error(
-        "the machine's state has version {found}, and this version of lockstep reads {STATE_VERSION}; use the version that wrote it"
+        "the machine's state is of machine model {found}, and this version of lockstep builds model {MODEL_VERSION}; use the version that wrote it"
     )]
     Version {
         /// The version found.
@@ -55,7 +53,7 @@ pub struct MachineState {
 impl MachineState {
     /// As bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        let mut bytes = MODEL_VERSION.to_le_bytes().to_vec();
         encode_payload(self, &mut bytes);
         bytes
     }
@@ -66,7 +64,7 @@ impl MachineState {
             return Err(StateError::Undecodable("it is cut".into()));
         };
         match u32::from_le_bytes(*version) {
-            STATE_VERSION => {}
+            MODEL_VERSION => {}
             found => return Err(StateError::Version { found }),
         }
         decode_payload(payload).map_err(|e| StateError::Undecodable(e.to_string()))

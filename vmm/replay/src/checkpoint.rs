@@ -16,6 +16,7 @@ use ft_protocol::log::{Damage, FrameDecoder, Header, LogStart, MachineConfig, Po
 use lockstep_machine::{Machine, MachineError, MachineState, StateError};
 use lockstep_memory::pages::{CHUNK_BYTES, CHUNK_PAGES};
 use lockstep_memory::{PageError, PageReceiver, PageSender, Ram, RamDigest, RamError};
+use lockstep_vcpu::CpuBackends;
 use std::io::{self, Read, Write};
 use thiserror::Error;
 
@@ -183,8 +184,12 @@ impl Checkpoint {
     }
 
     /// Makes the machine.
-    pub fn restore(self, config: &MachineConfig) -> Result<Machine, MachineError> {
-        Machine::restore(config, self.ram, self.digest, &self.state)
+    pub fn restore(
+        self,
+        cpus: CpuBackends,
+        config: &MachineConfig,
+    ) -> Result<Machine, MachineError> {
+        Machine::restore(cpus, config, self.ram, self.digest, &self.state)
     }
 }
 

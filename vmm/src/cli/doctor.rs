@@ -1,8 +1,9 @@
 //! `lockstep doctor`: what this host can and cannot do, measured.
 
+use super::cpus::cpus;
 use super::{CliError, Status};
 use clap::Args;
-use lockstep_cpu::host::cpu_name;
+use ft_protocol::log::CpuKind;
 use lockstep_machine::fingerprint::{SelfTest, self_test};
 use perf_event::Builder;
 use perf_event::events::Hardware;
@@ -39,7 +40,7 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
         Finding {
             name: "cpu",
             good: None,
-            what: cpu_name(),
+            what: cpus(CpuKind::Kvm).host_cpu(),
         },
         kvm(),
         network(),
@@ -71,9 +72,9 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
 /// Runs the self-test guest twice: it works, and it works alike.
 fn kvm() -> Finding {
     let start = Instant::now();
-    let first = self_test();
+    let first = self_test(cpus);
     let took = start.elapsed();
-    let (good, what) = match (first, self_test()) {
+    let (good, what) = match (first, self_test(cpus)) {
         (Ok(a), Ok(b)) if a == b => {
             let SelfTest { exits, positions } = a;
             let each = took.as_nanos() / u128::from(positions.max(1));

@@ -1,10 +1,10 @@
 //! Exit statuses, and errors that carry one.
 
 use ft_protocol::log::LogError;
-use lockstep_cpu::CpuError;
+use lockstep_loader::ImageError;
 use lockstep_machine::{DriveError, MachineError};
-use lockstep_memory::ImageError;
 use lockstep_replay::{CheckpointError, FollowError, LogDirError, RecordError};
+use lockstep_vcpu::CpuError;
 use std::fmt;
 use std::process::ExitCode;
 

@@ -112,7 +112,7 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         "machine    {} MiB, quantum {} edges, seed {:016x}",
         m.mem_mib, m.quantum, m.seed
     )?;
-    if let Some(net) = &m.net {
+    if let Some(net) = m.net() {
         let [a, b, c, d] = net.ip;
         writeln!(
             out,
@@ -160,7 +160,7 @@ fn header_json(header: &Header) -> Value {
         "guest_hash": format!("{:032x}", header.guest.hash),
         "mem_mib": m.mem_mib,
         "quantum": m.quantum,
-        "mac": m.net.map(|net| mac_text(net.mac)),
+        "mac": m.net().map(|net| mac_text(net.mac)),
         "cpu": header.host.cpu,
         "exit_fingerprint": format!("{:016x}", header.host.exits),
         "started_ns": header.started_ns,

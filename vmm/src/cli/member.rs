@@ -1,12 +1,12 @@
 //! `lockstep primary` and `lockstep backup`: the two halves of a pair.
 
+use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::run::report;
 use super::{CliError, Status};
 use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
 use ft_protocol::backup::Expectations;
-use lockstep_cpu::pulse::install_kick;
 use lockstep_ft::arbiter::latest;
 use lockstep_ft::backup::{BackupParts, Served};
 use lockstep_ft::cuts::{Cut, Cuts};
@@ -14,6 +14,7 @@ use lockstep_ft::primary::PrimaryParts;
 use lockstep_ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
 use lockstep_machine::{Machine, host_print};
+use lockstep_pulse::install_kick;
 use lockstep_replay::{IfSlow, LogDirWriter};
 use std::io;
 use std::net::SocketAddr;
@@ -105,7 +106,7 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
     let backends = Backends::open(&member.machine)?;
     let events = open_events(member)?;
     let header = new_header(&member.vm, &member.machine, &image)?;
-    let machine = Machine::new(&header.machine, &image)?;
+    let machine = Machine::new(cpus, &header.machine, &image)?;
     let writer = match &member.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
@@ -150,7 +151,8 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     let (live, direct) = backends.live_in_pair()?;
     let parts = BackupParts {
         vm: member.vm.clone(),
-        host: host_print()?,
+        host: host_print(cpus)?,
+        cpus,
         expect: Expectations {
             mem_mib: member.machine.mem,
             mac: member.machine.net.mac,

@@ -1,6 +1,7 @@
 //! The command line: `docs/operations.md`.
 
 mod control;
+mod cpus;
 mod doctor;
 mod error;
 mod log;

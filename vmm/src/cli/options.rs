@@ -1,15 +1,17 @@
 //! Machine options, and the guest and machine that they describe.
 
 use super::CliError;
+use super::cpus::cpus;
 use clap::Args;
 use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
 use lockstep_ft::unix_ns;
-use lockstep_machine::{default_mac, host_print};
-use lockstep_memory::Image;
-use lockstep_memory::image::MAX_IMAGE_BYTES;
+use lockstep_loader::Image;
+use lockstep_loader::default_mac;
+use lockstep_loader::image::MAX_IMAGE_BYTES;
+use lockstep_machine::host_print;
 use std::fs::File;
 use std::io::Read;
 use std::str::FromStr;
@@ -162,17 +164,16 @@ pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header,
     Ok(Header {
         vm: vm.to_string(),
         machine: MachineConfig {
-            mem_mib: args.mem.unwrap_or(DEFAULT_MEM_MIB),
-            net: args.net.config(vm),
             quantum: args.quantum.unwrap_or(DEFAULT_QUANTUM),
             seed: rand::random(),
             wall_ns: started_ns,
+            ..MachineConfig::new(args.mem.unwrap_or(DEFAULT_MEM_MIB)).with_net(args.net.config(vm))
         },
         guest: GuestImage {
             name: image.name().to_string(),
             hash: image.hash(),
         },
-        host: host_print()?,
+        host: host_print(cpus)?,
         started_ns,
     })
 }

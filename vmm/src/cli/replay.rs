@@ -1,5 +1,6 @@
 //! `lockstep replay`: a recording run again, everything compared.
 
+use super::cpus::cpus;
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
@@ -55,8 +56,8 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
         )));
     }
     let mut machine = match checkpoint {
-        Some(checkpoint) => checkpoint.restore(&header.machine)?,
-        None => Machine::new(&header.machine, &image)?,
+        Some(checkpoint) => checkpoint.restore(cpus, &header.machine)?,
+        None => Machine::new(cpus, &header.machine, &image)?,
     };
     let quiet = args.verify || args.json;
     let console = match quiet {
@@ -98,7 +99,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
 
 /// Positions mean the same only where the fingerprint is the same.
 fn check_host(header: &Header) -> Result<(), CliError> {
-    let host = host_print()?;
+    let host = host_print(cpus)?;
     if host.exits != header.host.exits {
         return Err(CliError::refused(format!(
             "this host's KVM makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind",

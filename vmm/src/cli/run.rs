@@ -1,5 +1,6 @@
 //! `lockstep run`: one machine, unprotected.
 
+use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::{CliError, Status};
 use clap::Args;
@@ -37,7 +38,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let image = load_guest(&args.guest)?;
     let backends = Backends::open(&args.machine)?;
     let header = new_header(&args.guest, &args.machine, &image)?;
-    let mut machine = Machine::new(&header.machine, &image)?;
+    let mut machine = Machine::new(cpus, &header.machine, &image)?;
     let writer = match &args.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,

@@ -104,35 +104,13 @@ fn other_files_and_other_versions_are_told_apart() {
     ] {
         assert!(matches!(read_all(other), Err(LogError::BadMagic)));
     }
-    for other in [OLDEST_VERSION - 1, FORMAT_VERSION + 1] {
+    for other in [FORMAT_VERSION - 1, FORMAT_VERSION + 1] {
         let (mut bytes, _) = sample();
         bytes[..PREFIX_LEN].copy_from_slice(&prefix(other));
         match read_all(&bytes[..]) {
             Err(LogError::BadVersion { found }) => assert_eq!(found, other),
             result => panic!("{result:?}"),
         }
-    }
-}
-
-/// A log as version 2 wrote it.
-#[test]
-fn a_log_without_a_start_begins_at_the_beginning() {
-    let mut bytes = prefix(2).to_vec();
-    codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
-        codec::encode_payload(&header(), out);
-    });
-    encode_entry(1, &entries()[0], &mut bytes);
-    let mut log = LogReader::open(&bytes[..]).unwrap();
-    assert_eq!(log.start(), LogStart::default());
-    assert_eq!(log.header(), &header());
-    let (seq, _, first) = log.next().unwrap().unwrap();
-    assert_eq!((seq, &first), (1, &entries()[0]));
-    // A newer one's start is not taken for nothing.
-    let (mut newer, _) = sample();
-    newer[..PREFIX_LEN].copy_from_slice(&prefix(2));
-    match read_all(&newer[..]) {
-        Err(LogError::Damaged { offset: 16, what }) => assert!(what.contains("too many")),
-        other => panic!("{other:?}"),
     }
 }
 

@@ -4,17 +4,19 @@ use super::vcpu::{Built, Job, News, Recording};
 use crate::cuts::{CutPoint, Cuts};
 use crate::state_digest;
 use ft_protocol::log::{Header, LogStart};
-use lockstep_cpu::Pulse;
-use lockstep_cpu::pulse::Rest;
+use lockstep_loader::Image;
 use lockstep_machine::{Input, Machine, MachineState};
 use lockstep_memory::ram::PAGE;
-use lockstep_memory::{Image, PageReceiver, Ram, RamError};
+use lockstep_memory::{PageReceiver, Ram, RamError};
+use lockstep_pulse::{Pulse, Rest};
 use lockstep_replay::LogDirWriter;
+use lockstep_vcpu::CpuBackends;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
 /// Memory for the copy, and what else the machine is made of.
 pub struct Room {
+    cpus: CpuBackends,
     header: Header,
     image: Image,
     record: Option<PathBuf>,
@@ -26,6 +28,7 @@ pub struct Room {
 impl Room {
     /// Makes room.
     pub fn new(
+        cpus: CpuBackends,
         header: Header,
         image: Image,
         record: Option<PathBuf>,
@@ -33,6 +36,7 @@ impl Room {
     ) -> Result<Room, String> {
         let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
         Ok(Room {
+            cpus,
             pages: PageReceiver::new(ram),
             header,
             image,
@@ -79,7 +83,7 @@ fn restore(
 ) -> Result<Built, String> {
     let state = MachineState::decode(state).map_err(|e| e.to_string())?;
     let (memory, digest) = room.pages.into_parts();
-    let mut machine = Machine::restore(&room.header.machine, memory, digest, &state)
+    let mut machine = Machine::restore(room.cpus, &room.header.machine, memory, digest, &state)
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
     plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
     // What the machine is, not what it was made from.

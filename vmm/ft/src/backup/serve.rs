@@ -21,9 +21,10 @@ use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap, Waker};
-use lockstep_cpu::PulseWatch;
+use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
+use lockstep_vcpu::CpuBackends;
 use serde_json::{Value, json};
 use std::io;
 use std::net::SocketAddr;
@@ -61,6 +62,7 @@ struct Runtime {
     me: MemberId,
     vm: String,
     host: HostPrint,
+    cpus: CpuBackends,
     channel: SocketAddr,
     /// Where it will listen.
     port: Option<Port>,
@@ -174,6 +176,7 @@ impl Runtime {
             me,
             vm: parts.vm,
             host: parts.host,
+            cpus: parts.cpus,
             channel: parts.channel,
             port,
             signals,

@@ -9,11 +9,12 @@ use crate::primary::Seat;
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
 use ft_protocol::transfer::StateDigest;
 use lockstep_backends::Live;
-use lockstep_cpu::Pulse;
+use lockstep_loader::Image;
 use lockstep_machine::drive::{DriveError, Driven, drive};
 use lockstep_machine::{Machine, Parts};
-use lockstep_memory::Image;
+use lockstep_pulse::Pulse;
 use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
+use lockstep_vcpu::CpuBackends;
 use std::path::PathBuf;
 use std::sync::mpsc::Receiver;
 use tokio::sync::mpsc::UnboundedSender;
@@ -100,6 +101,8 @@ pub struct Promotion {
 
 /// What the machine is built from.
 pub struct Boot {
+    /// Who makes CPUs.
+    pub cpus: CpuBackends,
     pub generation: u64,
     pub header: Header,
     pub image: Vec<u8>,
@@ -182,12 +185,13 @@ fn build(
         recording,
     };
     if copied {
-        let room = Room::new(boot.header, image, boot.record, boot.cuts)?;
+        let room = Room::new(boot.cpus, boot.header, image, boot.record, boot.cuts)?;
         tell(booted(None));
         drop(rest);
         return copy::receive(room, jobs, tell, pulse);
     }
-    let mut machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
+    let mut machine =
+        Machine::new(boot.cpus, &boot.header.machine, &image).map_err(|e| e.to_string())?;
     copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
     let recording = match &boot.record {
         Some(dir) => {

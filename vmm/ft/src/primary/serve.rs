@@ -20,7 +20,7 @@ use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::wire::{Message, Request};
 use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
-use lockstep_cpu::PulseWatch;
+use lockstep_pulse::PulseWatch;
 use lockstep_replay::LogDirWriter;
 use lockstep_replay::journal::{Chunk, FLUSH_INTERVAL};
 use lockstep_replay::record::{Controls, mark_progress};

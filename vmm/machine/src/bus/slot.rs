@@ -1,6 +1,6 @@
 //! The one list of devices: what each is, where it answers and which line it has.
 
-use ft_protocol::log::MachineConfig;
+use ft_protocol::log::{DeviceConfig, MachineConfig};
 use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 use lockstep_devices::pit::Pit;
 use lockstep_devices::uart::Uart;
@@ -50,22 +50,27 @@ impl Slot {
 /// The devices of a machine, as after reset. They work, and are saved, in this order; console input goes
 /// to the last that takes it.
 pub(super) fn all(config: &MachineConfig) -> Vec<Slot> {
+    config.devices.iter().map(slot).collect()
+}
+
+fn slot(device: &DeviceConfig) -> Slot {
     let ports = |first, count| Place::Ports(first..first + count);
-    let mut slots = vec![
-        Slot::new(Pit::default(), ports(port::PIT, 4), irq::PIT),
-        Slot::new(Uart::default(), ports(port::COM1, 8), irq::COM1),
-        Slot::new(
-            Mmio::new(Console::default()),
-            Place::Window(MMIO_CONSOLE),
-            irq::CONSOLE,
-        ),
-        Slot::new(Mmio::new(Rng::default()), Place::Window(MMIO_RNG), irq::RNG),
-    ];
-    if let Some(net) = config.net {
-        let device = Mmio::new(Net::new(net.mac));
-        slots.push(Slot::new(device, Place::Window(MMIO_NET), irq::NET));
+    match device {
+        DeviceConfig::Pit => Slot::new(Pit::default(), ports(port::PIT, 4), irq::PIT),
+        DeviceConfig::Uart => Slot::new(Uart::default(), ports(port::COM1, 8), irq::COM1),
+        DeviceConfig::VirtioConsole => {
+            let device = Mmio::new(Console::default());
+            Slot::new(device, Place::Window(MMIO_CONSOLE), irq::CONSOLE)
+        }
+        DeviceConfig::VirtioRng => {
+            let device = Mmio::new(Rng::default());
+            Slot::new(device, Place::Window(MMIO_RNG), irq::RNG)
+        }
+        DeviceConfig::VirtioNet(net) => {
+            let device = Mmio::new(Net::new(net.mac));
+            Slot::new(device, Place::Window(MMIO_NET), irq::NET)
+        }
     }
-    slots
 }
 
 /// Is a virtio-mmio device's window there, on some machine? Drivers look there and must find none.

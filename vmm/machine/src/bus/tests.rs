@@ -7,11 +7,8 @@ use std::collections::BTreeSet;
 
 fn config(net: Option<NetConfig>) -> MachineConfig {
     MachineConfig {
-        mem_mib: 16,
-        net,
         quantum: 1000,
-        seed: 0,
-        wall_ns: 0,
+        ..MachineConfig::new(16).with_net(net)
     }
 }
 

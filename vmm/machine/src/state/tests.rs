@@ -1,18 +1,22 @@
 use super::*;
 use crate::drive::{DriveError, drive};
 use crate::{Input, Machine, MachineError, Moment, Next, Sink, Source, View};
-use ft_protocol::log::{End, MachineDigest};
-use lockstep_cpu::CpuError;
-use lockstep_memory::Image;
+use ft_protocol::log::{CpuKind, End, MachineDigest};
+use lockstep_kvm::Kvm;
+use lockstep_loader::Image;
+use lockstep_vcpu::{CpuBackend, CpuError};
 use xxhash_rust::xxh3::xxh3_64;
 
-const CONFIG: MachineConfig = MachineConfig {
-    mem_mib: 16,
-    net: None,
-    quantum: 100_000,
-    seed: 0,
-    wall_ns: 0,
-};
+fn config() -> MachineConfig {
+    MachineConfig {
+        quantum: 100_000,
+        ..MachineConfig::new(16)
+    }
+}
+
+fn cpus(_: CpuKind) -> &'static dyn CpuBackend {
+    &Kvm
+}
 
 /// Time in steps; the state is wanted at the first position at which this much has happened.
 struct Until {
@@ -73,7 +77,7 @@ impl Sink for Until {
 /// The state of a machine that runs `ticker` after about `exits` exits, and its memory.
 fn running(exits: u64) -> (MachineState, Ram) {
     let image = Image::parse("ticker", lockstep_images::TICKER.to_vec()).unwrap();
-    let mut machine = Machine::new(&CONFIG, &image).unwrap_or_else(|e| panic!("{e}"));
+    let mut machine = Machine::new(cpus, &config(), &image).unwrap_or_else(|e| panic!("{e}"));
     let mut until = Until {
         exits,
         given_at: None,
@@ -86,7 +90,7 @@ fn running(exits: u64) -> (MachineState, Ram) {
 }
 
 fn restore(state: &MachineState, ram: &Ram) -> Result<Machine, MachineError> {
-    Machine::restore(&CONFIG, ram.clone(), RamDigest::of(ram), state)
+    Machine::restore(cpus, &config(), ram.clone(), RamDigest::of(ram), state)
 }
 
 #[test]
@@ -106,14 +110,19 @@ fn a_state_comes_back_from_its_bytes() {
     let mut newer = bytes;
     newer[0] += 1;
     let error = MachineState::decode(&newer).unwrap_err();
-    assert_eq!(error, StateError::Version { found: 2 });
+    assert_eq!(
+        error,
+        StateError::Version {
+            found: MODEL_VERSION + 1
+        }
+    );
 }
 
 #[test]
 fn garbage_is_no_state_and_no_panic() {
     for seed in 0..2000u64 {
         let words = (0..seed % 300).map(|i| xxh3_64(&(seed << 32 | i).to_le_bytes()));
-        let mut bytes = STATE_VERSION.to_le_bytes().to_vec();
+        let mut bytes = MODEL_VERSION.to_le_bytes().to_vec();
         bytes.extend(words.flat_map(u64::to_le_bytes));
         MachineState::decode(&bytes).unwrap_err();
     }
@@ -135,12 +144,12 @@ fn a_damaged_state_is_no_panic() {
             undecodable += 1;
             continue;
         };
-        match Machine::restore(&CONFIG, ram.clone(), digest.clone(), &damaged) {
+        match Machine::restore(cpus, &config(), ram.clone(), digest.clone(), &damaged) {
             Ok(mut machine) => {
                 machine.save().unwrap();
                 taken += 1;
             }
-            Err(MachineError::Cpu(CpuError::NoKvm(e))) => panic!("{e}"),
+            Err(MachineError::Cpu(CpuError::Unavailable(e))) => panic!("{e}"),
             Err(_) => refused += 1,
         }
     }
@@ -153,7 +162,7 @@ fn a_damaged_state_is_no_panic() {
 fn a_state_of_another_machine_is_refused_with_a_sentence() {
     let (state, ram) = running(10);
     let refused = |state: &MachineState, ram: Ram, pages: usize, what: &str| {
-        let restored = Machine::restore(&CONFIG, ram, RamDigest::unread(pages), state);
+        let restored = Machine::restore(cpus, &config(), ram, RamDigest::unread(pages), state);
         let error = restored.unwrap_err().to_string();
         assert!(error.contains(what), "{error}: not {what}");
     };

@@ -11,7 +11,7 @@ use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
 use lockstep_backends::Tap;
 use lockstep_backends::announce::{gratuitous_arp, rarp};
-use lockstep_cpu::PulseWatch;
+use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use serde_json::json;
 use std::io;
@@ -146,7 +146,7 @@ impl Runtime {
         copied: bool,
     ) -> io::Result<()> {
         let mut refusal = None;
-        match (header.machine.net, &self.tap) {
+        match (header.machine.net(), &self.tap) {
             (Some(_), None) => {
                 refusal = Some("the machine has a network and this backup has none: give it --net");
             }
@@ -165,7 +165,7 @@ impl Runtime {
             self.backup.handle_boot_failed(now(), why.into());
             return Ok(());
         }
-        self.net = header.machine.net;
+        self.net = header.machine.net();
         let pulse = self.cuts.pulse();
         (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
         let net = self.net.filter(|_| self.keeps_shadow);
@@ -174,6 +174,7 @@ impl Runtime {
         self.jobs = Some(jobs);
         self.made_of = Some((header.clone(), image.clone()));
         let boot = Boot {
+            cpus: self.cpus,
             generation,
             header,
             image,

@@ -7,7 +7,7 @@ use crate::cuts::CutPoint;
 use crate::now;
 use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
-use lockstep_cpu::PulseWatch;
+use lockstep_pulse::PulseWatch;
 use serde_json::json;
 use std::io;
 use std::sync::Arc;

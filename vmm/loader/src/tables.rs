@@ -4,8 +4,8 @@
 //! and have every accessed and dirty bit set beforehand, so that the CPU never writes to them.
 
 use super::image::Segment;
-use super::ram::{PAGE, Ram, RamError};
 use lockstep_abi::{BOOT_INFO, CLOCK_PAGE, IMAGE_BASE, MMIO_BASE, MMIO_LEN};
+use lockstep_memory::ram::{PAGE, Ram, RamError};
 
 /// Guest-physical address of the GDT.
 pub const GDT: u64 = 0x1000;
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn the_largest_machine_has_room_for_its_tables() {
-        let ram = Ram::new(super::super::ram::MAX_MIB).unwrap();
+        let ram = Ram::new(lockstep_memory::ram::MAX_MIB).unwrap();
         build(&ram, &[], IMAGE_BASE + (64 << 20)).unwrap();
         assert!(walk(&ram, ram.len() as u64 - 1).is_some());
     }

@@ -1,8 +1,8 @@
 //! Guest images: static ELF files, checked before anything of them is loaded.
 
 use super::allowlist;
-use super::ram::{PAGE, Ram, RamError};
 use lockstep_abi::IMAGE_BASE;
+use lockstep_memory::ram::{PAGE, Ram, RamError};
 use object::Endianness;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};

@@ -1,0 +1,133 @@
+//! What a log says of its machine: with the guest image, its whole initial state.
+
+use bincode::{Decode, Encode};
+
+/// The version of the machine model: what its parts do, and which words each saves and digests.
+///
+/// Whoever changes that changes what old logs mean, and what a peer of another version computes. So it
+/// goes up by one with any such change. Each part has a golden digest in a test, which fails until this
+/// is done.
+pub const MODEL_VERSION: u32 = 1;
+
+/// The machine's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct MachineConfig {
+    /// [`MODEL_VERSION`] of the lockstep that made it.
+    pub model: u32,
+    /// The CPU backend.
+    pub cpu: CpuKind,
+    /// What is counted within a position, beside exits.
+    pub counts: Counts,
+    /// How the guest is started.
+    pub boot: BootProtocol,
+    /// The devices, in the order in which they work; the interrupt controllers, the clock page and the
+    /// counter are always there.
+    pub devices: Vec<DeviceConfig>,
+    /// RAM, MiB.
+    pub mem_mib: u32,
+    /// Branch edges after which the guest's instrumentation leaves the guest; 0 for never.
+    pub quantum: u64,
+    /// The random number handed to the guest.
+    pub seed: u64,
+    /// Wall clock at boot, nanoseconds since 1970.
+    pub wall_ns: u64,
+}
+
+/// A CPU backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum CpuKind {
+    /// The host's KVM.
+    Kvm,
+}
+
+/// What [`super::Position::edges`] counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Counts {
+    /// Branch edges, which the guest's own instrumentation counts.
+    BranchEdges,
+}
+
+/// How a guest is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum BootProtocol {
+    /// As the crate `lockstep-abi` promises: an ELF image in long mode.
+    LockstepAbi,
+}
+
+/// A device on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum DeviceConfig {
+    /// The 8254.
+    Pit,
+    /// The 16550.
+    Uart,
+    /// virtio-console.
+    VirtioConsole,
+    /// virtio-rng.
+    VirtioRng,
+    /// virtio-net.
+    VirtioNet(NetConfig),
+}
+
+/// What the guest is told about its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub struct NetConfig {
+    /// MAC address.
+    pub mac: [u8; 6],
+    /// IPv4 address.
+    pub ip: [u8; 4],
+    /// Length of the prefix, bits.
+    pub prefix_len: u8,
+    /// IPv4 gateway, zero if none.
+    pub gateway: [u8; 4],
+}
+
+impl MachineConfig {
+    /// A machine for guests of `lockstep-abi` on KVM, without a network, with no quantum, seed or clock.
+    pub fn new(mem_mib: u32) -> MachineConfig {
+        MachineConfig {
+            model: MODEL_VERSION,
+            cpu: CpuKind::Kvm,
+            counts: Counts::BranchEdges,
+            boot: BootProtocol::LockstepAbi,
+            devices: vec![
+                DeviceConfig::Pit,
+                DeviceConfig::Uart,
+                DeviceConfig::VirtioConsole,
+                DeviceConfig::VirtioRng,
+            ],
+            mem_mib,
+            quantum: 0,
+            seed: 0,
+            wall_ns: 0,
+        }
+    }
+
+    /// The same with this network, if there is to be one.
+    pub fn with_net(mut self, net: Option<NetConfig>) -> MachineConfig {
+        self.devices.extend(net.map(DeviceConfig::VirtioNet));
+        self
+    }
+
+    /// The network, if there is one.
+    pub fn net(&self) -> Option<NetConfig> {
+        self.devices.iter().find_map(|device| match device {
+            DeviceConfig::VirtioNet(net) => Some(*net),
+            DeviceConfig::Pit
+            | DeviceConfig::Uart
+            | DeviceConfig::VirtioConsole
+            | DeviceConfig::VirtioRng => None,
+        })
+    }
+
+    /// Why this version of lockstep cannot build the machine, if it cannot. `source` is what wants it to.
+    pub fn refusal(&self, source: &str) -> Option<String> {
+        (self.model != MODEL_VERSION).then(|| {
+            format!(
+                "{source} is of machine model {} and this version of lockstep builds model \
+                 {MODEL_VERSION}: use the version of lockstep that made it",
+                self.model
+            )
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! The CPU backend on KVM: everything that asks the kernel for a virtual CPU, and nothing else.
+
+mod error;
+mod host;
+mod state;
+mod vcpu;
+
+use kvm_ioctls::VmFd;
+use lockstep_memory::Ram;
+use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtySource, Vcpu};
+use std::sync::Arc;
+
+/// KVM.
+#[derive(Clone, Copy, Debug)]
+pub struct Kvm;
+
+impl CpuBackend for Kvm {
+    fn cpu(&self, ram: Ram, state: &CpuState) -> Result<Box<dyn Vcpu>, CpuError> {
+        Ok(Box::new(vcpu::KvmVcpu::new(ram, state)?))
+    }
+
+    fn host_cpu(&self) -> String {
+        host::cpu_name()
+    }
+}
+
+/// KVM's dirty log of the one memory slot.
+#[derive(Debug)]
+struct DirtyLog {
+    // Before the RAM that KVM has mapped.
+    vm: Arc<VmFd>,
+    ram: Ram,
+}
+
+impl DirtySource for DirtyLog {
+    /// KVM takes the write access from the pages that it reports before it returns them.
+    fn take(&self) -> Result<Vec<u64>, CpuError> {
+        let log = self.vm.get_dirty_log(vcpu::SLOT, self.ram.len());
+        log.map_err(error::ioctl("KVM_GET_DIRTY_LOG"))
+    }
+}
+
+#[cfg(test)]
+mod dirty_tests;
+#[cfg(test)]
+mod tests;
