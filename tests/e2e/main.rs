@@ -11,6 +11,7 @@ mod counter;
 mod damage;
 mod harness;
 mod join;
+mod layers;
 mod member;
 mod network;
 mod pair;
