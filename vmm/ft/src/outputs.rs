@@ -1,7 +1,7 @@
 //! Outputs that wait: on the primary for the gate, on the backup for going live.
 
 use lockstep_devices::Output;
-use lockstep_replay::Outlet;
+use lockstep_machine::world::Outlet;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -10,6 +10,7 @@ pub mod drive;
 pub mod edge;
 pub mod fingerprint;
 pub mod state;
+pub mod world;
 
 pub use drive::{DriveError, drive};
 pub use edge::{Input, Moment, Next, Sink, Source, View, Wait};

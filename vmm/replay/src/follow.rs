@@ -1,11 +1,11 @@
 //! The following edge: inputs come from a log, and everything the machine does is compared with
 //! what the log says it did. A replay follows a file, a backup follows the logging channel.
 
-use super::record::Outlet;
 use ft_protocol::log::{
     Check, Control, End, EndReason, Entry, Event, LogError, MachineDigest, OutputMark, Position,
 };
 use lockstep_devices::Output;
+use lockstep_machine::world::Outlet;
 use lockstep_machine::{Input, Moment, Next, Sink, Source, View, output_hash};
 use std::collections::VecDeque;
 use thiserror::Error;

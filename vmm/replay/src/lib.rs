@@ -10,4 +10,4 @@ pub use checkpoint::{Checkpoint, CheckpointError};
 pub use dir::{IfSlow, LogDir, LogDirError, LogDirWriter};
 pub use follow::{Divergence, Entries, FollowError, Follower};
 pub use journal::{Consumer, Journal, JournalError};
-pub use record::{Inputs, Outlet, RecordError, Recorder};
+pub use record::{RecordError, Recorder};

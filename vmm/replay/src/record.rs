@@ -4,6 +4,7 @@
 use super::journal::{Journal, JournalError};
 use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
 use lockstep_devices::Output;
+use lockstep_machine::world::{Inputs, Outlet};
 use lockstep_machine::{Input, Machine, Moment, Next, Sink, Source, View, output_hash};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,43 +14,6 @@ use thiserror::Error;
 
 /// How often the whole machine is digested while it is recorded.
 pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Live backends: the world as the machine may ask for it.
-pub trait Inputs: Send {
-    /// Puts into `queue` what has come for this position. Returns at once, unless the guest waits
-    /// (`view.wait`) and `may_wait`: then when something has come or is due, or for no reason.
-    fn gather(
-        &mut self,
-        view: &View,
-        may_wait: bool,
-        queue: &mut VecDeque<Input>,
-    ) -> std::io::Result<()>;
-
-    /// Guest time, nanoseconds. Never goes back.
-    fn now_ns(&mut self) -> u64;
-}
-
-/// Where outputs go once they are in the log.
-pub trait Outlet: Send {
-    /// Takes output `number`, which the log has as entry `seq`.
-    ///
-    /// # Errors
-    /// If the output cannot leave any more.
-    fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
-
-    /// Must the machine wait before it runs on? Then the log is handed on and [`Outlet::wait`]
-    /// called.
-    fn holds(&self) -> bool {
-        false
-    }
-
-    /// Waits until the machine may run on.
-    fn wait(&self) {}
-
-    /// The machine rests here, as [`Controls::park`] said, with everything up to entry `seq` handed on:
-    /// waits until it is to run on.
-    fn park(&self, _seq: u64) {}
-}
 
 /// Why recording stopped.
 #[derive(Debug, Error)]

@@ -1,0 +1,42 @@
+//! The world beyond the machine's edge: what performs its outputs, and what gathers its inputs.
+
+use crate::edge::{Input, View};
+use lockstep_devices::Output;
+use std::collections::VecDeque;
+
+/// Live backends: the world as the machine may ask for it.
+pub trait Inputs: Send {
+    /// Puts into `queue` what has come for this position. Returns at once, unless the guest waits
+    /// (`view.wait`) and `may_wait`: then when something has come or is due, or for no reason.
+    fn gather(
+        &mut self,
+        view: &View,
+        may_wait: bool,
+        queue: &mut VecDeque<Input>,
+    ) -> std::io::Result<()>;
+
+    /// Guest time, nanoseconds. Never goes back.
+    fn now_ns(&mut self) -> u64;
+}
+
+/// Where outputs go once they are in the log.
+pub trait Outlet: Send {
+    /// Takes output `number`, which the log has as entry `seq`.
+    ///
+    /// # Errors
+    /// If the output cannot leave any more.
+    fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
+
+    /// Must the machine wait before it runs on? Then the log is handed on and [`Outlet::wait`]
+    /// called.
+    fn holds(&self) -> bool {
+        false
+    }
+
+    /// Waits until the machine may run on.
+    fn wait(&self) {}
+
+    /// The machine rests here, as was asked for, with everything up to entry `seq` handed on:
+    /// waits until it is to run on.
+    fn park(&self, _seq: u64) {}
+}
