@@ -268,7 +268,10 @@ impl Place {
             }
         }
         let heard_all = !socket.may_recv() && socket.recv_queue() == 0;
-        if (self.client.is_closing() || heard_all) && self.client.finished() {
+        // In LAST-ACK the stack does not hear when a peer that reads slowly takes more again: what
+        // such a peer was sent arrives first.
+        let arrived = socket.state() != State::CloseWait || socket.send_queue() == 0;
+        if (self.client.is_closing() || heard_all) && self.client.finished() && arrived {
             socket.close();
         }
         self.cut_at

@@ -33,7 +33,7 @@ use smoltcp::wire::{EthernetAddress, Ipv4Address, Ipv4Cidr};
 
 pub use network::{Network, Wake};
 /// What its interface is made of.
-pub use smoltcp::{time, wire};
+pub use smoltcp;
 
 /// Redis's port.
 pub const PORT: u16 = 6379;

@@ -14,7 +14,7 @@ use core::net::Ipv4Addr;
 
 use guest_rt::{boot_info, clock, heap_bytes, println};
 use kv_core::{Limits, Server};
-use kv_net::time::Instant;
+use kv_net::smoltcp::time::Instant;
 use kv_net::{Host, Network, PORT, Wake};
 
 use crate::nic::Nic;
