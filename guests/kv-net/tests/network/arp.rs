@@ -1,6 +1,7 @@
 //! Who asks for our address, priority tags, and the announcements at boot.
 
-use crate::harness::{GATEWAY, IP, Lan, MAC, Remote, arp, ethernet};
+use crate::frames::{IP, MAC, Remote, arp, tagged};
+use crate::harness::{GATEWAY, Lan};
 use kv_net::smoltcp::time::{Duration, Instant};
 use kv_net::smoltcp::wire::{
     ArpOperation, EthernetAddress, EthernetProtocol, Ipv4Address, TcpControl,
@@ -73,14 +74,6 @@ fn only_neighbors_are_remembered() {
     assert_eq!(segments.len(), 1, "{segments:?}");
     assert_eq!(segments[0].mac, router.mac);
     assert_eq!(segments[0].control, TcpControl::Syn);
-}
-
-/// The same frame with a VLAN tag.
-fn tagged(frame: &[u8], tag: u16) -> Vec<u8> {
-    let protocol: [u8; 2] = frame[12..14].try_into().expect("two bytes");
-    let payload = [&tag.to_be_bytes(), &protocol, &frame[14..]].concat();
-    let [to, from] = [&frame[..6], &frame[6..12]].map(EthernetAddress::from_bytes);
-    ethernet(from, to, EthernetProtocol::Unknown(0x8100), &payload)
 }
 
 #[test]

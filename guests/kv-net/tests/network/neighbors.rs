@@ -1,6 +1,7 @@
 //! Neighbours: learned from what they send, and asked for without holding up each other.
 
-use crate::harness::{GATEWAY, IP, Lan, MAC, Remote};
+use crate::frames::{IP, MAC, Remote};
+use crate::harness::{GATEWAY, Lan};
 use kv_net::neighbors::{ASK_AGAIN, Answer, FRESH, NEIGHBORS, Neighbors, REQUESTS};
 use kv_net::smoltcp::time::{Duration, Instant};
 use kv_net::smoltcp::wire::{ArpOperation, EthernetAddress, Ipv4Address, TcpControl};

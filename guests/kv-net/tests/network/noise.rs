@@ -1,6 +1,7 @@
 //! Frames at random: nothing that comes in may end the guest.
 
-use crate::harness::{GATEWAY, IP, Lan, MAC, Remote};
+use crate::frames::{FIRST, IP, MAC, Remote};
+use crate::harness::{GATEWAY, Lan};
 use kv_net::PORT;
 use kv_net::smoltcp::time::Duration;
 use kv_net::smoltcp::wire::{ArpOperation, EthernetAddress, TcpControl};
@@ -34,7 +35,7 @@ fn frame(random: &mut Random, last: &[Vec<u8>]) -> Vec<u8> {
         _ => {
             use TcpControl::{Fin, None, Psh, Rst, Syn};
             let control = [None, Psh, Syn, Fin, Rst][random.below(5)];
-            let seq = crate::harness::FIRST + random.below(3);
+            let seq = FIRST + random.below(3);
             let ack = (random.below(4) > 0).then(|| seq + random.below(1 << 30));
             let window = random.below(1 << 16) as u16;
             let port = PORT + u16::from(random.below(20) == 0);

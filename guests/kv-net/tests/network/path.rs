@@ -1,6 +1,7 @@
 //! Paths that carry less than an Ethernet does.
 
-use crate::harness::{Client, IP, Lan, Remote, Segment, segment};
+use crate::frames::{IP, Remote, Segment, segment};
+use crate::harness::{Client, Lan};
 use kv_net::path_mtu::{LEAST, REMEMBERED};
 use kv_net::smoltcp::time::Duration;
 use kv_net::smoltcp::wire::{

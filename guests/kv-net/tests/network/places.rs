@@ -1,6 +1,7 @@
 //! Places for connections: who gets one, and what becomes of those whose peers have vanished.
 
-use crate::harness::{Client, FIRST, Lan, Remote, Segment};
+use crate::frames::{FIRST, Remote, Segment};
+use crate::harness::{Client, Lan};
 use kv_net::PORT;
 use kv_net::connections::{ANSWER_LIMIT, CONNECTIONS, RECLAIM_AFTER};
 use kv_net::smoltcp::time::Duration;

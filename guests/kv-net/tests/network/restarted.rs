@@ -1,6 +1,7 @@
 //! A peer that has forgotten its connection and opens a new one from the same port.
 
-use crate::harness::{Lan, Remote};
+use crate::frames::Remote;
+use crate::harness::Lan;
 use kv_net::PORT;
 use kv_net::smoltcp::wire::{TcpControl, TcpSeqNumber};
 
