@@ -12,7 +12,7 @@ const GUEST: &str = "10.77.0.2";
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(120);
 
 /// `redis-benchmark` against the guest, in the middle of the segment.
-fn benchmark(segment: &Segment, args: &[&str]) -> Process {
+pub fn benchmark(segment: &Segment, args: &[&str]) -> Process {
     let mut command = segment.command(Place::Middle, "redis-benchmark");
     Process::start(command.args(["-h", GUEST]).args(args))
 }
@@ -27,7 +27,7 @@ fn cli(segment: &Segment, args: &[&str]) -> String {
 
 /// Fails unless a benchmark ended well: its errors are lines among the others.
 #[track_caller]
-fn no_error(done: Done) -> Done {
+pub fn no_error(done: Done) -> Done {
     let done = done.expect(0);
     for word in ["rror", "reset", "refused", "losed", "WARNING: -"] {
         let said = done.stdout.contains(word) || done.stderr.contains(word);
@@ -38,7 +38,7 @@ fn no_error(done: Done) -> Done {
 
 /// Waits until the guest listens: until a connection is answered.
 #[track_caller]
-fn await_ping(segment: &Segment) {
+pub fn await_ping(segment: &Segment) {
     let script = format!("until redis-cli -h {GUEST} ping 2>&1 | grep -q PONG; do :; done");
     let mut command = segment.command(Place::Middle, "sh");
     Process::start(command.args(["-c", &script]))

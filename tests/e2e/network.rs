@@ -54,7 +54,8 @@ impl Segment {
         segment
     }
 
-    fn name(&self, place: Place) -> String {
+    /// The namespace's name.
+    pub fn name(&self, place: Place) -> String {
         format!("{}-{place:?}", self.prefix).to_lowercase()
     }
 
@@ -85,7 +86,8 @@ impl Segment {
     }
 
     /// Runs `ip` there; it must succeed.
-    fn ip(&self, place: Place, args: &[&str]) {
+    #[track_caller]
+    pub fn ip(&self, place: Place, args: &[&str]) {
         ip(&[&["-n", &self.name(place)], args].concat());
     }
 

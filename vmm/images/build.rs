@@ -28,6 +28,7 @@ const GUESTS: &[&str] = &[
 const SHARED: &[&str] = &[
     "abi",
     "kv-core",
+    "kv-net",
     "rt",
     "Cargo.toml",
     "Cargo.lock",

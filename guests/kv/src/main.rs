@@ -8,17 +8,15 @@
 
 extern crate alloc;
 
-mod connections;
 mod nic;
 
-use guest_rt::abi::BootInfo;
+use core::net::Ipv4Addr;
+
 use guest_rt::{boot_info, clock, heap_bytes, println};
 use kv_core::{Limits, Server};
-use smoltcp::iface::{Config, Interface, PollIngressSingleResult, PollResult};
-use smoltcp::time::Instant;
-use smoltcp::wire::{EthernetAddress, IpCidr, Ipv4Address};
+use kv_net::smoltcp::time::Instant;
+use kv_net::{Host, Network, PORT, Wake};
 
-use crate::connections::{Connections, PORT};
 use crate::nic::Nic;
 
 /// Exit status on a machine that cannot serve: no network, no address, too little memory.
@@ -30,12 +28,12 @@ guest_rt::entry!(main);
 
 fn main() -> u32 {
     let boot = boot_info();
-    let Some(mut nic) = (boot.has_net != 0).then(Nic::new).flatten() else {
+    let Some(nic) = (boot.has_net != 0).then(Nic::new).flatten() else {
         println!("kv: this machine has no network; give it one (--net tap=NAME)");
         return UNFIT;
     };
-    let Some(mut interface) = interface(boot, &mut nic) else {
-        let [ip, gateway] = [boot.ip, boot.gateway].map(Ipv4Address::from);
+    let Some(host) = Host::new(boot.mac, boot.ip, boot.prefix_len, boot.gateway) else {
+        let [ip, gateway] = [boot.ip, boot.gateway].map(Ipv4Addr::from);
         let prefix = boot.prefix_len;
         println!("kv: {ip}/{prefix} with gateway {gateway} is no address for a host");
         return UNFIT;
@@ -47,48 +45,19 @@ fn main() -> u32 {
         );
         return UNFIT;
     }
-    let mut connections = Connections::new(Server::new(limits(), boot.seed));
-    println!("kv: serving on {}:{PORT}", Ipv4Address::from(boot.ip));
+    let server = Server::new(limits(), boot.seed);
+    let mut network = Network::new(nic, host, server, boot.seed, now());
+    println!("kv: serving on {}:{PORT}", Ipv4Addr::from(boot.ip));
     loop {
         let seen = clock::activity();
-        let now = now();
-        while interface.poll_ingress_single(now, &mut nic, connections.sockets())
-            != PollIngressSingleResult::None
-        {}
-        let serve_at = connections.serve(now);
-        while interface.poll_egress(now, &mut nic, connections.sockets()) != PollResult::None {}
-
-        if nic.take_starved() {
+        let wake_at = match network.poll(now()) {
             // The exit sets buffers free: come straight back for what is left.
-            clock::idle(seen, 0);
-            continue;
-        }
-        let poll_at = interface.poll_at(now, connections.sockets());
-        let wake_at = [poll_at, serve_at].into_iter().flatten().min();
-        clock::idle(seen, wake_at.map_or(clock::NEVER, nanoseconds));
+            Wake::Now => 0,
+            Wake::At(instant) => nanoseconds(instant),
+            Wake::Never => clock::NEVER,
+        };
+        clock::idle(seen, wake_at);
     }
-}
-
-/// The network stack with the address that the machine was given; `None` if that is none.
-fn interface(boot: &BootInfo, nic: &mut Nic) -> Option<Interface> {
-    let mut config = Config::new(EthernetAddress(boot.mac).into());
-    config.random_seed = boot.seed;
-    let [ip, gateway] = [boot.ip, boot.gateway].map(Ipv4Address::from);
-    if boot.prefix_len > 32 || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() {
-        return None;
-    }
-    let mut interface = Interface::new(config, nic, now());
-    interface.update_ip_addrs(|all| {
-        all.push(IpCidr::new(ip.into(), boot.prefix_len))
-            .expect("the first of several addresses");
-    });
-    if !gateway.is_unspecified() {
-        interface
-            .routes_mut()
-            .add_default_ipv4_route(gateway)
-            .ok()?;
-    }
-    Some(interface)
 }
 
 /// Half of the heap for data, a quarter for what connections keep; the rest is for windows, rings
