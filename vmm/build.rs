@@ -43,7 +43,10 @@ const SHARED: &[&str] = &[
 const TOOLS: &[(&str, &[&str])] = &[
     ("has_etcd", &["etcd"]),
     ("has_iproute2", &["ip"]),
-    ("has_redis_tools", &["redis-benchmark", "redis-cli"]),
+    (
+        "has_redis_tools",
+        &["redis-benchmark", "redis-check-rdb", "redis-cli"],
+    ),
     ("has_util_linux", &["unshare", "mount", "setpriv"]),
 ];
 

@@ -2,12 +2,14 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::SocketAddrV4;
 
 use guest_rt::clock;
 use kv_core::{Client, Server};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{IpAddress, IpEndpoint};
 
 /// Redis's port.
 pub const PORT: u16 = 6379;
@@ -74,6 +76,7 @@ impl Connections {
     /// Moves bytes between sockets and clients. Returns when it wants to be called again at the
     /// latest, whatever the network does.
     pub fn serve(&mut self, now: Instant) -> Option<Instant> {
+        self.server.set_time(clock::now_ns(), clock::wall_ns());
         let mut again: Option<Instant> = None;
         for connection in &mut self.all {
             let socket = self.sockets.get_mut::<Socket>(connection.handle);
@@ -100,6 +103,13 @@ impl Connections {
 impl Connection {
     /// Serves an open connection. Returns when it is to be cut, if it is closed from here.
     fn serve(&mut self, socket: &mut Socket, server: &mut Server, now: Instant) -> Option<Instant> {
+        if let Some(IpEndpoint {
+            addr: IpAddress::Ipv4(ip),
+            port,
+        }) = socket.remote_endpoint()
+        {
+            self.client.set_peer(SocketAddrV4::new(ip, port));
+        }
         while self.exchange(socket, server) {}
         if self.client.is_closing() {
             // What still comes in is for nobody; unread it would make the peer lose our last words.
