@@ -7,12 +7,12 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 /// The guest's address.
-const GUEST: &str = "10.77.0.2";
+pub const GUEST: &str = "10.77.0.2";
 /// A benchmark takes no longer.
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(120);
 
 /// `redis-benchmark` against the guest, in the middle of the segment.
-fn benchmark(segment: &Segment, args: &[&str]) -> Process {
+pub fn benchmark(segment: &Segment, args: &[&str]) -> Process {
     let mut command = segment.command(Place::Middle, "redis-benchmark");
     Process::start(command.args(["-h", GUEST]).args(args))
 }
@@ -27,7 +27,7 @@ fn cli(segment: &Segment, args: &[&str]) -> String {
 
 /// Fails unless a benchmark ended well: its errors are lines among the others.
 #[track_caller]
-fn no_error(done: Done) -> Done {
+pub fn no_error(done: Done) -> Done {
     let done = done.expect(0);
     for word in ["rror", "reset", "refused", "losed", "WARNING: -"] {
         let said = done.stdout.contains(word) || done.stderr.contains(word);
@@ -38,7 +38,7 @@ fn no_error(done: Done) -> Done {
 
 /// Waits until the guest listens: until a connection is answered.
 #[track_caller]
-fn await_ping(segment: &Segment) {
+pub fn await_ping(segment: &Segment) {
     let script = format!("until redis-cli -h {GUEST} ping 2>&1 | grep -q PONG; do :; done");
     let mut command = segment.command(Place::Middle, "sh");
     Process::start(command.args(["-c", &script]))
@@ -47,7 +47,7 @@ fn await_ping(segment: &Segment) {
 }
 
 /// A machine with `kv` on the segment's first host, recorded into `scratch/kv`.
-fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
+pub fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
     let mut command = segment.command(Place::A, LOCKSTEP);
     command.args(["run", "kv", "--net", "tap=tap0", "--record"]);
     let kv = Process::start(command.arg(scratch.join("kv")));
@@ -57,7 +57,7 @@ fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
 
 /// Stops it with an end entry.
 #[track_caller]
-fn stop(kv: Process) {
+pub fn stop(kv: Process) {
     kv.signal(Signal::TERM);
     kv.end().expect(0);
 }

@@ -27,8 +27,9 @@ struct Redis {
 impl Redis {
     /// Debian's redis-tools have the server too: it is one program with redis-check-rdb, and the
     /// name by which it is called decides.
-    fn start() -> Self {
-        let dir = std::env::temp_dir().join(format!("kv-oracle-{}", std::process::id()));
+    fn start(name: &str) -> Self {
+        let name = format!("kv-oracle-{name}-{}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("made");
         let mut command = Command::new("redis-check-rdb");
         command.arg0("redis-server").current_dir(&dir);
@@ -143,15 +144,88 @@ fn scripts() -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
     blocks.filter(|block: &Vec<_>| !block.is_empty()).collect()
 }
 
+/// What comes back for raw bytes, until the connection ends or `+done` has come.
+fn raw(remote: &mut Remote, line: &[u8]) -> Vec<u8> {
+    let stream = remote.0.get_mut();
+    let sent = stream.write_all(line);
+    sent.and_then(|()| stream.write_all(b"ECHO done\n"))
+        .expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"$4\r\ndone\r\n") {
+        match remote.0.read_until(b'\n', &mut answer) {
+            Ok(1..) => {}
+            // A Redis that closes with our bytes unread resets the connection.
+            Ok(0) | Err(_) => break,
+        }
+    }
+    answer
+}
+
+/// Lines as people type them, one connection each.
+const LINES: [&[u8]; 28] = [
+    b"ECHO hello\r\n",
+    b"  ECHO \t hello \r\n",
+    b"ECHO \"hello there\"\n",
+    b"ECHO 'hello there'\n",
+    b"ECHO \"a\\n\\r\\t\\b\\a\\\\\\\"\\q\"\n",
+    b"ECHO \"\\x41\\x6g\\xFf\\x\"\n",
+    b"ECHO 'it\\'s \\n'\n",
+    b"ECHO \"\"\n",
+    b"ECHO ''\n",
+    b"ECHO a\"b c\"\n",
+    b"ECHO a'b c'\n",
+    b"ECHO \"a'b\"\n",
+    b"ECHO 'a\"b'\n",
+    b"\"ECHO\" x\n",
+    b"ECHO \"a\"b\n",
+    b"ECHO 'a'b\n",
+    b"ECHO \"a\"\"b\"\n",
+    b"ECHO \"a\n",
+    b"ECHO 'a\n",
+    b"ECHO a\"\n",
+    b"ECHO \"a\\\n",
+    b"ECHO a\\nb\n",
+    b"ECHO \"a\"\x0b\n",
+    b"\x0bECHO a\x0bb\n",
+    b"\r\n",
+    b"   \n",
+    b"ECHO \"a\"\r\n",
+    b"ECHO \xff\xfe\n",
+];
+
+#[test]
+#[cfg_attr(
+    not(has_redis_tools),
+    ignore = "needs redis-check-rdb (package redis-tools)"
+)]
+fn inline_commands_are_split_as_redis_splits_them() {
+    let redis = Redis::start("inline");
+    for line in LINES {
+        let right = raw(&mut redis.connect(), line);
+        let Ours(mut server, mut client) = Ours::new();
+        client.input(&[line, b"ECHO done\n"].concat(), &mut server);
+        assert_eq!(
+            String::from_utf8_lossy(client.output()),
+            String::from_utf8_lossy(&right),
+            "{}",
+            line.escape_ascii()
+        );
+        let ends = !right.ends_with(b"$4\r\ndone\r\n");
+        assert_eq!(client.is_closing(), ends, "{}", line.escape_ascii());
+    }
+}
+
 #[test]
 #[cfg_attr(
     not(has_redis_tools),
     ignore = "needs redis-check-rdb (package redis-tools)"
 )]
 fn answers_are_those_of_a_real_redis() {
-    let redis = Redis::start();
+    let redis = Redis::start("answers");
     let words = |line: &str| -> Vec<Vec<u8>> {
-        line.split(' ').map(|word| word.as_bytes().to_vec()).collect()
+        line.split(' ')
+            .map(|word| word.as_bytes().to_vec())
+            .collect()
     };
     let (mut compared, mut different) = (0, Vec::new());
     for protocol in ["HELLO 2", "HELLO 3"] {

@@ -2,7 +2,7 @@
 //!
 //! Blanks separate words. Between `"` and `"` there are blanks and escapes (`\n`, `\r`, `\t`, `\b`,
 //! `\a`, `\xff`, and `\` before anything else for itself), between `'` and `'` blanks and `\'`. A
-//! quote may begin within a word; behind its end there must be a blank. A NUL ends the line.
+//! quote may begin within a word; behind its end there must be a blank.
 
 use alloc::vec::Vec;
 
@@ -16,8 +16,7 @@ pub fn split(
     words: &mut Vec<u8>,
 ) -> Result<(), ProtocolError> {
     words.clear();
-    let end = line.iter().position(|byte| *byte == 0);
-    let mut rest = &line[..end.unwrap_or(line.len())];
+    let mut rest = line;
     loop {
         rest = skip_blanks(rest);
         if rest.is_empty() {

@@ -47,7 +47,7 @@ fn info(chosen: impl Iterator<Item = Option<&'static Spec>> + Clone, on: &mut Co
     for spec in chosen {
         match spec {
             Some(spec) => tell(spec, &mut on.reply),
-            None => on.reply.null_array(),
+            None => on.reply.null(),
         }
     }
     Ok(())

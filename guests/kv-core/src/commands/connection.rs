@@ -17,7 +17,7 @@ pub const SPECS: &[Spec] = specs! {
     "ping" 1..=2 None NO_KEY, ping, "Returns PONG, or what it is given.";
     "echo" 2..=2 None NO_KEY, |it, on| Ok(on.reply.long(it.arg(1))?), "Returns what it is given.";
     "hello" 1..=ANY None NO_KEY, hello, "Chooses the protocol and tells about the server.";
-    "auth" 2..=3 None NO_KEY, auth, "Authenticates; this server has no passwords.";
+    "auth" 2..=ANY None NO_KEY, auth, "Authenticates; this server has no passwords.";
     "select" 2..=2 None NO_KEY, select, "Selects a database.";
     "client" 2..=ANY None NO_KEY, client, "Tells about connections.";
     "quit" 1..=ANY None NO_KEY, quit, "Ends the connection.";
@@ -51,6 +51,9 @@ fn auth(command: Command, on: &mut Context) -> Outcome {
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
         ));
     }
+    if command.len() > 3 {
+        return Err(Error::Syntax);
+    }
     right_user(command.arg(1))?;
     on.reply.status("OK");
     Ok(())
@@ -58,10 +61,16 @@ fn auth(command: Command, on: &mut Context) -> Outcome {
 
 /// A name for the connection; none if an error was answered.
 fn label(name: &[u8], on: &mut Context) -> Option<Label> {
+    if name.len() > MAX_LABEL {
+        on.reply.error(format_args!(
+            "ERR Client names cannot have more than {MAX_LABEL} bytes."
+        ));
+        return None;
+    }
     let label = Label::new(name);
     if label.is_none() {
         on.reply.error(format_args!(
-            "ERR Client names cannot contain spaces, newlines or special characters, or exceed {MAX_LABEL} bytes."
+            "ERR Client names cannot contain spaces, newlines or special characters."
         ));
     }
     label
