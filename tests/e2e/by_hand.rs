@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 /// The guest's address.
-const GUEST: &str = "10.77.0.2";
+pub const GUEST: &str = "10.77.0.2";
 /// A benchmark takes no longer.
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(120);
 
@@ -47,7 +47,7 @@ pub fn await_ping(segment: &Segment) {
 }
 
 /// A machine with `kv` on the segment's first host, recorded into `scratch/kv`.
-fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
+pub fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
     let mut command = segment.command(Place::A, LOCKSTEP);
     command.args(["run", "kv", "--net", "tap=tap0", "--record"]);
     let kv = Process::start(command.arg(scratch.join("kv")));
@@ -57,7 +57,7 @@ fn recorded_kv(scratch: &Scratch, segment: &Segment) -> Process {
 
 /// Stops it with an end entry.
 #[track_caller]
-fn stop(kv: Process) {
+pub fn stop(kv: Process) {
     kv.signal(Signal::TERM);
     kv.end().expect(0);
 }

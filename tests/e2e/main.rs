@@ -6,6 +6,7 @@
 
 mod by_hand;
 mod checkpoint;
+mod clients;
 mod control;
 mod counter;
 mod damage;
@@ -22,6 +23,7 @@ mod pair_refusals;
 mod parts;
 mod planted;
 mod planted_network;
+mod redis_tools;
 mod replay;
 mod role;
 mod rootless;

@@ -113,6 +113,11 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Drops all but the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.bytes.truncate(self.start + length);
+    }
+
     /// Drops the first `count` bytes.
     pub fn consume(&mut self, count: usize) {
         assert!(count <= self.len(), "consumed more than there is");

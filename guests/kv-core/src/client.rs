@@ -1,14 +1,15 @@
 //! A connection: commands in, replies out.
 
 use core::mem;
-
-use alloc::vec::Vec;
+use core::net::SocketAddrV4;
 
 use crate::buffer::{Buffer, OutOfMemory};
-use crate::commands::{self, Context};
-use crate::reply::Reply;
+use crate::commands::{self, Context, Then};
+use crate::error::Error;
+use crate::reply::{Protocol, Reply};
 use crate::resp;
 use crate::server::Server;
+use crate::transaction::Transaction;
 
 /// Unsent replies that keep further commands waiting, bytes.
 const MAX_UNSENT: usize = 64 * 1024;
@@ -23,18 +24,23 @@ const MAX_UNSENT: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Client {
     /// What CLIENT ID tells; 0 before the first bytes.
-    pub(crate) id: u64,
-    /// What CLIENT SETNAME set.
-    pub(crate) name: Vec<u8>,
+    id: u64,
+    peer: Option<SocketAddrV4>,
     /// Bytes received and not executed: part of a command, or commands that wait.
     pending: Buffer,
     out: Buffer,
+    transaction: Transaction,
     /// Whether `pending` begins with commands that wait for `out` to drain.
     waiting: bool,
     closing: bool,
 }
 
 impl Client {
+    /// Whose connection it is, for CLIENT LIST; to be told before the first bytes.
+    pub fn set_peer(&mut self, peer: SocketAddrV4) {
+        self.peer = Some(peer);
+    }
+
     /// Whether bytes may be handed to [`input`](Self::input).
     pub fn wants_input(&self) -> bool {
         !self.waiting && !self.closing
@@ -47,9 +53,13 @@ impl Client {
             return;
         }
         if self.id == 0 {
-            server.stats.connections += 1;
-            server.stats.connected += 1;
-            self.id = server.stats.connections;
+            match server.sessions.begin(self.peer) {
+                Ok(id) => self.id = id,
+                Err(OutOfMemory) => {
+                    self.closing = true;
+                    return;
+                }
+            }
         }
         // Most often the bytes are whole commands: then nothing is copied.
         if self.pending.is_empty() {
@@ -97,8 +107,10 @@ impl Client {
     /// Forgets the connection; `self` is as new.
     pub fn end(&mut self, server: &mut Server) {
         if self.id != 0 {
-            server.stats.connected -= 1;
+            server.sessions.end(self.id);
+            server.keys.unwatch(self.id);
         }
+        self.transaction.discard(&mut server.buffers);
         self.pending.trim(true, &mut server.buffers);
         self.out.trim(true, &mut server.buffers);
         *self = Self::default();
@@ -146,48 +158,96 @@ impl Client {
 
     /// Executes the first command of `bytes`; returns its length, 0 if it is not whole.
     fn execute_one(&mut self, bytes: &[u8], server: &mut Server) -> Result<usize, OutOfMemory> {
-        let Server {
-            db,
-            buffers,
-            arguments,
-            stats,
-            churn,
-        } = server;
-        match resp::parse(bytes, arguments) {
-            Ok(None) => Ok(0),
-            Ok(Some((command, length))) => {
-                if !command.is_empty() {
-                    stats.commands += 1;
-                    let reply = Reply::new(&mut self.out, buffers)?;
-                    let mut context = Context {
-                        db,
-                        stats,
-                        churn,
-                        reply,
-                        id: self.id,
-                        name: &mut self.name,
-                        quit: false,
-                    };
-                    commands::execute(command, &mut context);
-                    self.closing = context.quit;
-                }
+        match self.run(bytes, server)? {
+            Ran::Partial => Ok(0),
+            Ran::Whole(length, Then::GoOn) => Ok(length),
+            Ran::Whole(length, Then::Quit) => {
+                self.closing = true;
                 Ok(length)
             }
-            Err(error) => {
-                self.closing = true;
-                let mut reply = Reply::new(&mut self.out, buffers)?;
-                reply.error(format_args!("ERR Protocol error: {error}"));
-                Ok(0)
+            Ran::Whole(length, Then::Queued) => {
+                self.execute_queued(server)?;
+                Ok(length)
             }
         }
+    }
+
+    /// EXEC: executes what was queued. No other connection's command comes between.
+    fn execute_queued(&mut self, server: &mut Server) -> Result<(), OutOfMemory> {
+        let (mut commands, count) = self.transaction.take();
+        let protocol = server.sessions.get(self.id).protocol;
+        let outcome = self.execute_all(&commands, count, protocol, server);
+        commands.trim(true, &mut server.buffers);
+        outcome
+    }
+
+    fn execute_all(
+        &mut self,
+        commands: &Buffer,
+        count: usize,
+        protocol: Protocol,
+        server: &mut Server,
+    ) -> Result<(), OutOfMemory> {
+        Reply::new(&mut self.out, &mut server.buffers, protocol)?.array(count);
+        let mut rest = commands.as_slice();
+        while !rest.is_empty()
+            && let Ran::Whole(length, _) = self.run(rest, server)?
+        {
+            rest = &rest[length..];
+        }
+        Ok(())
+    }
+
+    /// Executes or queues the first command of `bytes`. An error in the protocol is answered, and
+    /// ends the connection.
+    fn run(&mut self, bytes: &[u8], server: &mut Server) -> Result<Ran, OutOfMemory> {
+        let now_ns = server.sessions.now_ns;
+        let session = server.sessions.get(self.id);
+        let (db, protocol) = (session.db, session.protocol);
+        session.heard_ns = now_ns;
+        let (command, length) = match resp::parse(bytes, &mut server.arguments) {
+            Ok(None) => return Ok(Ran::Partial),
+            Ok(Some(parsed)) => parsed,
+            Err(error) => {
+                let mut reply = Reply::new(&mut self.out, &mut server.buffers, protocol)?;
+                reply.error(format_args!("ERR Protocol error: {error}"));
+                return Ok(Ran::Whole(0, Then::Quit));
+            }
+        };
+        if command.is_empty() {
+            return Ok(Ran::Whole(length, Then::GoOn));
+        }
+        server.commands += 1;
+        let mut context = Context {
+            keys: server.keys.view(db),
+            reply: Reply::new(&mut self.out, &mut server.buffers, protocol)?,
+            sessions: &mut server.sessions,
+            id: self.id,
+            transaction: &mut self.transaction,
+            random: &mut server.random,
+            churn: &mut server.churn,
+            commands: server.commands,
+            then: Then::GoOn,
+        };
+        commands::execute(command, &mut context);
+        Ok(Ran::Whole(length, context.then))
     }
 
     /// There is no memory to go on with this connection: says so, if there is memory for that.
     fn refuse(&mut self, server: &mut Server) {
         self.closing = true;
         self.pending.trim(true, &mut server.buffers);
-        if let Ok(mut reply) = Reply::new(&mut self.out, &mut server.buffers) {
-            reply.out_of_memory();
+        self.transaction.discard(&mut server.buffers);
+        if let Ok(mut reply) = Reply::new(&mut self.out, &mut server.buffers, Protocol::Resp2) {
+            reply.error(format_args!("{}", Error::from(OutOfMemory)));
         }
     }
+}
+
+/// What became of the first command of some bytes.
+enum Ran {
+    /// It is not whole.
+    Partial,
+    /// It had this length.
+    Whole(usize, Then),
 }

@@ -1,34 +1,96 @@
-//! RESP2 replies.
+//! Replies, in RESP2 or RESP3.
 
 use core::fmt::{self, Write};
 
 use crate::buffer::{Budget, Buffer, OutOfMemory};
+use crate::commands::MAX_REPLY;
+use crate::error::Error;
+use crate::float::Decimal;
 use crate::number::Digits;
 
 /// Room that every command has for its reply without asking, bytes: enough for any error, number
-/// or status, and for the lists that tell about the server.
+/// or status, and for some of each in an array.
 pub const SMALL: usize = 4 * 1024;
 /// Longest text of an error, bytes.
 const MAX_ERROR: usize = 512;
 /// Bytes around the content of a bulk string, at most.
 pub const BULK_FRAME: usize = 32;
 
+/// What replies are written in: HELLO chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RESP2: only strings, integers, errors, and arrays of those.
+    Resp2,
+    /// RESP3: maps, sets, doubles and one null besides.
+    Resp3,
+}
+
+impl Protocol {
+    /// Its number.
+    pub fn version(self) -> i64 {
+        match self {
+            Protocol::Resp2 => 2,
+            Protocol::Resp3 => 3,
+        }
+    }
+}
+
 /// Where a command writes its reply: at most [`SMALL`] bytes, and what [`Reply::reserve`] grants.
 pub struct Reply<'a> {
     out: &'a mut Buffer,
     budget: &'a mut Budget,
+    protocol: Protocol,
 }
 
 impl<'a> Reply<'a> {
     /// A reply behind those in `out`.
-    pub fn new(out: &'a mut Buffer, budget: &'a mut Budget) -> Result<Self, OutOfMemory> {
+    pub fn new(
+        out: &'a mut Buffer,
+        budget: &'a mut Budget,
+        protocol: Protocol,
+    ) -> Result<Self, OutOfMemory> {
         out.reserve(SMALL, budget)?;
-        Ok(Self { out, budget })
+        Ok(Self {
+            out,
+            budget,
+            protocol,
+        })
+    }
+
+    /// What the memory of connections is taken from.
+    pub fn budget(&mut self) -> &mut Budget {
+        self.budget
+    }
+
+    /// Goes on in another protocol.
+    pub fn speak(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
+    /// How much has been written, of this reply and of those before it, bytes.
+    pub fn written(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Takes back what was written since that was written.
+    pub fn rewind(&mut self, written: usize) {
+        self.out.truncate(written);
     }
 
     /// Makes room for `bytes` beyond [`SMALL`].
     pub fn reserve(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.out.reserve(SMALL + bytes, self.budget)
+    }
+
+    /// Makes room for strings with these lengths.
+    pub fn room_for(&mut self, lengths: impl Iterator<Item = usize>) -> Result<(), Error> {
+        let bytes = lengths.fold(0usize, |sum, length| {
+            sum.saturating_add(length + BULK_FRAME)
+        });
+        if bytes > MAX_REPLY {
+            return Err(Error::ReplyTooLong);
+        }
+        Ok(self.reserve(bytes)?)
     }
 
     /// `+text`
@@ -47,13 +109,6 @@ impl<'a> Reply<'a> {
         self.out.push(b"\r\n");
     }
 
-    /// `-OOM …`
-    pub fn out_of_memory(&mut self) {
-        self.error(format_args!(
-            "OOM command not allowed when used memory > 'maxmemory'."
-        ));
-    }
-
     /// `:value`
     pub fn integer(&mut self, value: i64) {
         self.line(b":", Digits::of(value).as_bytes());
@@ -66,14 +121,103 @@ impl<'a> Reply<'a> {
         self.out.push(b"\r\n");
     }
 
-    /// The bulk string that is none.
+    /// A bulk string, however long.
+    pub fn long(&mut self, content: &[u8]) -> Result<(), OutOfMemory> {
+        self.reserve(content.len())?;
+        self.bulk(content);
+        Ok(())
+    }
+
+    /// A long string, or none.
+    pub fn long_or_null(&mut self, content: Option<&[u8]>) -> Result<(), OutOfMemory> {
+        match content {
+            Some(content) => self.long(content),
+            None => {
+                self.null();
+                Ok(())
+            }
+        }
+    }
+
+    /// A text for people, however long: RESP3 has a type for it.
+    pub fn text(&mut self, text: fmt::Arguments) -> Result<(), OutOfMemory> {
+        let mut length = Length(0);
+        let _ = length.write_fmt(text);
+        let Length(length) = length;
+        self.reserve(length)?;
+        match self.protocol {
+            Protocol::Resp2 => self.line(b"$", Digits::of(length as i64).as_bytes()),
+            Protocol::Resp3 => {
+                self.line(b"=", Digits::of(length as i64 + 4).as_bytes());
+                self.out.push(b"txt:");
+            }
+        }
+        let _ = Pushed(self.out).write_fmt(text);
+        self.out.push(b"\r\n");
+        Ok(())
+    }
+
+    /// A floating-point number.
+    pub fn double(&mut self, value: f64) {
+        let text = Decimal::of(value);
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => self.line(b",", text.as_bytes()),
+        }
+    }
+
+    /// No string.
     pub fn null(&mut self) {
-        self.out.push(b"$-1\r\n");
+        self.out.push(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// No array.
+    pub fn null_array(&mut self) {
+        self.out.push(match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
     }
 
     /// The head of an array; its elements follow.
     pub fn array(&mut self, length: usize) {
         self.line(b"*", Digits::of(length as i64).as_bytes());
+    }
+
+    /// The head of a map of `length` keys; keys and values follow, each key before its value.
+    pub fn map(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(2 * length),
+            Protocol::Resp3 => self.line(b"%", Digits::of(length as i64).as_bytes()),
+        }
+    }
+
+    /// The head of a set; its members follow.
+    pub fn set(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(length),
+            Protocol::Resp3 => self.line(b"~", Digits::of(length as i64).as_bytes()),
+        }
+    }
+
+    /// The head of `length` pairs; both of each follow, which [`pair`](Self::pair) precedes. In
+    /// RESP2 they are one after the other.
+    pub fn pairs(&mut self, length: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(2 * length),
+            Protocol::Resp3 => self.array(length),
+        }
+    }
+
+    /// A pair follows.
+    pub fn pair(&mut self) {
+        match self.protocol {
+            Protocol::Resp2 => {}
+            Protocol::Resp3 => self.array(2),
+        }
     }
 
     fn line(&mut self, kind: &[u8], text: &[u8]) {
@@ -95,6 +239,26 @@ impl Write for ErrorText<'_> {
             self.out.push(&[harmless]);
             self.left -= 1;
         }
+        Ok(())
+    }
+}
+
+/// Counts the bytes of a text.
+struct Length(usize);
+
+impl Write for Length {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.len();
+        Ok(())
+    }
+}
+
+/// Writes a text for which there is room.
+struct Pushed<'a>(&'a mut Buffer);
+
+impl Write for Pushed<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push(text.as_bytes());
         Ok(())
     }
 }

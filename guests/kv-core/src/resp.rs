@@ -1,12 +1,12 @@
 //! Commands from bytes: RESP2 arrays of bulk strings, and inline commands (words on a line).
 //!
-//! See the Redis serialization protocol specification. Inline words are split at blanks; there is
-//! no quoting.
+//! See the Redis serialization protocol specification. Clients send the same in RESP2 and RESP3.
 
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
+use crate::inline;
 use crate::number;
 
 /// Longest bulk string, hence longest key and value, bytes.
@@ -41,17 +41,27 @@ pub enum ProtocolError {
     /// An inline command has no end in sight.
     #[error("too big inline request (at most {MAX_INLINE} bytes)")]
     InlineTooLong,
+    /// An inline command has a quote without its end, or one that a word follows at once.
+    #[error("unbalanced quotes in request")]
+    Quotes,
     /// All arguments together are too long.
     #[error("too big command (at most {MAX_COMMAND} bytes)")]
     CommandTooLong,
 }
 
 /// Where the arguments of a command are. Reused from command to command: it never grows.
-pub struct Arguments(Vec<(u32, u32)>);
+pub struct Arguments {
+    places: Vec<(u32, u32)>,
+    /// The words of an inline command, without their quotes.
+    words: Vec<u8>,
+}
 
 impl Default for Arguments {
     fn default() -> Self {
-        Self(Vec::with_capacity(MAX_ARGS))
+        Self {
+            places: Vec::with_capacity(MAX_ARGS),
+            words: Vec::with_capacity(MAX_INLINE),
+        }
     }
 }
 
@@ -80,7 +90,7 @@ impl<'a> Command<'a> {
     }
 
     /// The arguments from `first` on.
-    pub fn args_from(self, first: usize) -> impl Iterator<Item = &'a [u8]> {
+    pub fn args_from(self, first: usize) -> impl Iterator<Item = &'a [u8]> + Clone {
         (first..self.len()).map(move |index| self.arg(index))
     }
 }
@@ -90,16 +100,17 @@ pub fn parse<'a>(
     input: &'a [u8],
     arguments: &'a mut Arguments,
 ) -> Result<Option<(Command<'a>, usize)>, ProtocolError> {
-    let places = &mut arguments.0;
+    let Arguments { places, words } = arguments;
     places.clear();
-    let end = match input.first() {
-        None => None,
-        Some(b'*') => array(input, places)?,
-        Some(_) => inline(input, places)?,
+    let (end, input_or_words) = match input.first() {
+        None => (None, input),
+        Some(b'*') => (array(input, places)?, input),
+        Some(_) => (inline(input, places, words)?, &**words),
     };
     if end.is_none() && input.len() > MAX_COMMAND {
         return Err(ProtocolError::CommandTooLong);
     }
+    let input = input_or_words;
     Ok(end.map(|end| (Command { input, places }, end)))
 }
 
@@ -156,7 +167,11 @@ fn count(
     Ok(Some((number, start + length + 1)))
 }
 
-fn inline(input: &[u8], places: &mut Vec<(u32, u32)>) -> Result<Option<usize>, ProtocolError> {
+fn inline(
+    input: &[u8],
+    places: &mut Vec<(u32, u32)>,
+    words: &mut Vec<u8>,
+) -> Result<Option<usize>, ProtocolError> {
     let line = &input[..input.len().min(MAX_INLINE)];
     let Some(length) = line.iter().position(|byte| *byte == b'\n') else {
         if line.len() == MAX_INLINE {
@@ -164,19 +179,6 @@ fn inline(input: &[u8], places: &mut Vec<(u32, u32)>) -> Result<Option<usize>, P
         }
         return Ok(None);
     };
-    let mut start = None;
-    for (at, byte) in line[..=length].iter().enumerate() {
-        match (byte.is_ascii_whitespace(), start) {
-            (false, None) => start = Some(at),
-            (true, Some(from)) => {
-                if places.len() == MAX_ARGS {
-                    return Err(ProtocolError::ArrayLength);
-                }
-                places.push((from as u32, at as u32));
-                start = None;
-            }
-            _ => {}
-        }
-    }
+    inline::split(&line[..length], places, words)?;
     Ok(Some(length + 1))
 }

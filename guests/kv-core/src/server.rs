@@ -2,8 +2,12 @@
 
 use crate::buffer::Budget;
 use crate::churn::Churn;
-use crate::db::Db;
+use crate::data::Keyspace;
+use crate::random::Random;
 use crate::resp::Arguments;
+use crate::session::Sessions;
+
+const NS_PER_MS: u64 = 1_000_000;
 
 /// How much memory a server may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,36 +18,41 @@ pub struct Limits {
     pub buffers: usize,
 }
 
-/// The database, the limits, and the counts that INFO tells.
+/// The databases, the connections, the limits, and the counts that INFO tells.
 pub struct Server {
-    pub(crate) db: Db,
+    pub(crate) keys: Keyspace,
     pub(crate) buffers: Budget,
     pub(crate) arguments: Arguments,
-    pub(crate) stats: Stats,
-    pub(crate) churn: Churn,
-}
-
-/// Counts that INFO tells.
-#[derive(Debug, Default)]
-pub(crate) struct Stats {
-    /// Connections there have been; also the id of the latest.
-    pub connections: u64,
-    /// Connections there are.
-    pub connected: u64,
+    pub(crate) sessions: Sessions,
+    pub(crate) random: Random,
     /// Commands executed or refused.
-    pub commands: u64,
+    pub(crate) commands: u64,
+    pub(crate) churn: Churn,
+    /// From time since boot to time since 1970, nanoseconds.
+    wall_offset_ns: u64,
 }
 
 impl Server {
-    /// An empty one. `seed` makes it hard to find keys that collide.
+    /// An empty one. `seed` makes it hard to find keys that collide, and chooses for SPOP.
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
-            db: Db::new(limits.data, seed),
+            keys: Keyspace::new(limits.data, seed),
             buffers: Budget::new(limits.buffers),
             arguments: Arguments::default(),
-            stats: Stats::default(),
+            sessions: Sessions::default(),
+            random: Random::new(seed),
+            commands: 0,
             churn: Churn::default(),
+            wall_offset_ns: 0,
         }
+    }
+
+    /// It is this time, nanoseconds since boot and since 1970: until the next call for all
+    /// commands. What has expired is removed.
+    pub fn set_time(&mut self, now_ns: u64, wall_ns: u64) {
+        self.sessions.now_ns = now_ns;
+        self.wall_offset_ns = wall_ns.saturating_sub(now_ns);
+        self.keys.set_time((wall_ns / NS_PER_MS) as i64);
     }
 
     /// Pages that `DEBUG CHURN` has written, since it was told last.
@@ -52,8 +61,18 @@ impl Server {
     }
 
     /// Does what is due by now, nanoseconds since boot, whatever clients send. Returns when it wants
-    /// to be called again, if it does.
+    /// to be called again, after [`set_time`](Self::set_time), if it does.
     pub fn run(&mut self, now_ns: u64) -> Option<u64> {
-        self.churn.run(now_ns)
+        let expires = self.keys.next_deadline().map(|deadline| {
+            // The whole millisecond of the deadline is still the key's.
+            let over = (deadline as u64)
+                .saturating_add(1)
+                .saturating_mul(NS_PER_MS);
+            over.saturating_sub(self.wall_offset_ns)
+        });
+        [self.churn.run(now_ns), expires]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }

@@ -7,6 +7,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::net::SocketAddrV4;
 
 use kv_core::{Client, Server};
 use smoltcp::iface::{SocketHandle, SocketSet};
@@ -90,6 +91,11 @@ impl Connections {
     /// The sockets, for the network stack.
     pub fn sockets(&mut self) -> &mut SocketSet<'static> {
         &mut self.sockets
+    }
+
+    /// The server, whose time must be kept up to date.
+    pub fn server(&mut self) -> &mut Server {
+        &mut self.server
     }
 
     /// How many places are taken.
@@ -257,6 +263,9 @@ impl Connections {
 impl Place {
     /// Serves an open connection. Returns when it is to be cut, if it is closed from here.
     fn serve(&mut self, socket: &mut Socket, server: &mut Server, now: Instant) -> Option<Instant> {
+        if let Some(Peer { ip, port }) = self.peer {
+            self.client.set_peer(SocketAddrV4::new(ip, port));
+        }
         while self.exchange(socket, server) {}
         if self.client.is_closing() {
             // What still comes in is for nobody; unread it would make the peer lose our last words.

@@ -56,6 +56,11 @@ impl<C: Card> Network<C> {
         &mut self.wire.out.card
     }
 
+    /// The server, whose time must be kept up to date.
+    pub fn server(&mut self) -> &mut Server {
+        self.connections.server()
+    }
+
     /// Its connections.
     pub fn connections(&self) -> &Connections {
         &self.connections

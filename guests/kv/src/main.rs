@@ -50,6 +50,8 @@ fn main() -> u32 {
     println!("kv: serving on {}:{PORT}", Ipv4Addr::from(boot.ip));
     loop {
         let seen = clock::activity();
+        let (now_ns, wall_ns) = (clock::now_ns(), clock::wall_ns());
+        network.server().set_time(now_ns, wall_ns);
         let wake_at = match network.poll(now()) {
             // The exit sets buffers free: come straight back for what is left.
             Wake::Now => 0,
