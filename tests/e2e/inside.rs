@@ -7,7 +7,7 @@ pub mod frames;
 
 use crate::harness::Process;
 use crate::network::{Place, Segment};
-use lockstep::backends::Tap;
+use lockstep_backends::Tap;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
