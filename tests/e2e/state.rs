@@ -4,7 +4,7 @@
 use crate::harness::{Random, Scratch, run};
 use crate::replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
-use lockstep::backends::console::{ConsoleChoice, ConsoleOutput};
+use lockstep::backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep::backends::live::Direct;
 use lockstep::devices::Output;
 use lockstep::machine::drive::drive;
@@ -135,8 +135,9 @@ pub fn following(dir: &Path) -> (Header, Machine, Moving) {
     let image = dir.image(&header).expect("its image");
     let machine = Machine::new(&header.machine, &image).expect("a machine");
     let console = ConsoleOutput::open(&ConsoleChoice::None).expect("no console");
+    let hurry = Hurry::new().expect("a descriptor");
     let edge = Moving {
-        follower: Follower::new(log, Direct::new(None, console), None),
+        follower: Follower::new(log, Direct::new(None, console, hurry), None),
         random: Random::new(),
         every: |_| usize::MAX,
         next: Cell::new(0),

@@ -2,7 +2,7 @@
 //!
 //! Start with `docs/architecture.md`. Imports go one way: [`cli`] → [`ft`] → [`replay`] →
 //! [`machine`] → [`devices`], [`cpu`] → [`memory`]; [`backends`] are imported by [`cli`] and [`ft`]
-//! only; [`drill`] starts processes and uses only the TAP of the others.
+//! only; [`drill`] starts processes and uses only the TAP of the others. [`out`] and [`signals`] serve all.
 
 pub mod backends;
 pub mod cli;
@@ -13,4 +13,6 @@ pub mod ft;
 pub mod guests;
 pub mod machine;
 pub mod memory;
+pub mod out;
 pub mod replay;
+pub mod signals;

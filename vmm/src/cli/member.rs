@@ -11,6 +11,7 @@ use crate::ft::primary::PrimaryParts;
 use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
 use crate::machine::drive::Driven;
 use crate::machine::{Machine, host_print};
+use crate::out;
 use crate::replay::{IfSlow, LogDirWriter};
 use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
@@ -221,11 +222,11 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
     match outcome {
         Outcome::Ended(reason) => Ok(report(Driven::Ended(reason))),
         Outcome::HandedOver => {
-            eprintln!("lockstep: handed over to the backup");
+            out::tell("handed over to the backup");
             Ok(Status::Done)
         }
         Outcome::Left => {
-            eprintln!("lockstep: left");
+            out::tell("left");
             Ok(Status::Done)
         }
         Outcome::Halted(status, why) => {

@@ -1,7 +1,7 @@
 //! Machine options, and the guest and machine that they describe.
 
 use super::CliError;
-use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
+use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap};
 use crate::ft::unix_ns;
@@ -198,9 +198,9 @@ impl Backends {
         })
     }
 
-    /// Inputs and outputs of a machine on its own.
-    pub fn live(self) -> Result<(Live, Direct), CliError> {
-        self.with(Direct::new)
+    /// Inputs and outputs of a machine on its own, which waits for its console until it is to `hurry`.
+    pub fn live(self, hurry: Hurry) -> Result<(Live, Direct), CliError> {
+        self.with(|tap, console| Direct::new(tap, console, hurry))
     }
 
     /// Inputs and outputs of half a pair.
