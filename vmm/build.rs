@@ -8,6 +8,12 @@
 //! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`. The cfgs `root` and `has_…` tell
 //! the end-to-end tests which of them this host can run.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "that is how a build script speaks to cargo"
+)]
+
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

@@ -4,11 +4,18 @@
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
 //! are skipped with the reason where `vmm/build.rs` did not find it.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "cargo shows it only if the test fails"
+)]
+
 mod by_hand;
 mod checkpoint;
 mod control;
 mod counter;
 mod damage;
+mod descriptors;
 mod harness;
 mod join;
 mod member;
@@ -24,4 +31,5 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod signals;
 mod state;

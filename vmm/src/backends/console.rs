@@ -152,7 +152,11 @@ impl ConsoleOutput {
             match hurry.during(|| rustix::io::write(fd, part)) {
                 Ok(written) => left = &left[written..],
                 Err(Errno::INTR | Errno::AGAIN) => {}
-                Err(e) => return Err(e.into()),
+                Err(e) => {
+                    let e = io::Error::from(e);
+                    let what = format!("the console cannot be written ({e})");
+                    return Err(io::Error::new(e.kind(), what));
+                }
             }
         }
         Ok(())

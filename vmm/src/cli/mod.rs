@@ -15,10 +15,10 @@ mod status;
 pub use error::{CliError, Status};
 
 use crate::{drill, out, signals};
-use clap::error::ErrorKind;
+use clap::error::ErrorKind as Misuse;
 use clap::{Parser, Subcommand};
 use ft_protocol::wire::Request;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -69,10 +69,13 @@ fn drilled(done: Result<ExitCode, drill::DrillError>) -> ExitCode {
 /// Wrong usage is one sentence and status 2; asking for help is no error, unless it cannot be given.
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        let printed = error.print().and_then(|()| std::io::stdout().flush());
-        return printed.map_or_else(|e| failed(CliError::unprinted(&e)), |()| ExitCode::SUCCESS);
+        return match error.print().and_then(|()| std::io::stdout().flush()) {
+            // `lockstep --help | head` is no failure.
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => failed(CliError::unprinted(&e)),
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        };
     }
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if error.kind() == Misuse::DisplayHelpOnMissingArgumentOrSubcommand {
         let help = error.render();
         match std::io::stderr().is_terminal() {
             true => out::say(help.ansi().to_string().trim_end()),
