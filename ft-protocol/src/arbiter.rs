@@ -105,6 +105,9 @@ pub struct StartRecord {
 
 /// The generation that a VM's founder opens.
 pub const FIRST_GENERATION: u64 = 1;
+/// No VM gets beyond this: a record or a peer that says so is damaged, or lies. Beyond it there is room
+/// to count on.
+pub const MAX_GENERATION: u64 = u64::MAX / 2;
 
 /// What a member is to be that takes its role from the arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +211,17 @@ pub enum ArbiterError {
         vm: String,
         /// Where the founder listens.
         founder: SocketAddr,
+    },
+    /// A generation that no VM reaches.
+    #[error(
+        "VM {vm} has a record of generation {generation}, which no VM reaches: it is damaged, or somebody \
+         else's; move {generation}.open and what belongs to it out of the arbiter"
+    )]
+    ImpossibleGeneration {
+        /// The VM.
+        vm: String,
+        /// The generation.
+        generation: u64,
     },
     /// A generation that nobody closed.
     #[error(
@@ -388,10 +402,17 @@ pub fn judge_start(
 /// The generation that a cold start opens.
 ///
 /// # Errors
-/// If the latest one is still open and `force` does not say that its members are dead.
+/// If the latest one is still open and `force` does not say that its members are dead, or if no VM
+/// reaches it.
 pub fn next_generation(latest: Option<&Latest>, force: bool) -> Result<u64, ArbiterError> {
     match latest {
         None => Ok(FIRST_GENERATION),
+        Some(Latest { record, .. }) if record.generation > MAX_GENERATION => {
+            Err(ArbiterError::ImpossibleGeneration {
+                vm: record.vm.clone(),
+                generation: record.generation,
+            })
+        }
         Some(Latest { record, closed, .. }) if *closed || force => Ok(record.generation + 1),
         Some(Latest {
             record, claimed, ..

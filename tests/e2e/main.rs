@@ -4,12 +4,19 @@
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
 //! are skipped with the reason where `vmm/build.rs` did not find it.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "cargo shows it only if the test fails"
+)]
+
 mod by_hand;
 mod checkpoint;
 mod clients;
 mod control;
 mod counter;
 mod damage;
+mod descriptors;
 mod guest_network;
 mod harness;
 mod inside;
@@ -29,4 +36,5 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod signals;
 mod state;

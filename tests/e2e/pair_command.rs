@@ -1,9 +1,13 @@
 //! `lockstep pair`: both halves on one machine, behind one process.
 
+use crate::descriptors::redirected;
 use crate::harness::{LIMIT, Process, Scratch, lockstep, replay_equal, run};
 use crate::member::stage;
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Between two looks for a process that is about to end.
@@ -17,8 +21,14 @@ fn start(scratch: &Scratch, guest: &str) -> Process {
 
 #[track_caller]
 fn start_with(scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
+    start_as(lockstep::<&str>([]), scratch, guest, more)
+}
+
+/// The same by a command that ends in `lockstep`.
+#[track_caller]
+fn start_as(mut command: Command, scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
     fs::create_dir(scratch.join("tmp")).expect("made");
-    let mut command = lockstep(["pair", guest, "--record", &scratch.arg("logs")]);
+    command.args(["pair", guest, "--record", &scratch.arg("logs")]);
     command.args(more);
     command.env("TMPDIR", scratch.join("tmp"));
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
@@ -305,5 +315,41 @@ fn backups_that_fail_at_once_are_followed_by_others_ever_more_slowly() {
     // It depends on the host whether the primary had lived long.
     let wanted = [["100ms", "200ms", "400ms"], ["200ms", "400ms", "800ms"]];
     assert!(wanted.iter().any(|w| pauses == w), "{pauses:?}: {done:#?}");
+    nothing_is_left(&scratch);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn the_end_of_a_terminal_ends_a_pair_that_is_kept_and_all_its_files() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let mut pair = start_with(&scratch, "echo", &["--keep"]);
+    echo(&mut pair, "together");
+    // A terminal tells all three.
+    signal(&scratch, "primary", Signal::HUP);
+    pair.signal(Signal::HUP);
+    pair.end().expect(0);
+    nothing_is_left(&scratch);
+    let verdict = replay_equal(&scratch.join("logs/primary"));
+    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_pair_runs_on_when_the_reader_of_its_messages_is_gone() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let path = scratch.join("messages");
+    mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).expect("made");
+    // As `2> >(head -1)`: the shell waits for the reader to open it.
+    let mut pair = start_as(redirected("2>", &path), &scratch, "echo", &["--keep"]);
+    let mut reader = BufReader::new(File::open(&path).expect("opened"));
+    let mut first = String::new();
+    reader.read_line(&mut first).expect("a line");
+    drop(reader);
+    echo(&mut pair, "together");
+    signal(&scratch, "primary", Signal::KILL);
+    await_event(&scratch, "backup-2", "joined");
+    echo(&mut pair, "together again");
+    pair.end_input();
+    pair.end().expect(0);
     nothing_is_left(&scratch);
 }

@@ -4,7 +4,7 @@
 use crate::harness::{Random, Scratch, cpus, run};
 use crate::replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
-use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
+use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_devices::Output;
 use lockstep_machine::drive::drive;
@@ -135,8 +135,9 @@ pub fn following(dir: &Path) -> (Header, Machine, Moving) {
     let image = dir.image(&header).expect("its image");
     let machine = Machine::new(cpus, &header.machine, &image).expect("a machine");
     let console = ConsoleOutput::open(&ConsoleChoice::None).expect("no console");
+    let hurry = Hurry::new().expect("a descriptor");
     let edge = Moving {
-        follower: Follower::new(log, Direct::new(None, console), None),
+        follower: Follower::new(log, Direct::new(None, console, hurry), None),
         random: Random::new(),
         every: |_| usize::MAX,
         next: Cell::new(0),

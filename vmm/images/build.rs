@@ -5,6 +5,12 @@
 //! the release profile, and none of what the outer one was told: a lint run, a test run and a
 //! release build embed the same bytes.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "that is how a build script speaks to cargo"
+)]
+
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};

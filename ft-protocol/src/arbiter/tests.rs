@@ -191,6 +191,25 @@ fn only_the_two_members_may_ask() {
 }
 
 #[test]
+fn a_generation_that_no_vm_reaches_is_refused() {
+    let latest = |generation| Latest {
+        record: OpenRecord {
+            generation,
+            ..record()
+        },
+        claimed: false,
+        closed: true,
+    };
+    let last = latest(MAX_GENERATION);
+    assert_eq!(next_generation(Some(&last), false), Ok(MAX_GENERATION + 1));
+    for generation in [MAX_GENERATION + 1, u64::MAX] {
+        let refused = next_generation(Some(&latest(generation)), true).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.contains(&format!("{generation}.open")), "{text}");
+    }
+}
+
+#[test]
 fn a_cold_start_opens_the_next_generation_unless_the_last_is_open() {
     let latest = |claimed, closed| Latest {
         record: record(),

@@ -2,7 +2,7 @@
 
 use super::{Backup, BackupAction, Expectations, Phase};
 use crate::Time;
-use crate::arbiter::{OpenRecord, ReadBackAnswer};
+use crate::arbiter::{MAX_GENERATION, OpenRecord, ReadBackAnswer};
 use crate::detector::Detector;
 use crate::log::Header;
 use crate::primary::host_refusal;
@@ -60,7 +60,7 @@ impl Backup {
         let stranger =
             (!ours).then(|| "the primary has opened the generation for another backup".into());
         let refusal = self.header_refusal(protocol, &header).or(stranger);
-        if let Some(reason) = refusal {
+        if let Some(reason) = refusal.or_else(|| generation_refusal(generation)) {
             return self.refuse(reason);
         }
         let right = Right {
@@ -178,6 +178,12 @@ impl Backup {
         self.phase = Phase::Connecting;
         self.push(BackupAction::PrimaryLost(loss));
     }
+}
+
+/// Why it joins nobody in this generation.
+pub(super) fn generation_refusal(generation: u64) -> Option<String> {
+    let told = format!("the primary names generation {generation}, which no VM reaches");
+    (generation > MAX_GENERATION).then_some(told)
 }
 
 impl Joining {

@@ -323,6 +323,7 @@ fn a_welcome_that_is_not_the_pair_it_wants_is_refused() {
         message
     };
     let cases = [
+        (welcome(u64::MAX), "which no VM reaches"),
         (change(&|p, _, _| *p += 1), "protocol version"),
         (
             change(&|_, m, _| m.backup = Some(MemberId(7))),

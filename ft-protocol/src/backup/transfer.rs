@@ -3,7 +3,7 @@
 //! Up to [`Message::Armed`] this side has no right at all: it never asks the arbiter, whatever happens
 //! to the one that it copies from.
 
-use super::join::Joining;
+use super::join::{Joining, generation_refusal};
 use super::{Backup, BackupAction, Phase, Received};
 use crate::Time;
 use crate::arbiter::Nonce;
@@ -41,7 +41,7 @@ impl Backup {
         let stranger = (!right.is_of(source) || source == self.config.me)
             .then(|| "whoever runs the VM is no member of the generation that it names".into());
         let refusal = self.header_refusal(protocol, &header).or(stranger);
-        if let Some(reason) = refusal {
+        if let Some(reason) = refusal.or_else(|| generation_refusal(generation)) {
             return self.refuse(reason);
         }
         self.right = Some(right);
@@ -104,6 +104,9 @@ impl Backup {
 
     /// From here on this side protects the VM.
     pub(super) fn armed(&mut self, now: Time, generation: u64, nonce: Nonce) {
+        if let Some(what) = generation_refusal(generation) {
+            return self.broke(what);
+        }
         let source = self.primary.expect("it was told with the offer");
         self.right = Some(Right {
             generation,

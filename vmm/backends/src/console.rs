@@ -1,12 +1,19 @@
 //! The console's ends on the host.
 
+mod hurry;
+
+pub use hurry::Hurry;
+
+use lockstep_out as out;
+use lockstep_out::{Queue, Target};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use std::collections::VecDeque;
+use rustix::io::Errno;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 /// End of transmission: what the guest reads when the input ends.
 const EOT: u8 = 0x04;
@@ -44,62 +51,62 @@ impl FromStr for ConsoleChoice {
     }
 }
 
-/// Text that may wait for a reader who does not read, bytes; more is dropped, as on a serial line.
-pub const BACKLOG_BYTES: usize = 1 << 20;
 /// What a descriptor that is ready for writing takes without blocking: PIPE_BUF (pipe(7)).
 const READY_BYTES: usize = 4096;
+/// A reader who takes text at once is waited for, so that what has left the machine has left the process;
+/// one who does not is slow, and waited for no more.
+const PATIENCE: Duration = Duration::from_millis(5);
 
-/// A console whose reader may stop reading without stopping the writer.
+/// A console whose reader may stop reading without stopping the writer: up to [`out::QUEUE_BYTES`] wait
+/// for it.
 #[derive(Debug)]
 pub struct PatientConsole {
-    output: ConsoleOutput,
-    backlog: VecDeque<u8>,
-    dropping: bool,
+    /// None if the console is nowhere.
+    queue: Option<Queue<ConsoleOutput>>,
+    slow: bool,
 }
 
 impl PatientConsole {
     /// Prints to `output`.
     pub fn new(output: ConsoleOutput) -> PatientConsole {
         PatientConsole {
-            output,
-            backlog: VecDeque::new(),
-            dropping: false,
+            queue: output.fd().is_some().then(|| out::queue(output)),
+            slow: false,
         }
     }
 
-    /// Prints what the reader takes now and keeps the rest.
+    /// Prints, now if the reader takes it now.
     pub fn write(&mut self, data: &[u8]) {
-        self.backlog.extend(data);
-        self.flush();
-        let over = self.backlog.len().saturating_sub(BACKLOG_BYTES);
-        if over > 0 {
-            self.backlog.truncate(BACKLOG_BYTES);
-            if !self.dropping {
-                tracing::warn!("nobody reads the console: what the guest prints is dropped");
-            }
-        }
-        self.dropping = over > 0;
+        let Some(queue) = &self.queue else { return };
+        let now = Instant::now();
+        self.slow = self.slow && !queue.settle(now);
+        queue.push(data.to_vec());
+        self.slow = self.slow || !queue.settle(now + PATIENCE);
+    }
+}
+
+impl Target for ConsoleOutput {
+    const THREAD: &'static str = "console";
+    const LINES: bool = false;
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd().expect("a console that is nowhere has no queue")
     }
 
-    /// Prints of what was kept as much as the reader takes now.
-    pub fn flush(&mut self) {
-        if let Err(e) = self.try_flush() {
-            // A machine outlives its console.
-            tracing::warn!("the console cannot be written ({e}): what the guest prints is dropped");
-            self.output = ConsoleOutput::None;
-            self.backlog.clear();
-        }
+    /// What the guest prints is its own.
+    fn gap(&self, _: u64, _: &str) -> Vec<u8> {
+        Vec::new()
     }
 
-    fn try_flush(&mut self) -> io::Result<()> {
-        while !self.backlog.is_empty() && self.output.is_ready()? {
-            let (part, _) = self.backlog.as_slices();
-            let part = &part[..part.len().min(READY_BYTES)];
-            self.output.write(part)?;
-            let written = part.len();
-            self.backlog.drain(..written);
-        }
-        Ok(())
+    fn failing(&self, why: &str) {
+        // A machine outlives its console.
+        tracing::warn!("the console takes no text ({why}): what the guest prints is dropped");
+    }
+
+    fn recovered(&self, _: u64, why: &str) {
+        tracing::warn!(
+            "the console takes text again; what the guest printed meanwhile was dropped ({why})"
+        );
     }
 }
 
@@ -119,36 +126,42 @@ impl ConsoleOutput {
     pub fn open(choice: &ConsoleChoice) -> io::Result<ConsoleOutput> {
         Ok(match choice {
             ConsoleChoice::Stdio => ConsoleOutput::Stdout(io::stdout()),
-            ConsoleChoice::File(path) => ConsoleOutput::File(append_to(path)?),
+            ConsoleChoice::File(path) => ConsoleOutput::File(out::append_to(path)?),
             ConsoleChoice::None => ConsoleOutput::None,
         })
     }
 
-    /// Would [`READY_BYTES`] be taken without blocking?
-    fn is_ready(&self) -> io::Result<bool> {
-        let fd = match self {
-            ConsoleOutput::Stdout(out) => out.as_fd(),
-            ConsoleOutput::File(file) => file.as_fd(),
-            ConsoleOutput::None => return Ok(true),
-        };
-        ready_now(fd, PollFlags::OUT)
-    }
-
-    /// Prints; waits for a reader who is slow.
-    pub fn write(&mut self, data: &[u8]) -> io::Result<()> {
+    /// The descriptor; none if it is nowhere.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            ConsoleOutput::Stdout(out) => {
-                out.write_all(data)?;
-                out.flush()
-            }
-            ConsoleOutput::File(file) => file.write_all(data),
-            ConsoleOutput::None => Ok(()),
+            ConsoleOutput::Stdout(out) => Some(out.as_fd()),
+            ConsoleOutput::File(file) => Some(file.as_fd()),
+            ConsoleOutput::None => None,
         }
     }
-}
 
-fn append_to(path: &Path) -> io::Result<File> {
-    File::options().create(true).append(true).open(path)
+    /// Prints; waits for a reader who is slow, unless `hurry` says not to. What was not printed then is
+    /// dropped.
+    pub fn write(&mut self, data: &[u8], hurry: &Hurry) -> io::Result<()> {
+        let Some(fd) = self.fd() else { return Ok(()) };
+        let mut left = data;
+        while !left.is_empty() {
+            if !hurry.await_room(fd)? {
+                return Ok(());
+            }
+            let part = &left[..left.len().min(READY_BYTES)];
+            match hurry.during(|| rustix::io::write(fd, part)) {
+                Ok(written) => left = &left[written..],
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(e) => {
+                    let e = io::Error::from(e);
+                    let what = format!("the console cannot be written ({e})");
+                    return Err(io::Error::new(e.kind(), what));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is typed to the guest: standard input, until it ends.
@@ -198,32 +211,4 @@ impl ConsoleInput {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reader_who_does_not_read_stops_nobody() {
-        let (reader, writer) = io::pipe().unwrap();
-        let file = File::from(std::os::fd::OwnedFd::from(writer));
-        let mut console = PatientConsole::new(ConsoleOutput::File(file));
-        // Far more than a pipe and the backlog hold.
-        for _ in 0..300 {
-            console.write(&[b'x'; READY_BYTES]);
-        }
-        for _ in 0..300 {
-            console.write(&[b'y'; READY_BYTES]);
-        }
-        assert!(console.dropping);
-        let mut reader = reader;
-        let mut buffer = vec![0; BACKLOG_BYTES];
-        let mut read = 0;
-        // The reader is back: everything that was kept comes, in order.
-        while !console.backlog.is_empty() {
-            let n = reader.read(&mut buffer).unwrap();
-            assert!(buffer[..n].iter().all(|byte| *byte == b'x'));
-            read += n;
-            console.flush();
-        }
-        assert!(read <= BACKLOG_BYTES + (1 << 20));
-    }
-}
+mod tests;

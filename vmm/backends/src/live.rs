@@ -1,6 +1,6 @@
 //! The live source of inputs: the host's clock, a TAP and the console.
 
-use super::console::{ConsoleInput, ConsoleOutput, PatientConsole};
+use super::console::{ConsoleInput, ConsoleOutput, Hurry, PatientConsole};
 use super::tap::Tap;
 use ft_protocol::log::OutputPort;
 use lockstep_devices::Output;
@@ -219,18 +219,18 @@ pub struct Direct {
 /// What happens when the console's reader does not read.
 #[derive(Debug)]
 enum Printer {
-    /// The machine waits for it.
-    Waiting(ConsoleOutput),
+    /// The machine waits for it, until it is told to hurry.
+    Waiting(ConsoleOutput, Hurry),
     /// The machine runs on.
     Patient(PatientConsole),
 }
 
 impl Direct {
-    /// To these backends; the machine waits for a console whose reader is slow.
-    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
+    /// To these backends; the machine waits for a console whose reader is slow, until it is to `hurry`.
+    pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput, hurry: Hurry) -> Direct {
         Direct {
             tap,
-            console: Printer::Waiting(console),
+            console: Printer::Waiting(console, hurry),
         }
     }
 
@@ -242,20 +242,13 @@ impl Direct {
         }
     }
 
-    /// Prints what a slow reader of the console left waiting, as far as it reads now.
-    pub fn flush(&mut self) {
-        if let Printer::Patient(console) = &mut self.console {
-            console.flush();
-        }
-    }
-
     /// Lets one output go.
     pub fn release(&mut self, output: &Output) -> io::Result<()> {
         match (output.port, &self.tap) {
             (OutputPort::Net, Some(tap)) => tap.send(&output.data),
             (OutputPort::Net, None) => Ok(()),
             (OutputPort::Console, _) => match &mut self.console {
-                Printer::Waiting(console) => console.write(&output.data),
+                Printer::Waiting(console, hurry) => console.write(&output.data, hurry),
                 Printer::Patient(console) => {
                     console.write(&output.data);
                     Ok(())

@@ -1,12 +1,14 @@
 //! SIGINT, SIGTERM and SIGHUP to a drill: its members end, what they recorded stays.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use lockstep_out as out;
+use lockstep_signals::Hangup;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +39,7 @@ impl Interrupts {
             (
                 signal(SignalKind::interrupt())?,
                 signal(SignalKind::terminate())?,
-                signal(SignalKind::hangup())?,
+                Hangup::listen()?,
             )
         };
         thread::Builder::new()
@@ -47,18 +49,16 @@ impl Interrupts {
                     tokio::select! {
                         _ = int.recv() => SignalKind::interrupt().as_raw_value(),
                         _ = term.recv() => SignalKind::terminate().as_raw_value(),
-                        _ = hup.recv() => SignalKind::hangup().as_raw_value(),
+                        () = hup.recv() => SignalKind::hangup().as_raw_value(),
                     }
                 });
                 let members = members.lock().unwrap_or_else(PoisonError::into_inner);
                 members.iter().for_each(end);
-                // There may be no terminal left to tell.
-                let _ = writeln!(
-                    io::stderr(),
-                    "lockstep: the drill was interrupted; what it recorded is kept in {}",
+                out::tell(format_args!(
+                    "the drill was interrupted; what it recorded is kept in {}",
                     kept.display()
-                );
-                std::process::exit(128 + number);
+                ));
+                out::exit(128 + number);
             })?;
         Ok(interrupts)
     }

@@ -34,6 +34,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use lockstep_out as out;
 use thiserror::Error;
 
 pub use lockstep_netns::NetworkError;
@@ -207,16 +208,13 @@ fn choose(name: &str) -> Result<&'static [Scenario], DrillError> {
 }
 
 fn list(json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     if json {
         let describe = |s: &Scenario| serde_json::json!({"name": s.name, "about": s.about});
         let all: Vec<_> = SCENARIOS.iter().map(describe).collect();
-        return writeln!(out, "{}", serde_json::json!({ "scenarios": all }));
+        return out::print(serde_json::json!({ "scenarios": all }));
     }
-    for scenario in SCENARIOS {
-        writeln!(out, "{}\n    {}", scenario.name, scenario.about)?;
-    }
-    Ok(())
+    let describe = |s: &Scenario| format!("{}\n    {}\n", s.name, s.about);
+    out::print_text(&SCENARIOS.iter().map(describe).collect::<String>())
 }
 
 /// Looks at /dev/kvm before anything is made; the members look closer.
@@ -366,17 +364,16 @@ fn legs(seen: &Observation) -> Vec<LegResult> {
 
 /// Prints the verdict on standard output: one JSON object, or text.
 fn print(reports: &[(Report, Vec<RunResult>)], all: bool, json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
     if json {
-        let object = match reports {
+        return out::print(match reports {
             [(single, _)] if !all => serde_json::to_string(single)?,
             _ => serde_json::to_string(&AllReports {
                 scenario: "all",
                 scenarios: reports.iter().map(|(report, _)| report).collect(),
             })?,
-        };
-        return writeln!(out, "{object}");
+        });
     }
+    let mut out = out::results();
     for (report, results) in reports {
         write!(out, "{report}")?;
         writeln!(out, "  all is kept in {}", report.report.display())?;
@@ -389,10 +386,10 @@ fn print(reports: &[(Report, Vec<RunResult>)], all: bool, json: bool) -> io::Res
             writeln!(out, "    lockstep replay {} --verify", log.display())?;
         }
     }
-    Ok(())
+    out.flush()
 }
 
-/// Tells a person who watches how it goes. Nobody may be watching any more.
+/// Tells a person who watches how it goes.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "lockstep drill: {text}");
+    out::say(format_args!("lockstep drill: {text}"));
 }

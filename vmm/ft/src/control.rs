@@ -4,12 +4,12 @@
 //! enter. One request a connection: a line, answered by `ok` or by `error WHY` at once, and after `ok` by
 //! `done` or `error WHY` in the end. `status` is answered by one JSON object.
 
+use super::sockets;
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::wire::Request;
 use serde_json::Value;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
@@ -57,11 +57,6 @@ fn private_dir() -> io::Result<fs::File> {
     }
 }
 
-/// A socket's path through the directory's descriptor: short, however long the directory's own is.
-fn short(dir: &fs::File, name: &str) -> PathBuf {
-    format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).into()
-}
-
 /// A member's control socket. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Control {
@@ -94,8 +89,9 @@ impl Control {
     pub fn listen(vm: &str, me: MemberId) -> Control {
         let listener = private_dir().and_then(|dir| {
             let name = format!("{vm}@{me}{SUFFIX}");
-            let listener = UnixListener::bind(short(&dir, &name))?;
-            Ok((listener, runtime_dir().join(name)))
+            let listener = sockets::listen(&dir, &name)?;
+            listener.set_nonblocking(true)?;
+            Ok((UnixListener::from_std(listener)?, runtime_dir().join(name)))
         });
         if let Err(e) = &listener {
             tracing::warn!(
@@ -255,12 +251,11 @@ fn members(vm: Option<&str>) -> io::Result<Vec<io::Result<StdStream>>> {
         .collect();
     names.sort_unstable();
     let connect = |name: String| {
-        let path = short(&dir, &name);
-        let connected = StdStream::connect(&path);
+        let connected = sockets::connect(&dir, &name);
         let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
         if connected.as_ref().is_err_and(refused) {
             // Left behind by a member that was killed.
-            let _gone = fs::remove_file(&path);
+            let _gone = sockets::remove(&dir, &name);
             return None;
         }
         Some(connected)

@@ -99,6 +99,8 @@ impl Cuts {
     /// This member passes a point; it may be its last.
     pub fn pass(&self, point: CutPoint) {
         if self.is_now(point) {
+            // What it said before it got here has left.
+            lockstep_out::finish();
             let this = rustix::process::getpid();
             let killed = rustix::process::kill_process(this, rustix::process::Signal::KILL);
             panic!("a cut that does not kill ({killed:?})");

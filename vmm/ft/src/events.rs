@@ -1,22 +1,57 @@
 //! `--events`: what a member does, one JSON object a line, for drills and supervisors.
 
+use lockstep_out as out;
+use lockstep_out::{Queue, Target};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::io::{self, Write};
-use std::path::Path;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 /// Where the events go; nowhere unless asked for.
 #[derive(Debug, Default)]
 pub struct EventLog {
-    file: Option<File>,
+    queue: Option<Queue<EventFile>>,
+}
+
+#[derive(Debug)]
+struct EventFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Target for EventFile {
+    const THREAD: &'static str = "events";
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    fn gap(&self, count: u64, why: &str) -> Vec<u8> {
+        line("events_lost", json!({"count": count, "why": why}))
+    }
+
+    fn failing(&self, why: &str) {
+        let path = self.path.display();
+        tracing::warn!("events for {path} are lost until they can be written again ({why})");
+    }
+
+    fn recovered(&self, count: u64, why: &str) {
+        let path = self.path.display();
+        tracing::warn!("{count} events for {path} were lost ({why}); now they are written again");
+    }
 }
 
 impl EventLog {
     /// Adds to `path`.
     pub fn open(path: Option<&Path>) -> io::Result<EventLog> {
-        let open = |path| File::options().create(true).append(true).open(path);
+        let open = |path: &Path| {
+            let file = out::append_to(path)?;
+            let path = path.to_owned();
+            Ok::<_, io::Error>(out::queue(EventFile { file, path }))
+        };
         Ok(EventLog {
-            file: path.map(open).transpose()?,
+            queue: path.map(open).transpose()?,
         })
     }
 
@@ -32,18 +67,20 @@ impl EventLog {
         self.emit("fence_failed", json!({"why": why}));
     }
 
-    /// Writes one event with the time on the host's monotonic clock, in one write.
+    /// Writes one event with the time on the host's monotonic clock, in one write. An event that cannot be
+    /// written, or not now, holds up nobody.
     pub fn emit(&mut self, event: &str, details: Value) {
         tracing::info!("{event} {details}");
-        let Some(file) = &mut self.file else { return };
-        let mut object = json!({"event": event, "mono_ns": super::now().0});
-        if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
-            object.extend(details);
-        }
-        // An event that cannot be written must not hold up a failover.
-        if let Err(e) = file.write_all(format!("{object}\n").as_bytes()) {
-            tracing::warn!("cannot write an event ({e}); no more will be written");
-            self.file = None;
+        if let Some(queue) = &self.queue {
+            queue.push(line(event, details));
         }
     }
+}
+
+fn line(event: &str, details: Value) -> Vec<u8> {
+    let mut object = json!({"event": event, "mono_ns": super::now().0});
+    if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
+        object.extend(details);
+    }
+    format!("{object}\n").into_bytes()
 }

@@ -17,6 +17,7 @@ pub mod link;
 pub mod outputs;
 pub mod pace;
 pub mod primary;
+mod sockets;
 
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
@@ -25,6 +26,7 @@ use ft_protocol::Time;
 use ft_protocol::log::EndReason;
 use ft_protocol::transfer::StateDigest;
 use lockstep_machine::Parts;
+use lockstep_signals::Hangup;
 use rustix::time::{ClockId, clock_gettime};
 use std::future::pending;
 use std::io;
@@ -83,11 +85,22 @@ async fn sleep_until(at: Option<Time>) {
     }
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Hangup,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopSignal {
+    /// To end; if that was asked before, to be cut off.
+    End,
+    /// To end. A terminal's end may be told twice, by its system and by a shell or a `pair`, so it never
+    /// asks for more.
+    HungUp,
 }
 
 impl StopSignals {
@@ -95,13 +108,15 @@ impl StopSignals {
         Ok(StopSignals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            hangup: Hangup::listen()?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> StopSignal {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => StopSignal::End,
+            _ = self.terminate.recv() => StopSignal::End,
+            () = self.hangup.recv() => StopSignal::HungUp,
         }
     }
 }

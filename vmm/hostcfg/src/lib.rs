@@ -4,6 +4,12 @@
 //! which end-to-end tests this host can run; those with Redis clients look for them where
 //! `LOCKSTEP_CLIENTS` points.
 
+#![allow(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "that is how a build script speaks to cargo"
+)]
+
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

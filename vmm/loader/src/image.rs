@@ -50,6 +50,11 @@ pub enum ImageError {
     },
 }
 
+/// The hash by which an image is known, whatever is in the file.
+pub fn image_hash(bytes: &[u8]) -> u128 {
+    xxh3_128(bytes)
+}
+
 /// A loaded segment's place and rights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -154,7 +159,7 @@ impl Image {
 
     /// xxh3-128 of the file.
     pub fn hash(&self) -> u128 {
-        xxh3_128(&self.bytes)
+        image_hash(&self.bytes)
     }
 
     /// Where it starts.

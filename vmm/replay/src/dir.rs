@@ -7,6 +7,7 @@ use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, 
 use lockstep_loader::{Image, ImageError};
 use lockstep_machine::MachineState;
 use lockstep_memory::Ram;
+use lockstep_loader::image::image_hash;
 use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt;
@@ -59,9 +60,14 @@ pub enum LogDirError {
         /// See there.
         error: CheckpointError,
     },
-    /// The image.
-    #[error(transparent)]
-    Image(#[from] ImageError),
+    /// The image is what was recorded, and no guest here.
+    #[error("{path}: {error}")]
+    Image {
+        /// Which.
+        path: PathBuf,
+        /// See there.
+        error: ImageError,
+    },
     /// The image is not the one that was recorded.
     #[error("{0} is not the guest image that the log was recorded with; put the original one back")]
     OtherImage(PathBuf),
@@ -117,11 +123,14 @@ impl LogDir {
         let path = self.dir.join(IMAGE_FILE);
         let advice = "a recording is only whole with its guest image";
         let bytes = fs::read(&path).map_err(LogDirError::io("read", &path, advice))?;
-        let image = Image::parse(&header.guest.name, bytes)?;
-        if image.hash() != header.guest.hash {
+        // Whatever else is wrong with it, it is another file.
+        if image_hash(&bytes) != header.guest.hash {
             return Err(LogDirError::OtherImage(path));
         }
-        Ok(image)
+        match Image::parse(&header.guest.name, bytes) {
+            Ok(image) => Ok(image),
+            Err(error) => Err(LogDirError::Image { path, error }),
+        }
     }
 
     /// Reads the machine that `log` begins with; none if it begins with its machine's first instruction.

@@ -5,6 +5,7 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::CpuKind;
 use lockstep_machine::fingerprint::{SelfTest, self_test};
+use lockstep_out as out;
 use perf_event::Builder;
 use perf_event::events::Hardware;
 use serde_json::json;
@@ -47,26 +48,30 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
         branch_counter(),
     ];
     let good = findings.iter().all(|f| f.good != Some(false));
-    if args.json {
+    let told = if args.json {
         let object: serde_json::Map<_, _> = findings
             .iter()
             .map(|f| (f.name.into(), json!({"good": f.good, "what": f.what})))
             .collect();
-        println!("{}", json!({"good": good, "findings": object}));
+        json!({"good": good, "findings": object}).to_string()
     } else {
-        for f in &findings {
-            let mark = match f.good {
-                Some(true) => "good",
-                Some(false) => "BAD",
-                None => "note",
-            };
-            println!("{mark:<5} {:<15} {}", f.name, f.what);
-        }
-    }
+        findings.each_ref().map(describe).join("\n")
+    };
+    out::print(told).map_err(|e| CliError::unprinted(&e))?;
     Ok(match good {
         true => Status::Done,
         false => Status::Refused,
     })
+}
+
+/// One finding, for a person.
+fn describe(finding: &Finding) -> String {
+    let mark = match finding.good {
+        Some(true) => "good",
+        Some(false) => "BAD",
+        None => "note",
+    };
+    format!("{mark:<5} {:<15} {}", finding.name, finding.what)
 }
 
 /// Runs the self-test guest twice: it works, and it works alike.

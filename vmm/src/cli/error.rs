@@ -50,6 +50,11 @@ impl CliError {
         CliError::with(Status::Failed, message)
     }
 
+    /// Standard output does not take the result, which is what the command was for.
+    pub fn unprinted(error: &std::io::Error) -> CliError {
+        CliError::failed(format_args!("cannot write to standard output ({error})"))
+    }
+
     /// With this status.
     pub fn with(status: Status, message: impl fmt::Display) -> CliError {
         CliError {

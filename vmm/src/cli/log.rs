@@ -3,6 +3,7 @@
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
 use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, LogStart, Tail};
+use lockstep_out as out;
 use lockstep_replay::LogDir;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,9 +38,7 @@ pub fn run(command: LogCommand) -> Result<Status, CliError> {
     match done {
         // `lockstep log show | head` is no failure.
         Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Status::Done),
-        Err(Failure::Output(e)) => Err(CliError::failed(format!(
-            "cannot write to standard output ({e})"
-        ))),
+        Err(Failure::Output(e)) => Err(CliError::unprinted(&e)),
         Err(Failure::Log(error)) => Err(error),
         Ok(()) => Ok(Status::Done),
     }
@@ -86,7 +85,7 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
     }
     let positions = last.as_ref().map_or(start.at, |entry| entry.at);
     let tail = tail(log.tail());
-    let out = &mut std::io::stdout();
+    let out = &mut out::results();
     if args.json {
         let mut object = header_json(&header);
         object["start"] = json!({
@@ -98,7 +97,8 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         object["guest_ns"] = json!(guest_ns);
         object["kinds"] = json!(counts);
         object["tail"] = json!(tail);
-        return Ok(writeln!(out, "{object}")?);
+        writeln!(out, "{object}")?;
+        return Ok(out.flush()?);
     }
     let m = &header.machine;
     writeln!(out, "vm         {}", header.vm)?;
@@ -149,7 +149,7 @@ fn stat(args: &LogArgs) -> Result<(), Failure> {
         writeln!(out, "  {kind:<14} {count}")?;
     }
     writeln!(out, "tail       {tail}")?;
-    Ok(())
+    Ok(out.flush()?)
 }
 
 fn header_json(header: &Header) -> Value {
@@ -181,7 +181,7 @@ fn tail(tail: Tail) -> String {
 
 fn show(args: &LogArgs) -> Result<(), Failure> {
     let mut log = LogDir::open(&args.dir).log().map_err(Described)?;
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = out::results();
     while let Some((seq, offset, entry)) = log.next_with_offset().map_err(Described)? {
         let Entry { at, check, event } = &entry;
         let (kind, detail) = (kind(event), detail(event));

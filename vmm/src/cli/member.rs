@@ -14,6 +14,7 @@ use lockstep_ft::primary::PrimaryParts;
 use lockstep_ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
 use lockstep_machine::{Machine, host_print};
+use lockstep_out as out;
 use lockstep_pulse::install_kick;
 use lockstep_replay::{IfSlow, LogDirWriter};
 use std::io;
@@ -223,11 +224,11 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
     match outcome {
         Outcome::Ended(reason) => Ok(report(Driven::Ended(reason))),
         Outcome::HandedOver => {
-            eprintln!("lockstep: handed over to the backup");
+            out::tell("handed over to the backup");
             Ok(Status::Done)
         }
         Outcome::Left => {
-            eprintln!("lockstep: left");
+            out::tell("left");
             Ok(Status::Done)
         }
         Outcome::Halted(status, why) => {

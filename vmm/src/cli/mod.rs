@@ -15,10 +15,12 @@ mod status;
 
 pub use error::{CliError, Status};
 
-use clap::error::ErrorKind;
+use lockstep_out as out;
+use lockstep_signals as signals;
+use clap::error::ErrorKind as Misuse;
 use clap::{Parser, Subcommand};
 use ft_protocol::wire::Request;
-use std::io::IsTerminal;
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -61,41 +63,53 @@ enum Command {
 
 fn drilled(done: Result<ExitCode, lockstep_drill::DrillError>) -> ExitCode {
     done.unwrap_or_else(|error| {
-        eprintln!("lockstep: {error}");
+        out::tell(&error);
         ExitCode::from(error.exit_status())
     })
 }
 
-/// Wrong usage is one sentence and status 2; asking for help is no error.
+/// Wrong usage is one sentence and status 2; asking for help is no error, unless it cannot be given.
 fn misused(error: &clap::Error) -> ExitCode {
-    let whole = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    if whole || !error.use_stderr() {
-        error.exit();
+    if !error.use_stderr() {
+        return match error.print().and_then(|()| std::io::stdout().flush()) {
+            // `lockstep --help | head` is no failure.
+            Err(e) if e.kind() != ErrorKind::BrokenPipe => failed(CliError::unprinted(&e)),
+            Ok(()) | Err(_) => ExitCode::SUCCESS,
+        };
+    }
+    if error.kind() == Misuse::DisplayHelpOnMissingArgumentOrSubcommand {
+        let help = error.render();
+        match std::io::stderr().is_terminal() {
+            true => out::say(help.ansi().to_string().trim_end()),
+            false => out::say(help.to_string().trim_end()),
+        }
+        return Status::Refused.into();
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim);
     let first: Vec<&str> = lines.take_while(|line| !line.is_empty()).collect();
     let sentence = first.join(" ");
     let sentence = sentence.strip_prefix("error: ").unwrap_or(&sentence);
-    eprintln!("lockstep: {sentence}; see --help");
+    out::tell(format_args!("{sentence}; see --help"));
     Status::Refused.into()
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // An assertion that fails ends the whole process, not one thread of it: the other side of a pair
-    // must notice.
-    let report = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        report(panic);
-        std::process::abort();
-    }));
+    out::abort_on_panic();
+    out::end(run_command())
+}
+
+fn run_command() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misused(&error),
     };
+    if let Err(e) = signals::survive_file_limit() {
+        return failed(CliError::failed(format!("cannot set up a signal ({e})")));
+    }
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(out::Log)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(
@@ -121,6 +135,6 @@ pub fn main() -> ExitCode {
 
 /// Says why, and gives the status.
 fn failed(error: CliError) -> ExitCode {
-    eprintln!("lockstep: {error}");
+    out::tell(&error);
     error.status.into()
 }

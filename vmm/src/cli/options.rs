@@ -4,7 +4,7 @@ use super::CliError;
 use super::cpus::cpus;
 use clap::Args;
 use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
-use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
+use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
 use lockstep_ft::unix_ns;
@@ -201,9 +201,9 @@ impl Backends {
         })
     }
 
-    /// Inputs and outputs of a machine on its own.
-    pub fn live(self) -> Result<(Live, Direct), CliError> {
-        self.with(Direct::new)
+    /// Inputs and outputs of a machine on its own, which waits for its console until it is to `hurry`.
+    pub fn live(self, hurry: Hurry) -> Result<(Live, Direct), CliError> {
+        self.with(|tap, console| Direct::new(tap, console, hurry))
     }
 
     /// Inputs and outputs of half a pair.

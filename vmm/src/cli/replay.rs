@@ -4,13 +4,16 @@ use super::cpus::cpus;
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
-use lockstep_backends::console::{ConsoleChoice, ConsoleOutput};
+use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_machine::drive::drive;
 use lockstep_machine::{DriveError, Machine, Parts, host_print};
+use lockstep_out as out;
 use lockstep_replay::follow::Followed;
 use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
 use serde_json::{Value, json};
+use std::fmt::Display;
+use std::io;
 use std::path::PathBuf;
 
 /// Arguments of `replay`.
@@ -66,9 +69,11 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     };
     let console = ConsoleOutput::open(&console)
         .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
+    let hurry =
+        Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
     let until = args.until;
-    let mut follower =
-        Follower::new(log, Direct::new(None, console), until).after_outputs(start.outputs);
+    let direct = Direct::new(None, console, hurry);
+    let mut follower = Follower::new(log, direct, until).after_outputs(start.outputs);
     let driven = drive(&mut machine, &mut follower);
     let position = machine.position();
     let followed = follower.followed();
@@ -93,7 +98,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
         tail: until.is_none_or(|u| position.exit < u).then(|| log.tail()),
         parts: until.map(|_| machine.parts()).transpose()?,
     };
-    print(verdict, &args, quiet);
+    print(verdict, &args, quiet).map_err(|e| CliError::unprinted(&e))?;
     Ok(Status::Done)
 }
 
@@ -129,17 +134,32 @@ fn explain(
         _ => error.to_string(),
     };
     let status = CliError::from(error).status;
-    if args.json {
+    let printed = if args.json {
         let diverged = status == Status::Diverged;
         let verdict = json!({"ok": false, "position": position.exit, "edges": position.edges, "diverged": diverged, "error": what});
-        println!("{}", with_parts(verdict, parts));
-    } else if let Some(parts) = parts {
-        match args.verify {
-            true => println!("{parts}"),
-            false => eprintln!("{parts}"),
+        out::print(with_parts(verdict, parts))
+    } else {
+        parts.map_or(Ok(()), |parts| tell(&parts, args.verify))
+    };
+    match printed {
+        Ok(()) => CliError::with(status, what),
+        // The status tells the verdict all the same.
+        Err(e) => CliError::with(
+            status,
+            format!("{what}; and it {}", CliError::unprinted(&e)),
+        ),
+    }
+}
+
+/// To standard output if that is where the verdict belongs, else to standard error.
+fn tell(text: &dyn Display, is_result: bool) -> io::Result<()> {
+    match is_result {
+        true => out::print(text),
+        false => {
+            out::say(text);
+            Ok(())
         }
     }
-    CliError::with(status, what)
 }
 
 /// The verdict, and what the machine is where it was looked at.
@@ -150,7 +170,7 @@ fn with_parts(mut verdict: Value, parts: Option<Parts>) -> Value {
     verdict
 }
 
-fn print(verdict: Verdict, args: &ReplayArgs, quiet: bool) {
+fn print(verdict: Verdict, args: &ReplayArgs, quiet: bool) -> io::Result<()> {
     let f = &verdict.followed;
     let ending = ending(&verdict);
     if args.json {
@@ -169,8 +189,7 @@ fn print(verdict: Verdict, args: &ReplayArgs, quiet: bool) {
             "end": ending,
             "digest": digest,
         });
-        println!("{}", with_parts(told, verdict.parts));
-        return;
+        return out::print(with_parts(told, verdict.parts));
     }
     let from = match verdict.start {
         start if start == LogStart::default() => String::new(),
@@ -180,10 +199,9 @@ fn print(verdict: Verdict, args: &ReplayArgs, quiet: bool) {
         "replayed {} entries{from} to position {}: {} outputs, {} interrupts and {} digests equal; {ending}",
         f.entries, verdict.position, f.outputs_checked, f.interrupts, f.digests
     );
-    if quiet {
-        println!("{text}");
-    } else {
-        eprintln!("lockstep: {text}");
+    match quiet {
+        true => out::print(text),
+        false => tell(&format_args!("lockstep: {text}"), false),
     }
 }
 

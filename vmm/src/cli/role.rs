@@ -7,6 +7,7 @@ use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
 use lockstep_ft::arbiter::{Unreachable, found, latest};
 use lockstep_ft::{Outcome, unix_ns};
+use lockstep_out as out;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -56,11 +57,11 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
             member,
         })?,
         Role::Ended { generation } => {
-            eprintln!(
-                "lockstep: VM {} has ended, in generation {generation}, and there is nothing to do; to \
+            out::tell(format_args!(
+                "VM {} has ended, in generation {generation}, and there is nothing to do; to \
                  start it anew, run `lockstep primary` on one host and `lockstep backup` on the other",
                 member.vm
-            );
+            ));
             return Ok(Status::Done);
         }
     };
@@ -73,7 +74,8 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
 /// Runs this program anew with the same arguments: a side that handed over protects the other from here
 /// on, in a process that has nothing left of the one before. Comes back only if that cannot be.
 fn begin_anew() -> CliError {
-    eprintln!("lockstep: handed over to the backup, and becomes its backup");
+    out::tell("handed over to the backup, and becomes its backup");
+    out::finish();
     let mut arguments = std::env::args_os();
     let mut again = Command::new("/proc/self/exe");
     if let Some(name) = arguments.next() {

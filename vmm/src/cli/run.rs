@@ -6,11 +6,14 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::EndReason;
 use lockstep_backends::Waker;
+use lockstep_backends::console::Hurry;
 use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
+use lockstep_out as out;
 use lockstep_replay::journal::Journal;
 use lockstep_replay::record::{Controls, Recorder};
 use lockstep_replay::{IfSlow, LogDirWriter};
+use lockstep_signals::Hangup;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -49,8 +52,15 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         .collect();
     let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
     let controls = Arc::new(Controls::default());
-    let (live, direct) = backends.live()?;
-    let running = stop_on_signal(live.waker(), controls.clone(), journal.clone())?;
+    let hurry =
+        Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
+    let (live, direct) = backends.live(hurry.clone())?;
+    let running = stop_on_signal(Stop {
+        waker: live.waker(),
+        hurry,
+        controls: controls.clone(),
+        journal: journal.clone(),
+    })?;
     let mut recorder = Recorder::new(live, direct, journal, controls, 0);
     let driven = drive(&mut machine, &mut recorder);
     drop(running);
@@ -66,41 +76,66 @@ pub(super) fn report(driven: Driven) -> Status {
     match driven {
         Driven::Ended(EndReason::Exited { status: 0 }) => Status::Done,
         Driven::Ended(EndReason::Exited { status }) => {
-            eprintln!("lockstep: the guest ended with status {status}");
+            out::tell(format_args!("the guest ended with status {status}"));
             Status::Failed
         }
         Driven::Ended(EndReason::Dead) => {
-            eprintln!(
-                "lockstep: the guest died: it halted with interrupts off or its CPU shut down"
-            );
+            out::tell("the guest died: it halted with interrupts off or its CPU shut down");
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) | Driven::Stopped => {
-            eprintln!("lockstep: stopped");
+            out::tell("stopped");
             Status::Done
         }
     }
 }
 
-/// SIGINT and SIGTERM end the machine at its next position, with an end entry. A guest that reaches
-/// none in time, or is not waited for (a second signal), is cut off; its log is whole up to there all
-/// the same. Nothing is cut off once the sender that is returned is dropped.
-fn stop_on_signal(
+/// What it takes to end a machine from another thread.
+struct Stop {
     waker: Waker,
+    hurry: Hurry,
     controls: Arc<Controls>,
     journal: Arc<Mutex<Journal>>,
-) -> Result<oneshot::Sender<()>, CliError> {
+}
+
+impl Stop {
+    /// The machine ends at its next position.
+    fn ask(&self) {
+        self.controls.stop.store(true, Ordering::Release);
+        self.waker.wake();
+        self.hurry.up();
+    }
+
+    /// The machine did not end in time: why, to go on a sentence about it.
+    fn cut_off(&self) -> &'static str {
+        // Whoever waits for the recording's disk has the journal.
+        let Ok(mut journal) = self.journal.try_lock() else {
+            return "the recording's disk takes nothing, and the guest waited for it";
+        };
+        let _written = journal.flush();
+        match self.hurry.is_waiting() {
+            true => "the console takes nothing, and the guest waited for it",
+            false => "the guest reached no position to stop at",
+        }
+    }
+}
+
+/// SIGINT, SIGTERM and SIGHUP end the machine at its next position, with an end entry. A guest that
+/// reaches none in time, or is not waited for (a second one of the first two), is cut off; its log is
+/// whole up to there all the same. Nothing is cut off once the sender that is returned is dropped.
+fn stop_on_signal(stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
     let cannot = |e| CliError::failed(format!("cannot wait for signals ({e})"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(cannot)?;
     // The handlers are in place before the guest runs, not when the thread gets to run.
-    let (mut interrupt, mut terminate) = {
+    let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         (
             signal(SignalKind::interrupt()).map_err(cannot)?,
             signal(SignalKind::terminate()).map_err(cannot)?,
+            Hangup::listen().map_err(cannot)?,
         )
     };
     let (running, mut ended) = oneshot::channel();
@@ -108,21 +143,19 @@ fn stop_on_signal(
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = hangup.recv() => {}
             _ = &mut ended => return,
         }
-        controls.stop.store(true, Ordering::Release);
-        waker.wake();
+        stop.ask();
         tokio::select! {
             () = tokio::time::sleep(STOP_LIMIT) => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = &mut ended => return,
         }
-        if let Ok(mut journal) = journal.try_lock() {
-            let _written = journal.flush();
-        }
-        eprintln!("lockstep: the guest reached no position to stop at; it was cut off");
-        std::process::exit(Status::Failed as i32);
+        let why = stop.cut_off();
+        out::tell(format_args!("{why}; it was cut off"));
+        out::exit(Status::Failed as i32);
     };
     std::thread::Builder::new()
         .name("signals".into())

@@ -4,9 +4,9 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use lockstep_ft::control::status;
+use lockstep_out as out;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -38,9 +38,7 @@ pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
         true => format!("{}\n", json!({ "members": members })),
         false => members.iter().map(describe).collect(),
     };
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|e| CliError::failed(format!("cannot print ({e})")))?;
+    out::print_text(&text).map_err(|e| CliError::unprinted(&e))?;
     Ok(Status::Done)
 }
 

@@ -119,6 +119,16 @@ fn not_armed(actions: &[A]) {
 }
 
 #[test]
+fn who_is_armed_with_a_generation_that_no_vm_reaches_is_not() {
+    let mut rig = Rig::unarmed();
+    let armed = Message::Armed {
+        generation: u64::MAX,
+        nonce: Nonce(99),
+    };
+    not_armed(&rig.say(armed));
+}
+
+#[test]
 fn it_follows_from_where_the_machine_was_copied_and_goes_live_once_armed() {
     let mut rig = Rig::restoring();
     // The log goes on while the machine is still being built: in the buffer, and acknowledged.

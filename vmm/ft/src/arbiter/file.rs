@@ -62,10 +62,8 @@ fn write_durably(path: &Path, text: &str) -> io::Result<()> {
 
 fn read_record(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_RECORD {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{} is too long for a record", path.display()),
-        ));
+        let why = "it is too long for a record";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     }
     fs::read_to_string(path)
 }
@@ -82,7 +80,7 @@ impl Arbiter for FileArbiter {
         match read_record(&self.vm_dir(vm).join(name.to_string())) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.unreachable(e)),
+            Err(e) => Err(self.damaged(&format!("{vm}/{name}: {e}"))),
         }
     }
 

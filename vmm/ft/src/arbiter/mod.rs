@@ -9,9 +9,9 @@ pub use file::FileArbiter;
 
 use super::unix_ns;
 use ft_protocol::arbiter::{
-    Claim, ClaimAnswer, Close, CloseAnswer, FIRST_GENERATION, Latest, MemberId, OpenAnswer,
-    OpenRecord, ReadBackAnswer, RecordKind, RecordName, StartRecord, judge_claim, judge_open,
-    may_claim,
+    ArbiterError, Claim, ClaimAnswer, Close, CloseAnswer, FIRST_GENERATION, Latest, MemberId,
+    OpenAnswer, OpenRecord, ReadBackAnswer, RecordKind, RecordName, StartRecord, judge_claim,
+    judge_open, may_claim,
 };
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -81,16 +81,20 @@ fn name(generation: u64, kind: RecordKind) -> RecordName {
     RecordName { generation, kind }
 }
 
+/// The error of this record, by its name in the arbiter.
+fn damaged(arbiter: &dyn Arbiter, vm: &str, name: RecordName, why: &ArbiterError) -> Unreachable {
+    arbiter.damaged(&format!("{vm}/{name}: {why}"))
+}
+
 fn read_open(
     arbiter: &dyn Arbiter,
     vm: &str,
     generation: u64,
 ) -> Result<Option<OpenRecord>, Unreachable> {
-    let text = arbiter.read(vm, name(generation, RecordKind::Open))?;
+    let name = name(generation, RecordKind::Open);
     let decode = |text: String| OpenRecord::decode(&text, vm, generation);
-    text.map(decode)
-        .transpose()
-        .map_err(|e| arbiter.damaged(&e))
+    let record = arbiter.read(vm, name)?.map(decode).transpose();
+    record.map_err(|e| damaged(arbiter, vm, name, &e))
 }
 
 /// Opens a generation.
@@ -99,7 +103,7 @@ pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
         let name = name(record.generation, RecordKind::Open);
         let found = arbiter.create(&record.vm, name, &record.encode())?;
         let found = OpenRecord::decode(&found, &record.vm, record.generation)
-            .map_err(|e| arbiter.damaged(&e))?;
+            .map_err(|e| damaged(arbiter, &record.vm, name, &e))?;
         Ok(judge_open(record, found))
     };
     attempt().unwrap_or_else(|e: Unreachable| OpenAnswer::Unreachable(e.to_string()))
@@ -126,7 +130,8 @@ pub fn claim(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId)
         };
         let name = name(generation, RecordKind::Claim);
         let found = arbiter.create(vm, name, &ours.encode(vm, generation))?;
-        let found = Claim::decode(&found, vm, generation).map_err(|e| arbiter.damaged(&e))?;
+        let found =
+            Claim::decode(&found, vm, generation).map_err(|e| damaged(arbiter, vm, name, &e))?;
         Ok(judge_claim(member, &found))
     };
     attempt().unwrap_or_else(|e: Unreachable| ClaimAnswer::Unreachable(e.to_string()))
@@ -176,7 +181,7 @@ pub fn found(
     };
     let name = name(FIRST_GENERATION, RecordKind::Start);
     let found = arbiter.create(vm, name, &ours.encode(vm))?;
-    StartRecord::decode(&found, vm).map_err(|e| arbiter.damaged(&e))
+    StartRecord::decode(&found, vm).map_err(|e| damaged(arbiter, vm, name, &e))
 }
 
 /// A record for [`open`], made now.

@@ -14,7 +14,7 @@ use crate::fence::Fence;
 use crate::link::{Link, Port, next_of};
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
-use crate::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
+use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
@@ -242,8 +242,8 @@ impl Runtime {
                     self.backup.handle_vcpu(self.watch.answers());
                     self.backup.handle_tick(now());
                 }
-                () = self.signals.next() => {
-                    if let Some(outcome) = self.stop()? {
+                signal = self.signals.next() => {
+                    if let Some(outcome) = self.stop(signal)? {
                         return Ok(Step::Done(outcome));
                     }
                 }
@@ -263,9 +263,10 @@ impl Runtime {
         }
     }
 
-    /// SIGINT or SIGTERM: a backup leaves. One that has asked the arbiter may have won already: it
-    /// stops as soon as it is live, like any other. A second signal does not wait for that.
-    fn stop(&mut self) -> io::Result<Option<Outcome>> {
+    /// SIGINT, SIGTERM or SIGHUP: a backup leaves. One that has asked the arbiter may have won already:
+    /// it stops as soon as it is live, like any other. A second one of the first two does not wait for
+    /// that.
+    fn stop(&mut self, signal: StopSignal) -> io::Result<Option<Outcome>> {
         if self.backup.handle_leave(now()) {
             // The primary is told.
             self.perform()?;
@@ -273,6 +274,9 @@ impl Runtime {
             return Ok(Some(Outcome::Left));
         }
         if self.controls.stop.swap(true, Ordering::AcqRel) {
+            if signal == StopSignal::HungUp {
+                return Ok(None);
+            }
             let why = "cut off before the guest reached its next position";
             return Ok(Some(Outcome::Halted(1, why.into())));
         }

@@ -11,7 +11,8 @@ use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::Fence;
 use crate::link::{Link, accept_at, next_of};
-use crate::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
+use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals};
+use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
 use ft_protocol::lag::LAG_TARGET;
@@ -155,16 +156,13 @@ impl Runtime {
                 accepted = accept_at(listener), if accepts => self.accept(accepted),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
-                () = sleep_until(timeout) => {
-                    self.direct.flush();
-                    self.tick();
-                }
+                () = sleep_until(timeout) => self.tick(),
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
                     mark_progress(journal, controls).map_err(io::Error::other)?;
                 }
-                () = signals.next() => {
-                    if let Some(outcome) = self.stop() {
+                signal = signals.next() => {
+                    if let Some(outcome) = self.stop(signal) {
                         return Ok(outcome);
                     }
                 }
@@ -379,10 +377,13 @@ impl Runtime {
         }
     }
 
-    /// SIGINT or SIGTERM: a guest that runs ends at its next position, on both sides. A second one
-    /// does not wait for that.
-    fn stop(&mut self) -> Option<Outcome> {
+    /// SIGINT, SIGTERM or SIGHUP: a guest that runs ends at its next position, on both sides. A second
+    /// one of the first two does not wait for that.
+    fn stop(&mut self, signal: StopSignal) -> Option<Outcome> {
         if self.vcpu.controls.stop.load(Ordering::Acquire) {
+            if signal == StopSignal::HungUp {
+                return None;
+            }
             let why = "cut off before the guest reached its next position";
             return Some(Outcome::Halted(1, why.into()));
         }

@@ -127,11 +127,11 @@ impl Member {
         self.started.elapsed()
     }
 
-    /// SIGTERM, if it still runs.
-    pub fn terminate(&self) {
+    /// A signal to end, if it still runs.
+    pub fn end_by(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
         if let Some(pid) = pid
-            && let Err(e) = kill_process(pid, Signal::TERM)
+            && let Err(e) = kill_process(pid, signal)
         {
             tracing::warn!("a member cannot be told to end ({e})");
         }

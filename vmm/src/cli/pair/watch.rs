@@ -3,6 +3,8 @@
 use super::super::Status;
 use super::PairArgs;
 use super::member::{Member, Place, Told, how};
+use lockstep_signals::Hangup;
+use rustix::process::Signal;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus};
@@ -33,6 +35,7 @@ pub struct Pair {
     failures: u32,
     terminate: SignalStream,
     interrupt: SignalStream,
+    hangup: Hangup,
     /// The guest has ended, or was told to: no place is taken again.
     over: bool,
     /// SIGTERM was passed on.
@@ -77,6 +80,7 @@ impl Pair {
         let mut pair = Pair {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: Hangup::listen()?,
             args,
             place,
             sides: nets.map(side),
@@ -138,6 +142,11 @@ impl Pair {
                     self.pass_on();
                     continue;
                 }
+                // A terminal that ends tells the members too; to them, twice is once.
+                () = self.hangup.recv() => {
+                    self.hang_up();
+                    continue;
+                }
                 // A terminal sends it to the members too; this process stays to see how they end.
                 _ = self.interrupt.recv() => {
                     self.no_more();
@@ -165,7 +174,7 @@ impl Pair {
             let failed = *self.failed.get_or_insert(code(end.status));
             return Ok(match &self.sides[other].member {
                 Some(member) => {
-                    member.terminate();
+                    member.end_by(Signal::TERM);
                     None
                 }
                 None => Some(failed),
@@ -247,20 +256,31 @@ impl Pair {
     /// SIGTERM goes to the member that runs the guest, the eldest; a second one to both.
     fn pass_on(&mut self) {
         self.no_more();
-        let mut members: Vec<_> = self
-            .sides
-            .iter()
-            .filter_map(|s| s.member.as_ref())
-            .collect();
-        members.sort_by_key(|member| member.number);
+        let members = self.by_age();
         let count = if self.told { members.len() } else { 1 };
         for member in members.iter().take(count) {
-            member.terminate();
+            member.end_by(Signal::TERM);
         }
         if count < members.len() {
             tracing::info!("the primary is told to end; a second signal tells the backup too");
         }
         self.told = true;
+    }
+
+    /// SIGHUP goes to the member that runs the guest.
+    fn hang_up(&mut self) {
+        self.no_more();
+        if let Some(eldest) = self.by_age().first() {
+            eldest.end_by(Signal::HUP);
+        }
+    }
+
+    /// The members that are there, the eldest first.
+    fn by_age(&self) -> Vec<&Member> {
+        let members = self.sides.iter().filter_map(|side| side.member.as_ref());
+        let mut members: Vec<_> = members.collect();
+        members.sort_by_key(|member| member.number);
+        members
     }
 
     /// No place is taken again.
