@@ -14,11 +14,11 @@ use thiserror::Error;
 
 /// The version of the protocol that is spoken here. Peers one version apart still understand each
 /// other, so that a pair can be upgraded one side at a time.
-pub const PROTOCOL_VERSION: u32 = 3;
-/// The oldest version that is still spoken. Version 1 was never released.
-const FIRST_VERSION: u32 = 2;
-/// The first version in which a running machine can be copied.
-pub const TRANSFER_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
+/// The oldest version that is still spoken.
+const FIRST_VERSION: u32 = 3;
+/// The first version in which a backup answers probes.
+pub const PROBE_VERSION: u32 = 4;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 
@@ -152,6 +152,16 @@ pub enum Message {
         /// That generation's nonce.
         nonce: Nonce,
     },
+    /// Primary to backup, after it was away: answer this, if you still follow.
+    Probe {
+        /// Counts up.
+        number: u64,
+    },
+    /// Backup to primary: it followed when this probe came.
+    Echo {
+        /// The probe's.
+        number: u64,
+    },
 }
 
 /// What an operator may ask of a running VM.
@@ -222,6 +232,8 @@ impl Message {
             Message::State { .. } => "State",
             Message::Copied { .. } => "Copied",
             Message::Armed { .. } => "Armed",
+            Message::Probe { .. } => "Probe",
+            Message::Echo { .. } => "Echo",
         }
     }
 }

@@ -399,6 +399,7 @@ fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
     let joins = Setting::solo(COPIED, faults!(crashes: 1));
     let damaged = Setting::solo(SMALL, faults!(damaged_copies: 1));
     let again = Setting::solo(SMALL, faults!(crashes: 1, restarts: 1));
+    let sleeps = Setting::pair(GUEST, faults!(silences: 1, stops: 1));
     let planted = [
         (Mutant::ArmsTooEarly, &joins, I4),
         (Mutant::ReleasesTooEarly, &joins, I2),
@@ -424,6 +425,7 @@ fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
         (Mutant::ResumesWithoutRight, &switches, HANDOVER),
         (Mutant::GoesOnDiverged, &diverges, I6),
         (Mutant::AsksOnlyOnce, &unanswered, GOES_ON),
+        (Mutant::TrustsOldWords, &sleeps, AWAY),
     ];
     for (mutant, setting, property) in planted {
         let caught = setting.catches(mutant, property);

@@ -6,7 +6,7 @@
 //! entry that led to an output which has left is acknowledged, and every output that the guest had
 //! emitted before it was copied has left.
 
-use super::{Phase, Primary, PrimaryAction};
+use super::{Doubt, Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{MemberId, OpenAnswer};
 use crate::gate::Gate;
@@ -14,7 +14,7 @@ use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::Loss;
 use crate::transfer::{Capture, Right, StateDigest, Survivor};
-use crate::wire::{Message, PROTOCOL_VERSION, TRANSFER_VERSION};
+use crate::wire::{Message, PROTOCOL_VERSION};
 
 impl Primary {
     /// A backup that went live goes on as this: it runs alone, and may be joined.
@@ -34,18 +34,6 @@ impl Primary {
         primary.told = survivor.outputs;
         primary.log.seq = survivor.seq;
         primary
-    }
-
-    /// Why nobody who speaks this version can join a machine that runs.
-    pub(super) fn transfer_refusal(&self, protocol: u32) -> Option<String> {
-        let running = self.phase == Phase::Solo;
-        (running && protocol < TRANSFER_VERSION).then(|| {
-            format!(
-                "VM {} runs alone, and a backup that speaks protocol version {protocol} cannot \
-                 join a running VM: update it",
-                self.config.vm
-            )
-        })
     }
 
     /// Offers the machine that runs.
@@ -224,7 +212,7 @@ impl Primary {
         self.capture = None;
         self.right = Some(right);
         self.generation = right.generation;
-        self.phase = Phase::Paired;
+        (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
         self.push(PrimaryAction::Send(Message::Armed {
             generation: right.generation,
             nonce: right.nonce,

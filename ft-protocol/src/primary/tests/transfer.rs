@@ -4,7 +4,6 @@ mod unsure;
 
 use super::*;
 use crate::transfer::{Capture, Right, StateDigest, Survivor};
-use crate::wire::TRANSFER_VERSION;
 
 /// The right by which a survivor of generation 7 runs.
 fn right() -> Right {
@@ -373,25 +372,6 @@ fn a_guest_that_ends_while_somebody_joins_has_ended() {
         rig.closed(CloseAnswer::Closed),
         [A::Finish { closed: true }]
     );
-}
-
-#[test]
-fn a_backup_that_cannot_be_copied_to_is_refused() {
-    let mut rig = Rig::survivor();
-    rig.primary.handle_connected(rig.now);
-    let actions = rig.say(Message::Hello {
-        protocol: TRANSFER_VERSION - 1,
-        vm: "demo".into(),
-        member: THEM,
-        host: host(),
-    });
-    match &actions[..] {
-        [A::Send(Message::Refuse { reason }), A::Disconnect] => {
-            assert!(reason.contains("update it"), "{reason}");
-        }
-        other => panic!("{other:?}"),
-    }
-    assert!(rig.primary.may_run());
 }
 
 #[test]
