@@ -1,5 +1,7 @@
 //! `lockstep doctor`: what this host can and cannot do, measured.
 
+mod bridges;
+
 use super::{CliError, Status};
 use crate::cpu::host::cpu_name;
 use crate::machine::fingerprint::{SelfTest, self_test};
@@ -43,6 +45,7 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
         },
         kvm(),
         network(),
+        bridges::bridges(),
         branch_counter(),
     ];
     let good = findings.iter().all(|f| f.good != Some(false));

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput};
 use crate::backends::live::Direct;
+use crate::backends::tap::look_after;
 use crate::backends::{Live, Tap};
 use crate::ft::unix_ns;
 use crate::guests;
@@ -123,9 +124,14 @@ impl NetArg {
         })
     }
 
-    /// Opens the TAP.
+    /// Opens the TAP, which is looked after from here on.
     pub fn open(&self) -> Result<Option<Arc<Tap>>, CliError> {
-        let open = |name| Tap::open(name).map(Arc::new).map_err(CliError::refused);
+        let open = |name| {
+            let tap = Arc::new(Tap::open(name).map_err(CliError::refused)?);
+            look_after(&tap)
+                .map_err(|e| CliError::failed(format!("cannot start a thread ({e})")))?;
+            Ok(tap)
+        };
         self.tap.as_deref().map(open).transpose()
     }
 }
@@ -196,6 +202,13 @@ impl Backends {
             console: args.console.clone(),
             console_output,
         })
+    }
+
+    /// From here on the TAP gives what is for the guest with this network.
+    pub fn filter_for(&self, net: Option<NetConfig>) {
+        if let (Some(tap), Some(net)) = (&self.tap, net) {
+            tap.filter_for(net.mac);
+        }
     }
 
     /// Inputs and outputs of a machine on its own.

@@ -68,6 +68,26 @@ pub(crate) fn create_tap_that_is_down(name: &str) {
     netns::create_tap(name).unwrap();
 }
 
+/// Makes a TAP, up and on the bridge.
+pub(crate) fn create_port(name: &'static str) {
+    netns::create_tap(name).unwrap();
+    netns::configure(async |links| links.add_port(name).await).unwrap();
+}
+
+/// Takes an interface down, or brings it up.
+pub(crate) fn set_up(name: &'static str, up: bool) {
+    let set = netns::configure(async |links| match up {
+        true => links.up(name).await,
+        false => links.down(name).await,
+    });
+    set.unwrap();
+}
+
+/// Removes an interface.
+pub(crate) fn remove(name: &'static str) {
+    netns::configure(async |links| links.remove(name).await).unwrap();
+}
+
 /// Holds kill-primary with a pair that has `fault`. Must run in a process with its own network.
 fn drill(fault: &str, runs: u32) -> Result<(Report, Vec<RunResult>), DrillError> {
     let module = module_path!().split_once("::").unwrap().1;

@@ -15,6 +15,7 @@ use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::feed::Feed;
 use crate::ft::fence::Fence;
 use crate::ft::link::{Link, Port, next_of};
+use crate::ft::network::Network;
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::{SurvivorParts, new_member, timing};
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
@@ -76,6 +77,7 @@ struct Runtime {
     /// What the vCPU's thread has to do besides following the log.
     jobs: Option<Sender<Job>>,
     tap: Option<Arc<Tap>>,
+    network: Network,
     net: Option<NetConfig>,
     /// Backends, until this side goes live with them.
     backends: Option<(Live, Direct)>,
@@ -186,6 +188,7 @@ impl Runtime {
             held: HeldOutputs::default(),
             news,
             jobs: None,
+            network: Network::new(parts.tap.as_ref()),
             tap: parts.tap,
             net: None,
             waker: parts.live.waker(),
@@ -229,6 +232,7 @@ impl Runtime {
                 Some(answer) = answers.recv() => self.answer(answer),
                 (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
+                link = self.network.changed() => self.network.tell(&link, &mut self.events),
                 stream = connect_to(channel), if connect => {
                     self.link = Some(Link::new(stream)?);
                     self.backup.handle_connected(now());
@@ -300,6 +304,7 @@ impl Runtime {
             "generation": self.backup.generation(),
             "received": self.backup.received(),
             "copied_bytes": self.loaded_bytes,
+            "network": self.network.status(),
         })
     }
 

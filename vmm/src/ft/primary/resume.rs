@@ -8,6 +8,7 @@ use crate::ft::beats::Beats;
 use crate::ft::control::Control;
 use crate::ft::cuts::Cuts;
 use crate::ft::fence::Fence;
+use crate::ft::network::Network;
 use crate::ft::{Arbiter, EventLog, StopSignals};
 use crate::replay::LogDirWriter;
 use ft_protocol::arbiter::MemberId;
@@ -82,6 +83,8 @@ impl Resumed {
             link: None,
             vcpu: self.vcpu,
             idle: None,
+            network: Network::new(self.direct.tap()),
+            announcer: None,
             direct: self.direct,
             unsent: VecDeque::new(),
             won: Some(survivor.right.generation),

@@ -2,6 +2,7 @@
 
 mod act;
 mod join;
+mod network;
 
 use super::copy::{Copy, Progress};
 use super::vcpu::{News, Vcpu};
@@ -9,11 +10,13 @@ use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
 use crate::cpu::PulseWatch;
+use crate::ft::announcer::Announcer;
 use crate::ft::beats::Beats;
 use crate::ft::control::{Asked, Control, Wish};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::fence::Fence;
 use crate::ft::link::{Link, accept_at, next_of};
+use crate::ft::network::Network;
 use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
 use crate::replay::LogDirWriter;
 use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
@@ -57,6 +60,9 @@ pub(super) struct Runtime {
     /// What the thread starts from, until it does.
     pub(super) idle: Option<(crate::machine::Machine, crate::backends::Live)>,
     pub(super) direct: Direct,
+    pub(super) network: Network,
+    /// A survivor's.
+    pub(super) announcer: Option<Announcer>,
     pub(super) unsent: VecDeque<Chunk>,
     /// The last generation that this side has won.
     pub(super) won: Option<u64>,
@@ -112,6 +118,7 @@ pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
     let (sender, mut answers) = unbounded_channel();
     let primary = Primary::survivor(config, survivor, now());
     let mut runtime = rest.resume(primary, survivor, sender, beats);
+    runtime.announce();
     let outcome = runtime
         .run(listener.as_ref(), &mut signals, &mut answers)
         .await;
@@ -138,6 +145,7 @@ impl Runtime {
             let timeout = self.primary.poll_timeout();
             let accepts = self.primary.accepts_connection();
             let runs = self.idle.is_none() && self.ended.is_none();
+            let announces = self.announcer.as_ref().and_then(Announcer::next);
             tokio::select! {
                 message = next_of(&mut self.link) => self.message(message),
                 news = self.vcpu.news.recv() => {
@@ -155,6 +163,8 @@ impl Runtime {
                 accepted = accept_at(listener), if accepts => self.accept(accepted),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
+                link = self.network.changed() => self.network_changed(&link),
+                () = sleep_until(announces) => self.announce_again(),
                 () = sleep_until(timeout) => {
                     self.direct.flush();
                     self.tick();
@@ -202,6 +212,8 @@ impl Runtime {
             vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
             waker: parts.live.waker(),
             idle: Some((parts.machine, parts.live)),
+            network: Network::new(parts.direct.tap()),
+            announcer: None,
             direct: parts.direct,
             unsent: VecDeque::new(),
             won: None,
