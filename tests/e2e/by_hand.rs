@@ -7,19 +7,19 @@ use rustix::process::Signal;
 use std::time::Duration;
 
 /// The guest's address.
-const GUEST: &str = "10.77.0.2";
+pub const GUEST: &str = "10.77.0.2";
 /// A benchmark takes no longer.
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(120);
 
 /// `redis-benchmark` against the guest, in the middle of the segment.
-fn benchmark(segment: &Segment, args: &[&str]) -> Process {
+pub fn benchmark(segment: &Segment, args: &[&str]) -> Process {
     let mut command = segment.command(Place::Middle, "redis-benchmark");
     Process::start(command.args(["-h", GUEST]).args(args))
 }
 
 /// What `redis-cli` prints for one command.
 #[track_caller]
-fn cli(segment: &Segment, args: &[&str]) -> String {
+pub fn cli(segment: &Segment, args: &[&str]) -> String {
     let mut command = segment.command(Place::Middle, "redis-cli");
     let done = Process::start(command.args(["-h", GUEST]).args(args)).end();
     done.expect(0).stdout.trim_end().to_owned()
@@ -38,7 +38,7 @@ fn no_error(done: Done) -> Done {
 
 /// Waits until the guest listens: until a connection is answered.
 #[track_caller]
-fn await_ping(segment: &Segment) {
+pub fn await_ping(segment: &Segment) {
     let script = format!("until redis-cli -h {GUEST} ping 2>&1 | grep -q PONG; do :; done");
     let mut command = segment.command(Place::Middle, "sh");
     Process::start(command.args(["-c", &script]))

@@ -10,6 +10,7 @@ mod control;
 mod counter;
 mod damage;
 mod harness;
+mod host_network;
 mod join;
 mod member;
 mod network;

@@ -58,7 +58,8 @@ impl Tap {
             false => self.attach_again(epoch),
         };
         self.link.send_if_modified(|known| {
-            let news = *known != link;
+            // Another reason for the same is no change.
+            let news = known.state() != link.state();
             *known = link;
             news
         });
