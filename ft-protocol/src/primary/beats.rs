@@ -48,7 +48,8 @@ impl Primary {
         }
         // A copy that is not proved knows no outputs yet.
         let reports = self.phase == Phase::Paired || !self.is_joined();
-        if !self.probe() && !(reports && self.tell_released()) {
+        let said = self.probe() || reports && self.tell_released();
+        if !said {
             self.push(PrimaryAction::Send(Message::Heartbeat));
         }
 

@@ -208,9 +208,9 @@ impl Tap {
             return true;
         };
         let passes = filter.passes(frame, Instant::now);
-        if let Some(more) = filter.to_tell(Instant::now) {
+        if let Some(dropped) = filter.to_tell(Instant::now) {
             tracing::warn!(
-                "TAP {} gets more than {} broadcasts and multicasts a second: {more} were dropped; look \
+                "TAP {} gets more than {} broadcasts and multicasts a second: the rest is dropped, {dropped} so far; look \
                  for a loop or a flood in the guest's network",
                 self.name,
                 filter::GROUP_FRAMES_PER_SECOND
