@@ -242,17 +242,17 @@ fn a_tap_that_goes_down_or_away_is_told_and_taken_up_again() {
         // Who waits for frames sleeps while there is no interface, and is woken by its return.
         assert!(!arrives(&tap));
         let waiting = Arc::clone(&tap);
+        let (waits, has_begun) = std::sync::mpsc::channel();
         let waiter = std::thread::spawn(move || {
             let mut set = [PollFd::from_borrowed_fd(waiting.poll_fd(), PollFlags::IN)];
-            poll(
-                &mut set,
-                Some(&rustix::time::Timespec {
-                    tv_sec: 5,
-                    tv_nsec: 0,
-                }),
-            )
-            .unwrap()
+            waits.send(()).unwrap();
+            let limit = rustix::time::Timespec {
+                tv_sec: LIMIT.as_secs() as i64,
+                tv_nsec: 0,
+            };
+            poll(&mut set, Some(&limit)).unwrap()
         });
+        has_begun.recv().unwrap();
         create_port("tap-a");
         await_link(&tap, |link| *link == Link::Up);
         assert_eq!(waiter.join().unwrap(), 1);
@@ -293,13 +293,9 @@ fn a_tap_gives_what_is_for_its_guest_and_counts_the_rest() {
         b.filter_for([2, 0, 0, 0, 0, 9]);
         assert!(broadcast_arrives(&b).is_some(), "the bridge forwards");
         let to = |last: u8| {
-            [
-                &[2, 0, 0, 0, 0, last][..],
-                &[2, 0, 0, 0, 0, 1],
-                &[8, 0],
-                &[0; 46],
-            ]
-            .concat()
+            // A type for experiments: what says that it is IP and is not, the firewall may drop.
+            let (to, from) = ([2, 0, 0, 0, 0, last], [2, 0, 0, 0, 0, 1]);
+            [&to[..], &from, &[0x88, 0xb5], &[0; 46]].concat()
         };
         let mut buffer = [0; 2048];
         let (started, mut sent) = (Instant::now(), 0);
