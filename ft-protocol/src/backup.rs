@@ -84,6 +84,8 @@ pub struct Backup {
     mute: bool,
     /// Something was received and could not be acknowledged, as this side is mute.
     ack_due: bool,
+    /// The probe that is not answered yet, as this side is mute.
+    echo_due: Option<u64>,
     /// The primary handed over: it is alive, and nobody has to be shut out.
     planned: bool,
     /// Beats sent, and the last one heard.
@@ -166,6 +168,7 @@ impl Backup {
             told: (0, 0),
             mute: false,
             ack_due: false,
+            echo_due: None,
             planned: false,
             beats: 0,
             heard_beat: 0,
@@ -225,6 +228,7 @@ impl Backup {
                 self.take_log(frames)
             }
             (Phase::Following, Message::Released { output }) => self.forget(output),
+            (Phase::Following, Message::Probe { number }) => self.probed(number),
             (Phase::Following, Message::Bye) => self.bye(),
             (Phase::Following, Message::Handover) => self.take_over(),
             (Phase::Greeting, Message::Refuse { reason }) => {
@@ -402,6 +406,7 @@ impl Backup {
         if self.ack_due && answers && self.takes_log() {
             self.acknowledge();
         }
+        self.echo();
     }
 
     /// The primary was heard again.
@@ -409,6 +414,7 @@ impl Backup {
         if matches!(self.phase, Phase::Suspecting { .. }) && self.connected {
             self.phase = Phase::Following;
             self.push(BackupAction::Withdraw);
+            self.echo();
         }
     }
 

@@ -117,12 +117,17 @@ impl Detector {
         }
     }
 
+    /// Whether this side itself did not run as it should since its last tick.
+    pub fn is_late(&self, now: Time) -> bool {
+        now.since(self.last_tick) > self.heartbeat * LATE_TICKS
+    }
+
     /// Does the tick if it is due; whether it was.
     pub fn tick(&mut self, now: Time) -> bool {
         if now < self.next_tick() {
             return false;
         }
-        if now.since(self.last_tick) > self.heartbeat * LATE_TICKS {
+        if self.is_late(now) {
             self.heard = self.heard.max(now);
             self.beat = self.beat.max(now);
         }

@@ -45,6 +45,8 @@ pub(crate) enum Mutant {
     NumberUsedAgain,
     /// At the end the generation of a joiner that was lost stays open.
     LeavesOneOpen,
+    /// A primary that was away lets outputs go on what it was told before.
+    TrustsOldWords,
 }
 
 impl Mutant {

@@ -1,6 +1,7 @@
 //! The primary's half of the protocol.
 
 mod beats;
+mod doubt;
 mod flow;
 mod handover;
 mod outcome;
@@ -20,6 +21,7 @@ use crate::question::Question;
 use crate::reason::Loss;
 use crate::transfer::{Capture, Right};
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
+use doubt::Doubt;
 use handover::Handover;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -46,7 +48,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// - Call [`Primary::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
 /// - Log entries and outputs: [`Primary::handle_output`] when the guest emits one,
 ///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
-///   **after** the backends took what [`PrimaryAction::Release`] let go: the backup forgets it then.
+///   **after** the backends took what [`PrimaryAction::Release`] let go, as far as
+///   [`Primary::may_release`] said before each output that they may: the backup forgets it then.
 /// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
 ///   `may_run`.
 /// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
@@ -98,6 +101,9 @@ pub struct Primary {
     mute: bool,
     /// It has something to ask the arbiter once it is not mute.
     asks_later: bool,
+    /// Whether the backup is to show that it still follows; and how often it was asked to.
+    doubt: Doubt,
+    probes: u64,
     /// Beats sent, and the last one heard.
     beats: u64,
     heard_beat: u64,
@@ -188,6 +194,8 @@ impl Primary {
             leaving: false,
             mute: false,
             asks_later: false,
+            doubt: Doubt::No,
+            probes: 0,
             beats: 0,
             heard_beat: 0,
             stalls: Stalls::default(),
@@ -298,6 +306,7 @@ impl Primary {
                     executed,
                 },
             ) => self.acknowledged(now, received, consumed, executed),
+            (Phase::Paired, Message::Echo { number }) => self.answered(now, number),
             (Phase::Paired, Message::Request(request)) => {
                 self.push(PrimaryAction::Requested(request));
             }
@@ -355,7 +364,7 @@ impl Primary {
 
     /// The backup stands where we stand.
     fn start(&mut self, now: Time) {
-        self.phase = Phase::Paired;
+        (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
         self.detector.relimit(self.config.timing.silence, now);
         self.push(PrimaryAction::Start);
     }

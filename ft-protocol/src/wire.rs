@@ -150,6 +150,16 @@ pub enum Message {
         /// That generation's nonce.
         nonce: Nonce,
     },
+    /// Primary to backup, after it was away: answer this, if you still follow.
+    Probe {
+        /// Counts up.
+        number: u64,
+    },
+    /// Backup to primary: it followed when this probe came.
+    Echo {
+        /// The probe's.
+        number: u64,
+    },
 }
 
 /// What an operator may ask of a running VM.
@@ -220,6 +230,8 @@ impl Message {
             Message::State { .. } => "State",
             Message::Copied { .. } => "Copied",
             Message::Armed { .. } => "Armed",
+            Message::Probe { .. } => "Probe",
+            Message::Echo { .. } => "Echo",
         }
     }
 }

@@ -19,7 +19,7 @@ pub fn benchmark(segment: &Segment, args: &[&str]) -> Process {
 
 /// What `redis-cli` prints for one command.
 #[track_caller]
-fn cli(segment: &Segment, args: &[&str]) -> String {
+pub fn cli(segment: &Segment, args: &[&str]) -> String {
     let mut command = segment.command(Place::Middle, "redis-cli");
     let done = Process::start(command.args(["-h", GUEST]).args(args)).end();
     done.expect(0).stdout.trim_end().to_owned()

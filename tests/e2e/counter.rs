@@ -122,6 +122,8 @@ fn the_doctor_finds_this_host_good() {
     let what = kvm["what"].as_str().expect("text");
     assert!(what.contains("twice the same"), "{kvm}");
     assert!(found["findings"]["branch_counter"]["what"].is_string());
+    let bridges = found["findings"]["bridges"]["what"].as_str().expect("text");
+    assert!(bridges.contains("firewall"), "{bridges}");
 }
 
 #[test]

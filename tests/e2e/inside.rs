@@ -96,7 +96,7 @@ impl Ghosts {
                 return None;
             }
             let timeout = left.try_into().expect("a limit is a timespec");
-            let mut set = [PollFd::new(&self.0, PollFlags::IN)];
+            let mut set = [PollFd::from_borrowed_fd(self.0.poll_fd(), PollFlags::IN)];
             let _ready = poll(&mut set, Some(&timeout)).expect("it can be waited for");
         }
     }

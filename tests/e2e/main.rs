@@ -19,6 +19,7 @@ mod damage;
 mod descriptors;
 mod guest_network;
 mod harness;
+mod host_network;
 mod inside;
 mod join;
 mod layers;

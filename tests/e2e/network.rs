@@ -1,5 +1,6 @@
 //! Networks between hosts that are none: namespaces made with `ip`, as an operator would.
 
+use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -86,9 +87,57 @@ impl Segment {
     }
 
     /// Runs `ip` there; it must succeed.
-    #[track_caller]
     pub fn ip(&self, place: Place, args: &[&str]) {
         ip(&[&["-n", &self.name(place)], args].concat());
+    }
+
+    /// What `ip` or `bridge` tells there, as one JSON value.
+    #[track_caller]
+    fn asked(&self, program: &str, place: Place, args: &[&str]) -> Value {
+        let mut command = Command::new(program);
+        command.args(["-n", &self.name(place), "-j"]).args(args);
+        let done = command.output().expect("it is there");
+        let text = String::from_utf8_lossy(&done.stdout);
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {done:?}"))
+    }
+
+    /// Makes a host's TAP again, up and on its bridge.
+    pub fn make_tap(&self, place: Place) {
+        self.ip(place, &["tuntap", "add", "dev", "tap0", "mode", "tap"]);
+        self.ip(place, &["link", "set", "tap0", "master", "br0", "up"]);
+    }
+
+    /// Frames that the program at a host's TAP has sent.
+    #[track_caller]
+    pub fn frames_from(&self, place: Place) -> u64 {
+        let link = self.asked("ip", place, &["-s", "link", "show", "tap0"]);
+        let sent = link[0]["stats64"]["rx"]["packets"].as_u64();
+        sent.unwrap_or_else(|| panic!("no count: {link}"))
+    }
+
+    /// The MAC address of who has an IP address, as the client knows it.
+    #[track_caller]
+    pub fn mac_of(&self, address: &str) -> String {
+        let neighbours = self.asked("ip", Place::Middle, &["neigh", "show", address]);
+        let mac = neighbours[0]["lladdr"].as_str();
+        mac.unwrap_or_else(|| panic!("unknown: {neighbours}"))
+            .to_owned()
+    }
+
+    /// The port to which the client's bridge sends what is for a MAC address; none if it knows of none.
+    #[track_caller]
+    pub fn port_of(&self, mac: &str) -> Option<String> {
+        let known = self.asked("bridge", Place::Middle, &["fdb", "show", "br", "br0"]);
+        let mut entries = known.as_array().expect("a list").iter();
+        let entry = entries.find(|entry| entry["mac"] == mac)?;
+        entry["ifname"].as_str().map(ToOwned::to_owned)
+    }
+
+    /// The client's bridge forgets whom it met at a port.
+    pub fn forget(&self, port: &str) {
+        let flush = ["type", "bridge_slave", "fdb_flush"];
+        let args = [&["link", "set", port][..], &flush].concat();
+        self.ip(Place::Middle, &args);
     }
 
     /// `program`, to be run there; arguments may be added.

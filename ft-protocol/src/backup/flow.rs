@@ -1,6 +1,8 @@
 //! The log comes: into the buffer, acknowledged, consumed.
 
-use super::{ACK_CONSUMED_BYTES, BUFFER_BYTES, Backup, BackupAction, Delivery, LogItem, Received};
+use super::{
+    ACK_CONSUMED_BYTES, BUFFER_BYTES, Backup, BackupAction, Delivery, LogItem, Phase, Received,
+};
 use crate::Time;
 use crate::log::{Event, codec};
 use crate::mutant::Mutant;
@@ -64,6 +66,22 @@ impl Backup {
         match self.actions.back_mut() {
             Some(BackupAction::Send(last @ Message::Ack { .. })) => *last = ack,
             _ => self.push(BackupAction::Send(ack)),
+        }
+    }
+
+    /// The primary was away, and wants to know whether this side still follows it.
+    pub(super) fn probed(&mut self, number: u64) {
+        self.echo_due = Some(number);
+        self.echo();
+    }
+
+    /// Says so, if it was asked and is not mute. Who suspects does not.
+    pub(super) fn echo(&mut self) {
+        if self.phase == Phase::Following
+            && !self.mute
+            && let Some(number) = self.echo_due.take()
+        {
+            self.push(BackupAction::Send(Message::Echo { number }));
         }
     }
 

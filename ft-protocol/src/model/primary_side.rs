@@ -32,6 +32,8 @@ pub struct PrimarySide {
     /// Outputs: may leave, have left.
     passed: u64,
     left: u64,
+    /// It was stopped, and the backup has not answered since.
+    pub away: bool,
     /// Is to rest; rests.
     pub parking: bool,
     parked: bool,
@@ -67,6 +69,7 @@ impl PrimarySide {
             sent: 0,
             passed: 0,
             left: 0,
+            away: false,
             parking: false,
             parked: false,
             fenced: false,
@@ -105,8 +108,8 @@ impl PrimarySide {
         self.copying
     }
 
-    pub fn can_emit(&self) -> bool {
-        self.left < self.passed
+    pub fn can_emit(&self, me: &Common) -> bool {
+        self.left < self.passed && self.machine.may_release(me.now)
     }
 
     /// Executes a piece, and hands it on.
@@ -134,6 +137,9 @@ impl PrimarySide {
         let backup = backup.map(|backup| backup.0 as usize - 1);
         let witness = &mut rest.around.witness;
         witness.primary_emits(me.id, self.left, backup, rest.guest);
+        if self.away && witness.is_another_alone(me.id) {
+            witness.note(Flaw::SaidByWhoWasAway { output: self.left });
+        }
         self.machine.handle_released(me.now, self.left);
     }
 

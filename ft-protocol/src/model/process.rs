@@ -205,6 +205,11 @@ impl Process {
         if packet == Packet::Closed {
             rest.tidy(self.common.index);
         }
+        if let (Side::Primary(primary), Packet::Message(Message::Echo { .. })) =
+            (&mut self.side, &packet)
+        {
+            primary.away = false;
+        }
         match (&mut self.side, packet) {
             (Side::Primary(side), Packet::Message(m)) => side.machine.handle_message(now, m),
             (Side::Primary(side), Packet::Closed) => side.machine.handle_disconnected(now),
@@ -412,6 +417,9 @@ impl Process {
     /// It was stopped, and wakes up late.
     pub fn oversleep(&mut self, rest: &mut Rest) {
         self.common.now = self.common.now.after(SLEEP);
+        if let Side::Primary(primary) = &mut self.side {
+            primary.away = true;
+        }
         self.wake(rest);
     }
 

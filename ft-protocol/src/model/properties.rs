@@ -20,6 +20,7 @@ pub const I5: &str = "I5: what leaves is one history, without gaps, to its end";
 pub const I6: &str = "I6: who diverged, or was never armed, does not ask";
 pub const FENCE: &str = "nothing is live before the fence";
 pub const HANDOVER: &str = "a guest that was handed over runs on only by right";
+pub const AWAY: &str = "who was away says nothing before it knows that it may";
 pub const SOUND: &str = "no assertion fails, and nobody halts without a reason";
 pub const CLEAN: &str = "a clean end is in no cold start's way";
 pub const JOINABLE: &str = "who is alone, and has nobody, can be joined";
@@ -35,7 +36,7 @@ macro_rules! never {
     };
 }
 
-pub const ALWAYS: [Named; 12] = [
+pub const ALWAYS: [Named; 13] = [
     (I1, never!(Flaw::AnotherMachine)),
     (I2, never!(Flaw::Unacknowledged { .. })),
     (I3, never!(Flaw::AsksTooEarly { .. })),
@@ -60,6 +61,7 @@ pub const ALWAYS: [Named; 12] = [
     (I6, never!(Flaw::GoesOnDiverged)),
     (FENCE, never!(Flaw::BeforeFence)),
     (HANDOVER, never!(Flaw::RunsOnWithoutRight)),
+    (AWAY, never!(Flaw::SaidByWhoWasAway { .. })),
     (SOUND, never!(Flaw::Unreasonable(_) | Flaw::Panic(_))),
     (CLEAN, never!(Flaw::LeftOpen)),
     (JOINABLE, |_, world| !world.any(|p| world.is_lonely(p))),

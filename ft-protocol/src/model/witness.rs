@@ -37,6 +37,8 @@ pub enum Flaw {
     BeforeFence,
     /// A vCPU that was handed over runs on without the right to.
     RunsOnWithoutRight,
+    /// Who was away says again what another one that is alone says.
+    SaidByWhoWasAway { output: u64 },
     /// Something that nothing here gives a reason for.
     Unreasonable(String),
     /// An assertion failed.
@@ -80,6 +82,10 @@ impl Witness {
 
     pub fn is_alone(&self, who: MemberId) -> bool {
         self.alone == Some(who)
+    }
+
+    pub fn is_another_alone(&self, who: MemberId) -> bool {
+        self.alone.is_some_and(|alone| alone != who)
     }
 
     /// A member goes on alone.

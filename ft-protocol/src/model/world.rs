@@ -97,7 +97,7 @@ impl World {
             Side::Primary(side) => {
                 step(runs && side.can_run(guest.len()), Step::Run { who });
                 step(runs && side.can_rest(guest.len()), Step::Rest { who });
-                step(side.can_emit(), Step::Emit { who });
+                step(side.can_emit(common), Step::Emit { who });
                 step(runs && side.can_capture(), Step::Capture { who });
                 if side.machine.accepts_connection() {
                     for backup in self.wanting() {

@@ -20,7 +20,11 @@ impl Primary {
             self.disconnect();
             self.close_or_finish(closed, None);
         }
+        let late = self.detector.is_late(now);
         if self.ticks() && self.detector.tick(now) && self.connected {
+            if late || self.mute {
+                self.was_away();
+            }
             if self.phase == Phase::Paired {
                 self.lag.adjust(now);
             }
@@ -43,9 +47,12 @@ impl Primary {
             return;
         }
         // A copy that is not proved knows no outputs yet.
-        if self.phase != Phase::Paired && self.is_joined() || !self.tell_released() {
+        let reports = self.phase == Phase::Paired || !self.is_joined();
+        let said = self.probe() || reports && self.tell_released();
+        if !said {
             self.push(PrimaryAction::Send(Message::Heartbeat));
         }
+
         self.beats += 1;
         self.push(PrimaryAction::Beat(Beat {
             generation: self.generation,

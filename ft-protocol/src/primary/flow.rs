@@ -1,6 +1,6 @@
 //! The log and the outputs: what is sent, acknowledged, let go and reported, and what keeps the vCPU.
 
-use super::{LOG_WINDOW_BYTES, LogMark, Phase, Primary, PrimaryAction};
+use super::{Doubt, LOG_WINDOW_BYTES, LogMark, Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::mutant::Mutant;
 use crate::reason::Loss;
@@ -63,10 +63,10 @@ impl Primary {
         self.try_arm();
     }
 
-    /// Lets go what the gate lets go, if that is more than before.
+    /// Lets go what the gate lets go, if that is more than before. In doubt that waits for the answer.
     pub(super) fn release(&mut self, before: u64) {
         let up_to = self.gate.passed();
-        if up_to > before {
+        if up_to > before && self.doubt == Doubt::No {
             self.push(PrimaryAction::Release { up_to });
         }
     }

@@ -77,7 +77,10 @@ impl Primary {
                 self.end_handed_over();
             }
             // Until it has executed everything it is as it was.
-            Message::Heartbeat | Message::Ack { .. } | Message::Request(_) => {}
+            Message::Heartbeat
+            | Message::Ack { .. }
+            | Message::Echo { .. }
+            | Message::Request(_) => {}
             message => self.lose(crate::Loss::Broke(format!(
                 "{} out of turn",
                 message.name()

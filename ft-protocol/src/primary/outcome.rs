@@ -1,7 +1,7 @@
 //! What the primary asks the arbiter, and how it ends.
 
 use super::handover::Handover;
-use super::{Phase, Primary, PrimaryAction};
+use super::{Doubt, Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
 use crate::mutant::Mutant;
@@ -158,9 +158,10 @@ impl Primary {
             },
             false => PrimaryAction::Start,
         });
-        let passed = self.gate.passed();
+        self.doubt = Doubt::No;
         self.gate.open();
-        self.release(passed);
+        // What had passed the gate before may have been kept back.
+        self.release(self.released);
         self.take_back();
         self.note_stalls();
         self.try_finish(now);
@@ -204,7 +205,7 @@ impl Primary {
             unreachable!("{:?} is no parting", self.phase);
         };
         match message {
-            Message::Heartbeat | Message::Ack { .. } => return,
+            Message::Heartbeat | Message::Ack { .. } | Message::Echo { .. } => return,
             Message::Diverged { at, what } => {
                 self.push(PrimaryAction::BackupLost(Loss::Diverged { at, what }));
             }

@@ -1,4 +1,5 @@
 mod beats;
+mod doubt;
 mod end;
 mod handover;
 mod lost;

@@ -6,7 +6,7 @@
 //! entry that led to an output which has left is acknowledged, and every output that the guest had
 //! emitted before it was copied has left.
 
-use super::{Phase, Primary, PrimaryAction};
+use super::{Doubt, Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{MemberId, OpenAnswer};
 use crate::gate::Gate;
@@ -212,7 +212,7 @@ impl Primary {
         self.capture = None;
         self.right = Some(right);
         self.generation = right.generation;
-        self.phase = Phase::Paired;
+        (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
         self.push(PrimaryAction::Send(Message::Armed {
             generation: right.generation,
             nonce: right.nonce,

@@ -83,8 +83,8 @@ pub enum PrimaryAction {
         /// Sequence of the last one.
         up_to: u64,
     },
-    /// Hand the outputs up to this number to the backends, in order, then say so by
-    /// `handle_released`.
+    /// Hand the outputs up to this number to the backends, in order and as long as `may_release` says
+    /// so, then report the last one that they took by `handle_released`.
     Release {
         /// Number of the last one.
         up_to: u64,

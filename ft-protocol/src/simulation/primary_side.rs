@@ -9,8 +9,12 @@ use crate::log::Position;
 use crate::primary::{Primary, PrimaryAction};
 use crate::transfer::Capture;
 use crate::wire::Message;
-use crate::{HaltReason, testing};
+use crate::{HaltReason, Time, testing};
 use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Who did nothing for so long was away: more than the detector allows a tick to be late.
+const AWAY: Duration = Duration::from_millis(62);
 
 pub struct PrimarySide {
     pub machine: Primary,
@@ -36,6 +40,9 @@ pub struct PrimarySide {
     left: u64,
     told: u64,
     copy: Option<Copying>,
+    /// When it did something last; and it was away since the backup last answered.
+    stepped: Time,
+    away: bool,
     /// How far whoever joins is.
     stage: &'static str,
 }
@@ -60,6 +67,8 @@ impl PrimarySide {
             left: 0,
             told: 0,
             copy: None,
+            stepped: Time(0),
+            away: false,
             stage: "nobody",
         }
     }
@@ -81,12 +90,20 @@ impl PrimarySide {
     /// Everything that may happen here now.
     pub fn step(&mut self, seat: &mut Seat, world: &mut World) {
         let now = world.now;
+        self.away |= now.since(self.stepped) > AWAY;
+        self.stepped = now;
         while let Some(packet) = seat.receive(now) {
+            self.away &= !matches!(packet, Some(Message::Echo { .. }));
             match packet {
                 Some(message) => self.machine.handle_message(now, message),
                 None => self.machine.handle_disconnected(now),
             }
             self.act(seat, world);
+            // What it lets go leaves, whatever else waits to be read.
+            if world.rng.one_in(4) {
+                self.emit(seat, world);
+                self.act(seat, world);
+            }
         }
         for beat in seat.beats(now) {
             self.machine.handle_beat(now, beat);
@@ -189,7 +206,10 @@ impl PrimarySide {
     }
 
     fn emit(&mut self, seat: &Seat, world: &mut World) {
-        while self.left < self.passed && !world.rng.one_in(4) {
+        let now = world.now;
+        while self.left < self.passed && self.machine.may_release(now) && !world.rng.one_in(4) {
+            let stale = self.away && world.referee.is_another_alone(seat.me);
+            assert!(!stale, "who was away says what its survivor says");
             let output = self.held.pop_front().expect("it was emitted");
             world.referee.emits(seat.me, output);
             self.left = output.number;
@@ -332,7 +352,11 @@ impl PrimarySide {
                 self.send(seat, Message::Log { frames }, world);
             }
             PrimaryAction::Release { up_to } => {
-                assert!(up_to > self.passed, "a release of nothing");
+                // What was let go and may not leave yet is let go again.
+                assert!(
+                    up_to >= self.passed && up_to > self.told,
+                    "a release of nothing"
+                );
                 self.passed = up_to;
             }
             PrimaryAction::Open {

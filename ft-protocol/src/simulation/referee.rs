@@ -194,6 +194,11 @@ impl Referee {
         self.alone.is_some_and(|(who, _)| who == member)
     }
 
+    /// Whether somebody else went on alone.
+    pub fn is_another_alone(&self, member: MemberId) -> bool {
+        self.alone.is_some_and(|(who, _)| who != member)
+    }
+
     /// The backup that protects the VM, as far as that is known: it was armed, or is about to be.
     pub fn protector(&self) -> Option<MemberId> {
         let pair = self.pairs.last().filter(|_| self.alone.is_none());

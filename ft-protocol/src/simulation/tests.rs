@@ -135,6 +135,7 @@ fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
         ),
         (Setup::Pair, Mutant::GoesOnDiverged, "I6"),
         (Setup::Pair, Mutant::AsksOnlyOnce, "did not get to its end"),
+        (Setup::Pair, Mutant::TrustsOldWords, "who was away"),
         (Setup::Relay, Mutant::ArmsTooEarly, "I4"),
         (Setup::Relay, Mutant::ReleasesTooEarly, "I2"),
         (Setup::Relay, Mutant::AsksUnarmed, "I4"),

@@ -43,6 +43,8 @@ fn messages() -> Vec<Message> {
         Message::Handover,
         Message::Leave,
         Message::Request(Request::Switchover),
+        Message::Probe { number: 1 },
+        Message::Echo { number: u64::MAX },
     ]
 }
 

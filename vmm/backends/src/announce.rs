@@ -1,7 +1,7 @@
 //! The frames by which a survivor tells the network where a MAC address now lives.
 //!
 //! Bridges and switches learn from the source address of any frame, and hosts from ARP. A survivor
-//! sends both frames below for about two seconds after going live: the gratuitous ARP also
+//! sends both frames below for minutes after going live: the gratuitous ARP also
 //! refreshes hosts that had forgotten the guest, the RARP reaches networks that filter
 //! unsolicited ARP, and needs no IP address.
 

@@ -7,4 +7,4 @@ pub mod tap;
 
 pub use console::{ConsoleInput, ConsoleOutput};
 pub use live::{Live, Waker};
-pub use tap::{Tap, TapError};
+pub use tap::{Link, Tap, TapError};

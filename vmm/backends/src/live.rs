@@ -4,7 +4,7 @@ use super::console::{ConsoleInput, ConsoleOutput, Hurry, PatientConsole};
 use super::tap::Tap;
 use ft_protocol::log::OutputPort;
 use lockstep_devices::Output;
-use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
+use lockstep_devices::virtio::net::MAX_FRAME;
 use lockstep_machine::world::{Inputs, Outlet};
 use lockstep_machine::{Input, View};
 use lockstep_pulse::Pulse;
@@ -131,7 +131,7 @@ impl Live {
         let _rest = self.pulse.rest();
         let mut fds: Vec<BorrowedFd<'_>> = vec![self.waker.0.as_fd()];
         if let Some(tap) = self.tap.as_ref().filter(|_| view.net_room > 0) {
-            fds.push(tap.as_fd());
+            fds.push(tap.poll_fd());
         }
         if view.console_room > 0 {
             fds.extend(self.console.fd());
@@ -158,10 +158,8 @@ impl Live {
                 let Some(len) = tap.recv(&mut frame)? else {
                     break;
                 };
-                if (MIN_FRAME..=MAX_FRAME).contains(&len) {
-                    let data = frame[..len].to_vec();
-                    queue.push_back(Input::Frame { data });
-                }
+                let data = frame[..len].to_vec();
+                queue.push_back(Input::Frame { data });
             }
         }
         if view.console_room > 0 && self.console.is_readable()? {
@@ -240,6 +238,11 @@ impl Direct {
             tap,
             console: Printer::Patient(PatientConsole::new(console)),
         }
+    }
+
+    /// The TAP, if there is a network.
+    pub fn tap(&self) -> Option<&Arc<Tap>> {
+        self.tap.as_ref()
     }
 
     /// Lets one output go.

@@ -1,25 +1,34 @@
 //! The network backend: a TAP interface of this host.
 //!
 //! The interface must exist: attaching never makes one. Ethernet may lose frames, so a frame that
-//! the host does not take now (its queue is full, the interface is down) is dropped and counted.
+//! the host does not take now (its queue is full, the interface is down or gone) is dropped and counted.
+//! What is wrong with the interface is told by [`link`], which also takes it up again.
 
-use std::fs::{File, OpenOptions};
+mod device;
+mod filter;
+mod link;
+#[cfg(test)]
+mod tests;
+
+pub use device::{TUN_DEVICE, attach, open_tun_device};
+pub use filter::{Filtered, FrameFilter};
+pub use link::{Link, look_after};
+
+use device::NAME_LIMIT;
+use rustix::event::{EventfdFlags, eventfd};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-
+use std::time::Instant;
 use thiserror::Error;
-
-/// The device through which TUN and TAP interfaces are reached.
-pub const TUN_DEVICE: &str = "/dev/net/tun";
-
-/// Length of the longest interface name, in bytes (`IFNAMSIZ` without its final zero).
-const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
+use tokio::sync::watch;
 
 /// Length of an Ethernet header, in bytes: the kernel takes no shorter frame.
 const ETHERNET_HEADER_LEN: usize = 14;
+/// Frames that are not the guest's and are dropped at a time, before whoever reads does something else.
+const DROP_AT_ONCE: usize = 256;
 
 /// Why a TAP interface cannot be used.
 #[derive(Debug, Error)]
@@ -57,50 +66,43 @@ pub enum TapError {
     Io { name: String, source: io::Error },
 }
 
-/// An attached TAP interface. It is detached, and stays, when this is dropped.
+/// A TAP interface. It is detached, and stays, when this is dropped.
+///
+/// One thread reads at a time; any may write.
 #[derive(Debug)]
 pub struct Tap {
     device: File,
     name: String,
+    /// Odd while attached to an interface, even while there is none.
+    epoch: AtomicU64,
+    /// Readable once there is an interface again.
+    returned: OwnedFd,
+    link: watch::Sender<Link>,
+    filter: Mutex<Option<FrameFilter>>,
     dropped: AtomicU64,
 }
 
 impl Tap {
     /// Attaches to the existing TAP interface `name`, without packet information headers, in
-    /// non-blocking mode.
+    /// non-blocking mode, and with nothing left of what an earlier user had set.
     pub fn open(name: &str) -> Result<Self, TapError> {
-        check_name(name)?;
         let error = |source| TapError::Io {
             name: name.to_owned(),
             source,
         };
-        let missing = || TapError::Missing {
-            name: name.to_owned(),
-        };
-        let lookup = UnixDatagram::unbound().map_err(error)?;
-        let index = index_of(&lookup, name).map_err(error)?;
-        let index = index.ok_or_else(missing)?;
-        let device = open_tun_device().map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => TapError::NoTunDevice,
-            io::ErrorKind::PermissionDenied => TapError::TunDeviceDenied,
-            _ => error(e),
-        })?;
-        attach(&device, name).map_err(|e| match e.raw_os_error() {
-            Some(libc::EBUSY) => TapError::Busy { name: name.into() },
-            Some(libc::EINVAL) => TapError::NotTap { name: name.into() },
-            Some(libc::EPERM | libc::EACCES) => TapError::Denied { name: name.into() },
-            _ => error(e),
-        })?;
-        // Attaching would have made a new interface had the old one gone since it was looked up.
-        // The kernel gives every interface a new index, and a new TAP ends with its descriptor.
-        if index_of(&lookup, name).map_err(error)? != Some(index) {
-            return Err(missing());
-        }
-        Ok(Self {
+        let device = device::open(name)?;
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let tap = Self {
             device,
             name: name.to_owned(),
+            epoch: AtomicU64::new(1),
+            returned: eventfd(0, flags).map_err(|e| error(e.into()))?,
+            link: watch::Sender::new(Link::Up),
+            filter: Mutex::new(None),
             dropped: AtomicU64::new(0),
-        })
+        };
+        tap.look();
+        Ok(tap)
     }
 
     /// The interface's name.
@@ -108,49 +110,84 @@ impl Tap {
         &self.name
     }
 
-    /// Takes one frame from the host, without its CRC. `None` means that none waits.
+    /// From here on only what is for the guest with this address is taken from the host.
+    pub fn filter_for(&self, mac: [u8; 6]) {
+        *self.filter.lock().expect("nobody panics with this lock") = Some(FrameFilter::new(mac));
+    }
+
+    /// Takes one frame from the host, without its CRC. `None` means that none waits, or that there is no
+    /// interface.
     ///
     /// `buffer` must be at least a byte longer than the longest frame to accept: a frame that
     /// fills it may have been cut by the kernel, so it is dropped and counted.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        loop {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if !is_attached(epoch) {
+            return Ok(None);
+        }
+        for _ in 0..DROP_AT_ONCE {
             match (&self.device).read(buffer) {
                 Ok(length) if length == buffer.len() => self.count_drop(),
-                Ok(length) => return Ok(Some(length)),
+                Ok(length) if self.passes(&buffer[..length]) => return Ok(Some(length)),
+                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Err(e) if device::is_gone(&e) => {
+                    self.lose(epoch);
+                    return Ok(None);
+                }
+                Err(e) => return Err(self.named(&e)),
             }
         }
+        Ok(None)
     }
 
     /// Hands one frame, without its CRC, to the host. A frame that the host cannot take now, or
     /// that is no Ethernet frame, is dropped and counted.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        if frame.len() < ETHERNET_HEADER_LEN {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        if frame.len() < ETHERNET_HEADER_LEN || !is_attached(epoch) {
             self.count_drop();
             return Ok(());
         }
         loop {
-            return match (&self.device).write(frame) {
-                Ok(_) => Ok(()),
+            let e = match (&self.device).write(frame) {
+                Ok(_) => return Ok(()),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => match e.raw_os_error() {
-                    // EIO: the interface is down. EINVAL, EMSGSIZE: the frame is malformed or too long.
-                    Some(
-                        libc::EAGAIN
-                        | libc::EIO
-                        | libc::ENOBUFS
-                        | libc::ENOMEM
-                        | libc::EINVAL
-                        | libc::EMSGSIZE,
-                    ) => {
-                        self.count_drop();
-                        Ok(())
-                    }
-                    _ => Err(e),
-                },
+                Err(e) => e,
             };
+            self.count_drop();
+            return match e.raw_os_error() {
+                // EIO: the interface is down. EINVAL, EMSGSIZE: the frame is malformed or too long.
+                Some(
+                    libc::EAGAIN
+                    | libc::EIO
+                    | libc::ENOBUFS
+                    | libc::ENOMEM
+                    | libc::EINVAL
+                    | libc::EMSGSIZE,
+                ) => Ok(()),
+                _ if device::is_gone(&e) => {
+                    self.lose(epoch);
+                    Ok(())
+                }
+                _ => Err(self.named(&e)),
+            };
+        }
+    }
+
+    /// What to poll for frames: they may be there when it is readable.
+    pub fn poll_fd(&self) -> BorrowedFd<'_> {
+        match is_attached(self.epoch.load(Ordering::Acquire)) {
+            true => self.device.as_fd(),
+            false => {
+                // Of an earlier time. What is written from here on stays.
+                let _empty = rustix::io::read(&self.returned, &mut [0; 8]);
+                match is_attached(self.epoch.load(Ordering::Acquire)) {
+                    true => self.device.as_fd(),
+                    false => self.returned.as_fd(),
+                }
+            }
         }
     }
 
@@ -159,188 +196,46 @@ impl Tap {
         self.dropped.load(Ordering::Relaxed)
     }
 
+    /// What was dropped of what came, as it was not the guest's or too much.
+    pub fn filtered(&self) -> Filtered {
+        let filter = self.filter.lock().expect("nobody panics with this lock");
+        filter.as_ref().map(FrameFilter::counts).unwrap_or_default()
+    }
+
+    fn passes(&self, frame: &[u8]) -> bool {
+        let mut filter = self.filter.lock().expect("nobody panics with this lock");
+        let Some(filter) = &mut *filter else {
+            return true;
+        };
+        let passes = filter.passes(frame, Instant::now);
+        if let Some(dropped) = filter.to_tell(Instant::now) {
+            tracing::warn!(
+                "TAP {} gets more than {} broadcasts and multicasts a second: the rest is dropped, {dropped} so far; look \
+                 for a loop or a flood in the guest's network",
+                self.name,
+                filter::GROUP_FRAMES_PER_SECOND
+            );
+        }
+        passes
+    }
+
+    /// The interface is gone, as of that epoch.
+    fn lose(&self, epoch: u64) {
+        let lost = (epoch, epoch + 1);
+        let (order, missed) = (Ordering::AcqRel, Ordering::Acquire);
+        // Somebody else noticed, or there is one again.
+        let _noticed = self.epoch.compare_exchange(lost.0, lost.1, order, missed);
+    }
+
+    fn named(&self, e: &io::Error) -> io::Error {
+        io::Error::new(e.kind(), format!("TAP {}: {e}", self.name))
+    }
+
     fn count_drop(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-impl AsFd for Tap {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.device.as_fd()
-    }
-}
-
-/// Opens the TUN device, bound to no interface yet, in non-blocking mode.
-pub fn open_tun_device() -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(TUN_DEVICE)
-}
-
-/// Binds `device` to the TAP interface `name`, which the kernel makes if it does not exist.
-pub fn attach(device: &File, name: &str) -> io::Result<()> {
-    /// `struct ifreq` of `linux/if.h`, with the member of its union that TUNSETIFF reads.
-    #[repr(C)]
-    struct InterfaceRequest {
-        name: [u8; libc::IFNAMSIZ],
-        flags: libc::c_short,
-        rest: [u8; 22],
-    }
-    const _: () = assert!(size_of::<InterfaceRequest>() == size_of::<libc::ifreq>());
-
-    let mut request = InterfaceRequest {
-        name: [0; libc::IFNAMSIZ],
-        flags: (libc::IFF_TAP | libc::IFF_NO_PI) as libc::c_short,
-        rest: [0; 22],
-    };
-    assert!(name.len() <= NAME_LIMIT, "the name was checked");
-    request.name[..name.len()].copy_from_slice(name.as_bytes());
-    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `request` is, byte for byte; it
-    // outlives the call, and `device` is an open descriptor.
-    let done = unsafe { libc::ioctl(device.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-/// The index of the interface `name`, or `None` if there is none. Any socket will do for asking.
-fn index_of(socket: &UnixDatagram, name: &str) -> io::Result<Option<u32>> {
-    match rustix::net::netdevice::name_to_index(socket, name) {
-        Ok(index) => Ok(Some(index)),
-        Err(rustix::io::Errno::NODEV) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// The names that the kernel allows (`dev_valid_name`), less '%', which makes it choose a number.
-fn check_name(name: &str) -> Result<(), TapError> {
-    let allowed = |b: u8| !matches!(b, b'/' | b':' | b'%' | 0) && !b.is_ascii_whitespace();
-    let good = (1..=NAME_LIMIT).contains(&name.len())
-        && name != "."
-        && name != ".."
-        && name.bytes().all(allowed);
-    if good {
-        Ok(())
-    } else {
-        Err(TapError::BadName {
-            name: name.escape_debug().to_string(),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use rustix::event::{PollFd, PollFlags, poll};
-
-    use super::*;
-    use lockstep_netns::testing::{create_tap_that_is_down, in_own_network};
-
-    const LIMIT: Duration = Duration::from_secs(5);
-
-    fn refusal(name: &str) -> String {
-        Tap::open(name).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn names_that_no_interface_can_have_are_refused() {
-        for name in [
-            "",
-            "a-name-of-16-byte",
-            "a/b",
-            "a b",
-            "tap%d",
-            "a:1",
-            ".",
-            "..",
-            "a\0b",
-        ] {
-            let text = refusal(name);
-            assert!(text.contains("cannot be the name"), "{name:?}: {text}");
-        }
-    }
-
-    #[test]
-    fn a_missing_interface_is_refused_and_not_made() {
-        let name = "lockstep-none";
-        assert!(matches!(Tap::open(name), Err(TapError::Missing { .. })));
-        assert!(matches!(Tap::open(name), Err(TapError::Missing { .. })));
-    }
-
-    #[test]
-    fn an_interface_of_another_kind_and_a_busy_tap_are_refused() {
-        let path = concat!(
-            module_path!(),
-            "::an_interface_of_another_kind_and_a_busy_tap_are_refused"
-        );
-        in_own_network(path, || {
-            for other in ["br0", "lo"] {
-                assert!(
-                    refusal(other).contains("is not a TAP"),
-                    "{}",
-                    refusal(other)
-                );
-            }
-            let held = Tap::open("tap-a").unwrap();
-            assert!(refusal("tap-a").contains("in use by another process"));
-            drop(held);
-            Tap::open("tap-a").unwrap();
-        });
-    }
-
-    #[test]
-    fn frames_cross_the_bridge_and_what_cannot_is_counted() {
-        let path = concat!(
-            module_path!(),
-            "::frames_cross_the_bridge_and_what_cannot_is_counted"
-        );
-        in_own_network(path, || {
-            let [a, b] = ["tap-a", "tap-b"].map(|name| Tap::open(name).unwrap());
-            let mac = [2, 0, 0, 0, 0, 9];
-            let announcement = crate::announce::rarp(mac);
-            let mut buffer = [0; 2048];
-            let started = Instant::now();
-            // The bridge takes up a port a moment after its TAP was opened; until then it drops.
-            let cross = |buffer: &mut [u8]| loop {
-                a.send(&announcement).unwrap();
-                if arrives(&b) {
-                    break b.recv(buffer).unwrap();
-                }
-                assert!(started.elapsed() < LIMIT, "no frame crosses");
-            };
-            let length = cross(&mut buffer).unwrap();
-            assert_eq!(buffer[..length], announcement);
-            assert_eq!((a.dropped(), b.dropped()), (0, 0));
-            let cut = cross(&mut buffer[..announcement.len()]);
-            assert_eq!((cut, b.dropped()), (None, 1), "it may have been cut");
-            a.send(&announcement[..ETHERNET_HEADER_LEN - 1]).unwrap();
-            assert_eq!(a.dropped(), 1, "no frame is that short");
-            assert_eq!(a.recv(&mut buffer).unwrap(), None);
-        });
-    }
-
-    #[test]
-    fn a_tap_that_is_down_drops_and_counts() {
-        let path = concat!(module_path!(), "::a_tap_that_is_down_drops_and_counts");
-        in_own_network(path, || {
-            create_tap_that_is_down("tap-down");
-            let tap = Tap::open("tap-down").unwrap();
-            tap.send(&crate::announce::rarp([2; 6])).unwrap();
-            assert_eq!(tap.dropped(), 1);
-        });
-    }
-
-    /// Whether a frame arrives within 10 ms.
-    fn arrives(tap: &Tap) -> bool {
-        let limit = rustix::time::Timespec {
-            tv_sec: 0,
-            tv_nsec: 10_000_000,
-        };
-        poll(&mut [PollFd::new(tap, PollFlags::IN)], Some(&limit)).unwrap() == 1
-    }
+fn is_attached(epoch: u64) -> bool {
+    epoch % 2 == 1
 }

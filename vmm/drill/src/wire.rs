@@ -89,8 +89,8 @@ fn carry(ends: &[Tap; 2], lanes: &Mutex<[Lane; 2]>, stop: &OwnedFd) -> io::Resul
         let limit = next.map(|at| at.saturating_duration_since(Instant::now()));
         let limit = limit.map(|left| left.try_into().expect("a delay is a timespec"));
         let mut set = [
-            PollFd::new(&ends[0], PollFlags::IN),
-            PollFd::new(&ends[1], PollFlags::IN),
+            PollFd::from_borrowed_fd(ends[0].poll_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(ends[1].poll_fd(), PollFlags::IN),
             PollFd::new(stop, PollFlags::IN),
         ];
         match poll(&mut set, limit.as_ref()) {

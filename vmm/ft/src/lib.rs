@@ -5,6 +5,7 @@
 //! thread with the vCPU. They share the journal, the outputs that wait and a brake on the primary, the
 //! log buffer on the backup; the map is in `docs/architecture.md`.
 
+pub mod announcer;
 pub mod arbiter;
 pub mod backup;
 pub mod beats;
@@ -14,6 +15,7 @@ pub mod events;
 pub mod feed;
 pub mod fence;
 pub mod link;
+pub mod network;
 pub mod outputs;
 pub mod pace;
 pub mod primary;

@@ -53,6 +53,11 @@ impl HeldOutputs {
         held.outputs.drain(..count).collect()
     }
 
+    /// Takes the next one out, if it is not beyond `number`.
+    pub fn pop(&self, number: u64) -> Option<(u64, Output)> {
+        self.lock().outputs.pop_front_if(|(n, _)| *n <= number)
+    }
+
     /// Drops everything up to `number`, now and when it comes.
     pub fn forget(&self, number: u64) {
         self.lock().forgotten = number;
@@ -89,6 +94,7 @@ mod tests {
         held.push(3, output(3));
         held.push(4, output(4));
         assert_eq!(held.last(), 4);
+        assert_eq!(held.pop(3), None, "it is not its turn");
         let left: Vec<u64> = held.take(u64::MAX).into_iter().map(|(n, _)| n).collect();
         assert_eq!(left, [4]);
     }

@@ -194,6 +194,13 @@ impl Links {
         self.set(down, "taking down a link").await
     }
 
+    /// Removes an interface.
+    pub async fn remove(&self, name: &'static str) -> Result<(), NetworkError> {
+        let index = self.index_of(name).await?;
+        let removed = self.0.link().del(index).execute().await;
+        removed.map_err(|e| link_error("removing a link", e))
+    }
+
     /// Makes the bridge and brings it up.
     pub async fn add_bridge(&self) -> Result<(), NetworkError> {
         let made = self.0.link().add(bridge()).execute().await;

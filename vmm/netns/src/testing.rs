@@ -48,3 +48,23 @@ pub fn in_own_network(test: &str, body: impl FnOnce()) {
 pub fn create_tap_that_is_down(name: &str) {
     super::create_tap(name).unwrap();
 }
+
+/// Makes a TAP, up and on the bridge.
+pub fn create_port(name: &'static str) {
+    super::create_tap(name).unwrap();
+    super::configure(async |links| links.add_port(name).await).unwrap();
+}
+
+/// Takes an interface down, or brings it up.
+pub fn set_up(name: &'static str, up: bool) {
+    let set = super::configure(async |links| match up {
+        true => links.up(name).await,
+        false => links.down(name).await,
+    });
+    set.unwrap();
+}
+
+/// Removes an interface.
+pub fn remove(name: &'static str) {
+    super::configure(async |links| links.remove(name).await).unwrap();
+}

@@ -1,6 +1,8 @@
 //! `lockstep doctor`: what this host can and cannot do, measured.
 
 use super::cpus::cpus;
+mod bridges;
+
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::CpuKind;
@@ -45,6 +47,7 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
         },
         kvm(),
         network(),
+        bridges::bridges(),
         branch_counter(),
     ];
     let good = findings.iter().all(|f| f.good != Some(false));

@@ -107,6 +107,7 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
     let backends = Backends::open(&member.machine)?;
     let events = open_events(member)?;
     let header = new_header(&member.vm, &member.machine, &image)?;
+    backends.filter_for(header.machine.net());
     let machine = Machine::new(cpus, &header.machine, &image)?;
     let writer = match &member.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),

@@ -15,11 +15,11 @@ mod status;
 
 pub use error::{CliError, Status};
 
-use lockstep_out as out;
-use lockstep_signals as signals;
 use clap::error::ErrorKind as Misuse;
 use clap::{Parser, Subcommand};
 use ft_protocol::wire::Request;
+use lockstep_out as out;
+use lockstep_signals as signals;
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;

@@ -6,6 +6,7 @@ use clap::Args;
 use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
+use lockstep_backends::tap::look_after;
 use lockstep_backends::{Live, Tap};
 use lockstep_ft::unix_ns;
 use lockstep_loader::Image;
@@ -124,9 +125,14 @@ impl NetArg {
         })
     }
 
-    /// Opens the TAP.
+    /// Opens the TAP, which is looked after from here on.
     pub fn open(&self) -> Result<Option<Arc<Tap>>, CliError> {
-        let open = |name| Tap::open(name).map(Arc::new).map_err(CliError::refused);
+        let open = |name| {
+            let tap = Arc::new(Tap::open(name).map_err(CliError::refused)?);
+            look_after(&tap)
+                .map_err(|e| CliError::failed(format!("cannot start a thread ({e})")))?;
+            Ok(tap)
+        };
         self.tap.as_deref().map(open).transpose()
     }
 }
@@ -199,6 +205,13 @@ impl Backends {
             console: args.console.clone(),
             console_output,
         })
+    }
+
+    /// From here on the TAP gives what is for the guest with this network.
+    pub fn filter_for(&self, net: Option<NetConfig>) {
+        if let (Some(tap), Some(net)) = (&self.tap, net) {
+            tap.filter_for(net.mac);
+        }
     }
 
     /// Inputs and outputs of a machine on its own, which waits for its console until it is to `hurry`.

@@ -41,6 +41,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let image = load_guest(&args.guest)?;
     let backends = Backends::open(&args.machine)?;
     let header = new_header(&args.guest, &args.machine, &image)?;
+    backends.filter_for(header.machine.net());
     let mut machine = Machine::new(cpus, &header.machine, &image)?;
     let writer = match &args.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),

@@ -42,6 +42,23 @@ pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
     Ok(Status::Done)
 }
 
+/// How it stands with a member's TAP, for a person.
+fn network(network: &Value) -> String {
+    let Some(tap) = network["tap"].as_str() else {
+        return String::new();
+    };
+    let mut text = match network["link"].as_str() {
+        Some("up") => format!("; TAP {tap} up"),
+        Some(link) => format!("; TAP {tap} is {link}: no network here"),
+        None => String::new(),
+    };
+    let dropped = network["over_rate"].as_u64().unwrap_or(0);
+    if dropped > 0 {
+        let _ = write!(text, ", {dropped} broadcasts over the limit dropped");
+    }
+    text
+}
+
 /// One member, for a person.
 fn describe(member: &Value) -> String {
     let text = |key: &str| member[key].as_str().unwrap_or("?").to_owned();
@@ -71,5 +88,5 @@ fn describe(member: &Value) -> String {
             number("estimated_pause_ms"),
         );
     }
-    line + "\n"
+    line + &network(&member["network"]) + "\n"
 }

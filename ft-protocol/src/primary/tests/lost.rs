@@ -58,7 +58,8 @@ fn a_primary_that_itself_did_not_run_does_not_accuse() {
     let mut rig = Rig::paired();
     rig.now = Time(rig.now.0 + 10_000_000_000);
     rig.primary.handle_tick(rig.now);
-    assert_eq!(rig.actions(), [heartbeat()]);
+    let probe = A::Send(Message::Probe { number: 1 });
+    assert_eq!(rig.actions(), [probe]);
     assert_eq!(rig.say(Message::Heartbeat), []);
     assert!(rig.primary.may_run());
 }

@@ -12,6 +12,7 @@ use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
 use crate::fence::Fence;
 use crate::link::{Link, Port, next_of};
+use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
 use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
@@ -78,6 +79,7 @@ struct Runtime {
     /// What the vCPU's thread has to do besides following the log.
     jobs: Option<Sender<Job>>,
     tap: Option<Arc<Tap>>,
+    network: Network,
     net: Option<NetConfig>,
     /// Backends, until this side goes live with them.
     backends: Option<(Live, Direct)>,
@@ -189,6 +191,7 @@ impl Runtime {
             held: HeldOutputs::default(),
             news,
             jobs: None,
+            network: Network::new(parts.tap.as_ref()),
             tap: parts.tap,
             net: None,
             waker: parts.live.waker(),
@@ -232,6 +235,7 @@ impl Runtime {
                 Some(answer) = answers.recv() => self.answer(answer),
                 (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
+                link = self.network.changed() => self.network.tell(&link, &mut self.events),
                 stream = connect_to(channel), if connect => {
                     self.link = Some(Link::new(stream)?);
                     self.backup.handle_connected(now());
@@ -307,6 +311,7 @@ impl Runtime {
             "generation": self.backup.generation(),
             "received": self.backup.received(),
             "copied_bytes": self.loaded_bytes,
+            "network": self.network.status(),
         })
     }
 

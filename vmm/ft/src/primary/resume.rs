@@ -6,6 +6,7 @@ use crate::beats::Beats;
 use crate::control::Control;
 use crate::cuts::Cuts;
 use crate::fence::Fence;
+use crate::network::Network;
 use crate::{Arbiter, EventLog, StopSignals};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::log::Header;
@@ -82,6 +83,8 @@ impl Resumed {
             link: None,
             vcpu: self.vcpu,
             idle: None,
+            network: Network::new(self.direct.tap()),
+            announcer: None,
             direct: self.direct,
             unsent: VecDeque::new(),
             won: Some(survivor.right.generation),

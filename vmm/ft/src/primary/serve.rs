@@ -2,15 +2,18 @@
 
 mod act;
 mod join;
+mod network;
 
 use super::copy::{Copy, Progress};
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
+use crate::announcer::Announcer;
 use crate::beats::Beats;
 use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::Fence;
 use crate::link::{Link, accept_at, next_of};
+use crate::network::Network;
 use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
@@ -58,6 +61,9 @@ pub(super) struct Runtime {
     /// What the thread starts from, until it does.
     pub(super) idle: Option<(lockstep_machine::Machine, lockstep_backends::Live)>,
     pub(super) direct: Direct,
+    pub(super) network: Network,
+    /// A survivor's.
+    pub(super) announcer: Option<Announcer>,
     pub(super) unsent: VecDeque<Chunk>,
     /// The last generation that this side has won.
     pub(super) won: Option<u64>,
@@ -113,6 +119,7 @@ pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
     let (sender, mut answers) = unbounded_channel();
     let primary = Primary::survivor(config, survivor, now());
     let mut runtime = rest.resume(primary, survivor, sender, beats);
+    runtime.announce();
     let outcome = runtime
         .run(listener.as_ref(), &mut signals, &mut answers)
         .await;
@@ -139,6 +146,7 @@ impl Runtime {
             let timeout = self.primary.poll_timeout();
             let accepts = self.primary.accepts_connection();
             let runs = self.idle.is_none() && self.ended.is_none();
+            let announces = self.announcer.as_ref().and_then(Announcer::next);
             tokio::select! {
                 message = next_of(&mut self.link) => self.message(message),
                 news = self.vcpu.news.recv() => {
@@ -156,6 +164,8 @@ impl Runtime {
                 accepted = accept_at(listener), if accepts => self.accept(accepted),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
+                link = self.network.changed() => self.network_changed(&link),
+                () = sleep_until(announces) => self.announce_again(),
                 () = sleep_until(timeout) => self.tick(),
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
@@ -200,6 +210,8 @@ impl Runtime {
             vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
             waker: parts.live.waker(),
             idle: Some((parts.machine, parts.live)),
+            network: Network::new(parts.direct.tap()),
+            announcer: None,
             direct: parts.direct,
             unsent: VecDeque::new(),
             won: None,

@@ -1,6 +1,7 @@
 //! What the backup's state machine asks for, done.
 
 use super::{Answer, Runtime, Step};
+use crate::announcer::Announcer;
 use crate::backup::shadow::Shadow;
 use crate::backup::vcpu::{self, Boot, Job};
 use crate::cuts::CutPoint;
@@ -9,19 +10,12 @@ use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
-use lockstep_backends::Tap;
-use lockstep_backends::announce::{gratuitous_arp, rarp};
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use serde_json::json;
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::mpsc::channel;
-use std::time::Duration;
 
-/// The MAC is announced for this long, at this interval: stale frames may re-teach bridges.
-const ANNOUNCE_FOR: Duration = Duration::from_secs(2);
-const ANNOUNCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Frames taken from the TAP at a time while this side is not live.
 const DRAIN_FRAMES: usize = 256;
 /// So often when there is to be nothing left: more than the queue of a TAP holds.
@@ -168,8 +162,11 @@ impl Runtime {
         self.net = header.machine.net();
         let pulse = self.cuts.pulse();
         (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
-        let net = self.net.filter(|_| self.keeps_shadow);
-        self.shadow = net.map(|net| Shadow::new(net.mac));
+        if let (Some(tap), Some(net)) = (&self.tap, self.net) {
+            tap.filter_for(net.mac);
+        }
+        let keeps = self.net.is_some() && self.keeps_shadow;
+        self.shadow = keeps.then(Shadow::default);
         let (jobs, work) = channel();
         self.jobs = Some(jobs);
         self.made_of = Some((header.clone(), image.clone()));
@@ -241,27 +238,11 @@ impl Runtime {
         Ok(())
     }
 
-    /// Tells the network's bridges where the MAC is now.
+    /// Tells the network's bridges where the MAC is now; the primary's runtime goes on with that.
     fn announce(&self) {
-        let (Some(tap), Some(net)) = (self.tap.clone(), self.net) else {
-            return;
-        };
-        let arp = gratuitous_arp(net.mac, Ipv4Addr::from(net.ip));
-        let rarp = rarp(net.mac);
-        let tell = move |tap: &Tap| {
-            for frame in [&arp[..], &rarp[..]] {
-                if let Err(e) = tap.send(frame) {
-                    tracing::warn!("cannot announce the MAC ({e})");
-                }
-            }
-        };
-        tell(&tap);
-        tokio::spawn(async move {
-            for _ in 0..ANNOUNCE_FOR.as_millis() / ANNOUNCE_INTERVAL.as_millis() {
-                tokio::time::sleep(ANNOUNCE_INTERVAL).await;
-                tell(&tap);
-            }
-        });
+        if let (Some(tap), Some(net)) = (&self.tap, self.net) {
+            Announcer::new(tap.clone(), net, now()).tick(now(), true);
+        }
     }
 
     /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion

@@ -77,13 +77,7 @@ impl Runtime {
                 self.send_log(up_to);
                 self.cuts.pass(CutPoint::LogSent);
             }
-            PrimaryAction::Release { up_to } => {
-                for (_, output) in self.vcpu.held.take(up_to) {
-                    self.direct.release(&output)?;
-                }
-                self.cuts.pass(CutPoint::OutputReleased);
-                self.primary.handle_released(now(), up_to);
-            }
+            PrimaryAction::Release { up_to } => self.release(up_to)?,
             PrimaryAction::Open { .. }
             | PrimaryAction::Claim { .. }
             | PrimaryAction::Close { .. } => {
@@ -99,6 +93,23 @@ impl Runtime {
             other => return self.turn(other),
         }
         Ok(None)
+    }
+
+    /// Hands outputs to the backends. Before each one it is looked whether this side still may: it may have
+    /// been stopped since the last, and another one alive in its place.
+    fn release(&mut self, up_to: u64) -> io::Result<()> {
+        let mut left = None;
+        while self.primary.may_release(now())
+            && let Some((number, output)) = self.vcpu.held.pop(up_to)
+        {
+            self.direct.release(&output)?;
+            left = Some(number);
+        }
+        if let Some(number) = left {
+            self.cuts.pass(CutPoint::OutputReleased);
+            self.primary.handle_released(now(), number);
+        }
+        Ok(())
     }
 
     /// What changes this side's part, or ends it.
@@ -141,6 +152,7 @@ impl Runtime {
             PrimaryAction::GoSolo { generation } => {
                 self.unsent.clear();
                 self.events.emit("solo", json!({"generation": generation}));
+                self.announce();
                 self.cuts.pass(CutPoint::LiveAnnounced);
             }
             PrimaryAction::Disconnect => {

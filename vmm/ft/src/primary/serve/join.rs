@@ -60,6 +60,7 @@ impl Runtime {
             "window_stalls": stalls.window,
             "gate_stalls": stalls.gate,
             "copy": self.copy.as_ref().and(self.progress),
+            "network": self.network.status(),
         })
     }
 
