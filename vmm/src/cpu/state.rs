@@ -3,8 +3,8 @@
 use super::CpuError;
 use bincode::{Decode, Encode};
 use kvm_bindings::{
-    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs, kvm_debugregs, kvm_dtable,
-    kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_PAYLOAD, KVM_VCPUEVENT_VALID_SHADOW, Msrs,
+    kvm_debugregs, kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcrs,
     kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
@@ -209,6 +209,8 @@ struct Events {
     /// Injected, pending, number, has an error code.
     exception: [u8; 4],
     error_code: u32,
+    /// What a pending exception will do to CR2 or DR6 when it is delivered.
+    payload: Option<u64>,
     /// Injected, number, by software, shadow.
     interrupt: [u8; 4],
     /// Injected, pending, masked.
@@ -221,6 +223,7 @@ impl Events {
         Events {
             exception: [x.injected, x.pending, x.nr, x.has_error_code],
             error_code: x.error_code,
+            payload: (e.exception_has_payload != 0).then_some(e.exception_payload),
             interrupt: [i.injected, i.nr, i.soft, i.shadow],
             nmi: [n.injected, n.pending, n.masked],
         }
@@ -228,7 +231,11 @@ impl Events {
 
     fn restore(&self) -> kvm_vcpu_events {
         let mut e = kvm_vcpu_events {
-            flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+            flags: KVM_VCPUEVENT_VALID_NMI_PENDING
+                | KVM_VCPUEVENT_VALID_SHADOW
+                | KVM_VCPUEVENT_VALID_PAYLOAD,
+            exception_has_payload: u8::from(self.payload.is_some()),
+            exception_payload: self.payload.unwrap_or(0),
             ..Default::default()
         };
         let x = &mut e.exception;
@@ -248,8 +255,9 @@ impl Events {
             true => [
                 byte(injected) << 16 | byte(pending) << 8 | byte(number),
                 u64::from(self.error_code),
+                self.payload.unwrap_or(0),
             ],
-            false => [0, 0],
+            false => [0; 3],
         });
         let [injected, number, _, shadow] = self.interrupt;
         let interrupt = match injected {

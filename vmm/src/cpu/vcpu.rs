@@ -5,8 +5,8 @@ use super::{CpuError, CpuState, DirtyPages};
 use crate::memory::{Ram, tables};
 use ft_protocol::log::Check;
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_interrupt, kvm_regs, kvm_segment,
-    kvm_userspace_memory_region,
+    KVM_CAP_EXCEPTION_PAYLOAD, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap,
+    kvm_interrupt, kvm_regs, kvm_segment, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
 use std::os::fd::AsRawFd;
@@ -114,7 +114,18 @@ impl Vcpu {
         if !kvm.check_extension(Cap::SyncRegs) {
             return Err(CpuError::Lacks("KVM_CAP_SYNC_REGS"));
         }
+        if kvm.check_extension_raw(KVM_CAP_EXCEPTION_PAYLOAD.into()) <= 0 {
+            return Err(CpuError::Lacks("KVM_CAP_EXCEPTION_PAYLOAD"));
+        }
         let vm = kvm.create_vm().map_err(CpuError::ioctl("KVM_CREATE_VM"))?;
+        // Without it KVM does not tell an exception that is due from one that is being delivered, and one that
+        // is due does not come back as it was.
+        vm.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_EXCEPTION_PAYLOAD,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        })
+        .map_err(CpuError::ioctl("KVM_ENABLE_CAP"))?;
         vm.set_tss_address(KVM_TSS_ADDRESS)
             .map_err(CpuError::ioctl("KVM_SET_TSS_ADDR"))?;
         let region = kvm_userspace_memory_region {
@@ -305,6 +316,12 @@ impl Vcpu {
     /// Is an interrupt handed over earlier still waiting to be taken?
     pub fn interrupt_queued(&mut self) -> bool {
         self.fd.sync_regs().events.interrupt.injected != 0
+    }
+
+    /// Is an exception under way that the guest has not taken yet?
+    pub fn exception_due(&mut self) -> bool {
+        let exception = self.fd.sync_regs().events.exception;
+        exception.pending != 0 || exception.injected != 0
     }
 
     /// Hands over one interrupt, to be taken on the next [`Vcpu::run`].

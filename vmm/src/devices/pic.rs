@@ -194,6 +194,14 @@ impl Pic {
         self.master.request().is_some()
     }
 
+    /// Would an edge on `line` make the pair request an interrupt? Not if it is masked, or waits for the
+    /// end of another one.
+    pub fn would_request(&self, line: u8) -> bool {
+        let mut then = self.clone();
+        then.pulse(line);
+        then.requests()
+    }
+
     /// The CPU acknowledges: returns the vector.
     ///
     /// Without a request the data sheet has the chip answer its lowest line, a spurious interrupt.
@@ -287,6 +295,23 @@ mod tests {
         assert!(!pic.requests());
         pic.write(false, true, 0xfe);
         assert_eq!(pic.acknowledge(), 0x20);
+    }
+
+    #[test]
+    fn an_edge_that_would_not_be_delivered_is_known_before_it_comes() {
+        let mut pic = initialised(false);
+        assert!(pic.would_request(0) && pic.would_request(10));
+        assert!(!pic.requests(), "asking changes nothing");
+        pic.write(false, true, 0x01);
+        assert!(!pic.would_request(0), "masked");
+        pic.write(false, true, 0x00);
+        pic.pulse(0);
+        pic.acknowledge();
+        assert!(!pic.would_request(0) && !pic.would_request(5), "in service");
+        pic.write(false, false, 0x20);
+        assert!(pic.would_request(0));
+        pic.write(true, true, 0x04);
+        assert!(!pic.would_request(10), "masked at the slave");
     }
 
     #[test]

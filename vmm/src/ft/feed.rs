@@ -1,7 +1,7 @@
 //! The backup's log buffer, between the channel and the vCPU.
 
 use crate::cpu::Pulse;
-use crate::replay::Entries;
+use crate::replay::{Ahead, Entries};
 use ft_protocol::backup::LogItem;
 use ft_protocol::log::{Entry, LogError};
 use std::collections::VecDeque;
@@ -115,18 +115,26 @@ impl Feed {
     }
 }
 
+impl Shared {
+    /// Takes the next entry, if one is there.
+    fn take(&self, state: &mut State) -> Option<Entry> {
+        let item = state.items.pop_front()?;
+        state.taken_seq = item.seq;
+        state.taken_bytes += item.bytes;
+        if state.taken_bytes - state.woken_bytes >= WAKE_BYTES {
+            state.woken_bytes = state.taken_bytes;
+            self.progress.notify_one();
+        }
+        Some(item.entry)
+    }
+}
+
 impl Entries for Feed {
     fn next(&mut self) -> Result<Option<Entry>, LogError> {
         let mut state = self.lock();
         loop {
-            if let Some(item) = state.items.pop_front() {
-                state.taken_seq = item.seq;
-                state.taken_bytes += item.bytes;
-                if state.taken_bytes - state.woken_bytes >= WAKE_BYTES {
-                    state.woken_bytes = state.taken_bytes;
-                    self.shared.progress.notify_one();
-                }
-                return Ok(Some(item.entry));
+            if let Some(entry) = self.shared.take(&mut state) {
+                return Ok(Some(entry));
             }
             if state.closed {
                 return Ok(None);
@@ -142,5 +150,20 @@ impl Entries for Feed {
                 .wait(state)
                 .expect("nobody panics with this lock");
         }
+    }
+
+    /// A guest that may compute for ever is not run on while the runtime waits for the vCPU to run dry: it is
+    /// dry now, and stays outside its guest until there is more, or the end.
+    fn ahead(&mut self, kicked: bool) -> Result<Ahead, LogError> {
+        {
+            let mut state = self.lock();
+            if let Some(entry) = self.shared.take(&mut state) {
+                return Ok(Ahead::Entry(entry));
+            }
+            if !state.closed && !(kicked && state.tell_dry) {
+                return Ok(Ahead::Nothing);
+            }
+        }
+        Ok(self.next()?.map_or(Ahead::End, Ahead::Entry))
     }
 }

@@ -23,6 +23,7 @@ use crate::memory::{Image, ImageError, Ram, RamDigest, RamError};
 use bincode::{Decode, Encode};
 use bus::Bus;
 use ft_protocol::log::{Check, EndReason, MachineConfig, MachineDigest, Position};
+use lockstep_abi::irq;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -46,6 +47,15 @@ pub enum MachineError {
         "this host's KVM does not run the self-test guest to its end; use a host on which it does"
     )]
     SelfTest,
+}
+
+/// How [`Machine::enter`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// At the next position.
+    Arrived,
+    /// By a signal, which is no position: nothing changed, the guest is to be entered again.
+    Kicked,
 }
 
 /// What the guest waits for, if it waits.
@@ -283,10 +293,23 @@ impl Machine {
         if self.ended.is_some() || interrupt || wake_ns <= self.bus.clock.now_ns() {
             return None;
         }
-        let edge = self.bus.pit.next_edge().unwrap_or(u64::MAX);
         Some(Wait {
-            until_ns: wake_ns.min(edge),
+            until_ns: wake_ns.min(self.edge_that_ends_it()),
         })
+    }
+
+    /// Guest time of the 8254's next edge, if it can end the guest's wait: for one that halts, by an interrupt
+    /// that it would take; one that idles is told of every edge. `u64::MAX` otherwise.
+    fn edge_that_ends_it(&self) -> u64 {
+        let ends = match self.waiting {
+            Waiting::Idle { .. } => true,
+            Waiting::Halted => self.arrived.ready && self.bus.pic.would_request(irq::PIT),
+            Waiting::No => false,
+        };
+        match ends {
+            true => self.bus.pit.next_edge().unwrap_or(u64::MAX),
+            false => u64::MAX,
+        }
     }
 
     /// Applies an input at the current position.
@@ -328,20 +351,18 @@ impl Machine {
 
     /// Runs the guest to its next exit and handles it, unless that takes the time
     /// ([`Machine::asks_time`]).
-    pub fn enter(&mut self) -> Result<(), MachineError> {
+    pub fn enter(&mut self) -> Result<Entered, MachineError> {
         assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
-        let exit = loop {
-            self.pulse.in_guest(true);
-            let run = self.cpu.run()?;
-            self.pulse.in_guest(false);
-            match run {
-                // A signal is no position: change nothing, enter again.
-                Run::Kicked => {}
-                Run::Exit(exit) => break exit,
+        self.pulse.in_guest(true);
+        let run = self.cpu.run()?;
+        self.pulse.in_guest(false);
+        match run {
+            Run::Kicked => Ok(Entered::Kicked),
+            Run::Exit(exit) => {
+                self.arrive(exit);
+                Ok(Entered::Arrived)
             }
-        };
-        self.arrive(exit);
-        Ok(())
+        }
     }
 
     /// The guest made this exit: a position.
@@ -399,6 +420,8 @@ impl Machine {
                 self.bus.mmio_read(addr, &mut data[..len]);
                 self.cpu.answer(&data[..len]);
             }
+            // A debug exception that is due ends the halt at once (SDM vol. 2A, HLT).
+            Exit::Hlt if self.cpu.exception_due() => {}
             Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
             Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
         }

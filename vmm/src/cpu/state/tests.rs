@@ -28,7 +28,7 @@ impl CpuState {
 /// Something of the state, changed, and where that shows.
 type Change = (fn(&mut CpuState), &'static [&'static str]);
 
-const CHANGES: [Change; 17] = [
+const CHANGES: [Change; 19] = [
     (|s| s.registers[0] = 1, &["vCPU registers"]),
     (|s| s.registers[15] = 15, &["vCPU registers"]),
     (|s| s.registers[16] += 7, &["vCPU registers"]),
@@ -62,6 +62,15 @@ const CHANGES: [Change; 17] = [
         &["vCPU system registers", "events"],
     ),
     (|s| s.events.interrupt[3] = 1, &["events"]),
+    // A single-step trap that is due: DR6.BS comes with it. And a page fault that is being delivered.
+    (
+        |s| (s.events.exception, s.events.payload) = ([0, 1, 1, 0], Some(0x4000)),
+        &["events"],
+    ),
+    (
+        |s| (s.events.exception, s.events.error_code) = ([1, 0, 14, 1], 2),
+        &["events"],
+    ),
     (|s| s.debug.addresses[3] = 0x20_2000, &["debug registers"]),
 ];
 

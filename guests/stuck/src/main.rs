@@ -1,0 +1,19 @@
+//! A loop without an exit: no position comes any more, so no input, interrupt or request to stop either.
+//!
+//! Shows what a machine does with a guest that never leaves again: whoever follows its log to the end must
+//! not wait for its next position.
+#![no_std]
+#![no_main]
+
+use core::arch::asm;
+
+use guest_rt::{console, println};
+
+guest_rt::entry!(main);
+
+fn main() -> u32 {
+    println!("stuck: no exit from here on");
+    console::flush();
+    // SAFETY: it touches nothing.
+    unsafe { asm!("2: jmp 2b", options(noreturn, nomem, nostack)) }
+}
