@@ -9,6 +9,7 @@ mod checkpoint;
 mod control;
 mod counter;
 mod damage;
+mod hard_guests;
 mod harness;
 mod join;
 mod member;

@@ -27,6 +27,9 @@ use lockstep_abi::irq;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// After so many exits in a row at which an interrupt waited and the guest could not take it, a warning is due.
+const UNHEARD_EXITS: u32 = 10_000;
+
 /// Why a machine cannot start or go on.
 #[derive(Debug, Error)]
 pub enum MachineError {
@@ -114,6 +117,8 @@ pub struct Machine {
     dirty: DirtyReader,
     outputs: Vec<Output>,
     pulse: Pulse,
+    /// Exits in a row at which an interrupt waited and the guest could not take it. No part of the state.
+    unheard: u32,
 }
 
 impl Machine {
@@ -136,6 +141,7 @@ impl Machine {
             dirty: cpu.dirty_pages().reader(),
             outputs: Vec::new(),
             pulse: Pulse::default(),
+            unheard: 0,
             cpu,
             ram,
         })
@@ -166,6 +172,7 @@ impl Machine {
             dirty: cpu.dirty_pages().reader_from_now()?,
             outputs: Vec::new(),
             pulse: Pulse::default(),
+            unheard: 0,
             cpu,
             ram,
         })
@@ -344,9 +351,26 @@ impl Machine {
         if self.bus.pic.requests() {
             self.bus.edges.hurry(&self.ram);
         }
+        self.note_unheard(vector.is_none() && self.bus.pic.requests());
         self.waiting = Waiting::No;
         self.left = true;
         Ok(vector)
+    }
+
+    /// A guest that never exits with interrupts on gets none: its user should know.
+    fn note_unheard(&mut self, unheard: bool) {
+        self.unheard = if unheard {
+            self.unheard.saturating_add(1)
+        } else {
+            0
+        };
+        if self.unheard == UNHEARD_EXITS {
+            tracing::warn!(
+                "the guest had interrupts off at each of its last {UNHEARD_EXITS} exits (now at {}) while one \
+                 waited, and takes them at exits only: have it turn them on at one",
+                self.at
+            );
+        }
     }
 
     /// Runs the guest to its next exit and handles it, unless that takes the time
