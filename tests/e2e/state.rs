@@ -230,6 +230,13 @@ fn a_machine_moves_at_every_kind_of_position() {
     assert!(edge.waiting > 0, "{:?}", edge.phases);
 }
 
+/// Moved at HLT with a debug exception due: it is taken after the move, and nothing else is.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_machine_moves_with_an_exception_due() {
+    moved("traps", |_| 10);
+}
+
 /// What a new backup will do: memory is copied while the guest runs, then the machine rests, the last
 /// pages and the state follow, and the other machine goes on.
 #[test]

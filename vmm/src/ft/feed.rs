@@ -160,10 +160,36 @@ impl Entries for Feed {
             if let Some(entry) = self.shared.take(&mut state) {
                 return Ok(Ahead::Entry(entry));
             }
-            if !state.closed && !(kicked && state.tell_dry) {
+            let wanted = kicked && state.tell_dry;
+            if !state.closed && !wanted {
                 return Ok(Ahead::Nothing);
             }
         }
         Ok(self.next()?.map_or(Ahead::End, Ahead::Entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_in_its_guest_is_dry_only_if_the_runtime_waits_for_that() {
+        let mut feed = Feed::default();
+        feed.begin_after(7);
+        let nothing = |ahead| matches!(ahead, Ok(Ahead::Nothing));
+        assert!(nothing(feed.ahead(true)), "nobody suspects anything");
+        assert_eq!(feed.taken(true).executed, None);
+        assert!(nothing(feed.ahead(false)), "it was not kicked");
+        assert_eq!(feed.taken(true).executed, None);
+        let mut vcpu = feed.clone();
+        let thread = std::thread::spawn(move || matches!(vcpu.ahead(true), Ok(Ahead::End)));
+        while feed.taken(true).executed != Some(7) {
+            std::thread::yield_now();
+        }
+        assert!(!thread.is_finished(), "it stays outside its guest");
+        feed.close();
+        assert!(thread.join().unwrap());
+        assert!(matches!(feed.ahead(false), Ok(Ahead::End)));
     }
 }
