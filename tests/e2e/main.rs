@@ -18,6 +18,7 @@ mod counter;
 mod damage;
 mod descriptors;
 mod guest_network;
+mod hard_guests;
 mod harness;
 mod host_network;
 mod inside;

@@ -54,7 +54,7 @@ fn a_guest_that_crashed_crashes_again() {
 }
 
 /// What the guest `positions` does before its first line, its second and so on.
-pub const KINDS: [&str; 9] = [
+pub const KINDS: [&str; 10] = [
     "out",
     "in",
     "mmio-read",
@@ -63,11 +63,12 @@ pub const KINDS: [&str; 9] = [
     "mmio-write",
     "hlt",
     "idle",
-    "window",
+    "late",
+    "kernel",
 ];
 
-/// The injection rule: an interrupt after OUT, IN, MMIO reads and writes, HLT, idling and in a
-/// window comes again at the same instruction.
+/// The injection rule: an interrupt after OUT, IN, MMIO reads and writes, HLT and idling, one that had to
+/// wait, and one at CPL 0 comes again at the same instruction.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn interrupts_at_every_kind_of_position_replay_to_the_bit() {

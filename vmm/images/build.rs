@@ -21,13 +21,16 @@ const GUESTS: &[&str] = &[
     "chaos",
     "compute",
     "crash",
+    "deaf",
     "echo",
     "hello",
     "kv",
     "latency",
     "positions",
+    "stuck",
     "threads",
     "ticker",
+    "traps",
 ];
 
 /// What the programs are made of besides.

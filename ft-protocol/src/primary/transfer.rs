@@ -127,9 +127,17 @@ impl Primary {
         let capture = self.capture.as_ref().expect("there is a copy");
         let differs = capture.digest.differences(digest);
         if !differs.is_empty() && !self.has(Mutant::AcceptsAnyCopy) {
+            // Bytes may change on their way; a vCPU or a device that is another is what this host's KVM, or
+            // Lockstep, makes of its state.
+            let advice = match differs.iter().all(|part| part == "memory") {
+                true => "look at the hosts' memory and network",
+                false => {
+                    "start the backup again, and where the guest is then may be moved; if this comes each \
+                     time, report it with the guest"
+                }
+            };
             return self.end_transfer(format!(
-                "the copy of the machine is none, as its {} differs: look at the hosts' memory and \
-                 network",
+                "the copy of the machine is none, as its {} differs: {advice}",
                 differs.join(" and ")
             ));
         }

@@ -6,23 +6,23 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::PIT;
 use guest_rt::irq;
 
-// Only so many interrupts are slow (window_left), or none would ever find the program running.
-// window_places adds up where the handler was entered from: the interrupted RIP.
+// Only so many interrupts are slow (late_left), or none would ever find the program running.
+// late_places adds up where the handler was entered from: the interrupted RIP.
 global_asm!(
     r#"
 .section .text
 .balign 16
-window_handler:
+late_handler:
     push rax
     push rcx
-    inc qword ptr [rip + window_count]
-    mov rax, [rip + window_places]
+    inc qword ptr [rip + late_count]
+    mov rax, [rip + late_places]
     rol rax, 7
     add rax, [rsp + 16]
-    mov [rip + window_places], rax
-    cmp qword ptr [rip + window_left], 0
+    mov [rip + late_places], rax
+    cmp qword ptr [rip + late_left], 0
     je 2f
-    dec qword ptr [rip + window_left]
+    dec qword ptr [rip + late_left]
     mov ecx, 100
 1:  out 0x80, al
     dec ecx
@@ -33,11 +33,11 @@ window_handler:
 
 .section .data
 .balign 8
-window_left:
+late_left:
     .quad 24
-window_count:
+late_count:
     .quad 0
-window_places:
+late_places:
     .quad 0
 "#
 );
@@ -50,26 +50,26 @@ struct Shared(UnsafeCell<u64>);
 unsafe impl Sync for Shared {}
 
 unsafe extern "C" {
-    fn window_handler();
-    static window_count: Shared;
-    static window_places: Shared;
+    fn late_handler();
+    static late_count: Shared;
+    static late_places: Shared;
 }
 
 /// Makes it the timer's handler; the line must be masked.
 pub fn install() {
-    // SAFETY: `window_handler` saves what it uses, writes only its own words, takes 16 bytes of
+    // SAFETY: `late_handler` saves what it uses, writes only its own words, takes 16 bytes of
     // stack, and the caller masked the line.
-    unsafe { irq::set_raw_handler(PIT, window_handler) };
+    unsafe { irq::set_raw_handler(PIT, late_handler) };
 }
 
 /// Interrupts handled.
 pub fn count() -> u64 {
     // SAFETY: volatile, as the handler may write it at any exit.
-    unsafe { window_count.0.get().read_volatile() }
+    unsafe { late_count.0.get().read_volatile() }
 }
 
 /// A checksum of the instructions that were interrupted.
 pub fn places() -> u64 {
     // SAFETY: as in `count`.
-    unsafe { window_places.0.get().read_volatile() }
+    unsafe { late_places.0.get().read_volatile() }
 }

@@ -2,12 +2,14 @@
 //!
 //! A fast timer interrupts loops of one kind of exit each. What the guest had done when each
 //! interrupt came goes into a checksum, so the checksum tells where the interrupts landed, and a
-//! replay must print the same. One kind is the interrupt window: there the timer's handler itself
-//! exits so often with interrupts off that the next tick comes meanwhile.
+//! replay must print the same. In one kind the timer's handler itself exits so often with interrupts off
+//! that the next tick comes meanwhile and has to wait; in another it turns them on and off in all the ways
+//! that CPL 0 has, between exits and at them.
 #![no_std]
 #![no_main]
 
 mod handler;
+mod kernel;
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -60,9 +62,16 @@ fn main() -> u32 {
     irq::unmask(PIT);
     let (count, sum) = until_interrupted(|| out8(PORT_NOTHING, 1), handler::count);
     irq::mask(PIT);
-    pit::stop();
-    println!("positions: window {count} interrupts");
+    println!("positions: late {count} interrupts");
     checksum = mix(mix(checksum, sum), handler::places());
+
+    kernel::install();
+    irq::unmask(PIT);
+    let (_, sum) = until_interrupted(|| out8(PORT_NOTHING, 2), kernel::count);
+    irq::mask(PIT);
+    pit::stop();
+    println!("positions: kernel {} interrupts", kernel::count());
+    checksum = mix(mix(checksum, sum), kernel::places());
 
     println!("positions: checksum {checksum:016x}");
     println!("positions: done");

@@ -37,7 +37,7 @@ unsafe impl Sync for Shared {}
 #[repr(C)]
 struct Gate([UnsafeCell<u64>; 2]);
 
-// SAFETY: written by `set_raw_handler` alone, whose caller keeps the line masked meanwhile.
+// SAFETY: written by `set_gate` alone, whose caller keeps the vector from being used meanwhile.
 unsafe impl Sync for Gate {}
 
 unsafe extern "C" {
@@ -82,6 +82,22 @@ pub fn count(line: u8) -> u64 {
     }
 }
 
+/// Points the gate of an exception, one below the lines, at `handler`: as for [`set_raw_handler`], and it runs
+/// for what the CPU raises or, if `from_program`, for `int3` at CPL 3.
+///
+/// # Safety
+/// As for [`set_raw_handler`], of the exception.
+pub unsafe fn set_raw_exception(
+    vector: usize,
+    handler: unsafe extern "C" fn(),
+    from_program: bool,
+) {
+    assert!(vector < FIRST_VECTOR, "vector {vector} is a line's");
+    let dpl = if from_program { 3 } else { 0 };
+    // SAFETY: what the caller promises.
+    unsafe { set_gate(vector, handler, dpl) }
+}
+
 /// Points `line`'s gate at `handler`: assembly that runs at CPL 0 with IF = 0 and ends in `iretq`.
 ///
 /// # Safety
@@ -90,16 +106,22 @@ pub fn count(line: u8) -> u64 {
 /// The line must be masked.
 pub unsafe fn set_raw_handler(line: u8, handler: unsafe extern "C" fn()) {
     assert!((line as usize) < LINES, "there is no interrupt line {line}");
+    // SAFETY: what the caller promises.
+    unsafe { set_gate(FIRST_VECTOR + line as usize, handler, 0) }
+}
+
+/// # Safety
+/// See [`set_raw_handler`].
+unsafe fn set_gate(vector: usize, handler: unsafe extern "C" fn(), dpl: u64) {
     let address = handler as usize as u64;
-    // Intel SDM 3A, 7.14.1: an interrupt gate, present, DPL 0.
+    // Intel SDM 3A, 7.14.1: an interrupt gate, present.
     let low = address & 0xffff
         | u64::from(selector::KERNEL_CODE) << 16
-        | 0x8e00 << 32
+        | (0x8e00 | dpl << 13) << 32
         | (address >> 16 & 0xffff) << 48;
-    // SAFETY: in bounds by the assertion; the CPU reads the gate only for a line that the caller
-    // keeps masked.
+    // SAFETY: in bounds; the CPU reads the gate only for what the caller keeps from happening.
     unsafe {
-        let gate = &idt[FIRST_VECTOR + line as usize];
+        let gate = &idt[vector];
         gate.0[0].get().write_volatile(low);
         gate.0[1].get().write_volatile(address >> 32);
     }

@@ -11,7 +11,7 @@ use crate::{Component, World};
 const CASCADE: u8 = 2;
 
 /// One 8259A.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Chip {
     /// Interrupt request register.
     irr: u8,
@@ -197,7 +197,7 @@ impl Chip {
 }
 
 /// Master and slave.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pic {
     master: Chip,
     slave: Chip,
@@ -223,6 +223,14 @@ impl Pic {
     /// Does the pair request an interrupt of the CPU?
     pub fn requests(&self) -> bool {
         self.master.request().is_some()
+    }
+
+    /// Would an edge on `line` make the pair request an interrupt? Not if it is masked, or waits for the
+    /// end of another one.
+    pub fn would_request(&self, line: u8) -> bool {
+        let mut then = self.clone();
+        then.pulse(line);
+        then.requests()
     }
 
     /// The CPU acknowledges: returns the vector.
@@ -326,6 +334,23 @@ mod tests {
         assert!(!pic.requests());
         pic.write(false, true, 0xfe);
         assert_eq!(pic.acknowledge(), 0x20);
+    }
+
+    #[test]
+    fn an_edge_that_would_not_be_delivered_is_known_before_it_comes() {
+        let mut pic = initialised(false);
+        assert!(pic.would_request(0) && pic.would_request(10));
+        assert!(!pic.requests(), "asking changes nothing");
+        pic.write(false, true, 0x01);
+        assert!(!pic.would_request(0), "masked");
+        pic.write(false, true, 0x00);
+        pic.pulse(0);
+        pic.acknowledge();
+        assert!(!pic.would_request(0) && !pic.would_request(5), "in service");
+        pic.write(false, false, 0x20);
+        assert!(pic.would_request(0));
+        pic.write(true, true, 0x04);
+        assert!(!pic.would_request(10), "masked at the slave");
     }
 
     #[test]

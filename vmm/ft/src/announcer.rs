@@ -72,7 +72,7 @@ impl Announcer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lockstep_drill::fake::in_own_network;
+    use lockstep_netns::testing::in_own_network;
 
     #[test]
     fn it_announces_for_minutes_and_slows_down() {

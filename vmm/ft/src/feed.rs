@@ -3,7 +3,7 @@
 use ft_protocol::backup::LogItem;
 use ft_protocol::log::{Entry, LogError};
 use lockstep_pulse::Pulse;
-use lockstep_replay::Entries;
+use lockstep_replay::{Ahead, Entries};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
@@ -115,18 +115,26 @@ impl Feed {
     }
 }
 
+impl Shared {
+    /// Takes the next entry, if one is there.
+    fn take(&self, state: &mut State) -> Option<Entry> {
+        let item = state.items.pop_front()?;
+        state.taken_seq = item.seq;
+        state.taken_bytes += item.bytes;
+        if state.taken_bytes - state.woken_bytes >= WAKE_BYTES {
+            state.woken_bytes = state.taken_bytes;
+            self.progress.notify_one();
+        }
+        Some(item.entry)
+    }
+}
+
 impl Entries for Feed {
     fn next(&mut self) -> Result<Option<Entry>, LogError> {
         let mut state = self.lock();
         loop {
-            if let Some(item) = state.items.pop_front() {
-                state.taken_seq = item.seq;
-                state.taken_bytes += item.bytes;
-                if state.taken_bytes - state.woken_bytes >= WAKE_BYTES {
-                    state.woken_bytes = state.taken_bytes;
-                    self.shared.progress.notify_one();
-                }
-                return Ok(Some(item.entry));
+            if let Some(entry) = self.shared.take(&mut state) {
+                return Ok(Some(entry));
             }
             if state.closed {
                 return Ok(None);
@@ -142,5 +150,46 @@ impl Entries for Feed {
                 .wait(state)
                 .expect("nobody panics with this lock");
         }
+    }
+
+    /// A guest that may compute for ever is not run on while the runtime waits for the vCPU to run dry: it is
+    /// dry now, and stays outside its guest until there is more, or the end.
+    fn ahead(&mut self, kicked: bool) -> Result<Ahead, LogError> {
+        {
+            let mut state = self.lock();
+            if let Some(entry) = self.shared.take(&mut state) {
+                return Ok(Ahead::Entry(entry));
+            }
+            let wanted = kicked && state.tell_dry;
+            if !state.closed && !wanted {
+                return Ok(Ahead::Nothing);
+            }
+        }
+        Ok(self.next()?.map_or(Ahead::End, Ahead::Entry))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vcpu_in_its_guest_is_dry_only_if_the_runtime_waits_for_that() {
+        let mut feed = Feed::default();
+        feed.begin_after(7);
+        let nothing = |ahead| matches!(ahead, Ok(Ahead::Nothing));
+        assert!(nothing(feed.ahead(true)), "nobody suspects anything");
+        assert_eq!(feed.taken(true).executed, None);
+        assert!(nothing(feed.ahead(false)), "it was not kicked");
+        assert_eq!(feed.taken(true).executed, None);
+        let mut vcpu = feed.clone();
+        let thread = std::thread::spawn(move || matches!(vcpu.ahead(true), Ok(Ahead::End)));
+        while feed.taken(true).executed != Some(7) {
+            std::thread::yield_now();
+        }
+        assert!(!thread.is_finished(), "it stays outside its guest");
+        feed.close();
+        assert!(thread.join().unwrap());
+        assert!(matches!(feed.ahead(false), Ok(Ahead::End)));
     }
 }

@@ -23,6 +23,9 @@ guests! {
     "bench" BENCH "GUEST_BENCH" "kernels timed one by one";
     "latency" LATENCY "GUEST_LATENCY" "how late timer interrupts come";
     "crash" CRASH "GUEST_CRASH" "reads through a null pointer";
+    "traps" TRAPS "GUEST_TRAPS" "halts while a debug exception is due, until the end of input";
+    "stuck" STUCK "GUEST_STUCK" "loops for ever without an exit";
+    "deaf" DEAF "GUEST_DEAF" "halts under a fast timer that is masked, until the end of input";
 }
 
 /// The image of the guest that ships under this name.

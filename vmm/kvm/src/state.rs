@@ -2,8 +2,9 @@
 
 use crate::error::{ioctl, msr_refused};
 use kvm_bindings::{
-    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_SHADOW, Msrs, kvm_debugregs, kvm_dtable,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events, kvm_xcr, kvm_xcrs, kvm_xsave,
+    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_PAYLOAD, KVM_VCPUEVENT_VALID_SHADOW, Msrs,
+    kvm_debugregs, kvm_dtable, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_vcpu_events,
+    kvm_xcr, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use lockstep_vcpu::state::{
@@ -209,6 +210,7 @@ fn from_kvm_events(e: &kvm_vcpu_events) -> Events {
     Events {
         exception: [x.injected, x.pending, x.nr, x.has_error_code],
         error_code: x.error_code,
+        payload: (e.exception_has_payload != 0).then_some(e.exception_payload),
         interrupt: [i.injected, i.nr, i.soft, i.shadow],
         nmi: [n.injected, n.pending, n.masked],
     }
@@ -216,7 +218,11 @@ fn from_kvm_events(e: &kvm_vcpu_events) -> Events {
 
 fn to_kvm_events(events: &Events) -> kvm_vcpu_events {
     let mut e = kvm_vcpu_events {
-        flags: KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        flags: KVM_VCPUEVENT_VALID_NMI_PENDING
+            | KVM_VCPUEVENT_VALID_SHADOW
+            | KVM_VCPUEVENT_VALID_PAYLOAD,
+        exception_has_payload: u8::from(events.payload.is_some()),
+        exception_payload: events.payload.unwrap_or(0),
         ..Default::default()
     };
     let x = &mut e.exception;

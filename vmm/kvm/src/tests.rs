@@ -39,7 +39,7 @@ fn a_cpu_starts_in_the_state_it_was_given() {
 /// Something of the state, changed, and where that shows.
 type Change = (fn(&mut CpuState), &'static [&'static str]);
 
-const CHANGES: [Change; 17] = [
+const CHANGES: [Change; 19] = [
     (|s| s.registers.general[0] = 1, &["vCPU registers"]),
     (|s| s.registers.general[15] = 15, &["vCPU registers"]),
     (|s| s.registers.rip += 7, &["vCPU registers"]),
@@ -69,6 +69,15 @@ const CHANGES: [Change; 17] = [
         &["events"],
     ),
     (|s| s.events.interrupt[3] = 1, &["events"]),
+    // A single-step trap that is due: DR6.BS comes with it. And a page fault that is being delivered.
+    (
+        |s| (s.events.exception, s.events.payload) = ([0, 1, 1, 0], Some(0x4000)),
+        &["events"],
+    ),
+    (
+        |s| (s.events.exception, s.events.error_code) = ([1, 0, 14, 1], 2),
+        &["events"],
+    ),
     (|s| s.debug.addresses[3] = 0x20_2000, &["debug registers"]),
 ];
 

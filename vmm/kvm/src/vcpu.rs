@@ -4,7 +4,8 @@ use crate::error::{failed, ioctl, lacks, no_kvm};
 use crate::{DirtyLog, state};
 use ft_protocol::log::Check;
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_interrupt, kvm_userspace_memory_region,
+    KVM_CAP_EXCEPTION_PAYLOAD, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_enable_cap,
+    kvm_interrupt, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
 use lockstep_memory::Ram;
@@ -56,7 +57,18 @@ impl KvmVcpu {
         if !kvm.check_extension(Cap::SyncRegs) {
             return Err(lacks("KVM_CAP_SYNC_REGS"));
         }
+        if kvm.check_extension_raw(KVM_CAP_EXCEPTION_PAYLOAD.into()) <= 0 {
+            return Err(lacks("KVM_CAP_EXCEPTION_PAYLOAD"));
+        }
         let vm = kvm.create_vm().map_err(ioctl("KVM_CREATE_VM"))?;
+        // Without it KVM does not tell an exception that is due from one that is being delivered, and one that
+        // is due does not come back as it was.
+        vm.enable_cap(&kvm_enable_cap {
+            cap: KVM_CAP_EXCEPTION_PAYLOAD,
+            args: [1, 0, 0, 0],
+            ..Default::default()
+        })
+        .map_err(ioctl("KVM_ENABLE_CAP"))?;
         vm.set_tss_address(KVM_TSS_ADDRESS)
             .map_err(ioctl("KVM_SET_TSS_ADDR"))?;
         let region = kvm_userspace_memory_region {

@@ -114,6 +114,12 @@ impl Bus {
         edges.flatten().min()
     }
 
+    /// The same, of those only that the 8259 pair would hand on.
+    pub fn next_interrupt_ns(&self) -> Option<u64> {
+        let heard = self.slots.iter().filter(|slot| slot.is_heard(&self.pic));
+        heard.filter_map(|slot| slot.device.next_edge_ns()).min()
+    }
+
     /// How much of an input the machine takes in now: frames, or bytes.
     pub fn room(&self, kind: InputKind) -> usize {
         let rooms = self.slots.iter().rev().map(|slot| slot.device.room(kind));

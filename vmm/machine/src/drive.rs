@@ -2,7 +2,7 @@
 //! and a backup differ only in what they put there.
 
 use super::edge::{Next, Sink, Source};
-use super::{Machine, MachineError};
+use super::{Entered, Machine, MachineError};
 use ft_protocol::log::{End, EndReason};
 use thiserror::Error;
 
@@ -29,7 +29,7 @@ pub enum Driven {
 /// Runs `machine` until it ends or its source stops it.
 ///
 /// A machine that was stopped is taken up again exactly where it was: between two inputs of a
-/// position, or where it asked for the time.
+/// position, where it asked for the time, or between two positions.
 pub fn drive<E, X>(machine: &mut Machine, edge: &mut X) -> Result<Driven, DriveError<E>>
 where
     X: Source<Error = E> + Sink<Error = E>,
@@ -58,7 +58,26 @@ where
             }
             edge.take_state(machine).map_err(DriveError::Edge)?;
         }
-        machine.enter()?;
+        if !run(machine, edge)? {
+            return Ok(Driven::Stopped);
+        }
+    }
+}
+
+/// Runs the guest to its next position. False: the source stops it before it made one.
+fn run<E, X: Source<Error = E>>(
+    machine: &mut Machine,
+    edge: &mut X,
+) -> Result<bool, DriveError<E>> {
+    let mut kicked = false;
+    loop {
+        if edge.is_over(kicked).map_err(DriveError::Edge)? {
+            return Ok(false);
+        }
+        match machine.enter()? {
+            Entered::Arrived => return Ok(true),
+            Entered::Kicked => kicked = true,
+        }
     }
 }
 

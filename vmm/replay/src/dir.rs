@@ -1,7 +1,7 @@
 //! A recording on disk: a directory with the log and the guest image that it belongs to.
 
 use super::checkpoint::{self, Checkpoint, CheckpointError};
-use super::follow::Entries;
+use super::follow::{Ahead, Entries};
 use super::journal::{Chunk, Consumer, JournalError};
 use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
 use lockstep_loader::image::image_hash;
@@ -179,6 +179,11 @@ impl LogFile {
 impl Entries for LogFile {
     fn next(&mut self) -> Result<Option<Entry>, LogError> {
         Ok(self.reader.next()?.map(|(_, _, entry)| entry))
+    }
+
+    /// A file that ends has ended: nobody waits for more of it.
+    fn ahead(&mut self, _: bool) -> Result<Ahead, LogError> {
+        Ok(self.next()?.map_or(Ahead::End, Ahead::Entry))
     }
 }
 

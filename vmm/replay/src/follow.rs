@@ -14,6 +14,21 @@ use thiserror::Error;
 pub trait Entries {
     /// The next entry; waits for it if the log still grows. None: there will be no more.
     fn next(&mut self) -> Result<Option<Entry>, LogError>;
+
+    /// The next entry, for a guest that needs none to be entered. Does not wait for it, unless the guest was
+    /// `kicked` and who waits for its end wants to know.
+    fn ahead(&mut self, kicked: bool) -> Result<Ahead, LogError>;
+}
+
+/// What [`Entries::ahead`] finds.
+#[derive(Debug)]
+pub enum Ahead {
+    /// The next entry.
+    Entry(Entry),
+    /// Nothing yet.
+    Nothing,
+    /// There will be no more.
+    End,
 }
 
 /// The machine did something else than the log says it did (invariant I6).
@@ -232,6 +247,12 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         Ok(Some(next))
     }
 
+    /// Nothing comes after what was followed.
+    fn reached_end(&mut self) {
+        self.followed.entries += u64::from(self.ahead.take().is_some());
+        self.exhausted = true;
+    }
+
     /// Everything that was emitted at a position must be in the log at that position.
     fn all_confirmed(&self, moment: Moment) -> Result<(), FollowError> {
         match self.unconfirmed.front() {
@@ -332,6 +353,24 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
                 _ => return Ok(Next::Leave),
             }
         }
+    }
+
+    /// The log may end while the guest computes, perhaps for ever: then it is followed to the position that
+    /// was left. A progress mark leads nowhere by itself.
+    fn is_over(&mut self, kicked: bool) -> Result<bool, FollowError> {
+        let only_marks = |ahead: &Entry| ahead.event == Event::Progress;
+        while self.ahead.as_ref().is_none_or(only_marks) && !self.exhausted {
+            match self.entries.ahead(kicked)? {
+                Ahead::Nothing => return Ok(false),
+                Ahead::End => self.reached_end(),
+                Ahead::Entry(entry) => {
+                    self.horizon = self.horizon.max(entry.at.exit);
+                    let mark = self.ahead.replace(entry);
+                    self.followed.entries += u64::from(mark.is_some());
+                }
+            }
+        }
+        Ok(self.exhausted && self.ahead.is_none())
     }
 
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, FollowError> {

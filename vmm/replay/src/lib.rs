@@ -8,6 +8,6 @@ pub mod record;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use dir::{IfSlow, LogDir, LogDirError, LogDirWriter};
-pub use follow::{Divergence, Entries, FollowError, Follower};
+pub use follow::{Ahead, Divergence, Entries, FollowError, Follower};
 pub use journal::{Consumer, Journal, JournalError};
 pub use record::{RecordError, Recorder};

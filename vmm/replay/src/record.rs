@@ -103,6 +103,8 @@ pub struct Recorder<I, O> {
     /// Where inputs were gathered last: once per position is enough while the guest runs.
     gathered: Option<Position>,
     outputs: u64,
+    /// Goes into the log at the first position.
+    first: Option<Event>,
     /// The log has an output that was not handed on yet.
     output_waits: bool,
     digested: Instant,
@@ -129,9 +131,16 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
             queue: VecDeque::new(),
             gathered: None,
             outputs,
+            first: None,
             output_waits: false,
             digested: Instant::now(),
         }
+    }
+
+    /// The same, for a machine that stands between two positions: what is to be logged at the next one.
+    pub fn with_first(mut self, event: Option<Event>) -> Recorder<I, O> {
+        self.first = event;
+        self
     }
 
     /// Hands on what has gathered and lets the log's consumers go.
@@ -192,6 +201,9 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
     type Error = RecordError;
 
     fn next(&mut self, view: &View) -> Result<Next, RecordError> {
+        if let Some(event) = self.first.take() {
+            self.log(view.moment, event);
+        }
         loop {
             if let Some(input) = self.queue.pop_front() {
                 self.log(view.moment, event(&input));

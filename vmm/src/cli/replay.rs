@@ -107,7 +107,7 @@ fn check_host(header: &Header) -> Result<(), CliError> {
     let host = host_print(cpus)?;
     if host.exits != header.host.exits {
         return Err(CliError::refused(format!(
-            "this host's KVM makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind",
+            "this host's KVM makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind, with the version of lockstep that recorded it",
             host.exits, header.host.exits
         )));
     }

@@ -173,6 +173,8 @@ pub struct Events {
     pub exception: [u8; 4],
     /// The exception's error code.
     pub error_code: u32,
+    /// What a pending exception will do to CR2 or DR6 when it is delivered.
+    pub payload: Option<u64>,
     /// Injected, number, by software, shadow.
     pub interrupt: [u8; 4],
     /// Injected, pending, masked.
@@ -188,8 +190,9 @@ impl Events {
             true => vec![
                 byte(injected) << 16 | byte(pending) << 8 | byte(number),
                 u64::from(self.error_code),
+                self.payload.unwrap_or(0),
             ],
-            false => vec![0, 0],
+            false => vec![0; 3],
         };
         let [injected, number, _, shadow] = self.interrupt;
         let interrupt = match injected {

@@ -37,6 +37,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+/// While it suspects the primary, a vCPU is kicked out of a guest that has been running for so long: the guest may
+/// never leave by itself, and the log may have ended.
+const KICK_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two attempts to connect.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
 /// An attempt to connect is given up after this.
@@ -246,6 +249,7 @@ impl Runtime {
                     self.backup.handle_vcpu(self.watch.answers());
                     self.backup.handle_tick(now());
                 }
+                () = tokio::time::sleep(KICK_INTERVAL), if self.suspects => self.watch.nudge(),
                 signal = self.signals.next() => {
                     if let Some(outcome) = self.stop(signal)? {
                         return Ok(Step::Done(outcome));

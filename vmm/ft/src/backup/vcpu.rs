@@ -216,13 +216,19 @@ fn parts(machine: &mut Machine) -> Option<Parts> {
 }
 
 /// Goes on from live inputs, exactly where the log ended. What the guest emitted and the log does
-/// not have is added to it first, so that the survivor's log replays like any other.
+/// not have is added to it first, so that the survivor's log replays like any other. Where the log ended while
+/// the guest computes, its next position is the first to which anything may be added.
 fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promotion: Promotion) {
+    let alone = Event::Control(Control::GoLive {
+        generation: promotion.generation,
+    });
     let (moment, now_ns) = {
         let view = machine.view();
         (view.moment, view.now_ns)
     };
-    {
+    let first = if machine.left() {
+        Some(alone)
+    } else {
         let mut journal = promotion
             .seat
             .journal()
@@ -232,10 +238,9 @@ fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promoti
         for mark in follower.unconfirmed() {
             log(Event::Output(*mark));
         }
-        log(Event::Control(Control::GoLive {
-            generation: promotion.generation,
-        }));
-    }
+        log(alone);
+        None
+    };
     let live = promotion.live.continued(now_ns).with_early(promotion.early);
-    promotion.seat.drive(machine, live);
+    promotion.seat.drive(machine, live, first);
 }

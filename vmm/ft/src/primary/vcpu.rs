@@ -4,7 +4,7 @@ use super::copy::Captured;
 use crate::cuts::{CutPoint, Cuts};
 use crate::outputs::HeldOutputs;
 use crate::pace::Pace;
-use ft_protocol::log::EndReason;
+use ft_protocol::log::{EndReason, Event};
 use lockstep_backends::Live;
 use lockstep_devices::Output;
 use lockstep_machine::Machine;
@@ -144,13 +144,15 @@ impl Seat {
         &self.journal
     }
 
-    /// Runs the machine to its end on this thread, and tells of that.
-    pub fn drive(self, mut machine: Machine, mut live: Live) {
+    /// Runs the machine to its end on this thread, and tells of that. `first` goes into the log at the first
+    /// position that it comes to.
+    pub fn drive(self, mut machine: Machine, mut live: Live, first: Option<Event>) {
         machine.set_pulse(self.pulse.clone());
         live.set_pulse(self.pulse);
         let runtime = self.gated.runtime.clone();
         let mut recorder =
-            Recorder::new(live, self.gated, self.journal, self.controls, self.outputs);
+            Recorder::new(live, self.gated, self.journal, self.controls, self.outputs)
+                .with_first(first);
         runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
             Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
@@ -215,7 +217,7 @@ impl Vcpu {
         let seat = self.seat(0);
         let thread = std::thread::Builder::new()
             .name("vcpu".into())
-            .spawn(move || seat.drive(machine, live))?;
+            .spawn(move || seat.drive(machine, live, None))?;
         self.watch.attach(thread);
         Ok(())
     }

@@ -41,6 +41,11 @@ impl Slot {
         }
     }
 
+    /// Would an edge on the device's line make `pic` request an interrupt?
+    pub(super) fn is_heard(&self, pic: &Pic) -> bool {
+        pic.would_request(self.irq)
+    }
+
     /// The device, and its line of `pic`.
     pub(super) fn with_line<'a>(&'a mut self, pic: &'a mut Pic) -> (&'a mut dyn Device, Line<'a>) {
         (&mut *self.device, Line::new(pic, self.irq))
