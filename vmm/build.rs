@@ -43,6 +43,8 @@ const SHARED: &[&str] = &[
 const TOOLS: &[(&str, &[&str])] = &[
     ("has_etcd", &["etcd"]),
     ("has_iproute2", &["ip"]),
+    ("has_openssl", &["openssl"]),
+    ("has_tmpfiles", &["systemd-tmpfiles"]),
     ("has_redis_tools", &["redis-benchmark", "redis-cli"]),
     ("has_util_linux", &["unshare", "mount", "setpriv"]),
 ];

@@ -449,6 +449,11 @@ impl Backup {
         self.generation
     }
 
+    /// The generation in which it is or asks, as it was opened.
+    pub fn right(&self) -> Option<Right> {
+        self.right
+    }
+
     /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
     pub fn standing(&self) -> Option<Standing> {
         let right = self.right.filter(|_| self.is_paired())?;

@@ -5,8 +5,14 @@ use super::{Phase, Primary, PrimaryAction};
 use crate::Time;
 use crate::arbiter::{Look, Standing};
 use crate::mutant::Mutant;
+use crate::transfer::Right;
 
 impl Primary {
+    /// The generation in which it is or asks, as it was opened.
+    pub fn right(&self) -> Option<Right> {
+        self.right
+    }
+
     /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
     pub fn standing(&self) -> Option<Standing> {
         let won = match self.phase {

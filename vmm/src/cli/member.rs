@@ -2,13 +2,13 @@
 
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::run::report;
+use super::storage::{ArbiterArgs, latest_of};
 use super::{CliError, Status};
 use crate::cpu::pulse::install_kick;
-use crate::ft::arbiter::latest;
 use crate::ft::backup::{BackupParts, Served};
 use crate::ft::cuts::{Cut, Cuts};
 use crate::ft::primary::PrimaryParts;
-use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
+use crate::ft::{EventLog, Outcome, backup, primary};
 use crate::machine::drive::Driven;
 use crate::machine::{Machine, host_print};
 use crate::replay::{IfSlow, LogDirWriter};
@@ -26,10 +26,8 @@ pub(super) struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
     pub(super) vm: String,
-    /// The storage that decides who goes on alone: file:/DIR, a directory that both
-    /// hosts share, or etcd:http://HOST:PORT.
-    #[arg(long, value_name = "URL")]
-    pub(super) arbiter: ArbiterUrl,
+    #[command(flatten)]
+    pub(super) arbiter: ArbiterArgs,
     /// The logging channel: the primary listens there, the backup connects there.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) channel: SocketAddr,
@@ -93,8 +91,9 @@ pub struct BackupArgs {
 pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
-    let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
-    let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
+    let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
+    let generation = next_generation(&member.vm, found.as_ref(), args.force);
+    let generation = generation.map_err(CliError::refused)?;
     told(serve_primary(args, generation)?)
 }
 
@@ -118,7 +117,7 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
         live,
         direct,
         recording: writer.as_ref().map(|w| w.consumer(IfSlow::GiveUp)),
-        arbiter: member.arbiter.clone(),
+        arbiter: member.arbiter.connect()?,
         generation,
         solo: args.solo,
         channel: member.channel,
@@ -145,7 +144,7 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let backends = Backends::open(&member.machine)?;
     let events = open_events(member)?;
-    latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
+    latest_of(&member.arbiter.proved(&member.vm)?)?;
     let tap = backends.tap.clone();
     let (live, direct) = backends.live_in_pair()?;
     let parts = BackupParts {
@@ -161,7 +160,7 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
         },
         channel: member.channel,
         listen: args.listen,
-        arbiter: member.arbiter.clone(),
+        arbiter: member.arbiter.connect()?,
         tap,
         live,
         direct,

@@ -2,8 +2,9 @@
 //! restart it blindly on both hosts without ever booting a second guest.
 
 use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
+use super::storage::latest_of;
 use super::{CliError, Status};
-use crate::ft::arbiter::{Unreachable, found, latest};
+use crate::ft::arbiter::found;
 use crate::ft::{Outcome, unix_ns};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
@@ -105,12 +106,15 @@ impl RoleArgs {
     }
 
     fn role(&self) -> Result<Role, CliError> {
-        let (arbiter, vm) = (self.member.arbiter.connect(), &self.member.vm);
-        let last = || latest(&*arbiter, vm).map_err(refused);
+        let vm = &self.member.vm;
+        let asker = self.member.arbiter.proved(vm)?;
+        let last = || latest_of(&asker);
         if let Some(latest) = last()? {
             return Ok(self.told(judge_latest(&latest)));
         }
-        let start = found(&*arbiter, vm, self.listen).map_err(refused)?;
+        let listen = self.listen;
+        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen));
+        let start = start.map_err(CliError::refused)?;
         // Between the two looks the VM may have been founded, run and ended.
         if let Some(latest) = last()? {
             return Ok(self.told(judge_latest(&latest)));
@@ -131,8 +135,4 @@ impl RoleArgs {
         }
         role
     }
-}
-
-fn refused(e: Unreachable) -> CliError {
-    CliError::refused(e)
 }

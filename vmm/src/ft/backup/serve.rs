@@ -2,6 +2,7 @@
 
 mod act;
 mod live;
+mod records;
 
 use super::BackupParts;
 use super::shadow::Shadow;
@@ -9,6 +10,7 @@ use super::vcpu::{Job, News, Recording};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap, Waker};
 use crate::cpu::PulseWatch;
+use crate::ft::arbiter::{Asker, Told, Watch};
 use crate::ft::beats::Beats;
 use crate::ft::control::{Asked, Control, Wish};
 use crate::ft::cuts::{CutPoint, Cuts};
@@ -17,10 +19,10 @@ use crate::ft::fence::Fence;
 use crate::ft::link::{Link, Port, next_of};
 use crate::ft::outputs::HeldOutputs;
 use crate::ft::primary::{SurvivorParts, new_member, timing};
-use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, now, sleep_until};
+use crate::ft::{EventLog, Outcome, StopSignals, now, sleep_until};
 use crate::replay::journal::Chunk;
 use crate::replay::record::Controls;
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
@@ -46,6 +48,7 @@ enum Answer {
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
     Fenced(Result<(), String>),
+    Looked(Option<Standing>, Look),
 }
 
 /// How a backup ended.
@@ -67,7 +70,9 @@ struct Runtime {
     signals: StopSignals,
     /// What the machine is made of, once that is known.
     made_of: Option<(Header, Vec<u8>)>,
-    arbiter: Arc<dyn Arbiter>,
+    asker: Asker,
+    /// Its records there.
+    records: Watch,
     answers: UnboundedSender<Answer>,
     link: Option<Link>,
     feed: Feed,
@@ -151,6 +156,7 @@ impl Runtime {
         beats: Beats,
     ) -> Runtime {
         let me = new_member();
+        let asker = Asker::new(parts.arbiter, &parts.vm, me);
         let config = BackupConfig {
             vm: parts.vm.clone(),
             me,
@@ -178,7 +184,8 @@ impl Runtime {
             port,
             signals,
             made_of: None,
-            arbiter: parts.arbiter.connect(),
+            asker,
+            records: Watch::default(),
             answers,
             link: None,
             // The one that counts is made with the machine.
@@ -227,6 +234,7 @@ impl Runtime {
                     }
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
+                () = sleep_until(self.records.due()) => self.look(),
                 (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
                 stream = connect_to(channel), if connect => {
@@ -300,6 +308,8 @@ impl Runtime {
             "generation": self.backup.generation(),
             "received": self.backup.received(),
             "copied_bytes": self.loaded_bytes,
+            "records": self.records.wrong(),
+            "record": self.record(),
         })
     }
 
@@ -376,16 +386,21 @@ impl Runtime {
                     ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
                     ClaimAnswer::Won => {
                         self.cuts.pass(CutPoint::ClaimWon);
+                        self.records.mend(&mut self.events);
                         self.events
                             .emit("claim_won", json!({"generation": generation}));
                     }
                     ClaimAnswer::Lost { .. } => self
                         .events
                         .emit("claim_lost", json!({"generation": generation})),
+                    ClaimAnswer::Missing(why) => {
+                        self.records.tell(&mut self.events, Told::Held(why.clone()));
+                    }
                     ClaimAnswer::Refused(_) => {}
                 }
                 self.backup.handle_claim(now(), answer);
             }
+            Answer::Looked(standing, look) => self.looked(standing, &look),
             Answer::Closed(answer) => self.backup.handle_closed(now(), answer),
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {

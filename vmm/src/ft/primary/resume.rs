@@ -4,18 +4,18 @@ use super::serve::{Answer, Runtime};
 use super::vcpu::Vcpu;
 use crate::backends::Waker;
 use crate::backends::live::Direct;
+use crate::ft::arbiter::{Asker, Watch};
 use crate::ft::beats::Beats;
 use crate::ft::control::Control;
 use crate::ft::cuts::Cuts;
 use crate::ft::fence::Fence;
-use crate::ft::{Arbiter, EventLog, StopSignals};
+use crate::ft::{EventLog, StopSignals};
 use crate::replay::LogDirWriter;
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::log::Header;
 use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::transfer::Survivor;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -46,7 +46,9 @@ pub struct Resumed {
     /// The guest's ELF file.
     pub image: Vec<u8>,
     /// The arbiter.
-    pub arbiter: Arc<dyn Arbiter>,
+    pub asker: Asker,
+    /// What its records there were like.
+    pub watch: Watch,
     /// The vCPU's thread, which runs from live inputs now.
     pub vcpu: Vcpu,
     /// Where outputs are let go.
@@ -77,7 +79,8 @@ impl Resumed {
             me: self.me,
             header: self.header,
             image: self.image,
-            arbiter: self.arbiter,
+            asker: self.asker,
+            watch: self.watch,
             answers,
             link: None,
             vcpu: self.vcpu,

@@ -2,6 +2,7 @@
 
 mod act;
 mod join;
+mod records;
 
 use super::copy::{Copy, Progress};
 use super::vcpu::{News, Vcpu};
@@ -9,17 +10,18 @@ use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::backends::Waker;
 use crate::backends::live::Direct;
 use crate::cpu::PulseWatch;
+use crate::ft::arbiter::{Asker, Told, Watch};
 use crate::ft::beats::Beats;
 use crate::ft::control::{Asked, Control, Wish};
 use crate::ft::cuts::{CutPoint, Cuts};
 use crate::ft::fence::Fence;
 use crate::ft::link::{Link, accept_at, next_of};
-use crate::ft::{Arbiter, EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
+use crate::ft::{EventLog, Outcome, StopSignals, arbiter, end_status, now, sleep_until};
 use crate::replay::LogDirWriter;
 use crate::replay::journal::{Chunk, FLUSH_INTERVAL};
 use crate::replay::record::{Controls, mark_progress};
 use ft_protocol::Time;
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
@@ -43,6 +45,9 @@ pub(super) enum Answer {
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
     Fenced(Result<(), String>),
+    /// What a look found, or that what was put back is there.
+    Looked(Option<Standing>, Look),
+    PutBack,
 }
 
 pub(super) struct Runtime {
@@ -50,7 +55,8 @@ pub(super) struct Runtime {
     pub(super) me: MemberId,
     pub(super) header: Header,
     pub(super) image: Vec<u8>,
-    pub(super) arbiter: Arc<dyn Arbiter>,
+    pub(super) asker: Asker,
+    pub(super) watch: Watch,
     pub(super) answers: UnboundedSender<Answer>,
     pub(super) link: Option<Link>,
     pub(super) vcpu: Vcpu,
@@ -155,6 +161,7 @@ impl Runtime {
                 accepted = accept_at(listener), if accepts => self.accept(accepted),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
+                () = sleep_until(self.watch.due()) => self.look(),
                 () = sleep_until(timeout) => {
                     self.direct.flush();
                     self.tick();
@@ -195,8 +202,9 @@ impl Runtime {
                 vm: parts.header.vm.clone(),
                 me,
             },
+            asker: Asker::new(parts.arbiter, &parts.header.vm, me),
             header: parts.header,
-            arbiter: parts.arbiter.connect(),
+            watch: Watch::default(),
             answers,
             link: None,
             vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
@@ -362,13 +370,19 @@ impl Runtime {
                         let generation = self.primary.generation();
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.won = Some(generation);
+                        self.watch.mend(&mut self.events);
                         self.events
                             .emit("claim_won", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Missing(why) => {
+                        self.watch.tell(&mut self.events, Told::Held(why.clone()));
                     }
                     ClaimAnswer::Refused(_) => {}
                 }
                 self.primary.handle_claim(now(), answer);
             }
+            Answer::Looked(standing, look) => self.looked(standing, &look),
+            Answer::PutBack => self.watch.end(),
             Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {
@@ -396,8 +410,12 @@ impl Runtime {
     /// Nothing ever ran: a generation that this side has won need not stay open.
     fn leave(&self) {
         if let Some(generation) = self.won
-            && let CloseAnswer::Unreachable(why) =
-                arbiter::close(&*self.arbiter, &self.header.vm, generation, self.me)
+            && let Err(why) = self.asker.ask_now(move |arbiter, vm, me| {
+                match arbiter::close(arbiter, vm, generation, me) {
+                    CloseAnswer::Closed => Ok(()),
+                    CloseAnswer::Unreachable(why) => Err(arbiter.damaged(&why)),
+                }
+            })
         {
             tracing::warn!("{why}: start again with --force");
         }

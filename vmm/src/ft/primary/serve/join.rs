@@ -60,6 +60,8 @@ impl Runtime {
             "window_stalls": stalls.window,
             "gate_stalls": stalls.gate,
             "copy": self.copy.as_ref().and(self.progress),
+            "records": self.watch.wrong(),
+            "record": self.record(),
         })
     }
 
