@@ -4,6 +4,7 @@
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
 //! are skipped with the reason where `vmm/build.rs` did not find it.
 
+mod arbiter;
 mod by_hand;
 mod checkpoint;
 mod control;

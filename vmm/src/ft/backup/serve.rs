@@ -401,7 +401,12 @@ impl Runtime {
                 self.backup.handle_claim(now(), answer);
             }
             Answer::Looked(standing, look) => self.looked(standing, &look),
-            Answer::Closed(answer) => self.backup.handle_closed(now(), answer),
+            Answer::Closed(answer) => {
+                if let CloseAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.backup.handle_closed(now(), answer);
+            }
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);

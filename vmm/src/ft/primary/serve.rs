@@ -383,7 +383,12 @@ impl Runtime {
             }
             Answer::Looked(standing, look) => self.looked(standing, &look),
             Answer::PutBack => self.watch.end(),
-            Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
+            Answer::Closed(answer) => {
+                if let CloseAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.primary.handle_closed(now(), answer);
+            }
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
@@ -397,7 +402,10 @@ impl Runtime {
     /// does not wait for that.
     fn stop(&mut self) -> Option<Outcome> {
         if self.vcpu.controls.stop.load(Ordering::Acquire) {
-            let why = "cut off before the guest reached its next position";
+            let why = match self.ended {
+                Some(_) => "cut off before the generation was closed: start again with --force",
+                None => "cut off before the guest reached its next position",
+            };
             return Some(Outcome::Halted(1, why.into()));
         }
         self.stop_guest();

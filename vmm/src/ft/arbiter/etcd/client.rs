@@ -83,6 +83,8 @@ pub struct Client {
     user: Option<(String, String)>,
     /// What stands for name and password until etcd forgets it.
     token: Mutex<Option<String>>,
+    /// It speaks TLS and has no certificate to show.
+    anonymous: bool,
     /// The endpoint that answered last.
     answered: AtomicUsize,
 }
@@ -99,6 +101,7 @@ impl Client {
             // What the environment says of proxies is not about an arbiter.
             .proxy(None);
         let secure = endpoints.iter().any(|url| url.starts_with("https:"));
+        let anonymous = secure && access.identity.is_none();
         let config = match secure {
             true => config.tls_config(access.tls()?),
             false if access.ca.is_some() || access.identity.is_some() => {
@@ -111,6 +114,7 @@ impl Client {
             agent: config.build().into(),
             user: access.user,
             token: Mutex::default(),
+            anonymous,
             answered: AtomicUsize::new(0),
         })
     }
@@ -176,7 +180,16 @@ impl Client {
         body: &Value,
         token: Option<&str>,
     ) -> Result<Value, Failure> {
-        let other = |e: ureq::Error| Failure::Other(e.to_string());
+        let other = |e: ureq::Error| {
+            let hint = match e {
+                // Whoever wants to see one only hangs up.
+                ureq::Error::Io(_) if self.anonymous => {
+                    "; if it wants a client's certificate, give --etcd-cert and --etcd-key"
+                }
+                _ => "",
+            };
+            Failure::Other(format!("{e}{hint}"))
+        };
         let mut request = self.agent.post(format!("{endpoint}{path}"));
         if let Some(token) = token {
             request = request.header("Authorization", token);

@@ -27,6 +27,11 @@ impl Runtime {
         };
         self.watch.found(&mut self.events, found);
         self.primary.handle_looked(now(), standing, found);
+        if !standing.won && matches!(found, Look::Missing(_)) {
+            // What the backup acknowledges next allows to put it back. A guest that only waits makes no
+            // entries; a vCPU's thread that is woken adds the digest that has been due since.
+            self.waker.wake();
+        }
     }
 
     /// Writes again what vanished. Whether that is so, the next look tells.
