@@ -8,13 +8,19 @@
 //!
 //! ```text
 //! open(r)   create "open" unless it exists; read it back; judge_open
-//! claim(m)  read "open"; may_claim; create "claim" unless it exists; read it back; judge_claim
+//! claim(m)  read "open" and "claim"; may_claim; create "claim" unless it exists, provided that "open"
+//!           is still there; read it back; judge_claim
 //! close(m)  create "close" unless it exists
 //! ```
 //!
 //! An answer that was lost is asked for again: each of them gives the same answer twice.
+//!
+//! Storage may lose what it was given: see [`Look`].
 
 mod text;
+mod watch;
+
+pub use watch::{Look, Standing, judge_look};
 
 use bincode::{Decode, Encode};
 use std::fmt;
@@ -149,6 +155,8 @@ pub enum ClaimAnswer {
     },
     /// The asker has no right to ask, and will never have one.
     Refused(String),
+    /// The generation's record is gone, and who won with it: nobody may assume anything. Ask again.
+    Missing(String),
     /// Nobody knows: ask again.
     Unreachable(String),
 }
@@ -218,6 +226,17 @@ pub enum ArbiterError {
          else's; move {generation}.open and what belongs to it out of the arbiter"
     )]
     ImpossibleGeneration {
+        /// The VM.
+        vm: String,
+        /// The generation.
+        generation: u64,
+    },
+    /// A generation whose open record vanished.
+    #[error(
+        "the record {generation}.open of VM {vm} is gone from the arbiter, and a member may still run it: \
+         look with `lockstep arbiter show`; stop its members, or say --force if they are surely dead"
+    )]
+    Vanished {
         /// The VM.
         vm: String,
         /// The generation.
@@ -326,21 +345,34 @@ pub fn judge_open(wanted: &OpenRecord, found: OpenRecord) -> OpenAnswer {
     }
 }
 
-/// Whether `member` may claim the generation with this record. To be asked before a claim is
-/// written.
+/// Whether `member` may claim the generation with this record, of which this claim is there. To be
+/// asked before a claim is written.
+///
+/// A generation whose record is gone is nobody's, also if there is a claim of one's own: who won it
+/// may have been lost with it.
 ///
 /// # Errors
 /// The answer to give instead.
-pub fn may_claim(record: Option<&OpenRecord>, member: MemberId) -> Result<(), ClaimAnswer> {
-    match record {
-        Some(record) if record.members.contains(member) => Ok(()),
-        Some(record) => Err(ClaimAnswer::Refused(format!(
+pub fn may_claim(
+    vm: &str,
+    generation: u64,
+    record: Option<&OpenRecord>,
+    claim: Option<&Claim>,
+    member: MemberId,
+) -> Result<(), ClaimAnswer> {
+    match (record, claim) {
+        (Some(record), _) if record.members.contains(member) => Ok(()),
+        (Some(record), _) => Err(ClaimAnswer::Refused(format!(
             "generation {} of VM {} belongs to others: {member} is not a member",
             record.generation, record.vm
         ))),
-        None => Err(ClaimAnswer::Refused(
-            "the arbiter has no record of this generation: somebody removed it".into(),
-        )),
+        (None, Some(claim)) if claim.claimant != member => {
+            Err(ClaimAnswer::Lost { by: claim.claimant })
+        }
+        (None, _) => Err(ClaimAnswer::Missing(format!(
+            "the record {generation}.open of VM {vm} is gone from the arbiter: nobody goes on before it \
+             is there again; see `lockstep arbiter restore`"
+        ))),
     }
 }
 
@@ -357,8 +389,10 @@ pub fn judge_claim(member: MemberId, found: &Claim) -> ClaimAnswer {
 /// A VM's latest generation, as a cold start finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
-    /// Its record.
-    pub record: OpenRecord,
+    /// Its number.
+    pub generation: u64,
+    /// Its open record, unless that has vanished.
+    pub record: Option<OpenRecord>,
     /// Whether a member claimed it.
     pub claimed: bool,
     /// Whether it ended cleanly.
@@ -368,7 +402,7 @@ pub struct Latest {
 /// The role that a VM's latest generation leaves to a member: none of its own choice once there was
 /// one. An open generation, claimed or not, may still run somewhere.
 pub fn judge_latest(latest: &Latest) -> Role {
-    let generation = latest.record.generation;
+    let generation = latest.generation;
     match latest.closed {
         true => Role::Ended { generation },
         false => Role::Backup,
@@ -404,23 +438,34 @@ pub fn judge_start(
 /// # Errors
 /// If the latest one is still open and `force` does not say that its members are dead, or if no VM
 /// reaches it.
-pub fn next_generation(latest: Option<&Latest>, force: bool) -> Result<u64, ArbiterError> {
+pub fn next_generation(
+    vm: &str,
+    latest: Option<&Latest>,
+    force: bool,
+) -> Result<u64, ArbiterError> {
     match latest {
         None => Ok(FIRST_GENERATION),
-        Some(Latest { record, .. }) if record.generation > MAX_GENERATION => {
+        Some(latest) if latest.generation > MAX_GENERATION => {
             Err(ArbiterError::ImpossibleGeneration {
-                vm: record.vm.clone(),
-                generation: record.generation,
+                vm: vm.into(),
+                generation: latest.generation,
             })
         }
-        Some(Latest { record, closed, .. }) if *closed || force => Ok(record.generation + 1),
+        Some(latest) if latest.closed || force => Ok(latest.generation + 1),
         Some(Latest {
-            record, claimed, ..
+            generation,
+            record: Some(record),
+            claimed,
+            ..
         }) => Err(ArbiterError::StillOpen {
-            vm: record.vm.clone(),
-            generation: record.generation,
+            vm: vm.into(),
+            generation: *generation,
             members: record.members,
             claimed: *claimed,
+        }),
+        Some(latest) => Err(ArbiterError::Vanished {
+            vm: vm.into(),
+            generation: latest.generation,
         }),
     }
 }

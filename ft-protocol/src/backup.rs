@@ -10,7 +10,7 @@ mod types;
 pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expectations, LogItem};
 
 use crate::Time;
-use crate::arbiter::MemberId;
+use crate::arbiter::{MemberId, Standing};
 use crate::detector::{Detector, Suspicion};
 use crate::log::Position;
 use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
@@ -453,6 +453,17 @@ impl Backup {
     /// The generation it is in; 0 before the first.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The generation in which it is or asks, as it was opened.
+    pub fn right(&self) -> Option<Right> {
+        self.right
+    }
+
+    /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
+    pub fn standing(&self) -> Option<Standing> {
+        let right = self.right.filter(|_| self.is_paired())?;
+        Some(Standing { right, won: false })
     }
 
     /// What it does, in a word or two for operators.

@@ -35,6 +35,12 @@ pub(crate) enum Mutant {
     GoesOnDiverged,
     /// The primary does not ask again when the arbiter did not answer.
     AsksOnlyOnce,
+    /// The primary takes a record that is gone for a right to go on alone.
+    GoesOnUnrecorded,
+    /// The primary of a pair puts its record back before its backup has shown that it has not asked.
+    PutsBackUnagreed,
+    /// A side that runs alone puts its open record back without its claim.
+    PutsBackUnclaimed,
     /// Whoever joins is armed before it has acknowledged what led to the outputs that have left.
     ArmsUnacknowledged,
     /// Whoever joins is armed before what was emitted before its copy has left.

@@ -7,6 +7,7 @@ mod handover;
 mod outcome;
 mod transfer;
 mod types;
+mod watch;
 
 pub use types::{LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, Stalls};
 
@@ -107,6 +108,8 @@ pub struct Primary {
     /// Beats sent, and the last one heard.
     beats: u64,
     heard_beat: u64,
+    /// The pair's record was found missing, in this generation, when the log ended with this entry.
+    missed: Option<(u64, u64)>,
     stalls: Stalls,
     stalled: (bool, bool),
 }
@@ -198,6 +201,7 @@ impl Primary {
             probes: 0,
             beats: 0,
             heard_beat: 0,
+            missed: None,
             stalls: Stalls::default(),
             stalled: (false, false),
             config,

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 /// After "unreachable", the arbiter is asked again this much later.
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// A generation that cannot be closed in so many attempts stays open, and its member ends anyway.
-pub const CLOSE_ATTEMPTS: u32 = 10;
+/// A generation that cannot be closed in so many attempts stays open, and its member ends anyway: after
+/// seconds, also if the storage hangs.
+pub const CLOSE_ATTEMPTS: u32 = 5;
 
 /// The question that is open, if there is one. What it asks for, its owner's phase tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -10,6 +10,7 @@
     reason = "cargo shows it only if the test fails"
 )]
 
+mod arbiter;
 mod by_hand;
 mod checkpoint;
 mod clients;

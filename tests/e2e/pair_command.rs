@@ -7,6 +7,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -27,17 +28,15 @@ fn start_with(scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
 /// The same by a command that ends in `lockstep`.
 #[track_caller]
 fn start_as(mut command: Command, scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
-    fs::create_dir(scratch.join("tmp")).expect("made");
     command.args(["pair", guest, "--record", &scratch.arg("logs")]);
     command.args(more);
-    command.env("TMPDIR", scratch.join("tmp"));
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
     Process::with_input(&mut command)
 }
 
 /// The process ids of this pair's members with this role.
 fn members(scratch: &Scratch, role: &str) -> Vec<Pid> {
-    let place = scratch.arg("tmp");
+    let place = scratch.arg("runtime/lockstep-pair-");
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
         let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -73,14 +72,22 @@ fn named(scratch: &Scratch, name: &str) -> Pid {
     all.find(told).unwrap_or_else(|| panic!("{name} runs"))
 }
 
+/// The directories of the pairs that run.
+fn places(scratch: &Scratch) -> Vec<PathBuf> {
+    let paths = fs::read_dir(scratch.join("runtime")).into_iter().flatten();
+    let paths = paths.map(|entry| entry.expect("an entry").path());
+    let is_place = |path: &PathBuf| path.to_string_lossy().contains("lockstep-pair-");
+    paths.filter(is_place).collect()
+}
+
 /// Waits until the member of this name has told of this event.
 #[track_caller]
 fn await_event(scratch: &Scratch, name: &str, event: &str) {
     let deadline = Instant::now() + LIMIT;
     let wanted = format!(r#""event":"{event}""#);
     let told = || {
-        let places = fs::read_dir(scratch.join("tmp")).expect("there").flatten();
-        let paths = places.map(|place| place.path().join(format!("{name}.events")));
+        let paths = places(scratch).into_iter();
+        let paths = paths.map(|place| place.join(format!("{name}.events")));
         let mut texts = paths.filter_map(|path| fs::read_to_string(path).ok());
         texts.any(|text| text.contains(&wanted))
     };
@@ -109,7 +116,7 @@ fn nothing_is_left(scratch: &Scratch) {
         assert!(Instant::now() < deadline, "a member still runs");
         std::thread::sleep(BETWEEN_LOOKS);
     }
-    let left: Vec<_> = fs::read_dir(scratch.join("tmp")).expect("there").collect();
+    let left = places(scratch);
     assert!(left.is_empty(), "{left:?}");
 }
 
@@ -198,10 +205,10 @@ fn the_guests_own_status_and_a_pair_that_cannot_be_show_in_the_status() {
     assert!(sentence.contains("--backup-tap"), "{sentence}");
     // What only a member finds out ends the other one too.
     let scratch = Scratch::new();
-    fs::create_dir(scratch.join("tmp")).expect("made");
     let mut command = lockstep(["pair", "hello", "--net", "tap=no-such-a"]);
     command.args(["--backup-tap", "no-such-b"]);
-    let done = Process::start(command.env("TMPDIR", scratch.join("tmp"))).end();
+    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
+    let done = Process::start(&mut command).end();
     let done = done.expect(2);
     assert!(done.stderr.contains("no-such-"), "{done:#?}");
     nothing_is_left(&scratch);
@@ -292,14 +299,38 @@ fn a_kept_pair_ends_when_it_is_told_to_and_hands_over_at_will() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn events_that_a_cleaner_removes_cost_nobody_the_survivor() {
+    for keeps in [&[][..], &["--keep"]] {
+        let (_stage, scratch) = (stage(), Scratch::new());
+        let mut pair = start_with(&scratch, "echo", keeps);
+        await_event(&scratch, "backup", "joined");
+        echo(&mut pair, "together");
+        let (primary, place) = (named(&scratch, "primary"), places(&scratch).pop());
+        for name in ["primary", "backup"] {
+            let events = place
+                .as_ref()
+                .expect("a place")
+                .join(format!("{name}.events"));
+            fs::remove_file(events).expect("there");
+        }
+        kill_process(primary, Signal::KILL).expect("it runs");
+        echo(&mut pair, "on the survivor");
+        pair.end_input();
+        let done = pair.end().expect(0);
+        assert!(done.stdout.ends_with("echo: done, 2 lines\n"), "{done:#?}");
+        nothing_is_left(&scratch);
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn backups_that_fail_at_once_are_followed_by_others_ever_more_slowly() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let mut pair = start_with(&scratch, "echo", &["--keep"]);
     await_event(&scratch, "backup", "joined");
     echo(&mut pair, "together");
     // What is in the way of their events refuses the next ones.
-    let place = fs::read_dir(scratch.join("tmp")).expect("there").next();
-    let place = place.expect("a place").expect("read").path();
+    let place = places(&scratch).pop().expect("a place");
     for refused in ["backup-2", "backup-3", "backup-4"] {
         fs::create_dir(place.join(format!("{refused}.events"))).expect("made");
     }

@@ -170,13 +170,13 @@ fn the_first_claimant_wins_and_goes_on_winning() {
 
 #[test]
 fn only_the_two_members_may_ask() {
-    assert_eq!(may_claim(Some(&record()), P), Ok(()));
-    assert_eq!(may_claim(Some(&record()), B), Ok(()));
+    let may = |record: Option<&OpenRecord>, member| may_claim("demo", 7, record, None, member);
+    assert_eq!(may(Some(&record()), P), Ok(()));
+    assert_eq!(may(Some(&record()), B), Ok(()));
     assert!(matches!(
-        may_claim(Some(&record()), OTHER),
+        may(Some(&record()), OTHER),
         Err(ClaimAnswer::Refused(_))
     ));
-    assert!(matches!(may_claim(None, P), Err(ClaimAnswer::Refused(_))));
     let alone = OpenRecord {
         members: Members {
             primary: P,
@@ -184,26 +184,82 @@ fn only_the_two_members_may_ask() {
         },
         ..record()
     };
-    assert!(matches!(
-        may_claim(Some(&alone), B),
-        Err(ClaimAnswer::Refused(_))
-    ));
+    assert!(matches!(may(Some(&alone), B), Err(ClaimAnswer::Refused(_))));
+}
+
+#[test]
+fn a_generation_whose_record_is_gone_is_nobodys() {
+    let may = |claim, member| may_claim("demo", 7, None, claim, member);
+    let claim = Claim { claimant: B, at: 0 };
+    assert_eq!(may(Some(&claim), P), Err(ClaimAnswer::Lost { by: B }));
+    // One's own claim proves nothing: who won may have been lost with the record.
+    for (claim, member) in [(None, P), (None, OTHER), (Some(&claim), B)] {
+        let Err(ClaimAnswer::Missing(why)) = may(claim, member) else {
+            panic!("{claim:?}, {member}");
+        };
+        assert!(why.contains("7.open") && why.contains("VM demo"), "{why}");
+    }
+}
+
+#[test]
+fn a_look_tells_what_is_gone_and_what_is_others() {
+    let record = record();
+    let right = crate::transfer::Right {
+        generation: 7,
+        members: record.members,
+        nonce: record.nonce,
+    };
+    let look = |won, open, claim| {
+        let standing = Standing { right, won };
+        judge_look("demo", &standing, P, open, claim)
+    };
+    let [ours, theirs] = [P, B].map(|claimant| Claim { claimant, at: 0 });
+    assert_eq!(look(false, Some(&record), None), Look::Sound);
+    assert_eq!(look(true, Some(&record), Some(&ours)), Look::Sound);
+    for (won, open, claim, gone) in [
+        (false, None, None, "7.open"),
+        (true, None, Some(&ours), "7.open"),
+        (true, None, None, "7.open"),
+        (true, Some(&record), None, "7.claim"),
+    ] {
+        let Look::Missing(why) = look(won, open, claim) else {
+            panic!("{won} {open:?} {claim:?}");
+        };
+        assert!(why.contains(gone), "{why}");
+    }
+    let forced = OpenRecord {
+        nonce: Nonce(1),
+        ..record.clone()
+    };
+    for (won, open, claim) in [
+        (false, Some(&forced), None),
+        (false, Some(&record), Some(&theirs)),
+        (false, None, Some(&theirs)),
+        (true, Some(&record), Some(&theirs)),
+    ] {
+        let found = look(won, open, claim);
+        assert!(matches!(found, Look::Others(_)), "{found:?}");
+    }
 }
 
 #[test]
 fn a_generation_that_no_vm_reaches_is_refused() {
     let latest = |generation| Latest {
-        record: OpenRecord {
+        generation,
+        record: Some(OpenRecord {
             generation,
             ..record()
-        },
+        }),
         claimed: false,
         closed: true,
     };
     let last = latest(MAX_GENERATION);
-    assert_eq!(next_generation(Some(&last), false), Ok(MAX_GENERATION + 1));
+    assert_eq!(
+        next_generation("demo", Some(&last), false),
+        Ok(MAX_GENERATION + 1)
+    );
     for generation in [MAX_GENERATION + 1, u64::MAX] {
-        let refused = next_generation(Some(&latest(generation)), true).unwrap_err();
+        let refused = next_generation("demo", Some(&latest(generation)), true).unwrap_err();
         let text = refused.to_string();
         assert!(text.contains(&format!("{generation}.open")), "{text}");
     }
@@ -212,16 +268,32 @@ fn a_generation_that_no_vm_reaches_is_refused() {
 #[test]
 fn a_cold_start_opens_the_next_generation_unless_the_last_is_open() {
     let latest = |claimed, closed| Latest {
-        record: record(),
+        generation: 7,
+        record: Some(record()),
         claimed,
         closed,
     };
-    assert_eq!(next_generation(None, false), Ok(1));
-    assert_eq!(next_generation(Some(&latest(false, true)), false), Ok(8));
-    assert_eq!(next_generation(Some(&latest(true, true)), false), Ok(8));
-    assert_eq!(next_generation(Some(&latest(true, false)), true), Ok(8));
+    let next = |latest: &Latest, force| next_generation("demo", Some(latest), force);
+    assert_eq!(next_generation("demo", None, false), Ok(1));
+    assert_eq!(next(&latest(false, true), false), Ok(8));
+    assert_eq!(next(&latest(true, true), false), Ok(8));
+    assert_eq!(next(&latest(true, false), true), Ok(8));
+    for (closed, force, wanted) in [
+        (true, false, Some(8)),
+        (false, true, Some(8)),
+        (false, false, None),
+    ] {
+        let vanished = Latest {
+            record: None,
+            ..latest(true, closed)
+        };
+        let found = next(&vanished, force);
+        assert_eq!(found.as_ref().ok().copied(), wanted, "{found:?}");
+        let told = found.map_or_else(|e| e.to_string(), |_| "7.open".into());
+        assert!(told.contains("7.open"), "{told}");
+    }
     for claimed in [false, true] {
-        let error = next_generation(Some(&latest(claimed, false)), false).unwrap_err();
+        let error = next(&latest(claimed, false), false).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("generation 7") && text.contains("--force"),
@@ -262,7 +334,8 @@ fn a_start_record_is_readable_and_comes_back() {
 #[test]
 fn a_vm_that_ever_had_a_generation_is_nobodys_to_boot() {
     let latest = |claimed, closed| Latest {
-        record: record(),
+        generation: 7,
+        record: Some(record()),
         claimed,
         closed,
     };

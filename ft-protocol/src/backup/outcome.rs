@@ -33,7 +33,7 @@ impl Backup {
             return;
         }
         match answer {
-            ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
+            ClaimAnswer::Unreachable(_) | ClaimAnswer::Missing(_) => self.question.unreachable(now),
             ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
             ClaimAnswer::Lost { by } => {
                 self.halt(HaltReason::LostArbitration {

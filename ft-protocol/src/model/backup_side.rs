@@ -144,12 +144,10 @@ impl BackupSide {
                 };
                 self.machine.handle_read_back(now, answer);
             }
-            Ask::Claim(generation) => {
-                let answer = match known {
-                    true => storage.claimed(generation, me.id),
-                    false => ClaimAnswer::Unreachable(unknown),
-                };
-                self.machine.handle_claim(now, answer);
+            Ask::Claim(_) => {
+                assert!(!known, "what a claim came to is known when it is written");
+                let unknown = ClaimAnswer::Unreachable(unknown);
+                self.machine.handle_claim(now, unknown);
             }
             Ask::Close(_) => {
                 let answer = match known {

@@ -162,6 +162,14 @@ impl PrimarySide {
         self.machine.handle_captured(me.now, capture);
     }
 
+    /// Looks at its records in the arbiter.
+    pub fn look(&mut self, me: &Common, storage: &Storage) {
+        if let Some(standing) = self.machine.standing() {
+            let look = storage.look(me.id, &standing);
+            self.machine.handle_looked(me.now, standing, &look);
+        }
+    }
+
     /// The vCPU rests.
     pub fn rest(&mut self, me: &Common) {
         self.parked = true;
@@ -179,12 +187,10 @@ impl PrimarySide {
                 };
                 self.machine.handle_opened(now, answer);
             }
-            Ask::Claim(generation) => {
-                let answer = match known {
-                    true => storage.claimed(generation, me.id),
-                    false => ClaimAnswer::Unreachable(unknown),
-                };
-                self.machine.handle_claim(now, answer);
+            Ask::Claim(_) => {
+                assert!(!known, "what a claim came to is known when it is written");
+                let unknown = ClaimAnswer::Unreachable(unknown);
+                self.machine.handle_claim(now, unknown);
             }
             Ask::Close(_) => {
                 let answer = match known {
@@ -256,6 +262,10 @@ impl PrimarySide {
             PrimaryAction::Claim { generation } => me.ask(Question::Asked(Ask::Claim(generation))),
             PrimaryAction::Fence { .. } => me.ask(Question::Fence),
             PrimaryAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
+            PrimaryAction::PutBack(standing) => {
+                // One at a time: there is no look meanwhile.
+                assert_eq!(me.puts_back.replace(standing), None);
+            }
             PrimaryAction::Start => self.start(me, rest),
             PrimaryAction::GoSolo { generation } => self.go_solo(generation, me, rest),
             PrimaryAction::Park => self.parking = true,
@@ -307,7 +317,7 @@ impl PrimarySide {
         let record = storage.of(generation);
         if record.is_some_and(|record| record.members.backup.is_none()) {
             witness.goes_alone(me.id, generation, storage);
-        } else if record.and_then(|record| record.claimant) == Some(me.id) {
+        } else if record.and_then(|record| record.winner) == Some(me.id) {
             witness.note(Flaw::WonBefore { generation });
         }
         self.started = true;

@@ -4,10 +4,10 @@ use super::backup_side::BackupSide;
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
 use super::primary_side::PrimarySide;
-use super::storage::{Ask, Storage};
+use super::storage::{Ask, Storage, Verdict};
 use super::witness::Witness;
 use crate::Time;
-use crate::arbiter::MemberId;
+use crate::arbiter::{MemberId, Standing};
 use crate::mutant::Mutant;
 use crate::wire::{Beat, Message};
 use std::time::Duration;
@@ -35,10 +35,12 @@ pub enum Question {
     None,
     Asked(Ask),
     /// A claim that the arbiter has, and whose answer is on its way.
-    Written(Ask),
+    Written(Ask, Verdict),
     Fence,
     /// To be asked again.
     Again,
+    /// The same, once the record of this generation is there again.
+    Held(u64),
 }
 
 /// What every process has.
@@ -52,6 +54,8 @@ pub struct Common {
     pub question: Question,
     /// Its vCPU does not answer.
     pub mute: bool,
+    /// Records that vanished, on their way back to the arbiter.
+    pub puts_back: Option<Standing>,
 }
 
 /// What is between the processes, and who watches.
@@ -90,7 +94,10 @@ pub struct Process {
 
 impl Common {
     pub fn ask(&mut self, question: Question) {
-        let free = matches!(self.question, Question::None | Question::Again);
+        let free = matches!(
+            self.question,
+            Question::None | Question::Again | Question::Held(_)
+        );
         assert!(free, "one question at a time");
         self.question = question;
     }
@@ -141,6 +148,11 @@ impl Rest<'_> {
 impl Process {
     pub fn is_running(&self) -> bool {
         self.common.fate == Fate::Running
+    }
+
+    /// It waits for its generation's record, which vanished.
+    pub fn is_held(&self) -> bool {
+        matches!(self.common.question, Question::Held(_))
     }
 
     pub fn primary(&self) -> Option<&PrimarySide> {
@@ -241,8 +253,9 @@ impl Process {
         rest.around.storage.write(self.common.id, ask);
         if self.side == Side::Gone {
             self.common.question = Question::None;
-        } else if matches!(ask, Ask::Claim(_)) {
-            self.common.question = Question::Written(ask);
+        } else if let Ask::Claim(generation) = ask {
+            let verdict = rest.around.storage.claimed(generation, self.common.id);
+            self.common.question = Question::Written(ask, verdict);
         } else {
             self.answer(ask, true, rest);
         }
@@ -265,10 +278,35 @@ impl Process {
 
     /// The answer to a claim arrives.
     pub fn receive_answer(&mut self, rest: &mut Rest) {
-        let Question::Written(ask) = self.common.question else {
+        let Question::Written(Ask::Claim(generation), verdict) = self.common.question else {
             unreachable!("no answer is on its way");
         };
-        self.answer(ask, true, rest);
+        self.common.question = match verdict {
+            Verdict::Missing => Question::Held(generation),
+            Verdict::Won | Verdict::Lost(_) | Verdict::Refused => Question::None,
+        };
+        let (now, answer) = (self.common.now, verdict.answer());
+        match &mut self.side {
+            Side::Primary(primary) => primary.machine.handle_claim(now, answer),
+            Side::Backup(backup) => backup.machine.handle_claim(now, answer),
+            Side::Gone => {}
+        }
+        self.act(rest);
+    }
+
+    /// Looks at its records in the arbiter.
+    pub fn look(&mut self, rest: &mut Rest) {
+        if let Side::Primary(primary) = &mut self.side {
+            primary.look(&self.common, &rest.around.storage);
+        }
+        self.act(rest);
+    }
+
+    /// What it puts back arrives in the arbiter; also after its end.
+    pub fn put_back(&mut self, rest: &mut Rest) {
+        if let Some(standing) = self.common.puts_back.take() {
+            rest.around.storage.put_back(self.common.id, standing);
+        }
     }
 
     /// What was asked never gets to the arbiter.
@@ -280,8 +318,10 @@ impl Process {
 
     /// The arbiter did what it was asked, and nobody hears of it.
     pub fn lose_answer(&mut self, rest: &mut Rest) {
-        if let Question::Asked(ask) | Question::Written(ask) = self.common.question {
-            rest.around.storage.write(self.common.id, ask);
+        if let Question::Asked(ask) | Question::Written(ask, _) = self.common.question {
+            if self.common.question == Question::Asked(ask) {
+                rest.around.storage.write(self.common.id, ask);
+            }
             self.answer(ask, false, rest);
         }
     }
@@ -406,7 +446,10 @@ impl Process {
 
     /// The same until a question is asked again.
     pub fn wait_to_ask(&mut self, rest: &mut Rest) {
-        let again = |process: &Process| process.common.question == Question::Again;
+        let again = |process: &Process| {
+            let question = process.common.question;
+            matches!(question, Question::Again | Question::Held(_))
+        };
         for _ in 0..PATIENCE {
             if again(self) {
                 self.tick(rest);

@@ -91,7 +91,7 @@ impl World {
             let primary = process.primary();
             let waits = backup.is_some_and(|side| side.machine.wants_connection())
                 || primary.is_some_and(|side| !side.started && side.machine.accepts_connection());
-            process.is_running() && !waits
+            process.is_running() && !waits && !process.is_held()
         })
     }
 
@@ -104,10 +104,13 @@ impl World {
         let Some((_, record)) = self.around.storage.latest() else {
             return !self.can_pair();
         };
+        if self.any(Process::is_held) {
+            return true;
+        }
         let of = |id: crate::arbiter::MemberId| &*self.processes[id.0 as usize - 1];
         let primary = of(record.members.primary);
         let backup = record.members.backup.map(of);
-        if let Some(claimant) = record.claimant.map(of) {
+        if let Some(claimant) = record.winner.map(of) {
             let unstarted = claimant.primary().is_some_and(|primary| !primary.started);
             return gone(claimant) || unstarted && !self.can_pair();
         }
@@ -225,7 +228,7 @@ pub const NUMBER_BURNT: Named = ("a lost joiner's generation is never claimed", 
         let before = |side: &BackupSide| side.machine.generation() - 1;
         let burnt = |generation: u64| {
             let record = world.around.storage.of(generation);
-            record.is_some_and(|record| record.claimant.is_none())
+            record.is_some_and(|record| record.winner.is_none())
         };
         let side = process.backup();
         is_armed_joiner(process) && side.is_some_and(|side| burnt(before(side)))
@@ -243,6 +246,37 @@ pub const SOURCE_WINS_AGAIN: Named = ("who armed somebody is alone again", |_, w
         })
     })
 });
+
+pub const HELD: Named = ("whose record vanished holds", |_, world| {
+    world.any(Process::is_held)
+});
+pub const PUT_BACK: Named = (
+    "a backup is live by a record that was put back",
+    |setting, world| {
+        let vanished = world.left.vanishes < setting.faults.vanishes;
+        let untouched = world.left.restores == setting.faults.restores;
+        vanished && untouched && world.left.looks < setting.faults.looks && world.any(is_survivor)
+    },
+);
+pub const RESTORED: Named = (
+    "who held goes on once the operator restored",
+    |setting, world| {
+        let restored = world.left.restores < setting.faults.restores;
+        restored && world.left.looks == setting.faults.looks && world.any(is_alone)
+    },
+);
+pub const STALE_AFTER_ALL: Named = (
+    "who lost halts, though the claim had vanished",
+    |setting, world| {
+        let vanished = world.left.vanishes < setting.faults.vanishes;
+        vanished && world.left.looks < setting.faults.looks && world.ended_as(Fate::Halted(4))
+    },
+);
+
+fn is_alone(process: &Process) -> bool {
+    let side = process.primary();
+    side.is_some_and(|side| side.machine.is_solo() && side.fenced)
+}
 
 macro_rules! joiner_lost_while {
     ($($name:ident: $state:expr, $asks:expr;)+) => {

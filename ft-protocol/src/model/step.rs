@@ -1,6 +1,7 @@
 //! What can happen next.
 
 use super::channel::End;
+use super::storage::Vanishes;
 use std::fmt;
 
 /// How many faults of each kind a pair meets, at most; which of them, and when, is explored.
@@ -36,6 +37,13 @@ pub struct Faults {
     pub switchovers: u8,
     /// The operator wants a backup to leave, or a primary before its start.
     pub leaves: u8,
+    /// The arbiter loses its records.
+    pub vanishes: u8,
+    /// A primary looks at its records.
+    pub looks: u8,
+    /// The operator puts a record back: one that nobody has won by, unless he is careless.
+    pub restores: u8,
+    pub careless_restores: u8,
 }
 
 impl Faults {
@@ -57,6 +65,10 @@ impl Faults {
         divergences: 0,
         switchovers: 0,
         leaves: 0,
+        vanishes: 0,
+        looks: 0,
+        restores: 0,
+        careless_restores: 0,
     };
 }
 
@@ -81,6 +93,10 @@ impl fmt::Debug for Faults {
             ("divergences", self.divergences),
             ("switchovers", self.switchovers),
             ("leaves", self.leaves),
+            ("vanishes", self.vanishes),
+            ("looks", self.looks),
+            ("restores", self.restores),
+            ("careless_restores", self.careless_restores),
         ];
         let there = kinds.iter().filter(|(_, left)| *left > 0);
         f.debug_map().entries(there.copied()).finish()
@@ -193,6 +209,17 @@ pub enum Step {
     },
     Leave {
         who: usize,
+    },
+    Vanish(Vanishes),
+    Look {
+        who: usize,
+    },
+    /// What a process puts back arrives, whenever that is.
+    PutBack {
+        of: usize,
+    },
+    OperatorRestores {
+        careless: bool,
     },
 }
 

@@ -1,15 +1,39 @@
-//! The arbiter, judged by the same functions as the real ones.
+//! The arbiter, judged by the same functions as the real ones. It may lose its records; what once was
+//! there is known all the same, to those who judge.
 
 use crate::arbiter::*;
+use crate::transfer::Right;
 use std::collections::BTreeMap;
 
-/// What it knows of one generation.
+/// What it has of one generation, and what it once had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     pub members: Members,
     nonce: Nonce,
-    pub claimant: Option<MemberId>,
-    pub closed: bool,
+    /// The open record is there.
+    open: bool,
+    claimant: Option<MemberId>,
+    closed: bool,
+    /// Who has won it, also if its claim is gone.
+    pub winner: Option<MemberId>,
+    /// It was closed, also if that is gone.
+    ended: bool,
+}
+
+impl Record {
+    /// Nothing of it is there any more.
+    fn is_gone(&self) -> bool {
+        !self.open && self.claimant.is_none() && !self.closed
+    }
+}
+
+/// What is lost of the storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vanishes {
+    /// Everything.
+    All,
+    /// The open records, which are the oldest.
+    Opens,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -26,10 +50,84 @@ pub enum Ask {
     Close(u64),
 }
 
+/// The answer to a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    Won,
+    Lost(MemberId),
+    Refused,
+    Missing,
+}
+
+impl Verdict {
+    pub fn answer(self) -> ClaimAnswer {
+        match self {
+            Verdict::Won => ClaimAnswer::Won,
+            Verdict::Lost(by) => ClaimAnswer::Lost { by },
+            Verdict::Refused => ClaimAnswer::Refused(String::new()),
+            Verdict::Missing => ClaimAnswer::Missing(String::new()),
+        }
+    }
+}
+
 impl Storage {
-    /// The last generation, and what is known of it.
+    /// The last generation that there ever was, and what is known of it.
     pub fn latest(&self) -> Option<(u64, &Record)> {
         self.generations.iter().next_back().map(|(&g, r)| (g, r))
+    }
+
+    /// Whether there is anything to lose.
+    pub fn can_vanish(&self, what: Vanishes) -> bool {
+        let mut records = self.generations.values();
+        records.any(|record| match what {
+            Vanishes::All => !record.is_gone(),
+            Vanishes::Opens => record.open,
+        })
+    }
+
+    pub fn vanish(&mut self, what: Vanishes) {
+        for record in self.generations.values_mut() {
+            record.open = false;
+            if what == Vanishes::All {
+                (record.claimant, record.closed) = (None, false);
+            }
+        }
+    }
+
+    /// Writes again what vanished, as a member says that it was.
+    pub fn put_back(&mut self, who: MemberId, standing: Standing) {
+        let Right {
+            generation,
+            members,
+            nonce,
+        } = standing.right;
+        let record = self.generations.get_mut(&generation);
+        let record = record.expect("what was never there cannot vanish");
+        if standing.won {
+            record.claimant.get_or_insert(who);
+        }
+        if !record.open && (!standing.won || record.claimant == Some(who)) {
+            (record.open, record.members, record.nonce) = (true, members, nonce);
+        }
+    }
+
+    /// An operator may put the last generation's record back: it vanished, and nobody ever won it.
+    pub fn is_restorable(&self, careless: bool) -> bool {
+        self.latest()
+            .is_some_and(|(_, record)| !record.open && (record.winner.is_none() || careless))
+    }
+
+    pub fn restore(&mut self) {
+        if let Some(mut last) = self.generations.last_entry() {
+            last.get_mut().open = true;
+        }
+    }
+
+    /// What `who` finds that looks at its records.
+    pub fn look(&self, who: MemberId, standing: &Standing) -> Look {
+        let generation = standing.right.generation;
+        let (open, claim) = (self.read(generation), self.claim(generation));
+        judge_look(super::VM, standing, who, open.as_ref(), claim.as_ref())
     }
 
     pub fn of(&self, generation: u64) -> Option<&Record> {
@@ -38,35 +136,43 @@ impl Storage {
 
     /// Whether the guest's end is on record.
     pub fn is_closed(&self) -> bool {
-        self.latest().is_some_and(|(_, record)| record.closed)
+        self.latest().is_some_and(|(_, record)| record.ended)
     }
 
     /// Does what it is asked, as far as there is something to write and `who` may.
     pub fn write(&mut self, who: MemberId, ask: Ask) {
         match ask {
             Ask::Open(generation, members, nonce) => {
-                self.generations.entry(generation).or_insert(Record {
+                let record = self.generations.entry(generation).or_insert(Record {
                     members,
                     nonce,
+                    open: true,
                     claimant: None,
                     closed: false,
+                    winner: None,
+                    ended: false,
                 });
+                if !record.open {
+                    (record.open, record.members, record.nonce) = (true, members, nonce);
+                }
             }
             Ask::Claim(generation) if self.may_claim(generation, who).is_ok() => {
                 let record = self.generations.get_mut(&generation);
                 let record = record.expect("who may claim is in its record");
-                record.claimant.get_or_insert(who);
+                record.winner = Some(*record.claimant.get_or_insert(who));
             }
             Ask::Close(generation) => {
                 let record = self.generations.get_mut(&generation);
-                record.expect("only what is open is closed").closed = true;
+                let record = record.expect("only what was open is closed");
+                (record.closed, record.ended) = (true, true);
             }
             Ask::Claim(_) | Ask::ReadBack(_) => {}
         }
     }
 
     fn may_claim(&self, generation: u64, who: MemberId) -> Result<(), ClaimAnswer> {
-        may_claim(self.read(generation).as_ref(), who)
+        let (record, claim) = (self.read(generation), self.claim(generation));
+        may_claim(super::VM, generation, record.as_ref(), claim.as_ref(), who)
     }
 
     pub fn opened(&self, generation: u64, members: Members, nonce: Nonce) -> OpenAnswer {
@@ -74,13 +180,31 @@ impl Storage {
         judge_open(&record(generation, members, nonce), found)
     }
 
-    pub fn claimed(&self, generation: u64, who: MemberId) -> ClaimAnswer {
-        if let Err(refusal) = self.may_claim(generation, who) {
-            return refusal;
+    pub fn claimed(&self, generation: u64, who: MemberId) -> Verdict {
+        let judged = match self.may_claim(generation, who) {
+            Err(instead) => instead,
+            Ok(()) => judge_claim(who, &self.claim(generation).expect("it was written")),
+        };
+        match judged {
+            ClaimAnswer::Won => Verdict::Won,
+            ClaimAnswer::Lost { by } => Verdict::Lost(by),
+            ClaimAnswer::Refused(_) => Verdict::Refused,
+            ClaimAnswer::Missing(_) => Verdict::Missing,
+            ClaimAnswer::Unreachable(_) => unreachable!("it was reached"),
         }
-        let claimant = self.generations[&generation].claimant;
-        let claimant = claimant.expect("it was written");
-        judge_claim(who, &Claim { claimant, at: 0 })
+    }
+
+    /// Whether a claim would be answered otherwise than that the record is gone.
+    pub fn knows(&self, generation: u64, who: MemberId) -> bool {
+        !matches!(
+            self.may_claim(generation, who),
+            Err(ClaimAnswer::Missing(_))
+        )
+    }
+
+    fn claim(&self, generation: u64) -> Option<Claim> {
+        let claimant = self.generations.get(&generation)?.claimant?;
+        Some(Claim { claimant, at: 0 })
     }
 
     pub fn read_back(&self, generation: u64) -> ReadBackAnswer {
@@ -92,17 +216,22 @@ impl Storage {
 
     /// The generation that a cold start would open.
     pub fn next_generation(&self) -> Result<u64, ArbiterError> {
-        let latest = self.latest().map(|(generation, found)| Latest {
-            record: record(generation, found.members, found.nonce),
+        let mut there = self.generations.iter().rev();
+        let latest = there.find(|(_, found)| !found.is_gone());
+        let latest = latest.map(|(&generation, found)| Latest {
+            generation,
+            record: self.read(generation),
             claimed: found.claimant.is_some(),
             closed: found.closed,
         });
-        next_generation(latest.as_ref(), false)
+        next_generation(super::VM, latest.as_ref(), false)
     }
 
     fn read(&self, generation: u64) -> Option<OpenRecord> {
         let found = self.generations.get(&generation)?;
-        Some(record(generation, found.members, found.nonce))
+        found
+            .open
+            .then(|| record(generation, found.members, found.nonce))
     }
 }
 

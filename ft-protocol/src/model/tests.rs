@@ -345,6 +345,49 @@ fn who_joined_leaves_diverges_or_takes_over() {
     setting.reaching(&reaches).explore(115_411);
 }
 
+/// A primary puts its pair's record back, and whoever runs alone its claim; an operator what nobody won by.
+#[test]
+fn the_records_vanish_and_are_put_back() {
+    let faults = faults!(vanishes: 1, looks: 1, restores: 1, crashes: 1, cuts: 1);
+    let reaches = [HELD, PUT_BACK, RESTORED, STALE_AFTER_ALL, STALE_REPEAT];
+    let setting = Setting::pair(SMALL, faults);
+    setting.reaching(&reaches).explore(54_875);
+}
+
+#[test]
+fn the_records_vanish_while_a_side_is_stopped() {
+    let faults = faults!(vanishes: 1, looks: 1, restores: 1, silences: 1);
+    let reaches = [HELD, PUT_BACK, RESTORED, STALE_AFTER_ALL];
+    let setting = Setting::pair(SMALL, faults);
+    setting.reaching(&reaches).explore(56_128);
+}
+
+#[test]
+fn the_records_vanish_while_somebody_joins() {
+    let faults = faults!(vanishes: 1, looks: 1, crashes: 1, cuts: 1);
+    let setting = Setting::solo(SMALL, faults);
+    setting.reaching(&[HELD, PUT_BACK]).explore(135_472);
+}
+
+/// Without an operator's help also twice.
+#[test]
+fn the_records_vanish_twice() {
+    let faults = faults!(vanishes: 2, looks: 2, silences: 1);
+    let setting = Setting::pair(SMALL, faults);
+    let reaches = [HELD, PUT_BACK, STALE_AFTER_ALL];
+    setting.reaching(&reaches).explore(118_593);
+}
+
+/// The rule is needed: who puts back a record by which somebody went on makes two of one VM.
+#[test]
+fn a_careless_operator_makes_two_of_one_vm() {
+    let faults = faults!(vanishes: 1, careless_restores: 1, silences: 1);
+    let setting = Setting::pair(SMALL, faults);
+    let checker = setting.clone().checker();
+    let checker = checker.finish_when(HasDiscoveries::AnyOf([I4].into()));
+    assert!(setting.violates(I4, &checker.spawn_bfs().join()));
+}
+
 /// More of everything.
 #[test]
 #[ignore = "explores for some minutes"]
@@ -383,6 +426,14 @@ fn far() {
             COPIED,
             faults!(crashes: 1, silent_crashes: 1, cuts: 1, unanswered: 2, failed_fences: 1),
         ),
+        Setting::pair(
+            GUEST,
+            faults!(vanishes: 1, looks: 2, restores: 1, silences: 1, cuts: 1),
+        ),
+        Setting::pair(
+            SMALL,
+            faults!(vanishes: 1, looks: 1, restores: 1, unanswered: 1, switchovers: 1, hangs: 1),
+        ),
     ];
     let states: usize = settings.iter().map(|setting| setting.visit(threads)).sum();
     println!("{states} states in all");
@@ -400,7 +451,12 @@ fn every_planted_fault_is_caught_by_the_property_that_it_breaks() {
     let damaged = Setting::solo(SMALL, faults!(damaged_copies: 1));
     let again = Setting::solo(SMALL, faults!(crashes: 1, restarts: 1));
     let sleeps = Setting::pair(GUEST, faults!(silences: 1, stops: 1));
+    let vanish = Setting::pair(SMALL, faults!(vanishes: 1, looks: 1, silences: 1));
+    let gone = Setting::pair(SMALL, faults!(vanishes: 1, cuts: 1));
     let planted = [
+        (Mutant::PutsBackUnagreed, &vanish, I4),
+        (Mutant::PutsBackUnclaimed, &vanish, I4),
+        (Mutant::GoesOnUnrecorded, &gone, I4),
         (Mutant::ArmsTooEarly, &joins, I4),
         (Mutant::ReleasesTooEarly, &joins, I2),
         (Mutant::AsksUnarmed, &joins, I6),

@@ -90,8 +90,8 @@ impl Witness {
 
     /// A member goes on alone.
     pub fn goes_alone(&mut self, who: MemberId, generation: u64, storage: &Storage) {
-        let claimant = storage.of(generation).and_then(|record| record.claimant);
-        if claimant != Some(who) {
+        let winner = storage.of(generation).and_then(|record| record.winner);
+        if winner != Some(who) {
             self.note(Flaw::AloneWithoutRight { generation });
         }
         if self.alone.is_some() || self.won.contains(&generation) {
@@ -106,7 +106,7 @@ impl Witness {
         let record = storage.of(generation);
         let fresh = record.is_some_and(|record| {
             let pair = record.members.primary == who && record.members.backup.is_some();
-            pair && record.claimant.is_none()
+            pair && record.winner.is_none()
         });
         if !fresh || !self.is_alone(who) {
             self.note(Flaw::ArmsWithoutRight { generation });

@@ -7,7 +7,7 @@ use super::guest::Guest;
 use super::primary_side::{PrimarySide, config};
 use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
 use super::step::{Faults, Step};
-use super::storage::Ask;
+use super::storage::{Ask, Vanishes};
 use super::witness::Flaw;
 use crate::Time;
 use crate::arbiter::MemberId;
@@ -36,6 +36,7 @@ impl World {
             now: Time(0),
             question: Question::None,
             mute: false,
+            puts_back: None,
         };
         self.processes.push(Arc::new(Process {
             common,
@@ -53,6 +54,7 @@ impl World {
             self.steps_of(who, guest, &mut steps);
             self.faults_of(who, &mut steps);
         }
+        self.storage_steps(&mut steps);
         for connection in 0..self.around.connections.len() {
             self.steps_on(connection, &mut steps);
         }
@@ -77,12 +79,18 @@ impl World {
         let mut step = |possible: bool, step: Step| steps.extend(possible.then_some(step));
         match common.question {
             Question::Asked(_) => step(true, Step::ReachArbiter { of: who }),
-            Question::Written(_) => step(true, Step::ReceiveAnswer { who }),
+            Question::Written(..) => step(true, Step::ReceiveAnswer { who }),
             Question::Fence => step(true, Step::FenceSucceeds { of: who }),
             // Who hangs asks once it does not.
             Question::Again => {
                 let will = process.due().is_some() && !common.mute;
                 step(will, Step::AskAgain { who });
+            }
+            // Asking in between changes nothing but the time.
+            Question::Held(generation) => {
+                let known = self.around.storage.knows(generation, common.id);
+                let will = process.due().is_some() && !common.mute;
+                step(known && will, Step::AskAgain { who });
             }
             Question::None => {}
         }
@@ -120,6 +128,30 @@ impl World {
         }
     }
 
+    /// What happens to the arbiter's records.
+    fn storage_steps(&self, steps: &mut Vec<Step>) {
+        let (storage, left) = (&self.around.storage, &self.left);
+        for what in [Vanishes::All, Vanishes::Opens] {
+            let possible = left.vanishes > 0 && storage.can_vanish(what);
+            steps.extend(possible.then_some(Step::Vanish(what)));
+        }
+        // Nobody calls for an operator before.
+        let held = self.processes.iter().any(|process| process.is_held());
+        let kinds = [(left.restores, false), (left.careless_restores, true)];
+        for (left, careless) in kinds {
+            let possible = left > 0 && held && storage.is_restorable(careless);
+            steps.extend(possible.then_some(Step::OperatorRestores { careless }));
+        }
+        for (who, process) in self.processes.iter().enumerate() {
+            let common = &process.common;
+            let puts_back = common.puts_back.is_some();
+            steps.extend(puts_back.then_some(Step::PutBack { of: who }));
+            let stands = process.primary().and_then(|side| side.machine.standing());
+            let looks = left.looks > 0 && stands.is_some() && !puts_back;
+            steps.extend(looks.then_some(Step::Look { who }));
+        }
+    }
+
     /// The backups that want a connection.
     fn wanting(&self) -> impl Iterator<Item = usize> {
         let wants = |process: &Process| {
@@ -152,7 +184,7 @@ impl World {
         fault(left.unanswered, asked, Step::LoseQuestion { of: who });
         let awaited = matches!(
             process.common.question,
-            Question::Written(_) | Question::Asked(Ask::Open(..) | Ask::Close(_))
+            Question::Written(..) | Question::Asked(Ask::Open(..) | Ask::Close(_))
         );
         fault(left.unanswered, awaited, Step::LoseAnswer { to: who });
         let fence = process.common.question == Question::Fence;
@@ -284,6 +316,8 @@ impl World {
                 without_a_word,
             } => self.around.connections[connection].cut(keep, without_a_word),
             Step::Stall { connection, first } => self.stall(setting, connection, first),
+            Step::Vanish(what) => self.around.storage.vanish(what),
+            Step::OperatorRestores { .. } => self.around.storage.restore(),
             step => self.take_alone(setting, step),
         }
     }
@@ -341,6 +375,8 @@ impl World {
                 });
             }),
             Step::Leave { who } => (who, Process::leave),
+            Step::Look { who } => (who, Process::look),
+            Step::PutBack { of } => (of, Process::put_back),
             step => unreachable!("{step:?} is no step of one process"),
         };
         self.with(setting, who, do_it);
@@ -373,6 +409,10 @@ impl World {
             Step::Diverge { .. } => &mut left.divergences,
             Step::Switchover { .. } => &mut left.switchovers,
             Step::Leave { .. } => &mut left.leaves,
+            Step::Vanish(_) => &mut left.vanishes,
+            Step::Look { .. } => &mut left.looks,
+            Step::OperatorRestores { careless: false } => &mut left.restores,
+            Step::OperatorRestores { careless: true } => &mut left.careless_restores,
             _ => return None,
         };
         Some(of_kind)

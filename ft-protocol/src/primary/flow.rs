@@ -89,6 +89,7 @@ impl Primary {
         }
         self.consumed = self.consumed.max(consumed);
         self.lag.executed(executed);
+        self.agreed(received);
         let passed = self.gate.passed();
         self.gate.ack(received);
         self.release(passed);

@@ -113,7 +113,10 @@ impl Primary {
         }
         match answer {
             ClaimAnswer::Unreachable(_) if self.has(Mutant::AsksOnlyOnce) => {}
-            ClaimAnswer::Unreachable(_) => self.question.unreachable(now),
+            ClaimAnswer::Missing(_) if self.has(Mutant::GoesOnUnrecorded) => {
+                self.ask(Phase::Fencing);
+            }
+            ClaimAnswer::Unreachable(_) | ClaimAnswer::Missing(_) => self.question.unreachable(now),
             ClaimAnswer::Refused(why) => self.halt(HaltReason::NoRight(why)),
             ClaimAnswer::Lost { .. } if started && self.has(Mutant::IgnoresLostClaim) => {
                 self.go_solo(now, true);

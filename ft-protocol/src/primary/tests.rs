@@ -4,6 +4,7 @@ mod end;
 mod handover;
 mod lost;
 mod transfer;
+mod watch;
 
 use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};

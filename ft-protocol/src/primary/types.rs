@@ -1,6 +1,6 @@
 //! What the primary is made from, and what it asks for.
 
-use crate::arbiter::{MemberId, Members, Nonce};
+use crate::arbiter::{MemberId, Members, Nonce, Standing};
 use crate::detector::Timing;
 use crate::log::HostPrint;
 use crate::reason::{HaltReason, Loss};
@@ -103,6 +103,8 @@ pub enum PrimaryAction {
         /// The generation.
         generation: u64,
     },
+    /// These records vanished: write them again, the claim first if it was won. No answer; the next look tells.
+    PutBack(Standing),
     /// Let the vCPU execute.
     Start,
     /// Shut the backup out of whatever both could write to, answer by `handle_fenced`.

@@ -43,7 +43,8 @@ impl Arbiter {
     ) -> ClaimAnswer {
         let (answers, acts) = self.answers(now, rng);
         if acts {
-            if let Err(answer) = may_claim(self.open.get(&generation), claimant) {
+            let (open, claim) = (self.open.get(&generation), self.claims.get(&generation));
+            if let Err(answer) = may_claim("demo", generation, open, claim, claimant) {
                 return answer;
             }
             self.claims.entry(generation).or_insert(Claim {
@@ -86,11 +87,12 @@ impl Arbiter {
         let last = self.open.keys().max().max(self.closed.iter().max());
         last.is_some_and(|last| {
             let latest = self.open.get(last).map(|record| Latest {
-                record: record.clone(),
+                generation: *last,
+                record: Some(record.clone()),
                 claimed: self.claims.contains_key(last),
                 closed: self.closed.contains(last),
             });
-            latest.is_some() && next_generation(latest.as_ref(), false).is_ok()
+            latest.is_some() && next_generation("demo", latest.as_ref(), false).is_ok()
         })
     }
 }

@@ -8,7 +8,7 @@ mod vcpu;
 pub use serve::{Served, serve};
 
 use super::cuts::Cuts;
-use super::{ArbiterUrl, EventLog};
+use super::{Arbiter, EventLog};
 use ft_protocol::backup::Expectations;
 use ft_protocol::log::HostPrint;
 use lockstep_backends::live::Direct;
@@ -33,7 +33,7 @@ pub struct BackupParts {
     /// Where the next backup may connect once this side is live; nowhere if it is not told.
     pub listen: Option<SocketAddr>,
     /// The arbiter.
-    pub arbiter: ArbiterUrl,
+    pub arbiter: Arc<dyn Arbiter>,
     /// The TAP, silent until this side goes live.
     pub tap: Option<Arc<Tap>>,
     /// Inputs for going live.

@@ -38,7 +38,7 @@ pub fn runtime_dir() -> PathBuf {
 }
 
 /// Makes the directory if need be, and opens it: it must be this user's, and nobody else's.
-fn private_dir() -> io::Result<fs::File> {
+pub fn private_dir() -> io::Result<fs::File> {
     let path = runtime_dir();
     let made = fs::DirBuilder::new()
         .recursive(true)

@@ -57,7 +57,7 @@ impl EventLog {
 
     /// The arbiter is needed and cannot be asked.
     pub fn unreachable(&mut self, why: &str) {
-        tracing::warn!("outputs are held, and it is asked again: {why}");
+        tracing::warn!("it is needed, and asked again: {why}");
         self.emit("unreachable", json!({"why": why}));
     }
 

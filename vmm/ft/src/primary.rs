@@ -10,7 +10,7 @@ pub use serve::{serve, serve_survivor};
 pub use vcpu::{Seat, Vcpu};
 
 use super::cuts::Cuts;
-use super::{ArbiterUrl, EventLog};
+use super::{Arbiter, EventLog};
 use ft_protocol::arbiter::{MemberId, Nonce};
 use ft_protocol::detector::Timing;
 use ft_protocol::log::Header;
@@ -20,6 +20,7 @@ use lockstep_loader::Image;
 use lockstep_machine::Machine;
 use lockstep_replay::Consumer;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// What a primary is made of.
 pub struct PrimaryParts {
@@ -36,7 +37,7 @@ pub struct PrimaryParts {
     /// The recording, if there is one.
     pub recording: Option<Box<dyn Consumer>>,
     /// The arbiter.
-    pub arbiter: ArbiterUrl,
+    pub arbiter: Arc<dyn Arbiter>,
     /// The first generation to open.
     pub generation: u64,
     /// Run without a backup.

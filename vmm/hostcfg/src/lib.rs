@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 const TOOLS: &[(&str, &[&str])] = &[
     ("has_etcd", &["etcd"]),
     ("has_iproute2", &["ip"]),
+    ("has_openssl", &["openssl"]),
+    ("has_tmpfiles", &["systemd-tmpfiles"]),
     (
         "has_redis_tools",
         &["redis-benchmark", "redis-check-rdb", "redis-cli"],

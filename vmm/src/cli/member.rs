@@ -3,15 +3,15 @@
 use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::run::report;
+use super::storage::{ArbiterArgs, latest_of};
 use super::{CliError, Status};
 use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
 use ft_protocol::backup::Expectations;
-use lockstep_ft::arbiter::latest;
 use lockstep_ft::backup::{BackupParts, Served};
 use lockstep_ft::cuts::{Cut, Cuts};
 use lockstep_ft::primary::PrimaryParts;
-use lockstep_ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
+use lockstep_ft::{EventLog, Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
 use lockstep_machine::{Machine, host_print};
 use lockstep_out as out;
@@ -28,10 +28,8 @@ pub(super) struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
     pub(super) vm: String,
-    /// The storage that decides who goes on alone: file:/DIR, a directory that both
-    /// hosts share, or etcd:http://HOST:PORT.
-    #[arg(long, value_name = "URL")]
-    pub(super) arbiter: ArbiterUrl,
+    #[command(flatten)]
+    pub(super) arbiter: ArbiterArgs,
     /// The logging channel: the primary listens there, the backup connects there.
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) channel: SocketAddr,
@@ -95,8 +93,9 @@ pub struct BackupArgs {
 pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
-    let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
-    let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
+    let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
+    let generation = next_generation(&member.vm, found.as_ref(), args.force);
+    let generation = generation.map_err(CliError::refused)?;
     told(serve_primary(args, generation)?)
 }
 
@@ -121,7 +120,7 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
         live,
         direct,
         recording: writer.as_ref().map(|w| w.consumer(IfSlow::GiveUp)),
-        arbiter: member.arbiter.clone(),
+        arbiter: member.arbiter.connect()?,
         generation,
         solo: args.solo,
         channel: member.channel,
@@ -148,7 +147,7 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let backends = Backends::open(&member.machine)?;
     let events = open_events(member)?;
-    latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
+    latest_of(&member.arbiter.proved(&member.vm)?)?;
     let tap = backends.tap.clone();
     let (live, direct) = backends.live_in_pair()?;
     let parts = BackupParts {
@@ -165,7 +164,7 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
         },
         channel: member.channel,
         listen: args.listen,
-        arbiter: member.arbiter.clone(),
+        arbiter: member.arbiter.connect()?,
         tap,
         live,
         direct,

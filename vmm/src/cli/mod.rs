@@ -1,5 +1,6 @@
 //! The command line: `docs/operations.md`.
 
+mod arbiter;
 mod control;
 mod cpus;
 mod doctor;
@@ -12,6 +13,7 @@ mod replay;
 mod role;
 mod run;
 mod status;
+mod storage;
 
 pub use error::{CliError, Status};
 
@@ -56,6 +58,9 @@ enum Command {
     Drill(lockstep_drill::DrillArgs),
     /// Measure what this host can and cannot do.
     Doctor(doctor::DoctorArgs),
+    /// Look into an arbiter, and mend it.
+    #[command(subcommand)]
+    Arbiter(arbiter::ArbiterCommand),
     /// Look into a recording.
     #[command(subcommand)]
     Log(log::LogCommand),
@@ -121,6 +126,7 @@ fn run_command() -> ExitCode {
         Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Log(command) => log::run(command),
+        Command::Arbiter(command) => arbiter::run(command),
         Command::Primary(args) => member::run_primary(args),
         Command::Backup(args) => member::run_backup(args),
         Command::Member(args) => role::run(args),

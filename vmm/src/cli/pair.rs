@@ -60,7 +60,7 @@ pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
     let place = Place::make().map_err(|e| {
         CliError::refused(format!(
             "cannot prepare an arbiter and a channel for the pair ({e}); see to space and permissions \
-             in the directory for temporary files"
+             in the directory for sockets or for temporary files"
         ))
     })?;
     runtime()?.block_on(async {

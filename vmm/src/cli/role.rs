@@ -2,10 +2,11 @@
 //! restart it blindly on both hosts without ever booting a second guest.
 
 use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
+use super::storage::latest_of;
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
-use lockstep_ft::arbiter::{Unreachable, found, latest};
+use lockstep_ft::arbiter::found;
 use lockstep_ft::{Outcome, unix_ns};
 use lockstep_out as out;
 use std::net::SocketAddr;
@@ -107,12 +108,15 @@ impl RoleArgs {
     }
 
     fn role(&self) -> Result<Role, CliError> {
-        let (arbiter, vm) = (self.member.arbiter.connect(), &self.member.vm);
-        let last = || latest(&*arbiter, vm).map_err(refused);
+        let vm = &self.member.vm;
+        let asker = self.member.arbiter.proved(vm)?;
+        let last = || latest_of(&asker);
         if let Some(latest) = last()? {
             return Ok(self.told(judge_latest(&latest)));
         }
-        let start = found(&*arbiter, vm, self.listen).map_err(refused)?;
+        let listen = self.listen;
+        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen));
+        let start = start.map_err(CliError::refused)?;
         // Between the two looks the VM may have been founded, run and ended.
         if let Some(latest) = last()? {
             return Ok(self.told(judge_latest(&latest)));
@@ -133,8 +137,4 @@ impl RoleArgs {
         }
         role
     }
-}
-
-fn refused(e: Unreachable) -> CliError {
-    CliError::refused(e)
 }

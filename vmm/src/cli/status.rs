@@ -73,6 +73,9 @@ fn describe(member: &Value) -> String {
         let throttle = &member["throttle_percent"];
         let _ = write!(line, "; lag {lag:.1} ms, throttled by {throttle} %");
     }
+    if let Some(wrong) = member["records"].as_str() {
+        let _ = write!(line, "; {wrong}");
+    }
     let copy = &member["copy"];
     let number = |key: &str| copy[key].as_f64().unwrap_or(0.0);
     if copy.is_object() {

@@ -20,6 +20,22 @@ fn it_replays_everything_acknowledged_before_it_asks() {
 }
 
 #[test]
+fn a_backup_whose_record_is_gone_is_not_live_and_asks_again() {
+    let mut rig = Rig::following();
+    let right = rig.backup.standing().expect("it is half of a pair").right;
+    assert_eq!(right.generation, 5);
+    rig.disconnect();
+    assert_eq!(rig.backup.standing(), None);
+    for _ in 0..5 {
+        assert_eq!(rig.claim(ClaimAnswer::Missing("gone".into())), []);
+        assert_eq!(rig.pass(1000), [A::Claim { generation: 5 }]);
+    }
+    assert!(!rig.backup.is_live());
+    rig.claim(ClaimAnswer::Won);
+    assert!(rig.backup.is_live());
+}
+
+#[test]
 fn with_everything_replayed_it_asks_at_once() {
     let mut rig = Rig::behind(3);
     rig.drained(3);

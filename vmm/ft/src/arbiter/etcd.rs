@@ -2,74 +2,99 @@
 //!
 //! Over etcd's JSON gateway (v3 API, 3.4 and later): a record is created by a transaction that compares
 //! its key's create revision with 0, and reads it back in the same transaction otherwise. Reads are
-//! linearizable, which is etcd's default. Without TLS and without a password: the endpoints belong on a
-//! network of their own, like the logging channel.
+//! linearizable, which is etcd's default.
+
+mod client;
+
+pub use client::EtcdAccess;
 
 use super::{Arbiter, Unreachable};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use client::{Client, REQUEST_LIMIT};
 use ft_protocol::arbiter::RecordName;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::time::Duration;
-use ureq::Agent;
 
-/// One endpoint has to answer within this; then the next is asked.
-const REQUEST_LIMIT: Duration = Duration::from_secs(1);
-/// Longest answer that is read, bytes; records and lists of them are far shorter.
-const MAX_ANSWER: u64 = 4 << 20;
 /// What all keys begin with.
 const PREFIX: &str = "lockstep/";
 
 /// An arbiter in etcd.
-#[derive(Debug)]
 pub struct EtcdArbiter {
-    /// Base URLs, without a slash at the end.
-    endpoints: Vec<String>,
-    agent: Agent,
+    client: Client,
 }
 
 /// Reads what follows `etcd:` in a URL: one or more endpoints, separated by commas.
 pub fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
     let endpoint = |url: &str| {
-        let host = url.strip_prefix("http://")?.trim_end_matches('/');
+        let (scheme, host) = url.split_once("://")?;
+        let host = host.trim_end_matches('/');
         let good = !host.is_empty() && !host.contains(['/', ' ', '@']);
-        good.then(|| format!("http://{host}"))
+        (good && ["http", "https"].contains(&scheme)).then(|| format!("{scheme}://{host}"))
     };
     text.split(',')
-        .map(|url| endpoint(url).ok_or_else(|| format!("`{url}` is no endpoint of etcd: give etcd:http://HOST:PORT, more of them after commas")))
+        .map(|url| {
+            endpoint(url).ok_or_else(|| {
+                format!(
+                    "`{url}` is no endpoint of etcd: give etcd:http://HOST:PORT or \
+                     etcd:https://HOST:PORT, more of them after commas"
+                )
+            })
+        })
         .collect()
 }
 
 impl EtcdArbiter {
     /// The arbiter behind these endpoints, which are those of one cluster.
-    pub fn new(endpoints: Vec<String>) -> EtcdArbiter {
-        let config = Agent::config_builder()
-            .timeout_global(Some(REQUEST_LIMIT))
-            // What the environment says of proxies is not about an arbiter.
-            .proxy(None)
-            .build();
-        EtcdArbiter {
-            endpoints,
-            agent: config.into(),
-        }
+    ///
+    /// # Errors
+    /// A sentence, if the access does not fit.
+    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<EtcdArbiter, String> {
+        let client = Client::new(endpoints, access)?;
+        Ok(EtcdArbiter { client })
     }
 
-    /// Posts `body` to the first endpoint that answers.
     fn post(&self, path: &str, body: &Value) -> Result<Value, Unreachable> {
-        let mut why = String::new();
-        for endpoint in &self.endpoints {
-            let url = format!("{endpoint}{path}");
-            let answered = self.agent.post(url).send_json(body).and_then(|mut answer| {
-                let body = answer.body_mut().with_config().limit(MAX_ANSWER);
-                body.read_json::<Value>()
-            });
-            match answered {
-                Ok(answer) => return Ok(answer),
-                Err(e) => why = e.to_string(),
+        self.client
+            .post(path, body)
+            .map_err(|why| self.damaged(&why))
+    }
+
+    fn delete(&self, key: &str) -> Result<(), Unreachable> {
+        self.post("/v3/kv/deleterange", &json!({"key": key}))?;
+        Ok(())
+    }
+
+    /// Puts a value where there is none, if these other keys are there; gives what was found then.
+    fn put_new(&self, key: &str, value: &str, guards: &[&str]) -> Result<Put, Unreachable> {
+        let there = |key: &&str| json!({"key": key, "target": "CREATE", "result": "GREATER", "create_revision": "0"});
+        let new =
+            json!({"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"});
+        let compare: Vec<Value> = guards.iter().map(there).chain([new]).collect();
+        let range = |key: &&str| json!({"request_range": {"key": key}});
+        let failure: Vec<Value> = [key].iter().chain(guards).map(range).collect();
+        let put = json!([{"request_put": {"key": key, "value": STANDARD.encode(value)}}]);
+        let answer = self.post(
+            "/v3/kv/txn",
+            &json!({"compare": compare, "success": put, "failure": failure}),
+        )?;
+        if answer["succeeded"] == true {
+            return Ok(Put::New);
+        }
+        let found = |index: usize| {
+            let range = &answer["responses"][index]["response_range"];
+            self.value(&range["kvs"])
+        };
+        for index in 1..=guards.len() {
+            if found(index)?.is_none() {
+                return Ok(Put::Unguarded);
             }
         }
-        Err(self.damaged(&why))
+        let found = found(0)?;
+        let found = found
+            .ok_or_else(|| self.damaged(&"a transaction that neither wrote nor found a record"))?;
+        Ok(Put::Found(found))
     }
 
     /// The value of a key in an answer's `kvs`, if it is there.
@@ -88,28 +113,59 @@ impl EtcdArbiter {
     }
 }
 
+/// What became of a value that was to be new.
+enum Put {
+    New,
+    /// This one was there.
+    Found(String),
+    /// Something else is not there that has to be.
+    Unguarded,
+}
+
 fn key(vm: &str, name: &dyn Display) -> String {
     STANDARD.encode(format!("{PREFIX}{vm}/{name}"))
 }
 
 impl Arbiter for EtcdArbiter {
+    fn prove(&self, vm: &str) -> Result<(), Unreachable> {
+        let key = key(vm, &format!(".proof.{:032x}", rand::random::<u128>()));
+        self.put_new(&key, "", &[])?;
+        self.delete(&key)
+    }
+
+    /// Nobody removes keys for their age.
+    fn keep(&self, _vm: &str, _names: &[RecordName]) {}
+
+    /// Of all endpoints, and of one more request if a user has to be told.
+    fn answer_limit(&self) -> Duration {
+        REQUEST_LIMIT * (self.client.endpoints.len() as u32 + 1)
+    }
+
     fn create(&self, vm: &str, name: RecordName, text: &str) -> Result<String, Unreachable> {
-        let key = key(vm, &name);
-        let value = STANDARD.encode(text);
-        let answer = self.post(
-            "/v3/kv/txn",
-            &json!({
-                "compare": [{"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": "0"}],
-                "success": [{"request_put": {"key": key, "value": value}}],
-                "failure": [{"request_range": {"key": key}}],
-            }),
-        )?;
-        if answer["succeeded"] == true {
-            return Ok(text.to_owned());
+        match self.put_new(&key(vm, &name), text, &[])? {
+            Put::New => Ok(text.to_owned()),
+            Put::Found(found) => Ok(found),
+            Put::Unguarded => unreachable!("there is no guard"),
         }
-        let kvs = &answer["responses"][0]["response_range"]["kvs"];
-        let found = self.value(kvs)?;
-        found.ok_or_else(|| self.damaged(&"a transaction that neither wrote nor found a record"))
+    }
+
+    fn create_under(
+        &self,
+        vm: &str,
+        guard: RecordName,
+        name: RecordName,
+        text: &str,
+    ) -> Result<Option<String>, Unreachable> {
+        let put = self.put_new(&key(vm, &name), text, &[&key(vm, &guard)])?;
+        Ok(match put {
+            Put::New => Some(text.to_owned()),
+            Put::Found(found) => Some(found),
+            Put::Unguarded => None,
+        })
+    }
+
+    fn remove(&self, vm: &str, name: RecordName) -> Result<(), Unreachable> {
+        self.delete(&key(vm, &name))
     }
 
     fn read(&self, vm: &str, name: RecordName) -> Result<Option<String>, Unreachable> {
@@ -146,7 +202,7 @@ impl Arbiter for EtcdArbiter {
 
     fn damaged(&self, why: &dyn Display) -> Unreachable {
         Unreachable {
-            arbiter: format!("etcd:{}", self.endpoints.join(",")),
+            arbiter: format!("etcd:{}", self.client.endpoints.join(",")),
             why: why.to_string(),
         }
     }

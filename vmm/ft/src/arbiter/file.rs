@@ -1,26 +1,45 @@
 //! `file:DIR`: records as small text files, on any file system where link(2) is atomic (local ones,
 //! and NFS, where open(O_EXCL) was not always).
 
-use super::{Arbiter, Unreachable};
+use super::{ANSWER_LIMIT, Arbiter, Unreachable};
 use ft_protocol::arbiter::RecordName;
+use rustix::fs::{FlockOperation, Timespec, Timestamps, UTIME_NOW, flock, futimens};
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
 
 /// Longest record that is read, bytes; ours are far shorter.
 const MAX_RECORD: u64 = 64 << 10;
+
+/// What sets a file's times to the present.
+const NOW: Timestamps = Timestamps {
+    last_access: UTIME_NOW_SPEC,
+    last_modification: UTIME_NOW_SPEC,
+};
+const UTIME_NOW_SPEC: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: UTIME_NOW as _,
+};
 
 /// An arbiter in a directory.
 #[derive(Debug)]
 pub struct FileArbiter {
     dir: PathBuf,
+    /// Directories that are locked as long as this process lives.
+    locked: Mutex<Vec<File>>,
 }
 
 impl FileArbiter {
     /// The arbiter in `dir`, which must be there: a mount that is missing must not look like an
     /// empty arbiter.
     pub fn new(dir: &Path) -> FileArbiter {
-        FileArbiter { dir: dir.into() }
+        FileArbiter {
+            dir: dir.into(),
+            locked: Mutex::default(),
+        }
     }
 
     fn unreachable(&self, e: io::Error) -> Unreachable {
@@ -31,12 +50,66 @@ impl FileArbiter {
         self.dir.join(vm)
     }
 
-    fn try_create(&self, vm: &str, name: RecordName, text: &str) -> io::Result<String> {
+    /// A VM's directory, which is made if it is missing.
+    fn make_vm_dir(&self, vm: &str) -> io::Result<PathBuf> {
         let dir = self.vm_dir(vm);
         match fs::create_dir(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(dir),
         }
+    }
+
+    /// Does all that [`FileArbiter::try_create`] does, and undoes it.
+    fn try_prove(&self, vm: &str) -> Result<(), String> {
+        let why = |what: &str, path: &Path, e: io::Error| {
+            format!("cannot {what} {} ({e})", path.display())
+        };
+        let dir = self
+            .make_vm_dir(vm)
+            .map_err(|e| why("make", &self.vm_dir(vm), e))?;
+        let id = rand::random::<u128>();
+        let [draft, proof] = ["draft", "proof"].map(|kind| dir.join(format!(".{kind}.{id:032x}")));
+        write_durably(&draft, "").map_err(|e| why("write", &draft, e))?;
+        let linked = fs::hard_link(&draft, &proof).map_err(|e| {
+            format!(
+                "{}: records need link(2) there, on a file system that has it",
+                why("link", &proof, e)
+            )
+        });
+        let removed = fs::remove_file(&draft).map_err(|e| why("remove", &draft, e));
+        linked?;
+        fs::remove_file(&proof).map_err(|e| why("remove", &proof, e))?;
+        removed?;
+        for dir in [&dir, &self.dir] {
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.map_err(|e| why("sync", dir, e))?;
+        }
+        Ok(())
+    }
+
+    /// Takes a shared lock on the directories: systemd-tmpfiles leaves alone what lies in a directory
+    /// that somebody has locked.
+    fn lock(&self, vm: &str) -> io::Result<()> {
+        let mut locked = self.locked.lock().expect("nobody panics with it");
+        for path in [self.dir.clone(), self.vm_dir(vm)] {
+            let dir = File::open(&path)?;
+            let about = dir.metadata()?;
+            let same = |other: &File| {
+                let other = other.metadata();
+                other.is_ok_and(|m| (m.dev(), m.ino()) == (about.dev(), about.ino()))
+            };
+            if !locked.iter().any(same) {
+                flock(&dir, FlockOperation::NonBlockingLockShared)?;
+                locked.push(dir);
+            }
+        }
+        // Of a directory that was removed nothing is left to keep.
+        locked.retain(|dir| dir.metadata().is_ok_and(|m| m.nlink() > 0));
+        Ok(())
+    }
+
+    fn try_create(&self, vm: &str, name: RecordName, text: &str) -> io::Result<String> {
+        let dir = self.make_vm_dir(vm)?;
         let path = dir.join(name.to_string());
         let temporary = dir.join(format!(".{name}.{:032x}", rand::random::<u128>()));
         let written = write_durably(&temporary, text).and_then(|()| {
@@ -69,6 +142,50 @@ fn read_record(path: &Path) -> io::Result<String> {
 }
 
 impl Arbiter for FileArbiter {
+    fn prove(&self, vm: &str) -> Result<(), Unreachable> {
+        fs::read_dir(&self.dir).map_err(|e| self.unreachable(e))?;
+        self.try_prove(vm).map_err(|why| self.damaged(&why))?;
+        self.keep(vm, &[]);
+        Ok(())
+    }
+
+    fn keep(&self, vm: &str, names: &[RecordName]) {
+        if let Err(e) = self.lock(vm) {
+            tracing::debug!("the arbiter's directory cannot be locked ({e})");
+        }
+        // Other cleaners go by age alone. Who may not touch them lets them be.
+        for name in names {
+            let touched = File::open(self.vm_dir(vm).join(name.to_string()))
+                .and_then(|file| Ok(futimens(&file, &NOW)?));
+            if let Err(e) = touched {
+                tracing::debug!("the record {name} cannot be kept young ({e})");
+            }
+        }
+    }
+
+    fn answer_limit(&self) -> Duration {
+        ANSWER_LIMIT
+    }
+
+    fn create_under(
+        &self,
+        vm: &str,
+        guard: RecordName,
+        name: RecordName,
+        text: &str,
+    ) -> Result<Option<String>, Unreachable> {
+        let found = self.create(vm, name, text)?;
+        Ok(self.read(vm, guard)?.map(|_| found))
+    }
+
+    fn remove(&self, vm: &str, name: RecordName) -> Result<(), Unreachable> {
+        fs::read_dir(&self.dir).map_err(|e| self.unreachable(e))?;
+        match fs::remove_file(self.vm_dir(vm).join(name.to_string())) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.unreachable(e)),
+            _ => Ok(()),
+        }
+    }
+
     fn create(&self, vm: &str, name: RecordName, text: &str) -> Result<String, Unreachable> {
         self.try_create(vm, name, text)
             .map_err(|e| self.unreachable(e))

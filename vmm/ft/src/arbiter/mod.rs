@@ -1,11 +1,17 @@
 //! Arbiters: the shared storage that decides who may go on alone. What the records mean is
 //! [`ft_protocol::arbiter`]'s; here they are read and written.
 
+mod ask;
 mod etcd;
 mod file;
+mod survey;
+mod watch;
 
-pub use etcd::EtcdArbiter;
+pub use ask::{ANSWER_LIMIT, Asker};
+pub use etcd::{EtcdAccess, EtcdArbiter};
 pub use file::FileArbiter;
+pub use survey::{Generation, Survey, forget, restore, survey};
+pub use watch::{LOOK_INTERVAL, Told, Watch, look, put_back};
 
 use super::unix_ns;
 use ft_protocol::arbiter::{
@@ -17,6 +23,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 
 /// The storage cannot be asked now.
@@ -54,16 +61,46 @@ impl FromStr for ArbiterUrl {
 
 impl ArbiterUrl {
     /// The arbiter there.
-    pub fn connect(&self) -> Arc<dyn Arbiter> {
-        match self {
+    ///
+    /// # Errors
+    /// A sentence, if the access is not one to this arbiter.
+    pub fn connect(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, String> {
+        Ok(match self {
+            ArbiterUrl::File(_) if !access.is_empty() => {
+                return Err(
+                    "--etcd-… says how to reach an etcd, and --arbiter is a directory".into(),
+                );
+            }
             ArbiterUrl::File(dir) => Arc::new(FileArbiter::new(dir)),
-            ArbiterUrl::Etcd(endpoints) => Arc::new(EtcdArbiter::new(endpoints.clone())),
-        }
+            ArbiterUrl::Etcd(endpoints) => Arc::new(EtcdArbiter::new(endpoints.clone(), access)?),
+        })
     }
 }
 
 /// Storage that writes each record at most once.
 pub trait Arbiter: Send + Sync {
+    /// Proves that this member can write, link and remove where a VM's records are.
+    fn prove(&self, vm: &str) -> Result<(), Unreachable>;
+
+    /// Keeps these records from whatever removes old files, as far as that can be.
+    fn keep(&self, vm: &str, names: &[RecordName]);
+
+    /// What is not answered within this is not answered.
+    fn answer_limit(&self) -> Duration;
+
+    /// Writes the record durably unless it is there, provided that another one, the `guard`, is there
+    /// before and after. Returns what is there then; None if the guard is not.
+    fn create_under(
+        &self,
+        vm: &str,
+        guard: RecordName,
+        name: RecordName,
+        text: &str,
+    ) -> Result<Option<String>, Unreachable>;
+
+    /// Removes a record; it may be gone already.
+    fn remove(&self, vm: &str, name: RecordName) -> Result<(), Unreachable>;
+
     /// Writes the record durably unless it is there; returns what is there then.
     fn create(&self, vm: &str, name: RecordName, text: &str) -> Result<String, Unreachable>;
 
@@ -97,6 +134,18 @@ fn read_open(
     record.map_err(|e| damaged(arbiter, vm, name, &e))
 }
 
+fn read_claim(
+    arbiter: &dyn Arbiter,
+    vm: &str,
+    generation: u64,
+) -> Result<Option<Claim>, Unreachable> {
+    let text = arbiter.read(vm, name(generation, RecordKind::Claim))?;
+    let decode = |text: String| Claim::decode(&text, vm, generation);
+    text.map(decode)
+        .transpose()
+        .map_err(|e| arbiter.damaged(&e))
+}
+
 /// Opens a generation.
 pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
     let attempt = || {
@@ -104,7 +153,15 @@ pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
         let found = arbiter.create(&record.vm, name, &record.encode())?;
         let found = OpenRecord::decode(&found, &record.vm, record.generation)
             .map_err(|e| damaged(arbiter, &record.vm, name, &e))?;
-        Ok(judge_open(record, found))
+        let answer = judge_open(record, found);
+        // Nobody opens what lies behind the VM's last generation, as the first one of a VM does whose
+        // early records have vanished.
+        match latest(arbiter, &record.vm)?.and_then(|latest| latest.record) {
+            Some(last) if answer == OpenAnswer::Opened && last.generation > record.generation => {
+                Ok(OpenAnswer::AlreadyOpen { record: last })
+            }
+            _ => Ok(answer),
+        }
     };
     attempt().unwrap_or_else(|e: Unreachable| OpenAnswer::Unreachable(e.to_string()))
 }
@@ -121,17 +178,30 @@ pub fn read_back(arbiter: &dyn Arbiter, vm: &str, generation: u64) -> ReadBackAn
 /// The test-and-set: claims a generation for `member`.
 pub fn claim(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId) -> ClaimAnswer {
     let attempt = || {
-        if let Err(refused) = may_claim(read_open(arbiter, vm, generation)?.as_ref(), member) {
+        let gone = || {
+            let claim = read_claim(arbiter, vm, generation)?;
+            let judged = may_claim(vm, generation, None, claim.as_ref(), member);
+            Ok(judged.expect_err("nobody may claim what is gone"))
+        };
+        let Some(record) = read_open(arbiter, vm, generation)? else {
+            return gone();
+        };
+        if let Err(refused) = may_claim(vm, generation, Some(&record), None, member) {
             return Ok(refused);
         }
         let ours = Claim {
             claimant: member,
             at: unix_ns(),
         };
-        let name = name(generation, RecordKind::Claim);
-        let found = arbiter.create(vm, name, &ours.encode(vm, generation))?;
+        let [open, claim] =
+            [RecordKind::Open, RecordKind::Claim].map(|kind| name(generation, kind));
+        let text = ours.encode(vm, generation);
+        // A win of a generation whose record vanished just before is none.
+        let Some(found) = arbiter.create_under(vm, open, claim, &text)? else {
+            return gone();
+        };
         let found =
-            Claim::decode(&found, vm, generation).map_err(|e| damaged(arbiter, vm, name, &e))?;
+            Claim::decode(&found, vm, generation).map_err(|e| damaged(arbiter, vm, claim, &e))?;
         Ok(judge_claim(member, &found))
     };
     attempt().unwrap_or_else(|e: Unreachable| ClaimAnswer::Unreachable(e.to_string()))
@@ -158,11 +228,10 @@ pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreach
     let Some(generation) = generations.map(|n| n.generation).max() else {
         return Ok(None);
     };
-    let Some(record) = read_open(arbiter, vm, generation)? else {
-        return Err(arbiter.damaged(&format!("generation {generation} has no open record")));
-    };
+    let record = read_open(arbiter, vm, generation)?;
     let has = |kind| names.contains(&name(generation, kind));
     Ok(Some(Latest {
+        generation,
         record,
         claimed: has(RecordKind::Claim),
         closed: has(RecordKind::Close),

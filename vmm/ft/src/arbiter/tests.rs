@@ -1,7 +1,7 @@
 use super::*;
 use ft_protocol::arbiter::{Members, Nonce};
 use std::path::Path;
-use std::sync::Barrier;
+use std::sync::{Barrier, Condvar, Mutex};
 
 fn record(generation: u64) -> OpenRecord {
     OpenRecord {
@@ -96,7 +96,7 @@ fn finds_the_latest(arbiter: &dyn Arbiter) {
         open(arbiter, &record(generation));
     }
     let found = latest(arbiter, "vm").unwrap().unwrap();
-    assert_eq!(found.record.generation, 10);
+    assert_eq!(found.generation, 10);
     assert!(!found.claimed && !found.closed);
     claim(arbiter, "vm", 10, MemberId(1));
     close(arbiter, "vm", 10, MemberId(1));
@@ -128,154 +128,77 @@ fn one_founds(arbiter: &dyn Arbiter) {
     assert_eq!(latest(arbiter, "vm").unwrap(), None, "nothing ran yet");
     assert_eq!(open(arbiter, &record(1)), OpenAnswer::Opened);
     let found = latest(arbiter, "vm").unwrap().unwrap();
-    assert_eq!(found.record.generation, 1);
+    assert_eq!(found.generation, 1);
 }
 
-mod on_etcd {
-    use super::*;
-    use std::net::TcpListener;
-    use std::path::PathBuf;
-    use std::process::{Child, Command, Stdio};
-    use std::time::{Duration, Instant};
+mod on_etcd;
+mod vanishing;
 
-    /// A real etcd of one member. Dropping it kills it.
-    struct Etcd {
-        process: Child,
-        data: PathBuf,
-        url: String,
-        _dir: tempfile::TempDir,
-    }
+/// Storage that hangs until it is told to answer.
+pub(super) struct Hangs {
+    asked: Mutex<usize>,
+    answers: (Mutex<bool>, Condvar),
+}
 
-    fn free_url() -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        format!("http://{}", listener.local_addr().unwrap())
-    }
-
-    fn spawn(data: &Path, url: &str) -> Child {
-        let peer = free_url();
-        Command::new("etcd")
-            .arg("--data-dir")
-            .arg(data)
-            .args(["--listen-client-urls", url, "--advertise-client-urls", url])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("etcd")
-    }
-
-    impl Etcd {
-        fn start() -> Etcd {
-            let dir = tempfile::tempdir().unwrap();
-            let (data, url) = (dir.path().join("etcd"), free_url());
-            let etcd = Etcd {
-                process: spawn(&data, &url),
-                data,
-                url,
-                _dir: dir,
-            };
-            etcd.await_answer();
-            etcd
-        }
-
-        fn arbiter(&self) -> Arc<dyn Arbiter> {
-            let url: ArbiterUrl = format!("etcd:{}", self.url).parse().unwrap();
-            url.connect()
-        }
-
-        fn await_answer(&self) {
-            let began = Instant::now();
-            while let Err(e) = self.arbiter().list("nobody") {
-                assert!(began.elapsed() < Duration::from_secs(30), "{e}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        }
-
-        fn kill(&mut self) {
-            self.process.kill().unwrap();
-            self.process.wait().unwrap();
-        }
-
-        fn restart(&mut self) {
-            self.process = spawn(&self.data, &self.url);
-            self.await_answer();
+impl Hangs {
+    pub fn new() -> Hangs {
+        Hangs {
+            asked: Mutex::default(),
+            answers: Default::default(),
         }
     }
 
-    impl Drop for Etcd {
-        fn drop(&mut self) {
-            let _killed = self.process.kill();
-            let _reaped = self.process.wait();
-        }
+    pub fn asked(&self) -> usize {
+        *self.asked.lock().unwrap()
     }
 
-    #[test]
-    #[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
-    fn the_test_and_set_is_the_same_as_on_files() {
-        one_wins(&*Etcd::start().arbiter());
-        refuses_strangers(&*Etcd::start().arbiter());
-        finds_the_latest(&*Etcd::start().arbiter());
-        one_founds(&*Etcd::start().arbiter());
+    pub fn answer(&self) {
+        *self.answers.0.lock().unwrap() = true;
+        self.answers.1.notify_all();
     }
 
-    #[test]
-    #[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
-    fn a_claim_outlives_etcd_and_while_it_is_away_nobody_knows() {
-        let mut etcd = Etcd::start();
-        let arbiter = etcd.arbiter();
-        assert_eq!(open(&*arbiter, &record(1)), OpenAnswer::Opened);
-        // Its answer may have been lost: asking again is a win again.
-        for _ in 0..2 {
-            assert_eq!(claim(&*arbiter, "vm", 1, MemberId(2)), ClaimAnswer::Won);
-        }
-        etcd.kill();
-        let away = claim(&*arbiter, "vm", 1, MemberId(1));
-        let ClaimAnswer::Unreachable(why) = away else {
-            panic!("{away:?}");
-        };
-        assert!(
-            why.contains("etcd:http://") && why.contains("cannot be reached"),
-            "{why}"
-        );
-        assert!(latest(&*arbiter, "vm").is_err());
-        etcd.restart();
-        let lost = ClaimAnswer::Lost { by: MemberId(2) };
-        assert_eq!(claim(&*arbiter, "vm", 1, MemberId(1)), lost);
-        assert_eq!(
-            read_back(&*arbiter, "vm", 1),
-            ReadBackAnswer::Found(record(1))
-        );
-        assert_eq!(read_back(&*arbiter, "other", 1), ReadBackAnswer::Missing);
+    fn wait(&self) -> Unreachable {
+        *self.asked.lock().unwrap() += 1;
+        let answers = self.answers.0.lock().unwrap();
+        drop(self.answers.1.wait_while(answers, |answers| !*answers));
+        self.damaged(&"it answers")
     }
+}
 
-    #[test]
-    #[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
-    fn the_next_endpoint_is_asked_where_one_does_not_answer() {
-        let etcd = Etcd::start();
-        let url: ArbiterUrl = format!("etcd:{},{}", free_url(), etcd.url).parse().unwrap();
-        assert_eq!(open(&*url.connect(), &record(1)), OpenAnswer::Opened);
+impl Arbiter for Hangs {
+    fn prove(&self, _: &str) -> Result<(), Unreachable> {
+        Err(self.wait())
     }
-
-    #[test]
-    fn endpoints_are_parsed_and_bad_ones_refused() {
-        let url: ArbiterUrl = "etcd:http://a:2379/,http://b:2379".parse().unwrap();
-        let both = vec!["http://a:2379".to_string(), "http://b:2379".to_string()];
-        assert_eq!(url, ArbiterUrl::Etcd(both));
-        for bad in [
-            "etcd:",
-            "etcd:a:2379",
-            "etcd:https://a",
-            "etcd:http://",
-            "etcd:http://a,",
-        ] {
-            let refused = bad.parse::<ArbiterUrl>().unwrap_err();
-            assert!(refused.contains("etcd:http://"), "{refused}");
+    fn keep(&self, _: &str, _: &[RecordName]) {}
+    fn answer_limit(&self) -> Duration {
+        Duration::from_millis(200)
+    }
+    fn create_under(
+        &self,
+        _: &str,
+        _: RecordName,
+        _: RecordName,
+        _: &str,
+    ) -> Result<Option<String>, Unreachable> {
+        Err(self.wait())
+    }
+    fn remove(&self, _: &str, _: RecordName) -> Result<(), Unreachable> {
+        Err(self.wait())
+    }
+    fn create(&self, _: &str, _: RecordName, _: &str) -> Result<String, Unreachable> {
+        Err(self.wait())
+    }
+    fn read(&self, _: &str, _: RecordName) -> Result<Option<String>, Unreachable> {
+        Err(self.wait())
+    }
+    fn list(&self, _: &str) -> Result<Vec<RecordName>, Unreachable> {
+        self.wait();
+        Ok(vec![])
+    }
+    fn damaged(&self, why: &dyn std::fmt::Display) -> Unreachable {
+        Unreachable {
+            arbiter: "hangs".into(),
+            why: why.to_string(),
         }
     }
 }

@@ -2,10 +2,12 @@
 
 mod act;
 mod live;
+mod records;
 
 use super::BackupParts;
 use super::shadow::Shadow;
 use super::vcpu::{Job, News, Recording};
+use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
 use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
@@ -15,8 +17,8 @@ use crate::link::{Link, Port, next_of};
 use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
-use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
+use crate::{EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
@@ -51,6 +53,7 @@ enum Answer {
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
     Fenced(Result<(), String>),
+    Looked(Option<Standing>, Look),
 }
 
 /// How a backup ended.
@@ -73,7 +76,9 @@ struct Runtime {
     signals: StopSignals,
     /// What the machine is made of, once that is known.
     made_of: Option<(Header, Vec<u8>)>,
-    arbiter: Arc<dyn Arbiter>,
+    asker: Asker,
+    /// Its records there.
+    records: Watch,
     answers: UnboundedSender<Answer>,
     link: Option<Link>,
     feed: Feed,
@@ -158,6 +163,7 @@ impl Runtime {
         beats: Beats,
     ) -> Runtime {
         let me = new_member();
+        let asker = Asker::new(parts.arbiter, &parts.vm, me);
         let config = BackupConfig {
             vm: parts.vm.clone(),
             me,
@@ -186,7 +192,8 @@ impl Runtime {
             port,
             signals,
             made_of: None,
-            arbiter: parts.arbiter.connect(),
+            asker,
+            records: Watch::default(),
             answers,
             link: None,
             // The one that counts is made with the machine.
@@ -236,6 +243,7 @@ impl Runtime {
                     }
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
+                () = sleep_until(self.records.due()) => self.look(),
                 (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
                 link = self.network.changed() => self.network.tell(&link, &mut self.events),
@@ -316,6 +324,8 @@ impl Runtime {
             "received": self.backup.received(),
             "copied_bytes": self.loaded_bytes,
             "network": self.network.status(),
+            "records": self.records.wrong(),
+            "record": self.record(),
         })
     }
 
@@ -392,17 +402,27 @@ impl Runtime {
                     ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
                     ClaimAnswer::Won => {
                         self.cuts.pass(CutPoint::ClaimWon);
+                        self.records.mend(&mut self.events);
                         self.events
                             .emit("claim_won", json!({"generation": generation}));
                     }
                     ClaimAnswer::Lost { .. } => self
                         .events
                         .emit("claim_lost", json!({"generation": generation})),
+                    ClaimAnswer::Missing(why) => {
+                        self.records.tell(&mut self.events, Told::Held(why.clone()));
+                    }
                     ClaimAnswer::Refused(_) => {}
                 }
                 self.backup.handle_claim(now(), answer);
             }
-            Answer::Closed(answer) => self.backup.handle_closed(now(), answer),
+            Answer::Looked(standing, look) => self.looked(standing, &look),
+            Answer::Closed(answer) => {
+                if let CloseAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.backup.handle_closed(now(), answer);
+            }
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);

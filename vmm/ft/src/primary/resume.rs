@@ -2,12 +2,13 @@
 
 use super::serve::{Answer, Runtime};
 use super::vcpu::Vcpu;
+use crate::arbiter::{Asker, Watch};
 use crate::beats::Beats;
 use crate::control::Control;
 use crate::cuts::Cuts;
 use crate::fence::Fence;
 use crate::network::Network;
-use crate::{Arbiter, EventLog, StopSignals};
+use crate::{EventLog, StopSignals};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::log::Header;
 use ft_protocol::primary::{Primary, PrimaryConfig};
@@ -16,7 +17,6 @@ use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
 use lockstep_replay::LogDirWriter;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -47,7 +47,9 @@ pub struct Resumed {
     /// The guest's ELF file.
     pub image: Vec<u8>,
     /// The arbiter.
-    pub arbiter: Arc<dyn Arbiter>,
+    pub asker: Asker,
+    /// What its records there were like.
+    pub watch: Watch,
     /// The vCPU's thread, which runs from live inputs now.
     pub vcpu: Vcpu,
     /// Where outputs are let go.
@@ -78,7 +80,8 @@ impl Resumed {
             me: self.me,
             header: self.header,
             image: self.image,
-            arbiter: self.arbiter,
+            asker: self.asker,
+            watch: self.watch,
             answers,
             link: None,
             vcpu: self.vcpu,

@@ -3,21 +3,23 @@
 mod act;
 mod join;
 mod network;
+mod records;
 
 use super::copy::{Copy, Progress};
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::announcer::Announcer;
+use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
 use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::Fence;
 use crate::link::{Link, accept_at, next_of};
 use crate::network::Network;
-use crate::{Arbiter, EventLog, Outcome, StopSignal, StopSignals};
+use crate::{EventLog, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId, OpenAnswer};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
@@ -47,6 +49,9 @@ pub(super) enum Answer {
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
     Fenced(Result<(), String>),
+    /// What a look found, or that what was put back is there.
+    Looked(Option<Standing>, Look),
+    PutBack,
 }
 
 pub(super) struct Runtime {
@@ -54,7 +59,8 @@ pub(super) struct Runtime {
     pub(super) me: MemberId,
     pub(super) header: Header,
     pub(super) image: Vec<u8>,
-    pub(super) arbiter: Arc<dyn Arbiter>,
+    pub(super) asker: Asker,
+    pub(super) watch: Watch,
     pub(super) answers: UnboundedSender<Answer>,
     pub(super) link: Option<Link>,
     pub(super) vcpu: Vcpu,
@@ -166,6 +172,7 @@ impl Runtime {
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = sleep_until(announces) => self.announce_again(),
+                () = sleep_until(self.watch.due()) => self.look(),
                 () = sleep_until(timeout) => self.tick(),
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
@@ -203,8 +210,9 @@ impl Runtime {
                 vm: parts.header.vm.clone(),
                 me,
             },
+            asker: Asker::new(parts.arbiter, &parts.header.vm, me),
             header: parts.header,
-            arbiter: parts.arbiter.connect(),
+            watch: Watch::default(),
             answers,
             link: None,
             vcpu: Vcpu::new(0, parts.recording, controls, watch, parts.cuts.clone()),
@@ -372,14 +380,25 @@ impl Runtime {
                         let generation = self.primary.generation();
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.won = Some(generation);
+                        self.watch.mend(&mut self.events);
                         self.events
                             .emit("claim_won", json!({"generation": generation}));
+                    }
+                    ClaimAnswer::Missing(why) => {
+                        self.watch.tell(&mut self.events, Told::Held(why.clone()));
                     }
                     ClaimAnswer::Refused(_) => {}
                 }
                 self.primary.handle_claim(now(), answer);
             }
-            Answer::Closed(answer) => self.primary.handle_closed(now(), answer),
+            Answer::Looked(standing, look) => self.looked(standing, &look),
+            Answer::PutBack => self.watch.end(),
+            Answer::Closed(answer) => {
+                if let CloseAnswer::Unreachable(why) = &answer {
+                    self.events.unreachable(why);
+                }
+                self.primary.handle_closed(now(), answer);
+            }
             Answer::Fenced(fenced) => {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
@@ -396,7 +415,10 @@ impl Runtime {
             if signal == StopSignal::HungUp {
                 return None;
             }
-            let why = "cut off before the guest reached its next position";
+            let why = match self.ended {
+                Some(_) => "cut off before the generation was closed: start again with --force",
+                None => "cut off before the guest reached its next position",
+            };
             return Some(Outcome::Halted(1, why.into()));
         }
         self.stop_guest();
@@ -409,8 +431,12 @@ impl Runtime {
     /// Nothing ever ran: a generation that this side has won need not stay open.
     fn leave(&self) {
         if let Some(generation) = self.won
-            && let CloseAnswer::Unreachable(why) =
-                arbiter::close(&*self.arbiter, &self.header.vm, generation, self.me)
+            && let Err(why) = self.asker.ask_now(move |arbiter, vm, me| {
+                match arbiter::close(arbiter, vm, generation, me) {
+                    CloseAnswer::Closed => Ok(()),
+                    CloseAnswer::Unreachable(why) => Err(arbiter.damaged(&why)),
+                }
+            })
         {
             tracing::warn!("{why}: start again with --force");
         }

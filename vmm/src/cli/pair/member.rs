@@ -1,10 +1,14 @@
 //! One member's process, and what its events tell.
 
+use lockstep_ft::control::{private_dir, runtime_dir};
+use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use std::fs;
+use std::collections::HashMap;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -15,6 +19,10 @@ use tokio::process::{Child, Command};
 /// What the members share. The arbiter goes when this is dropped: nobody may join later.
 pub struct Place {
     dir: TempDir,
+    /// The members' events: read here also if a cleaner of old files took their names away.
+    events: HashMap<String, File>,
+    /// The directory, locked against such.
+    _locked: Option<File>,
     /// `--arbiter`.
     pub arbiter: String,
     /// Where each side listens.
@@ -23,9 +31,15 @@ pub struct Place {
 
 impl Place {
     pub fn make() -> io::Result<Place> {
-        let dir = tempfile::Builder::new()
-            .prefix("lockstep-pair-")
-            .tempdir()?;
+        let mut made = tempfile::Builder::new();
+        made.prefix("lockstep-pair-");
+        // Nobody removes old files there; where there is no such place, a lock keeps them.
+        let dir = match private_dir() {
+            Ok(_) => made.tempdir_in(runtime_dir())?,
+            Err(_) => made.tempdir()?,
+        };
+        let locked = File::open(dir.path())?;
+        let lock = flock(&locked, FlockOperation::NonBlockingLockShared);
         let arbiter = dir.path().join("arbiter");
         fs::create_dir(&arbiter)?;
         // The ports are free again for the members; one that loses its own to another says so.
@@ -38,6 +52,8 @@ impl Place {
                 other.local_addr()?.to_string(),
             ],
             dir,
+            events: HashMap::new(),
+            _locked: lock.is_ok().then_some(locked),
         })
     }
 
@@ -46,9 +62,26 @@ impl Place {
         self.dir.path().join(format!("{name}.events"))
     }
 
+    /// Makes the file where the member of this name will tell them.
+    pub fn await_events(&mut self, name: &str) {
+        let mut options = File::options();
+        let file = options.read(true).append(true).create(true);
+        // What is in its way is in the member's too, and that says so.
+        if let Ok(file) = file.open(self.events(name)) {
+            self.events.insert(name.to_owned(), file);
+        }
+    }
+
     /// What the member of this name has told.
     pub fn told(&self, name: &str) -> Told {
-        Told::read(&fs::read_to_string(self.events(name)).unwrap_or_default())
+        let read = |file: &File| {
+            let mut bytes = vec![0; file.metadata()?.len() as usize];
+            file.read_exact_at(&mut bytes, 0)?;
+            io::Result::Ok(bytes)
+        };
+        let bytes = self.events.get(name).map(read);
+        let bytes = bytes.and_then(Result::ok).unwrap_or_default();
+        Told::read(&String::from_utf8_lossy(&bytes))
     }
 }
 

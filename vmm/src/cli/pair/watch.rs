@@ -103,6 +103,7 @@ impl Pair {
             1 => ("backup", "backup".into()),
             _ => ("backup", format!("backup-{number}")),
         };
+        self.place.await_events(&name);
         let own = &self.place.listen[side];
         let other = &self.place.listen[1 - side];
         let channel = if number == 0 { own } else { other };

@@ -8,6 +8,7 @@ use crate::cuts::CutPoint;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, ReadBackAnswer};
 use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
 use lockstep_pulse::PulseWatch;
@@ -275,24 +276,25 @@ impl Runtime {
                 .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
         }
         let claims = matches!(action, BackupAction::Claim { .. });
-        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
-        let (vm, me) = (self.vm.clone(), self.me);
-        tokio::task::spawn_blocking(move || {
-            let answer = match action {
-                BackupAction::ReadBack { generation } => {
-                    Answer::ReadBack(arbiter::read_back(&*arbiter, &vm, generation))
-                }
-                BackupAction::Claim { generation } => {
-                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
-                }
-                BackupAction::Close { generation } => {
-                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
-                }
-                other => unreachable!("{other:?} is no question"),
-            };
-            // The process is ending if nobody waits for it.
-            let _gone = answers.send(answer);
-        });
+        let (asker, answers) = (&self.asker, &self.answers);
+        match action {
+            BackupAction::ReadBack { generation } => asker.ask(
+                answers,
+                move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
+                |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
+            ),
+            BackupAction::Claim { generation } => asker.ask(
+                answers,
+                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
+                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
+            ),
+            BackupAction::Close { generation } => asker.ask(
+                answers,
+                move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
+                |why| Answer::Closed(CloseAnswer::Unreachable(why)),
+            ),
+            other => unreachable!("{other:?} is no question"),
+        }
         if claims {
             self.cuts.pass(CutPoint::ClaimAsked);
         }

@@ -4,6 +4,7 @@ use super::{Answer, Runtime};
 use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
 use ft_protocol::primary::PrimaryAction;
 use ft_protocol::wire::Message;
 use serde_json::json;
@@ -87,6 +88,7 @@ impl Runtime {
                     self.cuts.pass(CutPoint::ClaimAsked);
                 }
             }
+            PrimaryAction::PutBack(standing) => self.put_back(standing),
             PrimaryAction::Fence { generation } => {
                 self.fence.run(generation, &self.answers, Answer::Fenced);
             }
@@ -200,28 +202,31 @@ impl Runtime {
 
     /// Asks the arbiter on a thread that may wait for storage.
     fn ask(&mut self, action: PrimaryAction) {
-        let (arbiter, answers) = (self.arbiter.clone(), self.answers.clone());
-        let (vm, me) = (self.header.vm.clone(), self.me);
-        tokio::task::spawn_blocking(move || {
-            let answer = match action {
-                PrimaryAction::Open {
-                    generation,
-                    members,
-                    nonce,
-                } => {
-                    let record = arbiter::open_record(&vm, generation, members, nonce);
-                    Answer::Opened(arbiter::open(&*arbiter, &record))
-                }
-                PrimaryAction::Claim { generation } => {
-                    Answer::Claim(arbiter::claim(&*arbiter, &vm, generation, me))
-                }
-                PrimaryAction::Close { generation } => {
-                    Answer::Closed(arbiter::close(&*arbiter, &vm, generation, me))
-                }
-                other => unreachable!("{other:?} is no question"),
-            };
-            // The process is ending if nobody waits for it.
-            let _gone = answers.send(answer);
-        });
+        let (asker, answers) = (&self.asker, &self.answers);
+        match action {
+            PrimaryAction::Open {
+                generation,
+                members,
+                nonce,
+            } => asker.ask(
+                answers,
+                move |arbiter, vm, _| {
+                    let record = arbiter::open_record(vm, generation, members, nonce);
+                    Answer::Opened(arbiter::open(arbiter, &record))
+                },
+                |why| Answer::Opened(OpenAnswer::Unreachable(why)),
+            ),
+            PrimaryAction::Claim { generation } => asker.ask(
+                answers,
+                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
+                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
+            ),
+            PrimaryAction::Close { generation } => asker.ask(
+                answers,
+                move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
+                |why| Answer::Closed(CloseAnswer::Unreachable(why)),
+            ),
+            other => unreachable!("{other:?} is no question"),
+        }
     }
 }

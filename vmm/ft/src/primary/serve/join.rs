@@ -61,6 +61,8 @@ impl Runtime {
             "gate_stalls": stalls.gate,
             "copy": self.copy.as_ref().and(self.progress),
             "network": self.network.status(),
+            "records": self.watch.wrong(),
+            "record": self.record(),
         })
     }
 

@@ -1,0 +1,66 @@
+//! The arbiter's records of this side may vanish while it runs: why they may be put back is in
+//! [`crate::arbiter::Look`]'s module.
+
+use super::{Phase, Primary, PrimaryAction};
+use crate::Time;
+use crate::arbiter::{Look, Standing};
+use crate::mutant::Mutant;
+use crate::transfer::Right;
+
+impl Primary {
+    /// The generation in which it is or asks, as it was opened.
+    pub fn right(&self) -> Option<Right> {
+        self.right
+    }
+
+    /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
+    pub fn standing(&self) -> Option<Standing> {
+        let won = match self.phase {
+            Phase::Paired => false,
+            Phase::Solo | Phase::Offering | Phase::Copying | Phase::Proving => true,
+            Phase::Waiting
+            | Phase::Opening
+            | Phase::Joining
+            | Phase::Claiming { .. }
+            | Phase::Fencing
+            | Phase::HandedOver
+            | Phase::OpeningNext
+            | Phase::Arming { .. }
+            | Phase::Closing { .. }
+            | Phase::Ended => return None,
+        };
+        self.right.map(|right| Standing { right, won })
+    }
+
+    /// What a look at the records found that this side had when it was begun. One look at a time, and none
+    /// while something is being put back.
+    pub fn handle_looked(&mut self, _now: Time, standing: Standing, look: &Look) {
+        if self.standing() != Some(standing) {
+            return;
+        }
+        self.missed = None;
+        if !matches!(look, Look::Missing(_)) {
+            return;
+        }
+        if standing.won {
+            let won = !self.has(Mutant::PutsBackUnclaimed);
+            return self.push(PrimaryAction::PutBack(Standing { won, ..standing }));
+        }
+        if self.has(Mutant::PutsBackUnagreed) {
+            return self.push(PrimaryAction::PutBack(standing));
+        }
+        self.missed = Some((standing.right.generation, self.log.seq));
+    }
+
+    /// The backup acknowledged entries up to this one: it has not asked the arbiter.
+    pub(super) fn agreed(&mut self, received: u64) {
+        let Some(standing) = self.standing().filter(|standing| !standing.won) else {
+            return;
+        };
+        let generation = standing.right.generation;
+        let fresh = |missed: &mut (u64, u64)| missed.0 == generation && received > missed.1;
+        if self.missed.take_if(fresh).is_some() {
+            self.push(PrimaryAction::PutBack(standing));
+        }
+    }
+}

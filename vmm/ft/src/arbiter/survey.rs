@@ -1,0 +1,99 @@
+//! What an operator sees of a VM's records, and may do about them.
+
+use super::{Arbiter, Unreachable, name, put_back, read_claim, read_open};
+use ft_protocol::arbiter::{
+    Claim, Close, FIRST_GENERATION, MemberId, OpenRecord, RecordKind, RecordName, Standing,
+    StartRecord,
+};
+use std::collections::BTreeSet;
+
+/// All records of a VM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Survey {
+    /// Who founded it, if a `member` did.
+    pub start: Option<StartRecord>,
+    /// Its generations, the oldest first.
+    pub generations: Vec<Generation>,
+}
+
+/// All records of a generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Its number.
+    pub generation: u64,
+    /// Its members.
+    pub open: Option<OpenRecord>,
+    /// Who goes on alone.
+    pub claim: Option<Claim>,
+    /// Who ended it.
+    pub close: Option<Close>,
+}
+
+/// Reads all records of a VM.
+pub fn survey(arbiter: &dyn Arbiter, vm: &str) -> Result<Survey, Unreachable> {
+    let names = arbiter.list(vm)?;
+    let start = arbiter.read(vm, name(FIRST_GENERATION, RecordKind::Start))?;
+    let start = start.map(|text| StartRecord::decode(&text, vm));
+    let of_generations = names.iter().filter(|name| name.kind != RecordKind::Start);
+    let numbers: BTreeSet<u64> = of_generations.map(|name| name.generation).collect();
+    let generation = |generation: u64| {
+        let close = arbiter.read(vm, name(generation, RecordKind::Close))?;
+        let close = close.map(|text| Close::decode(&text, vm, generation));
+        Ok(Generation {
+            generation,
+            open: read_open(arbiter, vm, generation)?,
+            claim: read_claim(arbiter, vm, generation)?,
+            close: close.transpose().map_err(|e| arbiter.damaged(&e))?,
+        })
+    };
+    Ok(Survey {
+        start: start.transpose().map_err(|e| arbiter.damaged(&e))?,
+        generations: numbers
+            .into_iter()
+            .map(generation)
+            .collect::<Result<_, Unreachable>>()?,
+    })
+}
+
+/// Puts back what `member` says that it had, unless a later generation is there: then it is of no use, and
+/// may give a right that has gone to others. Whether it does that otherwise is the caller's to know.
+///
+/// # Errors
+/// The inner one is a sentence.
+pub fn restore(
+    arbiter: &dyn Arbiter,
+    vm: &str,
+    member: MemberId,
+    standing: &Standing,
+) -> Result<Result<(), String>, Unreachable> {
+    let generation = standing.right.generation;
+    let later = arbiter.list(vm)?.into_iter();
+    if let Some(later) = later.map(|name| name.generation).find(|&g| g > generation) {
+        return Ok(Err(format!(
+            "generation {later} of VM {vm} is in the arbiter, so generation {generation} is over: look \
+             with `lockstep arbiter show`"
+        )));
+    }
+    put_back(arbiter, vm, member, standing)?;
+    let found = read_open(arbiter, vm, generation)?;
+    let ours = standing.record(vm, 0);
+    let same =
+        found.is_some_and(|found| (found.members, found.nonce) == (ours.members, ours.nonce));
+    Ok(match same {
+        true => Ok(()),
+        false => Err(format!(
+            "generation {generation} of VM {vm} belongs to others in the arbiter: look with `lockstep \
+             arbiter show`"
+        )),
+    })
+}
+
+/// Removes all records of a VM. The last that goes tells that it has ended, if it has.
+pub fn forget(arbiter: &dyn Arbiter, vm: &str) -> Result<(), Unreachable> {
+    let mut names: Vec<RecordName> = arbiter.list(vm)?;
+    names.sort_by_key(|name| (name.kind == RecordKind::Close, name.generation));
+    for name in names {
+        arbiter.remove(vm, name)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,43 @@
+//! The arbiter's record of this side's generation, looked at now and then. A backup only tells: its primary
+//! puts back what vanished.
+
+use super::{Answer, Runtime};
+use crate::arbiter::look;
+use ft_protocol::arbiter::{Look, Standing};
+use serde_json::{Value, json};
+
+impl Runtime {
+    /// Looks at its record, if it has one, and keeps it from cleaners.
+    pub(super) fn look(&mut self) {
+        self.records.begin();
+        let standing = self.backup.standing();
+        self.asker.ask(
+            &self.answers,
+            move |arbiter, vm, me| {
+                Answer::Looked(standing, look(arbiter, vm, me, standing.as_ref()))
+            },
+            move |why| Answer::Looked(standing, Look::Unreachable(why)),
+        );
+    }
+
+    pub(super) fn looked(&mut self, standing: Option<Standing>, found: &Look) {
+        self.records.end();
+        if standing.is_some() && self.backup.standing() == standing {
+            self.records.found(&mut self.events, found);
+        }
+    }
+
+    /// What an operator needs who puts a record back, for `lockstep status`.
+    pub(super) fn record(&self) -> Value {
+        self.backup.right().map_or(Value::Null, |right| {
+            json!({
+                "generation": right.generation,
+                "primary": right.members.primary.to_string(),
+                "backup": right.members.backup.map(|backup| backup.to_string()),
+                "nonce": right.nonce.to_string(),
+                "won": false,
+                "holds": self.records.holds(),
+            })
+        })
+    }
+}
