@@ -308,6 +308,42 @@ fn a_message_that_cannot_be_printed_leaves_the_status_as_it_is() {
     }
 }
 
+/// Set for a process that is to panic.
+const PANICS: &str = "LOCKSTEP_TEST_PANICS";
+
+#[test]
+fn a_panic_ends_the_process_and_is_told_if_anybody_reads() {
+    if std::env::var_os(PANICS).is_some() {
+        lockstep_out::abort_on_panic();
+        // A thread's panic is the process's end.
+        let thread = std::thread::Builder::new().name("vcpu".into());
+        let panics = thread.spawn(|| panic!("as it was told to"));
+        let _never = panics.expect("started").join();
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.join("errors");
+    let unread = Fifo::full(&path);
+    let name = "descriptors::a_panic_ends_the_process_and_is_told_if_anybody_reads";
+    let this = std::env::current_exe().expect("this program");
+    let start = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).arg(&this).arg(name);
+        command.args(["--exact", "--nocapture"]);
+        Process::start(command.env(PANICS, "1").env("TO", &path))
+    };
+    let muted = start("exec \"$0\" \"$@\" 2>\"$TO\"").end_within(UNREAD_LIMIT);
+    assert_eq!(muted.signal, Some(Signal::ABORT.as_raw()), "{muted:#?}");
+    drop(unread);
+    let heard = start("exec \"$0\" \"$@\"").end();
+    assert_eq!(heard.signal, Some(Signal::ABORT.as_raw()), "{heard:#?}");
+    assert!(
+        heard.stderr.contains("thread 'vcpu' panicked at"),
+        "{heard:#?}"
+    );
+    assert!(heard.stderr.contains("as it was told to"), "{heard:#?}");
+}
+
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_guest_that_waits_for_its_consoles_reader_stops_when_it_is_told_to() {
