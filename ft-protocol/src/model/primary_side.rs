@@ -34,6 +34,8 @@ pub struct PrimarySide {
     left: u64,
     /// It was stopped, and the backup has not answered since.
     pub away: bool,
+    /// The backup has answered since, and an output has left on its word.
+    pub released_anew: bool,
     /// Is to rest; rests.
     pub parking: bool,
     parked: bool,
@@ -70,6 +72,7 @@ impl PrimarySide {
             passed: 0,
             left: 0,
             away: false,
+            released_anew: false,
             parking: false,
             parked: false,
             fenced: false,
@@ -137,6 +140,7 @@ impl PrimarySide {
         let backup = backup.map(|backup| backup.0 as usize - 1);
         let witness = &mut rest.around.witness;
         witness.primary_emits(me.id, self.left, backup, rest.guest);
+        self.released_anew |= self.machine.has_probed() && !witness.is_alone(me.id);
         if self.away && witness.is_another_alone(me.id) {
             witness.note(Flaw::SaidByWhoWasAway { output: self.left });
         }

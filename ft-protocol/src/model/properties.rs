@@ -197,6 +197,9 @@ pub const STALE_REPEAT: Named = ("a stale side repeats an acknowledged output", 
 pub const WITHDRAWN: Named = ("a suspicion is withdrawn", |_, world| {
     world.any(|process| process.backup().is_some_and(|side| side.withdrew))
 });
+pub const TRUSTS_AGAIN: Named = ("who was away releases after an answer", |_, world| {
+    world.any(|process| process.primary().is_some_and(|side| side.released_anew))
+});
 pub const DIVERGED: Named = ("a diverged backup halts with 3", |_, world| {
     world.ended_as(Fate::Halted(3))
 });

@@ -177,7 +177,15 @@ fn a_side_is_stopped_and_the_network_goes() {
     let faults = faults!(silences: 1, stops: 1, partitions: 1);
     let reaches = [LOSER_HALTS, STALE_REPEAT, WITHDRAWN];
     let setting = Setting::pair(SMALL, faults);
-    setting.reaching(&reaches).explore(82_321);
+    setting.reaching(&reaches).explore(86_699);
+}
+
+#[test]
+fn a_side_is_stopped_twice_hangs_and_hands_over() {
+    let faults = faults!(stops: 2, hangs: 1, switchovers: 1, crashes: 1);
+    let reaches = [TRUSTS_AGAIN, HANDED_OVER, BACKUP_LIVE];
+    let setting = Setting::pair(SMALL, faults);
+    setting.reaching(&reaches).explore(170_478);
 }
 
 #[test]

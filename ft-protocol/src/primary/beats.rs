@@ -81,5 +81,8 @@ impl Primary {
         if answers && std::mem::take(&mut self.asks_later) {
             self.push_question();
         }
+        if answers {
+            self.probe();
+        }
     }
 }

@@ -34,6 +34,12 @@ impl Primary {
         }
     }
 
+    /// Whether it was ever in doubt.
+    #[cfg(test)]
+    pub(crate) fn has_probed(&self) -> bool {
+        self.probes > 0
+    }
+
     /// Whether what the backup said can still be so: this side shows itself, and did all the while.
     fn trusts(&self, now: Time) -> bool {
         let shows = !self.mute && !self.detector.is_late(now);
@@ -52,7 +58,7 @@ impl Primary {
         }
     }
 
-    /// Asks the backup to answer, if that is due; whether it was.
+    /// Asks the backup to answer, if that is due; whether it was. Not while this side is mute.
     pub(super) fn probe(&mut self) -> bool {
         let due = self.phase == Phase::Paired && self.doubt == Doubt::Due;
         if due {
