@@ -73,6 +73,16 @@ pub enum Run {
     Kicked,
 }
 
+/// When RIP passes an OUT. KVM's instruction emulator moves it before the exit, what KVM does for the
+/// OUT that SVM or VT-x intercepts moves it when the guest is entered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutPassed {
+    /// Not measured yet.
+    Unknown,
+    AtExit,
+    AtEntry,
+}
+
 /// A VM with one virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
@@ -80,6 +90,7 @@ pub struct Vcpu {
     fd: VcpuFd,
     dirty: DirtyPages,
     msrs: Vec<u32>,
+    out_passed: OutPassed,
     /// Held for KVM, which has its address.
     _ram: Ram,
 }
@@ -144,6 +155,7 @@ impl Vcpu {
             fd,
             dirty: DirtyPages::new(Arc::new(vm), ram.clone()),
             msrs: super::state::kept_msrs(&kvm)?,
+            out_passed: OutPassed::Unknown,
             _ram: ram,
         })
     }
@@ -252,7 +264,30 @@ impl Vcpu {
             // The loader refuses it; code that it could not see may still hold it.
             return Err(self.guest_error("string I/O".into()));
         }
+        if matches!(exit, Exit::PioOut { .. }) {
+            self.pass_out()?;
+        }
         Ok(Run::Exit(exit))
+    }
+
+    /// Has RIP pass the OUT that exited, so that the vCPU's state there is the same on every kind of KVM.
+    /// The vCPU's first OUT shows whether this KVM needs that.
+    fn pass_out(&mut self) -> Result<(), CpuError> {
+        if self.out_passed == OutPassed::AtExit {
+            return Ok(());
+        }
+        let rip = self.fd.sync_regs().regs.rip;
+        match self.settle()? {
+            Run::Kicked => {}
+            Run::Exit(exit) => return Err(self.guest_error(format!("{exit:?} within an OUT"))),
+        }
+        if self.out_passed == OutPassed::Unknown {
+            self.out_passed = match self.fd.sync_regs().regs.rip == rip {
+                true => OutPassed::AtExit,
+                false => OutPassed::AtEntry,
+            };
+        }
+        Ok(())
     }
 
     /// Does the port I/O exit stand for more than one access?
