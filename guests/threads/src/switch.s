@@ -33,6 +33,7 @@ threads_tick:
 # fn(): saves its caller as if it had been preempted on return, and asks the scheduler.
 .balign 16
 threads_run:
+    cmp al, al                      # no flag is left undefined, as each kind of CPU has its own then
     mov qword ptr [rip + preemption_off], 1
     mov rax, [rsp]
     lea rsp, [rsp + 8 - 128]
@@ -70,6 +71,7 @@ save:
     sub rsp, 512
     and rsp, -16
     fxsave64 [rsp]
+    mov dword ptr [rsp + 28], 0     # MXCSR_MASK, which is the host's; FXRSTOR ignores it
     cld
     call threads_schedule           # rdi: context left; returns the context to go on with
     lea rcx, [rax - 512]

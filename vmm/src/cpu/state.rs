@@ -12,8 +12,9 @@ use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Architectural MSRs that a guest's execution may depend on (SDM vol. 4). Left out on purpose: the
-/// TSC, which runs on, and KVM's paravirtual ones, which are not part of the machine.
-const ARCHITECTURAL_MSRS: [u32; 13] = [
+/// TSC, which runs on; KVM's paravirtual ones, which are not part of the machine; and TSC_AUX, which not
+/// every KVM keeps and no allowed instruction reads.
+const ARCHITECTURAL_MSRS: [u32; 12] = [
     0x174,       // IA32_SYSENTER_CS
     0x175,       // IA32_SYSENTER_ESP
     0x176,       // IA32_SYSENTER_EIP
@@ -26,7 +27,6 @@ const ARCHITECTURAL_MSRS: [u32; 13] = [
     0xc000_0100, // IA32_FS_BASE
     0xc000_0101, // IA32_GS_BASE
     0xc000_0102, // IA32_KERNEL_GS_BASE
-    0xc000_0103, // IA32_TSC_AUX
 ];
 
 /// rflags bits left out of checks and digests: IOPL reads back differently on different kinds of
