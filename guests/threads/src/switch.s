@@ -67,12 +67,18 @@ save:
     push r13
     push r14
     push r15
-    mov rdi, rsp
+    mov rbx, rsp
     sub rsp, 512
     and rsp, -16
+    # FXSAVE leaves some bytes of its first 160 as they were, on some hosts: then they are zero.
+    cld
+    mov rdi, rsp
+    mov ecx, 160 / 8
+    xor eax, eax
+    rep stosq
     fxsave64 [rsp]
     mov dword ptr [rsp + 28], 0     # MXCSR_MASK, which is the host's; FXRSTOR ignores it
-    cld
+    mov rdi, rbx
     call threads_schedule           # rdi: context left; returns the context to go on with
     lea rcx, [rax - 512]
     and rcx, -16
