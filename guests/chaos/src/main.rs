@@ -16,10 +16,9 @@ mod nested;
 mod net;
 mod random;
 
-use core::ptr::read_volatile;
-
 use guest_rt::abi::MMIO_CONSOLE;
 use guest_rt::cpu::{halt, in8, out8};
+use guest_rt::mmio::{MmioOps, Registers};
 use guest_rt::{boot_info, clock, console, edges, pit, println};
 
 use entropy::Entropy;
@@ -205,7 +204,7 @@ impl Chaos {
                 // magic value (virtio 1.2, 4.2.2) changes nothing.
                 _ => self
                     .hash
-                    .word(unsafe { read_volatile(MMIO_CONSOLE as *const u64) }),
+                    .word(unsafe { Registers::read_u64(MMIO_CONSOLE as *const u64) }),
             }
         }
     }

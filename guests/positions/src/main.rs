@@ -11,10 +11,9 @@
 mod handler;
 mod kernel;
 
-use core::ptr::{read_volatile, write_volatile};
-
 use guest_rt::abi::{MMIO_CONSOLE, irq::PIT};
 use guest_rt::cpu::{halt, in8, out8};
+use guest_rt::mmio::{MmioOps, Registers};
 use guest_rt::{clock, irq, pit, println};
 
 /// A port that nothing answers (a PC's diagnostic port).
@@ -37,9 +36,9 @@ const KINDS: [(&str, fn()); 8] = [
     ("in", || {
         in8(PORT_NOTHING);
     }),
-    ("mmio-read", || read::<u32>(MAGIC_VALUE)),
-    ("mmio-read-8", || read::<u64>(CONFIG)),
-    ("mmio-read-straddling", || read::<u64>(STRADDLING)),
+    ("mmio-read", || read32(MAGIC_VALUE)),
+    ("mmio-read-8", || read64(CONFIG)),
+    ("mmio-read-straddling", || read64(STRADDLING)),
     ("mmio-write", acknowledge_nothing),
     ("hlt", halt),
     ("idle", || clock::idle(clock::activity(), clock::NEVER)),
@@ -101,13 +100,18 @@ fn mix(state: u64, value: u64) -> u64 {
         .rotate_left(29)
 }
 
-fn read<T>(address: u64) {
+fn read32(address: u64) {
     // SAFETY: the windows are mapped for the machine's whole life, any access width is answered,
     // and these registers change nothing by being read.
-    unsafe { read_volatile(address as *const T) };
+    unsafe { Registers::read_u32(address as *const u32) };
+}
+
+fn read64(address: u64) {
+    // SAFETY: as in `read32`.
+    unsafe { Registers::read_u64(address as *const u64) };
 }
 
 fn acknowledge_nothing() {
-    // SAFETY: as in `read`; acknowledging no interrupt changes nothing.
-    unsafe { write_volatile(INTERRUPT_ACK as *mut u32, 0) };
+    // SAFETY: as in `read32`; acknowledging no interrupt changes nothing.
+    unsafe { Registers::write_u32(INTERRUPT_ACK as *mut u32, 0) };
 }

@@ -74,7 +74,7 @@ exception_common:
     push 0x1b
     lea rax, [rip + exception_stack_top]
     push rax
-    push 0x3202
+    push 0x202
     push 0x23
     lea rax, [rip + exception_entry]
     push rax

@@ -37,6 +37,7 @@ pub mod edges;
 mod exception;
 mod heap;
 pub mod irq;
+pub mod mmio;
 pub mod pit;
 mod single;
 pub mod uart;

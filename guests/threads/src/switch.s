@@ -33,6 +33,7 @@ threads_tick:
 # fn(): saves its caller as if it had been preempted on return, and asks the scheduler.
 .balign 16
 threads_run:
+    cmp al, al                      # no flag is left undefined, as each kind of CPU has its own then
     mov qword ptr [rip + preemption_off], 1
     mov rax, [rsp]
     lea rsp, [rsp + 8 - 128]
@@ -66,11 +67,18 @@ save:
     push r13
     push r14
     push r15
-    mov rdi, rsp
+    mov rbx, rsp
     sub rsp, 512
     and rsp, -16
-    fxsave64 [rsp]
+    # FXSAVE leaves some bytes of its first 160 as they were, on some hosts: then they are zero.
     cld
+    mov rdi, rsp
+    mov ecx, 160 / 8
+    xor eax, eax
+    rep stosq
+    fxsave64 [rsp]
+    mov dword ptr [rsp + 28], 0     # MXCSR_MASK, which is the host's; FXRSTOR ignores it
+    mov rdi, rbx
     call threads_schedule           # rdi: context left; returns the context to go on with
     lea rcx, [rax - 512]
     and rcx, -16

@@ -24,6 +24,16 @@ pub const SLOT: u32 = 0;
 /// The three pages that VT-x needs for its own TSS; out of the way of RAM and devices.
 const KVM_TSS_ADDRESS: usize = 0xfffb_d000;
 
+/// When RIP passes an OUT. KVM's instruction emulator moves it before the exit, what KVM does for the
+/// OUT that SVM or VT-x intercepts moves it when the guest is entered again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OutPassed {
+    /// Not measured yet.
+    Unknown,
+    AtExit,
+    AtEntry,
+}
+
 /// A VM with one virtual CPU.
 #[derive(Debug)]
 pub struct KvmVcpu {
@@ -32,6 +42,7 @@ pub struct KvmVcpu {
     dirty: DirtyPages,
     /// The MSRs of [`MSRS`] that this host's KVM keeps.
     kept_msrs: Vec<u32>,
+    out_passed: OutPassed,
     /// Held for KVM, which has its address.
     _ram: Ram,
 }
@@ -98,8 +109,29 @@ impl KvmVcpu {
             fd,
             dirty: DirtyPages::new(Arc::new(log), ram.clone()),
             kept_msrs: kept_msrs(&kvm)?,
+            out_passed: OutPassed::Unknown,
             _ram: ram,
         })
+    }
+
+    /// Has RIP pass the OUT that exited, so that the vCPU's state there is the same on every kind of KVM.
+    /// The vCPU's first OUT shows whether this KVM needs that.
+    fn pass_out(&mut self) -> Result<(), CpuError> {
+        if self.out_passed == OutPassed::AtExit {
+            return Ok(());
+        }
+        let rip = self.fd.sync_regs().regs.rip;
+        match self.settle()? {
+            Run::Kicked => {}
+            Run::Exit(exit) => return Err(self.guest_error(format!("{exit:?} within an OUT"))),
+        }
+        if self.out_passed == OutPassed::Unknown {
+            self.out_passed = match self.fd.sync_regs().regs.rip == rip {
+                true => OutPassed::AtExit,
+                false => OutPassed::AtEntry,
+            };
+        }
+        Ok(())
     }
 
     /// Does the port I/O exit stand for more than one access?
@@ -163,6 +195,9 @@ impl Vcpu for KvmVcpu {
         if matches!(exit, Exit::PioOut { .. } | Exit::PioIn { .. }) && self.repeats() {
             // The loader refuses it; code that it could not see may still hold it.
             return Err(self.guest_error("string I/O".into()));
+        }
+        if matches!(exit, Exit::PioOut { .. }) {
+            self.pass_out()?;
         }
         Ok(Run::Exit(exit))
     }
