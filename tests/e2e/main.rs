@@ -2,7 +2,7 @@
 //!
 //! Tests that need KVM fail with the command's one sentence where there is none, and are skipped
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
-//! are skipped with the reason where `vmm/build.rs` did not find it.
+//! are skipped with the reason where `vmm/images/build.rs` did not find it.
 
 #![allow(
     clippy::print_stderr,
