@@ -118,19 +118,11 @@ impl Neighbors {
 
     /// The next packet that waits no more, and where it goes.
     pub fn release(&mut self) -> Option<(EthernetAddress, Vec<u8>)> {
-        let (index, mac) = self.next_to_go()?;
+        let mut held = self.held.iter().enumerate();
+        let (index, mac) =
+            held.find_map(|(index, (ip, _))| Some((index, self.known.get(ip)?.mac?)))?;
         let (_, packet) = self.held.remove(index)?;
         Some((mac, packet))
-    }
-
-    /// Whether there is a packet that waits no more.
-    pub fn can_release(&self) -> bool {
-        self.next_to_go().is_some()
-    }
-
-    fn next_to_go(&self) -> Option<(usize, EthernetAddress)> {
-        let mut held = self.held.iter().enumerate();
-        held.find_map(|(index, (ip, _))| Some((index, self.known.get(ip)?.mac?)))
     }
 
     fn make_room(&mut self) {

@@ -94,7 +94,8 @@ impl<C: Card> Outbound<C> {
         }
     }
 
-    /// Sends the packets whose neighbours have answered, as far as there is room.
+    /// Sends the packets whose neighbours have answered, as far as there is room. Where there is
+    /// none the caller finds that out next.
     pub(crate) fn send_held(&mut self, now: Instant) {
         while self.card.room() >= ROOM {
             let Some((mac, mut packet)) = self.neighbors.release() else {
@@ -102,7 +103,6 @@ impl<C: Card> Outbound<C> {
             };
             self.transmit(mac, &mut packet, now);
         }
-        self.starved |= self.neighbors.can_release();
     }
 
     fn transmit(&mut self, mac: EthernetAddress, packet: &mut [u8], now: Instant) {

@@ -65,6 +65,12 @@ fn only_neighbors_are_remembered() {
         mac: EthernetAddress([2, 5, 5, 5, 5, 5]),
         ..router
     };
+    let host = kv_net::Host::new(MAC.0, IP.octets(), 24, [0; 4]).expect("an address");
+    for (remote, told) in [(foreign, false), (router, true)] {
+        let request = remote.arp(ArpOperation::Request, ALL, IP);
+        let meaning = kv_net::arp::read(&request[14..], &host).expect("a request");
+        assert_eq!(meaning.told.is_some(), told, "{remote:?}");
+    }
     lan.hears(foreign.arp(ArpOperation::Request, ALL, IP));
     lan.hears(foreign.syn());
     // The way there leads over the gateway all the same.

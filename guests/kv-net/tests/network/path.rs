@@ -5,7 +5,8 @@ use crate::harness::{Client, Lan};
 use kv_net::path_mtu::{LEAST, REMEMBERED};
 use kv_net::smoltcp::time::Duration;
 use kv_net::smoltcp::wire::{
-    EthernetProtocol, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, IpProtocol, TcpControl,
+    EthernetProtocol, Icmpv4DstUnreachable, Icmpv4Message, Icmpv4Packet, IpAddress, IpProtocol,
+    Ipv4Packet, TcpControl, TcpPacket,
 };
 
 /// Bytes of the reply.
@@ -189,12 +190,28 @@ fn fetch_rest(lan: &mut Lan, client: &mut Client, frames: &[Vec<u8>]) -> (Vec<us
     }
 }
 
+/// The same frame with another control flag.
+fn with(control: TcpControl, frame: &[u8]) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let mut packet = Ipv4Packet::new_unchecked(&mut frame[14..]);
+    let [from, to] = [packet.src_addr(), packet.dst_addr()].map(IpAddress::Ipv4);
+    let mut segment = TcpPacket::new_unchecked(packet.payload_mut());
+    segment.set_psh(control == TcpControl::Psh);
+    segment.set_fin(control == TcpControl::Fin);
+    segment.fill_checksum(&from, &to);
+    frame
+}
+
 #[test]
 fn what_is_cut_says_the_same() {
     use kv_net::path_mtu::Path;
     let (mut lan, mut client) = server();
     client.say(&mut lan, TcpControl::Psh, b"GET k\r\n");
-    let frames = lan.frames();
+    let mut frames = lan.frames();
+    let plain = frames[0].clone();
+    for control in [TcpControl::Psh, TcpControl::Fin] {
+        frames.push(with(control, &plain));
+    }
     for mtu in [552, 576, 1000, 1280, 1499, 1500] {
         for frame in &frames {
             let whole = segment(frame).expect("a segment");

@@ -144,6 +144,22 @@ fn a_request_waits_and_gets_the_next_place_at_once() {
 }
 
 #[test]
+fn who_comes_last_does_not_get_the_place_that_somebody_waits_for() {
+    let mut lan = Lan::new();
+    let last = CONNECTIONS - 1;
+    let _clients: Vec<_> = (0..last).map(|it| remote(it).connect(&mut lan)).collect();
+    lan.hears_all(requests([last, 5000]));
+    lan.segments();
+    // The moment in which the one that does not answer gives way.
+    lan.now += RECLAIM_AFTER;
+    lan.hears(remote(5001).syn());
+    let answers = lan.segments();
+    let let_in: Vec<u16> = answers.iter().map(|it| it.to.1).collect();
+    assert!(let_in.contains(&remote(5000).port), "{answers:?}");
+    assert!(!let_in.contains(&remote(5001).port), "{answers:?}");
+}
+
+#[test]
 fn a_request_that_is_not_repeated_is_forgotten() {
     let (mut lan, mut clients) = full();
     lan.hears_all(requests(5000..5002));
