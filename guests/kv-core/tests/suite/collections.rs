@@ -157,3 +157,21 @@ fn random_commands_in_little_memory() {
     assert!(first.contains("-OOM"), "the limit was reached");
     assert!(first == run(), "the same commands, other answers");
 }
+
+/// What a command has answered before memory ran out is taken back: one command, one reply.
+#[test]
+fn an_error_is_the_only_reply() {
+    let limits = Limits {
+        data: 1000,
+        buffers: 1 << 16,
+    };
+    let mut table = Table::new(limits, 1);
+    table.check(0, "SET k old", "+OK\r\n");
+    let long = "v".repeat(2000);
+    for command in [format!("SET k {long} GET"), format!("GETSET k {long}")] {
+        let answer = table.ask(0, &command);
+        assert!(answer.starts_with("-OOM "), "{answer}");
+        assert_eq!(answer.matches("\r\n").count(), 1, "{answer}");
+        table.check(0, "GET k", "$3\r\nold\r\n");
+    }
+}
