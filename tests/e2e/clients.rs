@@ -43,9 +43,13 @@ fn client(segment: &Segment, program: &str) -> Process {
     Process::with_input(command.arg(Path::new(INSTALLED).join("node")))
 }
 
-/// How far a client has counted, as far as it told.
+/// How far a client has counted, as far as it told in whole lines.
 fn counted(out: &str) -> u64 {
-    let last = out.lines().rev().find_map(|line| line.strip_prefix("at "));
+    let whole = out.rfind('\n').map_or("", |end| &out[..end]);
+    let last = whole
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("at "));
     last.map_or(0, |value| value.parse().expect("a number"))
 }
 

@@ -8,15 +8,15 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
+use crate::common::{ROOMY, Random, command, encoded};
 use kv_core::resp::{Arguments, parse};
-use kv_core::{Client, Limits, Server};
+use kv_core::{Client, Server};
 
 /// No answer takes longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-const LIMITS: Limits = Limits {
-    data: 64 << 20,
-    buffers: 64 << 20,
-};
+/// Random commands per connection, and how often they begin anew.
+const COMMANDS: usize = 400;
+const ROUNDS: usize = 60;
 
 /// A Redis of our own, behind a socket in a directory of our own. Dropping it ends it.
 struct Redis {
@@ -95,23 +95,12 @@ impl Remote {
     }
 }
 
-/// A command as clients send it.
-fn encoded(command: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
-    for word in command {
-        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-        bytes.extend_from_slice(word);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes
-}
-
 /// A server of ours, with one client.
 struct Ours(Server, Client);
 
 impl Ours {
     fn new() -> Self {
-        Self(Server::new(LIMITS, 1), Client::default())
+        Self(Server::new(ROOMY, 1), Client::default())
     }
 
     fn ask(&mut self, command: &[Vec<u8>]) -> Vec<u8> {
@@ -254,4 +243,35 @@ fn answers_are_those_of_a_real_redis() {
         different.len(),
         different.join("\n")
     );
+}
+
+#[test]
+#[cfg_attr(
+    not(has_redis_tools),
+    ignore = "needs redis-check-rdb (package redis-tools)"
+)]
+fn random_commands_are_answered_as_by_a_real_redis() {
+    let redis = Redis::start("random");
+    let mut random = Random::new();
+    let words =
+        |line: &str| -> Vec<Vec<u8>> { line.split(' ').map(|it| it.as_bytes().to_vec()).collect() };
+    for round in 0..ROUNDS {
+        let protocol = words(random.one_of(&["HELLO 2", "HELLO 3"]));
+        let (mut theirs, mut ours) = (redis.connect(), Ours::new());
+        theirs.ask(&words("FLUSHALL"));
+        theirs.ask(&protocol);
+        ours.ask(&protocol);
+        let mut story = Vec::new();
+        for _ in 0..COMMANDS {
+            let command = command(&mut random);
+            story.push(String::from_utf8_lossy(&command.join(&b' ')).into_owned());
+            let (right, said) = (theirs.ask(&command), ours.ask(&command));
+            assert_eq!(
+                String::from_utf8_lossy(&said),
+                String::from_utf8_lossy(&right),
+                "round {round}, at the end of: {}",
+                story.join("; ")
+            );
+        }
+    }
 }

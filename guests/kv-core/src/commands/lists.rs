@@ -108,8 +108,9 @@ fn place(index: i64, length: usize) -> Option<usize> {
 }
 
 fn lindex(command: Command, on: &mut Context) -> Outcome {
-    let index = integer(command.arg(2))?;
+    // As Redis has it, no list is asked for no item, whatever the index.
     let list = on.keys.collection::<List>(command.arg(1))?;
+    let index = list.map_or(Ok(0), |_| integer(command.arg(2)))?;
     let item = list.and_then(|list| list.get(place(index, list.len())?));
     Ok(on.reply.long_or_null(item)?)
 }

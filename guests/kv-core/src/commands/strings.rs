@@ -208,8 +208,13 @@ fn getex(command: Command, on: &mut Context) -> Outcome {
 fn getrange(command: Command, on: &mut Context) -> Outcome {
     let (start, stop) = (integer(command.arg(2))?, integer(command.arg(3))?);
     let text = on.keys.text(command.arg(1))?.unwrap_or_default();
-    // An end before the first byte means the first byte, unlike in a list.
-    let stop = stop.max(-(text.len() as i64));
+    // An end before the first byte means the first byte, unlike in a list: if it is not itself
+    // before a start that is counted from the end as well.
+    let backwards = start < 0 && stop < start;
+    let stop = match backwards {
+        true => stop,
+        false => stop.max(-(text.len() as i64)),
+    };
     let (start, end) = range(start, stop, text.len());
     Ok(on.reply.long(&text[start..end])?)
 }
