@@ -106,7 +106,12 @@ fn a_state_comes_back_from_its_bytes() {
     let mut newer = bytes;
     newer[0] += 1;
     let error = MachineState::decode(&newer).unwrap_err();
-    assert_eq!(error, StateError::Version { found: STATE_VERSION + 1 });
+    assert_eq!(
+        error,
+        StateError::Version {
+            found: STATE_VERSION + 1
+        }
+    );
 }
 
 #[test]
