@@ -1,11 +1,13 @@
 //! The vCPU's state: taken, put into another vCPU, and digested.
 
+mod events;
+
 use super::CpuError;
 use bincode::{Decode, Encode};
+use events::Events;
 use kvm_bindings::{
-    KVM_VCPUEVENT_VALID_NMI_PENDING, KVM_VCPUEVENT_VALID_PAYLOAD, KVM_VCPUEVENT_VALID_SHADOW, Msrs,
-    kvm_debugregs, kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
-    kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    Msrs, kvm_debugregs, kvm_dtable, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuFd};
 use std::ops::Range;
@@ -199,74 +201,6 @@ impl Fpu {
         for part in FPU_WORDS {
             words.extend(self.0[part].iter().map(|word| u64::from(*word)));
         }
-    }
-}
-
-/// What is under way in the CPU (KVM_GET_VCPU_EVENTS), without system management mode, which no guest
-/// here can enter.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-struct Events {
-    /// Injected, pending, number, has an error code.
-    exception: [u8; 4],
-    error_code: u32,
-    /// What a pending exception will do to CR2 or DR6 when it is delivered.
-    payload: Option<u64>,
-    /// Injected, number, by software, shadow.
-    interrupt: [u8; 4],
-    /// Injected, pending, masked.
-    nmi: [u8; 3],
-}
-
-impl Events {
-    fn save(e: &kvm_vcpu_events) -> Events {
-        let (x, i, n) = (&e.exception, &e.interrupt, &e.nmi);
-        Events {
-            exception: [x.injected, x.pending, x.nr, x.has_error_code],
-            error_code: x.error_code,
-            payload: (e.exception_has_payload != 0).then_some(e.exception_payload),
-            interrupt: [i.injected, i.nr, i.soft, i.shadow],
-            nmi: [n.injected, n.pending, n.masked],
-        }
-    }
-
-    fn restore(&self) -> kvm_vcpu_events {
-        let mut e = kvm_vcpu_events {
-            flags: KVM_VCPUEVENT_VALID_NMI_PENDING
-                | KVM_VCPUEVENT_VALID_SHADOW
-                | KVM_VCPUEVENT_VALID_PAYLOAD,
-            exception_has_payload: u8::from(self.payload.is_some()),
-            exception_payload: self.payload.unwrap_or(0),
-            ..Default::default()
-        };
-        let x = &mut e.exception;
-        [x.injected, x.pending, x.nr, x.has_error_code] = self.exception;
-        x.error_code = self.error_code;
-        let i = &mut e.interrupt;
-        [i.injected, i.nr, i.soft, i.shadow] = self.interrupt;
-        [e.nmi.injected, e.nmi.pending, e.nmi.masked] = self.nmi;
-        e
-    }
-
-    /// The number of an event that is not under way is a leftover of whatever was before.
-    fn words(&self, words: &mut Vec<u64>) {
-        let byte = u64::from;
-        let [injected, pending, number, _] = self.exception;
-        words.extend(match injected != 0 || pending != 0 {
-            true => [
-                byte(injected) << 16 | byte(pending) << 8 | byte(number),
-                u64::from(self.error_code),
-                self.payload.unwrap_or(0),
-            ],
-            false => [0; 3],
-        });
-        let [injected, number, _, shadow] = self.interrupt;
-        let interrupt = match injected {
-            0 => 0,
-            injected => byte(injected) << 8 | byte(number),
-        };
-        words.push(interrupt << 8 | byte(shadow));
-        let [injected, pending, masked] = self.nmi;
-        words.push(byte(injected) << 16 | byte(pending) << 8 | byte(masked));
     }
 }
 
