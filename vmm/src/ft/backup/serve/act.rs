@@ -4,6 +4,7 @@ use super::{Answer, Runtime, Step};
 use crate::backends::Tap;
 use crate::backends::announce::{gratuitous_arp, rarp};
 use crate::cpu::PulseWatch;
+use crate::ft::arbiter::Question;
 use crate::ft::backup::shadow::Shadow;
 use crate::ft::backup::vcpu::{self, Boot, Job};
 use crate::ft::cuts::CutPoint;
@@ -297,16 +298,19 @@ impl Runtime {
         let (asker, answers) = (&self.asker, &self.answers);
         match action {
             BackupAction::ReadBack { generation } => asker.ask(
+                Question::ReadBack(generation),
                 answers,
                 move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
                 |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
             ),
             BackupAction::Claim { generation } => asker.ask(
+                Question::Claim(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
                 |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
             ),
             BackupAction::Close { generation } => asker.ask(
+                Question::Close(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
                 |why| Answer::Closed(CloseAnswer::Unreachable(why)),
