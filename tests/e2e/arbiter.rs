@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What does not wait for a storage that hangs is done within this: its limit, a second, and some.
-const SOON: Duration = Duration::from_secs(4);
+/// What does not wait for a storage that hangs is done within this: its limit of one to three seconds, and some.
+const SOON: Duration = Duration::from_secs(6);
 
 fn record(scratch: &Scratch, name: &str) -> PathBuf {
     scratch.join("arbiter/vm").join(name)

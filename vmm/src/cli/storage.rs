@@ -84,7 +84,7 @@ impl ArbiterArgs {
 
     /// The arbiter, in which this process was proved able to write, link and remove: a member counts on
     /// that when it is too late to find out.
-    pub(super) fn proved(&self, vm: &str) -> Result<Asker, CliError> {
+    pub(super) fn proved(&self, vm: &str) -> Result<Asker<()>, CliError> {
         let asker = self.asker(vm)?;
         let proof = asker.ask_now(|arbiter, vm, _| arbiter.prove(vm));
         proof.map_err(CliError::refused)?;
@@ -92,14 +92,14 @@ impl ArbiterArgs {
     }
 
     /// The arbiter, for who only asks.
-    pub(super) fn asker(&self, vm: &str) -> Result<Asker, CliError> {
+    pub(super) fn asker(&self, vm: &str) -> Result<Asker<()>, CliError> {
         // Nobody claims with it.
         Ok(Asker::new(self.connect()?, vm, MemberId(0)))
     }
 }
 
 /// The VM's latest generation.
-pub(super) fn latest_of(asker: &Asker) -> Result<Option<Latest>, CliError> {
+pub(super) fn latest_of(asker: &Asker<()>) -> Result<Option<Latest>, CliError> {
     let latest = asker.ask_now(|arbiter, vm, _| latest(arbiter, vm));
     latest.map_err(CliError::refused)
 }

@@ -2,107 +2,179 @@
 
 use super::{Arbiter, Unreachable};
 use ft_protocol::arbiter::MemberId;
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A storage that answers later than this does not answer, for each of the places where it is asked.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+/// Who has nothing else to do waits for so many times the limit.
+const PATIENCE: u32 = 3;
 /// Threads that wait for a storage that hangs; with more, a question is not even put.
 const MAX_WAITING: usize = 8;
 
-/// Asks an arbiter for one member of one VM.
-#[derive(Clone)]
-pub struct Asker {
+/// What is asked. One that was asked before without an answer in time is the same question: an answer that
+/// comes late to either is its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Question {
+    /// To open this generation.
+    Open(u64),
+    /// To read its open record.
+    ReadBack(u64),
+    /// To claim it.
+    Claim(u64),
+    /// To close it.
+    Close(u64),
+    /// To look at one's own records.
+    Look,
+    /// To put them back.
+    PutBack,
+}
+
+impl Question {
+    /// Whether it is put again while an earlier attempt may still be answered, which may be lost with a
+    /// mount that is gone. What is put back must not arrive at just any time.
+    fn is_repeated(self) -> bool {
+        match self {
+            Question::Open(_) | Question::ReadBack(_) | Question::Claim(_) | Question::Close(_) => {
+                true
+            }
+            Question::Look | Question::PutBack => false,
+        }
+    }
+}
+
+/// Attempts at a question, without an answer yet.
+struct Attempts<T> {
+    sender: UnboundedSender<T>,
+    answers: UnboundedReceiver<T>,
+    count: Arc<AtomicUsize>,
+}
+
+/// Asks an arbiter for one member of one VM, and gives answers of this type.
+pub struct Asker<T> {
     arbiter: Arc<dyn Arbiter>,
     vm: String,
     me: MemberId,
     /// Threads that have no answer yet.
     waiting: Arc<AtomicUsize>,
+    /// Questions that were not answered in time.
+    open: Arc<Mutex<HashMap<Question, Attempts<T>>>>,
 }
 
-impl Asker {
+impl<T: Send + 'static> Asker<T> {
     /// Asks `arbiter`.
-    pub fn new(arbiter: Arc<dyn Arbiter>, vm: &str, me: MemberId) -> Asker {
+    pub fn new(arbiter: Arc<dyn Arbiter>, vm: &str, me: MemberId) -> Asker<T> {
         Asker {
             arbiter,
             vm: vm.into(),
             me,
             waiting: Arc::default(),
+            open: Arc::default(),
         }
     }
 
-    /// Puts a question and sends its answer, or what stands for none in time. Within the runtime.
-    pub fn ask<T: Send + 'static>(
+    /// The same for other answers: none of before is one.
+    pub fn anew<U: Send + 'static>(self) -> Asker<U> {
+        Asker {
+            waiting: self.waiting,
+            ..Asker::new(self.arbiter, &self.vm, self.me)
+        }
+    }
+
+    /// Puts a question and sends its answer, or what stands for none in time. Within the runtime; the
+    /// same question is asked again only after that.
+    pub fn ask(
         &self,
-        answers: &UnboundedSender<T>,
-        question: impl FnOnce(&dyn Arbiter, &str, MemberId) -> T + Send + 'static,
+        question: Question,
+        to: &UnboundedSender<T>,
+        ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> T + Send + 'static,
         unanswered: impl FnOnce(String) -> T + Send + 'static,
     ) {
-        let (sender, answer) = oneshot::channel();
-        let asked = self.on_a_thread(question, move |answer| {
-            // Nobody waits any more for one that comes late.
-            let _late = sender.send(answer);
+        let before = lock(&self.open).remove(&question);
+        let mut attempts = before.unwrap_or_else(|| {
+            let (sender, answers) = unbounded_channel();
+            let count = Arc::default();
+            Attempts {
+                sender,
+                answers,
+                count,
+            }
         });
-        let asked = asked.map_err(|why| self.arbiter.damaged(&why).to_string());
-        let (limit, why) = (self.arbiter.answer_limit(), self.late().to_string());
-        let answers = answers.clone();
+        let mut why = self.late(1).to_string();
+        if question.is_repeated() || attempts.count.load(Ordering::Acquire) == 0 {
+            let (sender, count) = (attempts.sender.clone(), attempts.count.clone());
+            count.fetch_add(1, Ordering::AcqRel);
+            let asked = self.on_a_thread(ask, move |answer| {
+                // The process is ending, or the question was answered meanwhile.
+                let _late = sender.send(answer);
+                count.fetch_sub(1, Ordering::AcqRel);
+            });
+            if let Err(e) = asked {
+                attempts.count.fetch_sub(1, Ordering::AcqRel);
+                why = self.arbiter.damaged(&e).to_string();
+            }
+        }
+        let (limit, to, open) = (self.arbiter.answer_limit(), to.clone(), self.open.clone());
         tokio::spawn(async move {
-            let answer = match (asked, tokio::time::timeout(limit, answer).await) {
-                (Ok(()), Ok(Ok(answer))) => answer,
-                (Ok(()), Ok(Err(_)) | Err(_)) => unanswered(why),
-                (Err(e), _) => unanswered(e),
+            let answer = match tokio::time::timeout(limit, attempts.answers.recv()).await {
+                Ok(Some(answer)) => answer,
+                Ok(None) | Err(_) => {
+                    lock(&open).insert(question, attempts);
+                    unanswered(why)
+                }
             };
             // The process is ending if nobody waits for it.
-            let _gone = answers.send(answer);
+            let _gone = to.send(answer);
         });
     }
 
-    /// The same at once, where nothing else goes on.
+    /// Puts a question where nothing else goes on.
     ///
     /// # Errors
     /// If there is no answer in time.
-    pub fn ask_now<T: Send + 'static>(
+    pub fn ask_now<U: Send + 'static>(
         &self,
-        question: impl FnOnce(&dyn Arbiter, &str, MemberId) -> Result<T, Unreachable> + Send + 'static,
-    ) -> Result<T, Unreachable> {
-        let (sender, answer): (Sender<Result<T, Unreachable>>, _) = channel();
-        let asked = self.on_a_thread(question, move |answer| {
+        ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> Result<U, Unreachable> + Send + 'static,
+    ) -> Result<U, Unreachable> {
+        let (sender, answer): (Sender<Result<U, Unreachable>>, _) = channel();
+        let asked = self.on_a_thread(ask, move |answer| {
             let _late = sender.send(answer);
         });
         asked.map_err(|why| self.arbiter.damaged(&why))?;
-        match answer.recv_timeout(self.arbiter.answer_limit()) {
-            Ok(answer) => answer,
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(self.late()),
-        }
+        let limit = self.arbiter.answer_limit() * PATIENCE;
+        answer
+            .recv_timeout(limit)
+            .unwrap_or_else(|_| Err(self.late(PATIENCE)))
     }
 
-    fn late(&self) -> Unreachable {
-        let ms = self.arbiter.answer_limit().as_millis();
+    fn late(&self, patience: u32) -> Unreachable {
+        let ms = (self.arbiter.answer_limit() * patience).as_millis();
         self.arbiter
             .damaged(&format!("it did not answer within {ms} ms"))
     }
 
     /// Not one of tokio's threads: it would be waited for at the end.
-    fn on_a_thread<T: Send + 'static>(
+    fn on_a_thread<U: Send + 'static>(
         &self,
-        question: impl FnOnce(&dyn Arbiter, &str, MemberId) -> T + Send + 'static,
-        answered: impl FnOnce(T) + Send + 'static,
+        ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> U + Send + 'static,
+        answered: impl FnOnce(U) + Send + 'static,
     ) -> Result<(), String> {
-        let asker = self.clone();
-        if asker.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
-            asker.waiting.fetch_sub(1, Ordering::AcqRel);
+        let (arbiter, vm, me) = (self.arbiter.clone(), self.vm.clone(), self.me);
+        let waiting = self.waiting.clone();
+        if waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
+            waiting.fetch_sub(1, Ordering::AcqRel);
             return Err(format!("{MAX_WAITING} questions before have no answer yet"));
         }
         let asked = thread::Builder::new()
             .name("arbiter".into())
             .spawn(move || {
-                let answer = question(&*asker.arbiter, &asker.vm, asker.me);
-                asker.waiting.fetch_sub(1, Ordering::AcqRel);
+                let answer = ask(&*arbiter, &vm, me);
+                waiting.fetch_sub(1, Ordering::AcqRel);
                 answered(answer);
             });
         asked.map(drop).map_err(|e| {
@@ -110,6 +182,12 @@ impl Asker {
             format!("no thread to ask it: {e}")
         })
     }
+}
+
+fn lock<T>(
+    open: &Mutex<HashMap<Question, Attempts<T>>>,
+) -> std::sync::MutexGuard<'_, HashMap<Question, Attempts<T>>> {
+    open.lock().expect("nobody panics with it")
 }
 
 #[cfg(test)]

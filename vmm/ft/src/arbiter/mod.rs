@@ -7,7 +7,7 @@ mod file;
 mod survey;
 mod watch;
 
-pub use ask::{ANSWER_LIMIT, Asker};
+pub use ask::{ANSWER_LIMIT, Asker, Question};
 pub use etcd::{EtcdAccess, EtcdArbiter};
 pub use file::FileArbiter;
 pub use survey::{Generation, Survey, forget, restore, survey};

@@ -137,7 +137,8 @@ mod vanishing;
 /// Storage that hangs until it is told to answer.
 pub(super) struct Hangs {
     asked: Mutex<usize>,
-    answers: (Mutex<bool>, Condvar),
+    /// What was asked up to this one is answered.
+    answers: (Mutex<usize>, Condvar),
 }
 
 impl Hangs {
@@ -152,15 +153,29 @@ impl Hangs {
         *self.asked.lock().unwrap()
     }
 
+    /// Answers from here on.
     pub fn answer(&self) {
-        *self.answers.0.lock().unwrap() = true;
+        self.answers_up_to(usize::MAX);
+    }
+
+    /// Answers what was asked so far.
+    pub fn answer_those(&self) {
+        self.answers_up_to(self.asked());
+    }
+
+    fn answers_up_to(&self, asked: usize) {
+        *self.answers.0.lock().unwrap() = asked;
         self.answers.1.notify_all();
     }
 
     fn wait(&self) -> Unreachable {
-        *self.asked.lock().unwrap() += 1;
+        let mine = {
+            let mut asked = self.asked.lock().unwrap();
+            *asked += 1;
+            *asked
+        };
         let answers = self.answers.0.lock().unwrap();
-        drop(self.answers.1.wait_while(answers, |answers| !*answers));
+        drop(self.answers.1.wait_while(answers, |up_to| *up_to < mine));
         self.damaged(&"it answers")
     }
 }

@@ -76,7 +76,7 @@ struct Runtime {
     signals: StopSignals,
     /// What the machine is made of, once that is known.
     made_of: Option<(Header, Vec<u8>)>,
-    asker: Asker,
+    asker: Asker<Answer>,
     /// Its records there.
     records: Watch,
     answers: UnboundedSender<Answer>,

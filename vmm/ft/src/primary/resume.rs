@@ -47,7 +47,7 @@ pub struct Resumed {
     /// The guest's ELF file.
     pub image: Vec<u8>,
     /// The arbiter.
-    pub asker: Asker,
+    pub asker: Asker<()>,
     /// What its records there were like.
     pub watch: Watch,
     /// The vCPU's thread, which runs from live inputs now.
@@ -80,7 +80,7 @@ impl Resumed {
             me: self.me,
             header: self.header,
             image: self.image,
-            asker: self.asker,
+            asker: self.asker.anew(),
             watch: self.watch,
             answers,
             link: None,

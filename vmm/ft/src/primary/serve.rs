@@ -59,7 +59,7 @@ pub(super) struct Runtime {
     pub(super) me: MemberId,
     pub(super) header: Header,
     pub(super) image: Vec<u8>,
-    pub(super) asker: Asker,
+    pub(super) asker: Asker<Answer>,
     pub(super) watch: Watch,
     pub(super) answers: UnboundedSender<Answer>,
     pub(super) link: Option<Link>,

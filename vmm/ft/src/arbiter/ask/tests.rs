@@ -1,53 +1,76 @@
-//! Storage that hangs, answered for in time.
+//! Storage that hangs, answered for in time; and storage that is only slow.
 
 use super::super::tests::Hangs;
 use super::*;
 use std::time::Instant;
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::runtime::{Builder, Runtime};
 
-#[test]
-fn a_storage_that_hangs_is_unreachable_after_its_limit_and_is_asked_again_only_so_often() {
-    let storage = Arc::new(Hangs::new());
-    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
-    let began = Instant::now();
+fn runtime() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_all().build().expect("a runtime")
+}
+
+/// Asks once, and waits for what comes of it.
+fn ask(runtime: &Runtime, asker: &Asker<String>, question: Question) -> String {
     runtime.block_on(async {
         let (sender, mut answers) = unbounded_channel();
-        for _ in 0..3 * MAX_WAITING {
-            asker.ask(
-                &sender,
-                |arbiter, vm, _| {
-                    arbiter
-                        .list(vm)
-                        .map_or_else(|e| e.to_string(), |_| "answered".into())
-                },
-                |why| why,
-            );
-        }
-        for _ in 0..3 * MAX_WAITING {
-            let why = answers.recv().await.expect("an answer");
-            assert!(why.contains("cannot be reached"), "{why}");
-        }
-    });
-    let limit = storage.answer_limit();
-    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
-    assert_eq!(storage.asked(), MAX_WAITING, "no thread for each question");
+        asker.ask(
+            question,
+            &sender,
+            |arbiter, vm, _| {
+                let answered = arbiter.list(vm);
+                answered.map_or_else(|e| e.to_string(), |_| "answered".into())
+            },
+            |why| why,
+        );
+        answers.recv().await.expect("an answer")
+    })
+}
+
+#[test]
+fn a_storage_that_hangs_is_unreachable_after_its_limit_and_is_asked_only_so_often() {
+    let storage = Arc::new(Hangs::new());
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let (runtime, limit) = (runtime(), storage.answer_limit());
+    for _ in 0..MAX_WAITING + 3 {
+        let began = Instant::now();
+        let why = ask(&runtime, &asker, Question::Claim(1));
+        assert!(why.contains("cannot be reached"), "{why}");
+        assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+    }
+    assert_eq!(storage.asked(), MAX_WAITING, "no thread for each attempt");
     // The runtime's end waits for none of them.
     let ending = Instant::now();
     drop(runtime);
     assert!(ending.elapsed() < limit, "{:?}", ending.elapsed());
-    let why = asker
-        .ask_now(|arbiter, vm, _| arbiter.list(vm))
-        .unwrap_err();
-    assert!(why.to_string().contains("no answer yet"), "{why}");
+    let now = || asker.ask_now(|arbiter, vm, _| arbiter.list(vm));
+    let why = now().unwrap_err().to_string();
+    assert!(why.contains("no answer yet"), "{why}");
     // Once it answers again, so does the asker.
     storage.answer();
     let deadline = Instant::now() + 10 * limit;
-    while asker.ask_now(|arbiter, vm, _| arbiter.list(vm)).is_err() {
+    while now().is_err() {
         assert!(Instant::now() < deadline);
-        std::thread::yield_now();
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_late_answer_is_the_answer_of_the_same_question_and_of_no_other() {
+    let storage = Arc::new(Hangs::new());
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let runtime = runtime();
+    for question in [Question::Claim(1), Question::Look, Question::Look] {
+        let why = ask(&runtime, &asker, question);
+        assert!(why.contains("did not answer"), "{why}");
+    }
+    assert_eq!(storage.asked(), 2, "one look at a time");
+    storage.answer_those();
+    // From here on it hangs again: what comes is the answer of before.
+    assert_eq!(ask(&runtime, &asker, Question::Claim(1)), "answered");
+    assert_eq!(ask(&runtime, &asker, Question::Look), "answered");
+    for other in [Question::Claim(2), Question::Claim(1), Question::Look] {
+        let why = ask(&runtime, &asker, other);
+        assert!(why.contains("did not answer"), "{other:?}: {why}");
     }
 }

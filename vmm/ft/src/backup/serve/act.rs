@@ -2,6 +2,7 @@
 
 use super::{Answer, Runtime, Step};
 use crate::announcer::Announcer;
+use crate::arbiter::Question;
 use crate::backup::shadow::Shadow;
 use crate::backup::vcpu::{self, Boot, Job};
 use crate::cuts::CutPoint;
@@ -279,16 +280,19 @@ impl Runtime {
         let (asker, answers) = (&self.asker, &self.answers);
         match action {
             BackupAction::ReadBack { generation } => asker.ask(
+                Question::ReadBack(generation),
                 answers,
                 move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
                 |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
             ),
             BackupAction::Claim { generation } => asker.ask(
+                Question::Claim(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
                 |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
             ),
             BackupAction::Close { generation } => asker.ask(
+                Question::Close(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
                 |why| Answer::Closed(CloseAnswer::Unreachable(why)),

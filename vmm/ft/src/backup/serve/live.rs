@@ -89,7 +89,7 @@ impl Runtime {
                 me: self.me,
                 header,
                 image,
-                asker: self.asker,
+                asker: self.asker.anew(),
                 watch: self.records,
                 vcpu,
                 direct,

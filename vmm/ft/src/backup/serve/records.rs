@@ -2,7 +2,7 @@
 //! puts back what vanished.
 
 use super::{Answer, Runtime};
-use crate::arbiter::look;
+use crate::arbiter::{Question, look};
 use ft_protocol::arbiter::{Look, Standing};
 use serde_json::{Value, json};
 
@@ -12,6 +12,7 @@ impl Runtime {
         self.records.begin();
         let standing = self.backup.standing();
         self.asker.ask(
+            Question::PutBack,
             &self.answers,
             move |arbiter, vm, me| {
                 Answer::Looked(standing, look(arbiter, vm, me, standing.as_ref()))

@@ -1,6 +1,7 @@
 //! What the primary's state machine asks for, done.
 
 use super::{Answer, Runtime};
+use crate::arbiter::Question;
 use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
@@ -209,6 +210,7 @@ impl Runtime {
                 members,
                 nonce,
             } => asker.ask(
+                Question::Open(generation),
                 answers,
                 move |arbiter, vm, _| {
                     let record = arbiter::open_record(vm, generation, members, nonce);
@@ -217,11 +219,13 @@ impl Runtime {
                 |why| Answer::Opened(OpenAnswer::Unreachable(why)),
             ),
             PrimaryAction::Claim { generation } => asker.ask(
+                Question::Claim(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
                 |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
             ),
             PrimaryAction::Close { generation } => asker.ask(
+                Question::Close(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
                 |why| Answer::Closed(CloseAnswer::Unreachable(why)),

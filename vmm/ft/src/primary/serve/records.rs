@@ -1,7 +1,7 @@
 //! The arbiter's records of this side, looked at now and then, and put back where they vanished.
 
 use super::{Answer, Runtime};
-use crate::arbiter::{look, put_back};
+use crate::arbiter::{Question, look, put_back};
 use crate::now;
 use ft_protocol::arbiter::{Look, Standing};
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ impl Runtime {
         self.watch.begin();
         let standing = self.primary.standing();
         self.asker.ask(
+            Question::PutBack,
             &self.answers,
             move |arbiter, vm, me| {
                 Answer::Looked(standing, look(arbiter, vm, me, standing.as_ref()))
@@ -38,6 +39,7 @@ impl Runtime {
     pub(super) fn put_back(&mut self, standing: Standing) {
         self.watch.begin();
         self.asker.ask(
+            Question::PutBack,
             &self.answers,
             move |arbiter, vm, me| {
                 if let Err(e) = put_back(arbiter, vm, me, &standing) {

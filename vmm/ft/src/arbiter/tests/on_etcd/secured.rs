@@ -47,12 +47,20 @@ fn with_users() -> Etcd {
 
 #[test]
 #[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
-fn a_user_with_its_password_is_let_in_and_told_again_after_a_restart() {
+fn a_user_with_its_password_is_let_in_and_says_it_again_when_it_has_to() {
     let mut etcd = with_users();
     let arbiter = etcd.arbiter();
     one_wins(&*arbiter);
     arbiter.prove("other").unwrap();
-    // Its tokens are forgotten with it.
+    // Who sets a password ends what was let in by the one before.
+    let root = json!({"name": "root", "password": "pass-root"});
+    let told = ureq::post(format!("{}/v3/auth/authenticate", etcd.url)).send_json(&root);
+    let told: serde_json::Value = told.unwrap().body_mut().read_json().unwrap();
+    let same = json!({"name": "lockstep", "password": "pass-lockstep"});
+    let set = ureq::post(format!("{}/v3/auth/user/changepw", etcd.url));
+    let set = set.header("Authorization", told["token"].as_str().unwrap());
+    assert!(set.send_json(&same).is_ok());
+    assert!(latest(&*arbiter, "vm").unwrap().unwrap().claimed);
     etcd.kill();
     etcd.restart();
     assert!(latest(&*arbiter, "vm").unwrap().unwrap().claimed);
