@@ -140,7 +140,12 @@ pub fn run(
     built.machine.set_pulse(pulse.clone());
     let mut follower = Follower::new(feed, held, None).after_outputs(built.outputs);
     match drive(&mut built.machine, &mut follower) {
-        Ok(Driven::Ended(reason)) => tell(News::Ended(reason)),
+        Ok(Driven::Ended(reason)) => {
+            // Giving a large memory back takes its time, and nobody waits for this thread any more.
+            let _rest = pulse.rest();
+            tell(News::Ended(reason));
+            drop(built);
+        }
         Ok(Driven::Stopped) => {
             let job = {
                 let _rest = pulse.rest();
