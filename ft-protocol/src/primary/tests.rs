@@ -113,7 +113,7 @@ impl Rig {
     }
 
     fn output(&mut self, number: u64, needs: u64) -> Vec<A> {
-        self.primary.handle_output(self.now, number, needs);
+        self.primary.handle_output(self.now, number, needs, 100);
         self.actions()
     }
 

@@ -1,16 +1,17 @@
 //! `lockstep primary` and `lockstep backup`: the two halves of a pair.
 
-use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::options::{MachineArgs, load_guest};
 use super::run::report;
+use super::tools::{Ready, Tools, check};
 use super::{CliError, Status};
 use crate::cpu::pulse::install_kick;
 use crate::ft::arbiter::latest;
 use crate::ft::backup::{BackupParts, Served};
 use crate::ft::cuts::{Cut, Cuts};
 use crate::ft::primary::PrimaryParts;
-use crate::ft::{ArbiterUrl, EventLog, Outcome, backup, primary};
+use crate::ft::{ArbiterUrl, Outcome, backup, primary};
 use crate::machine::drive::Driven;
-use crate::machine::{Machine, host_print};
+use crate::machine::host_print;
 use crate::replay::{IfSlow, LogDirWriter};
 use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 
 /// What both halves are told.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
@@ -34,13 +35,13 @@ pub(super) struct MemberArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) channel: SocketAddr,
     #[command(flatten)]
-    machine: MachineArgs,
+    pub(super) machine: MachineArgs,
     /// Record into this new directory, for `lockstep replay`.
     #[arg(long, value_name = "DIR")]
     pub(super) record: Option<PathBuf>,
     /// Add what happens to this file, one JSON object a line.
     #[arg(long, value_name = "PATH")]
-    events: Option<PathBuf>,
+    pub(super) events: Option<PathBuf>,
     /// Run this by `sh -c` after a won test-and-set and before going on alone: it shuts the other side
     /// out of what both could write to. Tried again until it succeeds.
     #[arg(long, value_name = "COMMAND")]
@@ -95,22 +96,35 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let found = latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
     let generation = next_generation(found.as_ref(), args.force).map_err(CliError::refused)?;
-    told(serve_primary(args, generation)?)
+    let image = load_guest(&args.guest)?;
+    let tools = Tools::open(member, Some(("--channel", member.channel)))?;
+    let ready = Ready::make(member, image)?;
+    told(serve_primary(
+        member,
+        args.solo,
+        (tools, ready),
+        generation,
+    )?)
 }
 
 /// Runs a primary that opens this generation.
-pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcome, CliError> {
-    let member = &args.member;
-    let image = load_guest(&args.guest)?;
-    let backends = Backends::open(&member.machine)?;
-    let events = open_events(member)?;
-    let header = new_header(&member.vm, &member.machine, &image)?;
-    let machine = Machine::new(&header.machine, &image)?;
+pub(super) fn serve_primary(
+    member: &MemberArgs,
+    solo: bool,
+    (tools, ready): (Tools, Ready),
+    generation: u64,
+) -> Result<Outcome, CliError> {
+    let Ready {
+        header,
+        image,
+        machine,
+    } = ready;
+    let port = tools.port.expect("a primary listens");
     let writer = match &member.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
     };
-    let (live, direct) = backends.live_in_pair()?;
+    let (live, direct) = tools.backends.live_in_pair()?;
     let parts = PrimaryParts {
         header,
         image,
@@ -120,13 +134,12 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
         recording: writer.as_ref().map(|w| w.consumer(IfSlow::GiveUp)),
         arbiter: member.arbiter.clone(),
         generation,
-        solo: args.solo,
-        channel: member.channel,
-        events,
+        solo,
+        events: tools.events,
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
     };
-    let outcome = runtime()?.block_on(primary::serve(parts));
+    let outcome = runtime()?.block_on(primary::serve(parts, port));
     // The machine outlives its recording: that it could not be kept was said when it happened.
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
@@ -136,18 +149,22 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
 
 /// Runs a backup.
 pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
-    told(serve_backup(args)?)
-}
-
-/// Runs a backup, and what it becomes.
-pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
-    let backends = Backends::open(&member.machine)?;
-    let events = open_events(member)?;
+    check(("--channel", member.channel))?;
+    let tools = Tools::open(member, args.listen.map(|listen| ("--listen", listen)))?;
     latest(&*member.arbiter.connect(), &member.vm).map_err(CliError::refused)?;
-    let tap = backends.tap.clone();
-    let (live, direct) = backends.live_in_pair()?;
+    told(serve_backup(member, tools, args.guest_hash()?)?)
+}
+
+/// Runs a backup of a primary that runs the image with this hash, if that was said; and what it becomes.
+pub(super) fn serve_backup(
+    member: &MemberArgs,
+    tools: Tools,
+    image: Option<u128>,
+) -> Result<Outcome, CliError> {
+    let tap = tools.backends.tap.clone();
+    let (live, direct) = tools.backends.live_in_pair()?;
     let parts = BackupParts {
         vm: member.vm.clone(),
         host: host_print()?,
@@ -157,16 +174,16 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
             ip: member.machine.net.ip,
             gateway: member.machine.net.gateway,
             quantum: member.machine.quantum,
-            image: args.guest_hash()?,
+            image,
         },
         channel: member.channel,
-        listen: args.listen,
+        listen: tools.port,
         arbiter: member.arbiter.clone(),
         tap,
         live,
         direct,
         record: member.record.clone(),
-        events,
+        events: tools.events,
         shadow: member.shadow == Switch::On,
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
@@ -187,14 +204,6 @@ impl BackupArgs {
     }
 }
 
-fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
-    EventLog::open(member.events.as_deref()).map_err(|e| {
-        CliError::refused(format!(
-            "cannot write the events ({e}); give --events another path"
-        ))
-    })
-}
-
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     install_kick().map_err(|e| CliError::failed(format!("cannot set up a signal ({e})")))?;
     Builder::new_current_thread()
@@ -206,9 +215,10 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 /// What became of a member; what its host did to it is an error.
 fn served(outcome: io::Result<Outcome>) -> Result<Outcome, CliError> {
     outcome.map_err(|e| match e.kind() {
+        // The address was free when it was reserved, and others may reserve it, too.
         io::ErrorKind::AddrInUse => CliError::refused(format!(
             "cannot listen where it was told ({e}); choose another --channel for a primary, another \
-             --listen for a backup or a member"
+             --listen for a member"
         )),
         _ => CliError::failed(format!(
             "the member failed on this host ({e}); its peer goes on"
@@ -223,6 +233,10 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
         Outcome::HandedOver => {
             eprintln!("lockstep: handed over to the backup");
             Ok(Status::Done)
+        }
+        Outcome::LeftOpen(reason, why) => {
+            report(Driven::Ended(reason));
+            Err(CliError::failed(why))
         }
         Outcome::Left => {
             eprintln!("lockstep: left");

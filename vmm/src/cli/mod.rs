@@ -11,6 +11,7 @@ mod replay;
 mod role;
 mod run;
 mod status;
+mod tools;
 
 pub use error::{CliError, Status};
 

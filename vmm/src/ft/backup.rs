@@ -8,6 +8,7 @@ mod vcpu;
 pub use serve::{Served, serve};
 
 use super::cuts::Cuts;
+use super::link::Port;
 use super::{ArbiterUrl, EventLog};
 use crate::backends::live::Direct;
 use crate::backends::{Live, Tap};
@@ -28,7 +29,7 @@ pub struct BackupParts {
     /// Where the primary listens.
     pub channel: SocketAddr,
     /// Where the next backup may connect once this side is live; nowhere if it is not told.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Port>,
     /// The arbiter.
     pub arbiter: ArbiterUrl,
     /// The TAP, silent until this side goes live.

@@ -19,7 +19,6 @@ use crate::replay::Consumer;
 use ft_protocol::arbiter::{MemberId, Nonce};
 use ft_protocol::detector::Timing;
 use ft_protocol::log::Header;
-use std::net::SocketAddr;
 
 /// What a primary is made of.
 pub struct PrimaryParts {
@@ -41,8 +40,6 @@ pub struct PrimaryParts {
     pub generation: u64,
     /// Run without a backup.
     pub solo: bool,
-    /// Where backups connect.
-    pub channel: SocketAddr,
     /// Where events go.
     pub events: EventLog,
     /// Run between a won test-and-set and going on alone.

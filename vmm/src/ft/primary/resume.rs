@@ -8,6 +8,8 @@ use crate::ft::beats::Beats;
 use crate::ft::control::Control;
 use crate::ft::cuts::Cuts;
 use crate::ft::fence::Fence;
+use crate::ft::lobby::Lobby;
+use crate::ft::silence::LongestSilence;
 use crate::ft::{Arbiter, EventLog, StopSignals};
 use crate::replay::LogDirWriter;
 use ft_protocol::arbiter::MemberId;
@@ -16,7 +18,6 @@ use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::transfer::Survivor;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What a survivor goes on with.
@@ -26,7 +27,7 @@ pub struct SurvivorParts {
     /// What its state machine is made from.
     pub config: PrimaryConfig,
     /// Where a new backup may connect; nowhere unless it was told where.
-    pub listener: Option<TcpListener>,
+    pub lobby: Option<Lobby>,
     /// For heartbeats.
     pub beats: Beats,
     /// Signals, one of which may have come already.
@@ -61,6 +62,8 @@ pub struct Resumed {
     pub fence: Fence,
     /// Where to die, in drills.
     pub cuts: Cuts,
+    /// The longest silence of the other side so far.
+    pub silence: LongestSilence,
 }
 
 impl Resumed {
@@ -97,6 +100,8 @@ impl Resumed {
             arm_by: None,
             copies: 0,
             progress: None,
+            unclosed: None,
+            silence: self.silence,
         }
     }
 }

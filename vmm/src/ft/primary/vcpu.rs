@@ -28,6 +28,8 @@ pub enum News {
         number: u64,
         /// Its entry.
         seq: u64,
+        /// What it holds.
+        bytes: usize,
     },
     /// The machine rests, as it was told to; its log goes to this entry.
     Parked {
@@ -48,11 +50,10 @@ impl News {
     pub fn weight(&self) -> usize {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
-            // Its bytes are in the log too, as a frame that was answered or as a mark. A copy comes
-            // once, and has a limit of its own.
-            News::Output { .. } | News::Parked { .. } | News::Captured(..) | News::Ended(_) => {
-                NEWS_BYTES
-            }
+            // It waits with the runtime, too, until the gate has counted it.
+            News::Output { bytes, .. } => NEWS_BYTES + bytes,
+            // A copy comes once, and has a limit of its own.
+            News::Parked { .. } | News::Captured(..) | News::Ended(_) => NEWS_BYTES,
         }
     }
 }
@@ -108,8 +109,9 @@ struct Gated {
 
 impl Outlet for Gated {
     fn emit(&mut self, number: u64, seq: u64, output: Output) -> io::Result<()> {
+        let bytes = output.data.len();
         self.held.push(number, output);
-        self.runtime.hand(News::Output { number, seq });
+        self.runtime.hand(News::Output { number, seq, bytes });
         Ok(())
     }
 
@@ -146,15 +148,19 @@ impl Seat {
     /// Runs the machine to its end on this thread, and tells of that.
     pub fn drive(self, mut machine: Machine, mut live: Live) {
         machine.set_pulse(self.pulse.clone());
-        live.set_pulse(self.pulse);
+        live.set_pulse(self.pulse.clone());
         let runtime = self.gated.runtime.clone();
         let mut recorder =
             Recorder::new(live, self.gated, self.journal, self.controls, self.outputs);
-        runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
+        let ended = match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
             Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
             Err(error) => Err(error.to_string()),
-        }));
+        };
+        runtime.hand(News::Ended(ended));
+        // Giving a large memory back takes its time, and nobody waits for this thread any more.
+        let _rest = self.pulse.rest();
+        drop(machine);
     }
 }
 
