@@ -8,6 +8,7 @@ mod by_hand;
 mod checkpoint;
 mod control;
 mod counter;
+mod crowd;
 mod damage;
 mod harness;
 mod join;

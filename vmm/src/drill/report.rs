@@ -372,6 +372,7 @@ mod tests {
                 go_live: 9_000_000,
             }),
             longest_gap_ns: Some(201_234_567),
+            silence_ns: Some(90_000_000),
             pause_ns: None,
             legs: Vec::new(),
             live: vec!["backup"],
@@ -411,7 +412,7 @@ mod tests {
             "arbitrate_ms": {"p50": 3.0, "p99": 3.0, "max": 3.0},
             "go_live_ms": {"p50": 9.0, "p99": 9.0, "max": 9.0},
             "client_ms": {"p50": 201.235, "p99": 201.235, "max": 201.235},
-            "pause_ms": null,
+            "pause_ms": null, "silence_ms": 90.0,
             "failovers": 2, "live": {"backup": 2},
             "split_brains": 0, "divergences": 0, "seed": 5, "report": "/d", "violations": [],
         });

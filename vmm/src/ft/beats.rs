@@ -15,9 +15,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
-/// What the runtime said last is repeated for so long. As long as a vCPU's thread may stand still: who
-/// does not come to speak within that hangs.
-pub const LICENCE: Duration = crate::cpu::pulse::HANG_LIMIT;
+/// What the runtime said last is repeated for so long: as long as a peer bears with a channel that carries
+/// nothing, which is the runtime's ([`ft_protocol::detector::Timing::stuck`]).
+pub const LICENCE: Duration = Duration::from_secs(2);
 
 /// One side's socket for beats.
 #[derive(Debug)]

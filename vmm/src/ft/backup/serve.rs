@@ -275,6 +275,7 @@ impl Runtime {
     }
 
     fn tick(&mut self, now: Time) -> io::Result<()> {
+        self.cuts.tick();
         self.drain_tap()?;
         self.note_progress();
         let answers = self.watch.answers();

@@ -15,7 +15,7 @@ use crate::replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
 use ft_protocol::transfer::StateDigest;
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// News from the vCPU's thread.
@@ -194,6 +194,10 @@ fn build(
     }
     let mut machine = Machine::new(&boot.header.machine, &image).map_err(|e| e.to_string())?;
     copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
+    // On a slow host the pair may have come to nothing meanwhile: the next one begins the recording.
+    if let Err(TryRecvError::Disconnected) = jobs.try_recv() {
+        return Ok(None);
+    }
     let recording = match &boot.record {
         Some(dir) => {
             let writer =

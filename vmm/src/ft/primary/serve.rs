@@ -267,6 +267,7 @@ impl Runtime {
     }
 
     fn tick(&mut self, now: Time) {
+        self.cuts.tick();
         let answers = self.vcpu.watch.answers();
         if !answers {
             self.beats.silence();

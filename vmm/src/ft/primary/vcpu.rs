@@ -225,3 +225,32 @@ impl Vcpu {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ft::pace::MAX_UNSEEN_BYTES;
+    use ft_protocol::log::OutputPort;
+
+    #[test]
+    fn a_guest_with_large_outputs_waits_for_a_runtime_that_does_not_look() {
+        const LARGE: usize = 64 << 10;
+        let watch = PulseWatch::new(Pulse::default());
+        let mut vcpu = Vcpu::new(0, None, Arc::default(), watch, Cuts::default());
+        let mut gated = vcpu.seat(0).gated;
+        let mut number = 0;
+        while !gated.holds() {
+            number += 1;
+            let output = Output {
+                port: OutputPort::Net,
+                data: vec![0; LARGE],
+            };
+            gated.emit(number, number, output).expect("it is kept");
+            assert!(number as usize * LARGE <= MAX_UNSEEN_BYTES, "{number}");
+        }
+        while let Ok(news) = vcpu.news.try_recv() {
+            vcpu.pace.seen(news.weight());
+        }
+        assert!(!gated.holds(), "the runtime has looked");
+    }
+}
