@@ -7,7 +7,6 @@ use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, Nonce, OpenRecord, ReadBackAnswer};
 use crate::detector::Timing;
 use crate::log::{Entry, Event, codec, encode_entry};
-use crate::question::CLOSE_ATTEMPTS;
 use crate::testing::{entries, entry, header, host};
 use crate::wire::PROTOCOL_VERSION;
 use BackupAction as A;
