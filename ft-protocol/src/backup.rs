@@ -22,6 +22,7 @@ use crate::transfer::Right;
 use crate::wire::{Beat, Message};
 use join::Joining;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// Bytes of the log that may wait for the vCPU. A primary keeps [`LOG_WINDOW_BYTES`], but for its
 /// last flush; one that sends more than this breaks the protocol.
@@ -44,7 +45,8 @@ const BUFFER_BYTES: u64 = 2 * LOG_WINDOW_BYTES;
 ///   its answer, before the connection is made anew.
 ///   So does each `Fence`, by [`Backup::handle_fenced`].
 /// - Beats come by UDP, in any order or not at all: [`Backup::handle_beat`]. Call
-///   [`Backup::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
+///   [`Backup::handle_vcpu`] with whether the vCPU's thread still answers, before each tick. Before a
+///   tick, everything is handed in that has arrived: a peer is not silent because nobody listened.
 /// - The vCPU executes only what was delivered. Call [`Backup::handle_consumed`] as it takes
 ///   entries, and [`Backup::handle_drained`] whenever it has executed everything there is, with the
 ///   checks done and the backends ready to be opened: it may be the last thing before going live.
@@ -139,7 +141,7 @@ enum Phase {
     Parting,
     /// Runs alone, by right.
     Live,
-    /// Went live, and the guest had ended: closes the generation.
+    /// The guest has ended, here or (it went live then) before: closes the generation.
     Closing,
     /// Halted or finished.
     Ended,
@@ -307,7 +309,8 @@ impl Backup {
                 self.ask(Phase::Asking);
             }
             Phase::TakingOver => self.ask(Phase::Asking),
-            Phase::Parting => self.finish(true),
+            // The primary does as well. Whoever comes first, it is closed once this side is gone.
+            Phase::Parting => self.ask(Phase::Closing),
             _ => {}
         }
     }
@@ -448,6 +451,11 @@ impl Backup {
 
     fn push(&mut self, action: BackupAction) {
         self.actions.push_back(action);
+    }
+
+    /// How long the primary has been silent; none without one.
+    pub fn silence(&self, now: Time) -> Option<Duration> {
+        self.connected.then(|| self.detector.silence(now))
     }
 
     /// The generation it is in; 0 before the first.

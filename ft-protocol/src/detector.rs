@@ -4,7 +4,8 @@ use crate::Time;
 use std::fmt;
 use std::time::Duration;
 
-/// Own ticks may be this many heartbeat intervals apart before the detector distrusts itself.
+/// Own ticks may be this many heartbeat intervals apart before the detector distrusts itself; no tick
+/// counts more than so much silence.
 pub const LATE_TICKS: u32 = 3;
 
 /// How fast a silent peer is suspected.
@@ -59,8 +60,13 @@ impl fmt::Display for Suspicion {
 ///
 /// Call [`Detector::tick`] when [`Detector::next_tick`] has come, [`Detector::heard`] for whatever
 /// the peer sends on the channel, [`Detector::heard_beat`] for a beat by UDP, and look at
-/// [`Detector::suspicion`] after a tick. A tick that comes late shows
-/// that this side itself did not run, and so could not have heard: the silence counts from then.
+/// [`Detector::suspicion`] after a tick. Whatever has arrived by the time of a tick is to be handed in
+/// before it: a peer is not silent because nobody has listened yet.
+///
+/// A tick that comes late shows that this side itself did not run, with all of its host perhaps, and so
+/// could not have heard: the silence counts from then. That is granted once until the peer is heard
+/// again. On a host where every tick is late, each further one counts as [`LATE_TICKS`] intervals: a dead
+/// peer is found out there too, only later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Detector {
     heartbeat: Duration,
@@ -70,6 +76,8 @@ pub struct Detector {
     heard: Time,
     beat: Time,
     last_tick: Time,
+    /// A late tick was forgiven since the peer was heard.
+    forgiven: bool,
     closed: bool,
 }
 
@@ -83,6 +91,7 @@ impl Detector {
             heard: now,
             beat: now,
             last_tick: now,
+            forgiven: false,
             closed: false,
         }
     }
@@ -90,16 +99,19 @@ impl Detector {
     /// Starts the silence anew, with another limit.
     pub fn relimit(&mut self, limit: Duration, now: Time) {
         (self.limit, self.heard, self.beat) = (limit, now, now);
+        self.forgiven = false;
     }
 
     /// The peer sent something on the channel. Withdraws a suspicion for silence.
     pub fn heard(&mut self, now: Time) {
         self.heard = self.heard.max(now);
+        self.forgiven = false;
     }
 
     /// The peer sent a beat by UDP.
     pub fn heard_beat(&mut self, now: Time) {
         self.beat = self.beat.max(now);
+        self.forgiven = false;
     }
 
     /// The connection closed.
@@ -127,12 +139,23 @@ impl Detector {
         if now < self.next_tick() {
             return false;
         }
-        if self.is_late(now) {
-            self.heard = self.heard.max(now);
-            self.beat = self.beat.max(now);
+        let (since, counts) = (now.since(self.last_tick), self.heartbeat * LATE_TICKS);
+        if since > counts {
+            let absent = match std::mem::replace(&mut self.forgiven, true) {
+                // All that counted so far, too: who knows how long a host slept before it was noticed.
+                false => now.since(Time(0)),
+                true => since - counts,
+            };
+            self.heard = self.heard.after(absent).min(now);
+            self.beat = self.beat.after(absent).min(now);
         }
         self.last_tick = now;
         true
+    }
+
+    /// How long the peer has been silent, on both ways.
+    pub fn silence(&self, now: Time) -> Duration {
+        now.since(self.heard.max(self.beat))
     }
 
     /// What there is against the peer at the last tick.

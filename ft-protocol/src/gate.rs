@@ -5,14 +5,18 @@ use std::collections::VecDeque;
 /// Outputs that may wait at once; with more, the vCPU waits ([`Gate::is_full`]). One exit of the
 /// guest may still add its own, at most a ring of them.
 pub const GATE_OUTPUTS: usize = 4096;
+/// The same for what they hold, bytes: as much as the log may be ahead of the backup.
+pub const GATE_BYTES: u64 = 16 << 20;
 
 /// Holds outputs until the backup has acknowledged every log entry that led to them.
 ///
-/// The gate knows numbers only; the bytes wait with the runtime. Outputs are numbered from 1 and
-/// pass in that order.
+/// The gate knows numbers and sizes only; the bytes wait with the runtime. Outputs are numbered from 1
+/// and pass in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gate {
     held: VecDeque<Held>,
+    /// Bytes of those.
+    held_bytes: u64,
     /// Number of the last output that came.
     queued: u64,
     /// Number of the last output that may leave.
@@ -27,6 +31,7 @@ pub struct Gate {
 struct Held {
     number: u64,
     needs: u64,
+    bytes: u64,
 }
 
 impl Gate {
@@ -35,18 +40,23 @@ impl Gate {
         Gate::default()
     }
 
-    /// An output that may leave once log entry `needs` is acknowledged.
+    /// An output of so many bytes, which may leave once log entry `needs` is acknowledged.
     ///
     /// # Panics
     /// If it is not the next in number, or needs less than the one before it.
-    pub fn queue(&mut self, number: u64, needs: u64) {
+    pub fn queue(&mut self, number: u64, needs: u64, bytes: u64) {
         assert_eq!(number, self.queued + 1, "outputs come in order");
         assert!(
             needs >= self.needed,
             "a later output needs no less of the log"
         );
         (self.queued, self.needed) = (number, needs);
-        self.held.push_back(Held { number, needs });
+        self.held.push_back(Held {
+            number,
+            needs,
+            bytes,
+        });
+        self.held_bytes += bytes;
         self.advance();
     }
 
@@ -83,12 +93,18 @@ impl Gate {
     }
 
     fn advance(&mut self) {
-        while let Some(&Held { number, needs }) = self.held.front() {
+        while let Some(&Held {
+            number,
+            needs,
+            bytes,
+        }) = self.held.front()
+        {
             if !self.open && needs > self.acked {
                 break;
             }
             assert_eq!(number, self.passed + 1, "outputs leave in order");
             self.passed = number;
+            self.held_bytes -= bytes;
             self.held.pop_front();
         }
     }
@@ -113,9 +129,14 @@ impl Gate {
         self.held.len()
     }
 
+    /// Bytes of the outputs that wait.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes
+    }
+
     /// Whether the vCPU has to wait for outputs to leave.
     pub fn is_full(&self) -> bool {
-        self.held.len() >= GATE_OUTPUTS
+        self.held.len() >= GATE_OUTPUTS || self.held_bytes >= GATE_BYTES
     }
 }
 

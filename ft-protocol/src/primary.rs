@@ -46,6 +46,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 /// - Each `Open`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the question
 ///   is then asked again later. So does each `Fence`, by [`Primary::handle_fenced`].
 /// - Beats come by UDP, in any order or not at all: [`Primary::handle_beat`].
+/// - Before a tick, everything is handed in that has arrived: a peer is not silent because nobody
+///   listened.
 /// - Call [`Primary::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
 /// - Log entries and outputs: [`Primary::handle_output`] when the guest emits one,
 ///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
@@ -415,9 +417,19 @@ impl Primary {
         self.generation
     }
 
+    /// The last generation that is its own: the one to be closed in the end.
+    pub fn last_opened(&self) -> u64 {
+        self.last_own
+    }
+
     /// How far the backup's execution is behind.
     pub fn lag(&self, now: Time) -> Duration {
         self.lag.lag(now)
+    }
+
+    /// How long the backup has been silent; none without one.
+    pub fn silence(&self, now: Time) -> Option<Duration> {
+        self.connected.then(|| self.detector.silence(now))
     }
 
     /// How much of its time the vCPU has to rest so that the backup keeps up, percent.

@@ -6,6 +6,9 @@ use crate::member::{Member, Told, pair, stage};
 use crate::pair::{echo, records};
 use rustix::process::Signal;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 /// Runs `lockstep stop` or `switchover` as the members' user.
 #[track_caller]
@@ -238,4 +241,91 @@ fn a_backup_told_another_guest_or_quantum_is_refused() {
         primary.process.signal(Signal::TERM);
         primary.process.end().expect(0);
     }
+}
+
+/// The control socket of the member that told of its id in this event.
+fn socket(scratch: &Scratch, member: &mut Member, event: &str) -> std::path::PathBuf {
+    let id = member.await_event(event)["member"].clone();
+    let id = id.as_str().expect("an id").to_owned();
+    scratch.join("runtime").join(format!("vm@{id}.sock"))
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn clients_that_say_nothing_keep_no_operator_waiting() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let (mut primary, mut backup) = pair(&scratch, "echo", &Told::new(&scratch));
+    let sockets = [
+        socket(&scratch, &mut primary, "waiting"),
+        socket(&scratch, &mut backup, "connecting"),
+    ];
+    // More than there is room for.
+    let silent = || -> Vec<UnixStream> {
+        let connect = |path| UnixStream::connect(path).expect("it listens");
+        (0..40).flat_map(|_| sockets.iter().map(connect)).collect()
+    };
+    let held = silent();
+    let began = Instant::now();
+    let status = ask(&scratch, "status").expect(0).stdout;
+    assert_eq!(status.lines().count(), 2, "{status}");
+    let held_anew = silent();
+    ask(&scratch, "stop").expect(0);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    drop((held, held_anew));
+    primary.process.end().expect(0);
+    backup.process.end().expect(0);
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_stop_that_leaves_the_generation_open_says_so_with_status_1() {
+    for at in ["primary", "backup"] {
+        let (_stage, scratch) = (stage(), Scratch::new());
+        let (mut primary, mut backup) = pair(&scratch, "echo", &Told::new(&scratch));
+        echo(&mut primary, "before the end");
+        let unasked = match at {
+            "primary" => socket(&scratch, &mut backup, "connecting"),
+            _ => socket(&scratch, &mut primary, "waiting"),
+        };
+        fs::remove_file(unasked).expect("it is there");
+        fs::rename(scratch.join("arbiter"), scratch.join("away")).expect("renamed");
+        let sentence = ask(&scratch, "stop").one_sentence(1);
+        assert!(
+            sentence.contains("generation 1 is still open"),
+            "{at}: {sentence}"
+        );
+        assert!(sentence.contains("--force"), "{at}: {sentence}");
+        for member in [primary, backup] {
+            let done = member.process.end().expect(1);
+            assert!(
+                done.stderr.contains("generation 1 is still open"),
+                "{done:#?}"
+            );
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_stop_at_the_backup_is_done_once_the_generation_is_closed() {
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let told = Told::new(&scratch);
+    // The primary's way to the arbiter is another one, which is cut.
+    let theirs = Told {
+        arbiter: format!("file:{}", scratch.join("way").display()),
+        ..told.clone()
+    };
+    symlink(scratch.join("arbiter"), scratch.join("way")).expect("linked");
+    let mut primary = Member::primary(&scratch, "primary", "echo", &theirs);
+    let mut backup = Member::backup(&scratch, "backup", &told);
+    primary.await_event("started");
+    backup.await_event("joined");
+    fs::remove_file(socket(&scratch, &mut primary, "waiting")).expect("it is there");
+    fs::remove_file(scratch.join("way")).expect("it is there");
+    ask(&scratch, "stop").expect(0);
+    assert_eq!(records(&scratch), ["1.close", "1.open"]);
+    backup.process.end().expect(0);
+    // It does not know that.
+    primary.process.end().expect(1);
 }

@@ -16,6 +16,7 @@ mod checkpoint;
 mod clients;
 mod control;
 mod counter;
+mod crowd;
 mod damage;
 mod descriptors;
 mod guest_network;

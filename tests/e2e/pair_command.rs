@@ -384,3 +384,56 @@ fn a_pair_runs_on_when_the_reader_of_its_messages_is_gone() {
     pair.end().expect(0);
     nothing_is_left(&scratch);
 }
+
+/// A number that the environment may set.
+fn told(name: &str, otherwise: usize) -> usize {
+    let value = std::env::var(name).ok();
+    value.map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// Processes that compute for nothing. They end when this is dropped.
+struct Busy {
+    _processes: Vec<Process>,
+}
+
+impl Busy {
+    fn start(count: usize) -> Busy {
+        let one = |_| Process::start(Command::new("sh").args(["-c", "while :; do :; done"]));
+        Busy {
+            _processes: (0..count).map(one).collect(),
+        }
+    }
+}
+
+/// `LOCKSTEP_ROUNDS` failovers one after the other, beside `LOCKSTEP_BUSY` busy processes: each comes from
+/// a kill, and none out of nothing.
+#[test]
+#[ignore = "plays for some minutes"]
+fn a_kept_pair_outlives_fifty_deaths_on_a_busy_host() {
+    let (rounds, busy) = (told("LOCKSTEP_ROUNDS", 50), told("LOCKSTEP_BUSY", 2));
+    let (_stage, scratch) = (stage(), Scratch::new());
+    let busy = Busy::start(busy);
+    let mut pair = start_with(&scratch, "echo", &["--keep"]);
+    let name = |number: usize| match number {
+        0 => "primary".to_owned(),
+        1 => "backup".to_owned(),
+        _ => format!("backup-{number}"),
+    };
+    for round in 0..rounds {
+        let (runs, follows) = (name(round), name(round + 1));
+        await_event(&scratch, &follows, "joined");
+        echo(&mut pair, &format!("{runs} runs"));
+        kill_process(named(&scratch, &runs), Signal::KILL).expect("it runs");
+        echo(&mut pair, &format!("{runs} was killed"));
+    }
+    await_event(&scratch, &name(rounds + 1), "joined");
+    drop(busy);
+    pair.end_input();
+    let done = pair.end().expect(0);
+    let lines = format!("echo: done, {} lines\n", 2 * rounds);
+    assert!(done.stdout.ends_with(&lines), "{done:#?}");
+    let replaced = done.stderr.matches("a new backup joins").count();
+    assert_eq!(replaced, rounds, "one for each death: {done:#?}");
+    println!("{rounds} deaths, {replaced} failovers");
+    nothing_is_left(&scratch);
+}

@@ -4,6 +4,7 @@ use crate::harness::{LOCKSTEP, Random, Scratch, recordings, replay_equal, run};
 use crate::member::{Member, Told, arbiter, free_address, stage};
 use crate::pair::{echo, records};
 use rustix::process::Signal;
+use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -275,4 +276,66 @@ fn a_member_that_is_killed_and_restarted_protects_the_survivor() {
     live.process.end_input();
     live.process.end().expect(0);
     backup.process.end().expect(0);
+}
+
+/// A member that cannot serve, for this reason; what it is told besides a guest.
+#[track_caller]
+fn cannot_serve(hosts: &mut Hosts, word: &str, guest: &str, more: &[&str]) {
+    hosts.starts += 1;
+    let name = format!("cannot-{}", hosts.starts);
+    let told = hosts.told(0).and(more);
+    let member = Member::start(
+        &hosts.scratch,
+        &name,
+        Command::new(LOCKSTEP),
+        &["member", guest],
+        &told,
+    );
+    let sentence = member.process.end().refused();
+    assert!(sentence.contains(word), "{word}: {sentence}");
+    let founded = std::fs::exists(hosts.scratch.join("arbiter/vm/1.start"));
+    assert!(!founded.expect("asked"), "{word}: it founded the VM");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_member_that_cannot_serve_founds_nothing_and_names_the_option() {
+    let (_stage, mut hosts) = (stage(), Hosts::new());
+    cannot_serve(&mut hosts, "no guest", "no-such-guest", &[]);
+    cannot_serve(&mut hosts, "tap", "kv", &["--net", "tap=no-such-tap"]);
+    cannot_serve(&mut hosts, "--mem", "echo", &["--mem", "1"]);
+    cannot_serve(
+        &mut hosts,
+        "--events",
+        "echo",
+        &[
+            "--console",
+            "none",
+            "--shadow",
+            "on",
+            "--fence",
+            "true",
+            "--events",
+            "/nowhere/at/all",
+        ],
+    );
+    let own = hosts.addresses[0].clone();
+    // An address of no host (RFC 5737), a port that is taken by TCP, and by UDP, and none at all.
+    hosts.addresses[0] = "192.0.2.1:7700".into();
+    cannot_serve(&mut hosts, "--listen 192.0.2.1:7700", "echo", &[]);
+    hosts.addresses[0] = own;
+    let taken = TcpListener::bind(&hosts.addresses[0]).expect("it is free");
+    cannot_serve(&mut hosts, "--listen 127", "echo", &[]);
+    drop(taken);
+    let taken = UdpSocket::bind(&hosts.addresses[0]).expect("it is free");
+    cannot_serve(&mut hosts, "--listen 127", "echo", &[]);
+    drop(taken);
+    let own = std::mem::replace(&mut hosts.addresses[0], "127.0.0.1:0".into());
+    cannot_serve(&mut hosts, "--listen 127.0.0.1:0 has no port", "echo", &[]);
+    hosts.addresses[0] = own;
+    // Nothing keeps the two from beginning.
+    let (mut founder, other) = hosts.pair("echo");
+    founder.process.end_input();
+    founder.process.end().expect(0);
+    other.process.end().expect(0);
 }

@@ -8,7 +8,6 @@ use crate::arbiter::{ClaimAnswer, CloseAnswer, Members, Nonce, OpenRecord, ReadB
 use crate::detector::Timing;
 use crate::log::{DeviceConfig, NetConfig};
 use crate::log::{Entry, Event, codec, encode_entry};
-use crate::question::CLOSE_ATTEMPTS;
 use crate::testing::{entries, entry, header, host};
 use crate::wire::PROTOCOL_VERSION;
 use BackupAction as A;

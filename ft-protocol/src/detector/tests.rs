@@ -53,6 +53,27 @@ fn a_side_that_did_not_run_itself_accuses_nobody() {
 }
 
 #[test]
+fn a_side_that_is_always_late_finds_a_dead_peer_all_the_same() {
+    let mut detector = detector();
+    let t = (1..100).map(|n| n * 100).find(|&t| {
+        assert!(detector.tick(ms(t)));
+        detector.suspicion().is_some()
+    });
+    // The first is forgiven, each of the others counts 60 ms.
+    assert_eq!(t, Some(600));
+}
+
+#[test]
+fn a_side_that_is_always_late_and_hears_its_peer_accuses_nobody() {
+    let mut detector = detector();
+    for t in (0..10_000).step_by(200) {
+        detector.heard_beat(ms(t));
+        assert!(detector.tick(ms(t + 200)));
+        assert_eq!(detector.suspicion(), None);
+    }
+}
+
+#[test]
 fn a_tick_a_little_late_still_counts() {
     let mut detector = detector();
     let late = Timing::default().heartbeat.as_millis() as u64 * u64::from(LATE_TICKS);

@@ -120,7 +120,7 @@ impl PrimarySide {
         let last = rest.guest.piece_after(self.executed);
         for seq in self.executed + 1..=last {
             if let Some(output) = rest.guest.output(seq) {
-                self.machine.handle_output(me.now, output, seq);
+                self.machine.handle_output(me.now, output, seq, 1);
             }
         }
         self.executed = last;

@@ -34,13 +34,14 @@ impl Primary {
         self.try_finish(now);
     }
 
-    /// The guest emitted output `number`; it may leave once entry `needs` is acknowledged.
+    /// The guest emitted output `number`, of so many bytes; it may leave once entry `needs` is
+    /// acknowledged.
     ///
     /// # Panics
     /// See [`Gate::queue`].
-    pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64) {
+    pub fn handle_output(&mut self, _now: Time, number: u64, needs: u64, bytes: u64) {
         let passed = self.gate.passed();
-        self.gate.queue(number, needs);
+        self.gate.queue(number, needs, bytes);
         if self.has(Mutant::ReleaseBeforeAck) {
             self.gate.ack(needs);
         }

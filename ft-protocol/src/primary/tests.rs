@@ -9,7 +9,7 @@ mod watch;
 use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};
 use crate::detector::Timing;
-use crate::gate::GATE_OUTPUTS;
+use crate::gate::{GATE_BYTES, GATE_OUTPUTS};
 use crate::testing::host;
 use crate::wire::{Beat, Request};
 use PrimaryAction as A;
@@ -115,7 +115,11 @@ impl Rig {
     }
 
     fn output(&mut self, number: u64, needs: u64) -> Vec<A> {
-        self.primary.handle_output(self.now, number, needs);
+        self.large_output(number, needs, 100)
+    }
+
+    fn large_output(&mut self, number: u64, needs: u64, bytes: u64) -> Vec<A> {
+        self.primary.handle_output(self.now, number, needs, bytes);
         self.actions()
     }
 
@@ -375,6 +379,21 @@ fn the_vcpu_waits_for_a_backup_that_is_too_far_behind() {
     assert!(rig.primary.may_run());
     assert_eq!(rig.primary.lag_bytes(), LOG_WINDOW_BYTES);
     assert_eq!(rig.primary.stalls(), Stalls { window: 1, gate: 0 });
+}
+
+#[test]
+fn the_vcpu_waits_for_a_gate_that_is_full_of_few_large_outputs() {
+    const LARGE: u64 = 64 << 10;
+    let mut rig = Rig::paired();
+    rig.append(2);
+    for number in 1..=GATE_BYTES / LARGE {
+        assert!(rig.primary.may_run());
+        rig.large_output(number, 1 + number / 100, LARGE);
+    }
+    assert!(!rig.primary.may_run());
+    rig.ack(1);
+    assert!(rig.primary.may_run());
+    assert_eq!(rig.primary.stalls(), Stalls { window: 0, gate: 1 });
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub struct PrimaryConfig {
 pub struct Stalls {
     /// For the backup, more than [`LOG_WINDOW_BYTES`] behind.
     pub window: u64,
-    /// For outputs, [`crate::gate::GATE_OUTPUTS`] of them held.
+    /// For outputs, [`crate::gate::GATE_OUTPUTS`] or [`crate::gate::GATE_BYTES`] of them held.
     pub gate: u64,
 }
 

@@ -173,8 +173,8 @@ impl PrimarySide {
             self.fresh.extend(frame(self.guest.seq, &entry));
             if let Some(output) = output {
                 self.held.push_back(output);
-                let needs = output.needs;
-                self.machine.handle_output(world.now, output.number, needs);
+                let (number, needs) = (output.number, output.needs);
+                self.machine.handle_output(world.now, number, needs, 100);
             }
         }
         if !self.fresh.is_empty() && !world.rng.one_in(3) {

@@ -106,6 +106,11 @@ pub enum Kind {
         /// How much of its time the primary's vCPU rests, percent.
         throttle_percent: u32,
     },
+    /// The other side was silent longer than ever before.
+    Silence {
+        /// For so long, ms.
+        longest_ms: f64,
+    },
     /// The arbiter is needed and cannot be asked.
     Unreachable,
     /// The backup was told to take over, without a suspicion.

@@ -3,6 +3,7 @@
 //! A scenario is a file with one [`Scenario`] constant, listed in [`SCENARIOS`]: `play` acts on a
 //! [`stage::Stage`], `check` judges what was seen beyond the checks that all scenarios share.
 
+mod busy;
 mod client;
 mod clock;
 mod cut_points;
@@ -17,6 +18,7 @@ mod lane;
 mod links;
 mod members;
 mod one_side;
+mod quiet;
 mod relay;
 mod report;
 mod seed;
@@ -33,6 +35,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use lockstep_out as out;
 use thiserror::Error;
@@ -41,11 +44,14 @@ pub use lockstep_netns::NetworkError;
 pub use members::MemberError;
 pub use stage::RunError;
 
+use busy::Busy;
 use interrupt::Interrupts;
 use report::{AllReports, KeptReport, LegResult, Report, RunResult};
 use stage::{Setting, Stage, make_private};
 use verdict::{Failover, Leg, Observation, Tally};
 
+/// How many minutes it may be quiet: a week.
+const MINUTES_LIMIT: i64 = 7 * 24 * 60;
 /// How many runs one drill may have.
 const RUNS_LIMIT: i64 = 10_000;
 /// Exit status when a check did not hold, and when the command or the host cannot do it.
@@ -76,6 +82,7 @@ const SCENARIOS: &[Scenario] = &[
     one_side::HANG_BACKUP,
     one_side::ARBITER_DOWN,
     slow_backup::SCENARIO,
+    quiet::SCENARIO,
     kill_both::SCENARIO,
     links::POWER_OFF,
     links::PARTITION,
@@ -117,6 +124,15 @@ pub struct DrillArgs {
     /// answered at once
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     shadow: String,
+    /// Memory of the pair's machine, MiB
+    #[arg(long, value_name = "MIB")]
+    mem: Option<u32>,
+    /// Processes beside it that compute for nothing, all the while
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=busy::LIMIT))]
+    busy: u32,
+    /// How long the drill `quiet` lasts [default: 5 seconds]
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=MINUTES_LIMIT))]
+    minutes: Option<u32>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -144,6 +160,8 @@ pub enum DrillError {
     ReportDir { path: PathBuf, source: io::Error },
     #[error("the signal handlers cannot be set up: {0}; see to limits on threads and open files")]
     Signals(io::Error),
+    #[error("no process can be started to be busy beside the pair: {0}; see to `sh` and to limits")]
+    Busy(io::Error),
     #[error("the verdict cannot be written: {0}; see to space and permissions")]
     Output(#[from] io::Error),
 }
@@ -176,7 +194,12 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
     let dir = report_dir(args.report.as_deref())?;
     let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;
     say(&format!("seed {seed}; logs in {}", dir.display()));
-    let setting = Setting::new(interrupts, args.shadow == "on");
+    let mut setting = Setting::new(interrupts, args.shadow == "on");
+    setting.mem_mib = args.mem;
+    if let Some(minutes) = args.minutes {
+        setting.quiet = Duration::from_secs(60 * u64::from(minutes));
+    }
+    let _busy = Busy::start(args.busy).map_err(DrillError::Busy)?;
     let mut reports = Vec::new();
     for scenario in chosen {
         reports.push(hold(scenario, args.runs, seed, &dir, &setting)?);
@@ -327,6 +350,7 @@ fn play(
         tally: seen.client.as_ref().map(Tally::of).unwrap_or_default(),
         failover,
         longest_gap_ns: verdict::longest_gap_ns(seen.answers()),
+        silence_ns: quiet::longest_silence_ns(&seen.members),
         pause_ns: transfer::pause_ns(&seen),
         legs: legs(&seen),
         live: ends::failovers(&seen.members)

@@ -470,7 +470,7 @@ fn await_any(set: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
 }
 
 /// In the child: die when the drill does, also when it died before this was called.
-fn die_with(drill: Pid) -> io::Result<()> {
+pub(super) fn die_with(drill: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() == Some(drill) {
         Ok(())

@@ -52,6 +52,9 @@ pub(super) struct RunResult {
     pub(super) failover: Option<Failover>,
     #[serde(rename = "client_ms", serialize_with = "ns_as_ms")]
     pub(super) longest_gap_ns: Option<u64>,
+    /// The longest silence of one side that the other heard, if there was one worth telling.
+    #[serde(rename = "silence_ms", serialize_with = "ns_as_ms")]
+    pub(super) silence_ns: Option<u64>,
     /// How long the machine was stopped to be copied.
     #[serde(rename = "pause_ms", serialize_with = "ns_as_ms")]
     pub(super) pause_ns: Option<u64>,
@@ -170,6 +173,8 @@ pub(super) struct Report {
     pub(super) client_ms: Option<Quantiles>,
     /// How long the machine was stopped to be copied.
     pub(super) pause_ms: Option<Quantiles>,
+    /// The longest silence of one side that the other heard in any run, if there was one worth telling.
+    pub(super) silence_ms: Option<f64>,
     /// Resident memory of a chain's survivors, KiB, and their open files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) survivors_kib: Option<Growth>,
@@ -242,6 +247,11 @@ impl Report {
             go_live_ms: failover(|f| f.go_live),
             client_ms: Quantiles::of(gaps),
             pause_ms: Quantiles::of(pauses),
+            silence_ms: runs
+                .iter()
+                .filter_map(|r| r.silence_ns)
+                .max()
+                .map(milliseconds),
             survivors_kib: Growth::of(&legs, |leg| leg.memory_kib),
             survivors_files: Growth::of(&legs, |leg| leg.open_files),
             failovers: live.values().sum(),
@@ -305,6 +315,12 @@ impl fmt::Display for Report {
         if let Some(pause) = self.pause_ms {
             writeln!(f, "  stopped to be copied: {}", spread(pause, runs))?;
         }
+        if let Some(silence) = self.silence_ms {
+            writeln!(
+                f,
+                "  the longest silence of a side that the other heard: {silence:.1} ms"
+            )?;
+        }
         if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
             writeln!(
                 f,
@@ -356,6 +372,7 @@ mod tests {
                 go_live: 9_000_000,
             }),
             longest_gap_ns: Some(201_234_567),
+            silence_ns: Some(90_000_000),
             pause_ns: None,
             legs: Vec::new(),
             live: vec!["backup"],
@@ -395,7 +412,7 @@ mod tests {
             "arbitrate_ms": {"p50": 3.0, "p99": 3.0, "max": 3.0},
             "go_live_ms": {"p50": 9.0, "p99": 9.0, "max": 9.0},
             "client_ms": {"p50": 201.235, "p99": 201.235, "max": 201.235},
-            "pause_ms": null,
+            "pause_ms": null, "silence_ms": 90.0,
             "failovers": 2, "live": {"backup": 2},
             "split_brains": 0, "divergences": 0, "seed": 5, "report": "/d", "violations": [],
         });

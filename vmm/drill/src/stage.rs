@@ -41,6 +41,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const PING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a member may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// A member that reports nothing is looked at again after this, also where its file tells of no change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect to a guest that still boots.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
@@ -77,6 +79,10 @@ pub(super) struct Setting {
     pub(super) interrupts: Interrupts,
     /// Whether backups keep what their TAPs get.
     pub(super) shadow: bool,
+    /// Memory of the machines, MiB, if told.
+    pub(super) mem_mib: Option<u32>,
+    /// How long a run is quiet in which nothing is to happen.
+    pub(super) quiet: Duration,
 }
 
 impl Setting {
@@ -86,6 +92,8 @@ impl Setting {
             guest: SocketAddrV4::new(GUEST, GUEST_PORT),
             interrupts,
             shadow,
+            mem_mib: None,
+            quiet: super::quiet::UNLESS_TOLD,
         }
     }
 }
@@ -113,6 +121,9 @@ pub(super) struct Stage {
     pub(super) random: Random,
     /// How many legs a chain is to have.
     pub(super) runs: u32,
+    /// How long it is quiet where nothing is to happen.
+    pub(super) quiet: Duration,
+    mem_mib: Option<u32>,
     dir: PathBuf,
     guest: SocketAddrV4,
     members: Members,
@@ -138,6 +149,8 @@ impl Stage {
         Ok(Self {
             random: Random::new(seed),
             runs: 1,
+            quiet: setting.quiet,
+            mem_mib: setting.mem_mib,
             dir: dir.to_owned(),
             guest: setting.guest,
             members: Members::new(dir, setting.program.clone(), setting.interrupts.clone()),
@@ -272,6 +285,29 @@ impl Stage {
         wanted: impl Fn(&Kind) -> bool,
     ) -> Result<Event, RunError> {
         Ok(self.members.wait_for(id, what, times, limit, wanted)?)
+    }
+
+    /// Waits for `limit`, less if a member reports something that `wanted` accepts; whether one did. A
+    /// member's end is an error.
+    pub(super) fn happens_within(
+        &mut self,
+        limit: Duration,
+        wanted: impl Fn(&Kind) -> bool,
+    ) -> Result<bool, RunError> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let told = self.members.logs();
+            let mut events = told.iter().flat_map(|(_, events)| events);
+            if events.any(|e| wanted(&e.kind)) {
+                return Ok(true);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.members
+                .pause("the quiet was over", left.min(LOOK_AGAIN))?;
+        }
     }
 
     /// Kills a member with SIGKILL and notes the moment.

@@ -8,6 +8,7 @@ mod vcpu;
 pub use serve::{Served, serve};
 
 use super::cuts::Cuts;
+use super::link::Port;
 use super::{Arbiter, EventLog};
 use ft_protocol::backup::Expectations;
 use ft_protocol::log::HostPrint;
@@ -31,7 +32,7 @@ pub struct BackupParts {
     /// Where the primary listens.
     pub channel: SocketAddr,
     /// Where the next backup may connect once this side is live; nowhere if it is not told.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<Port>,
     /// The arbiter.
     pub arbiter: Arc<dyn Arbiter>,
     /// The TAP, silent until this side goes live.

@@ -4,7 +4,9 @@
 //! enter. One request a connection: a line, answered by `ok` or by `error WHY` at once, and after `ok` by
 //! `done` or `error WHY` in the end. `status` is answered by one JSON object.
 
+use super::Outcome;
 use super::sockets;
+use super::strangers::{Known, Strangers};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::wire::Request;
 use serde_json::Value;
@@ -15,12 +17,17 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use tokio::io::AsyncReadExt;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 64;
 /// How long a client may take to say what it wants.
 const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+/// Clients that have not said what they want; with more, the oldest is hung up on. And requests that wait
+/// for the runtime.
+const CLIENTS: usize = 32;
+/// Clients that wait for the end of what they asked for; with more, the oldest is told to look itself.
+const WAITING: usize = 64;
 /// What the sockets' names end with.
 const SUFFIX: &str = ".sock";
 
@@ -62,9 +69,9 @@ pub fn private_dir() -> io::Result<fs::File> {
 pub struct Control {
     /// The socket; none where none could be made: the VM matters more.
     path: Option<PathBuf>,
-    asked: UnboundedReceiver<Asked>,
-    /// Whoever waits for the end of what they asked for.
-    waiting: Vec<UnixStream>,
+    asked: Receiver<Asked>,
+    /// Whoever waits for the end of what they asked for, the oldest first.
+    waiting: Vec<(Request, UnixStream)>,
 }
 
 /// A request, not yet answered.
@@ -100,7 +107,7 @@ impl Control {
                 runtime_dir().display()
             );
         }
-        let (sender, asked) = unbounded_channel();
+        let (sender, asked) = channel(CLIENTS);
         let path = listener.ok().map(|(listener, path)| {
             tokio::spawn(serve(listener, sender));
             path
@@ -122,13 +129,25 @@ impl Control {
 
     /// It will be done, or not for this reason.
     pub fn answer(&mut self, asked: Asked, accepted: Result<(), String>) {
-        match accepted {
-            Ok(()) => {
-                say(&asked.stream, "ok");
-                self.waiting.push(asked.stream);
-            }
-            Err(why) => say(&asked.stream, &format!("error {why}")),
+        let request = match (asked.wish, accepted) {
+            (Wish::Do(request), Ok(())) => request,
+            (Wish::Status, Ok(())) => return,
+            (_, Err(why)) => return say(&asked.stream, &format!("error {why}")),
+        };
+        say(&asked.stream, "ok");
+        if self.waiting.len() == WAITING {
+            let (_, oldest) = self.waiting.remove(0);
+            say(
+                &oldest,
+                "error too many wait for that: see `lockstep status`",
+            );
         }
+        self.waiting.push((request, asked.stream));
+    }
+
+    /// Whether somebody waits for the end of this.
+    pub fn is_waited_for(&self, request: Request) -> bool {
+        self.waiting.iter().any(|(wanted, _)| *wanted == request)
     }
 
     /// How it stands.
@@ -136,14 +155,39 @@ impl Control {
         say(&asked.stream, &status.to_string());
     }
 
-    /// What was asked for is done, or came to nothing.
-    pub fn finish(&mut self, done: Result<(), &str>) {
-        for stream in self.waiting.drain(..) {
+    /// What was asked for by this is done, or came to nothing.
+    pub fn finish(&mut self, request: Request, done: Result<(), &str>) {
+        for (_, stream) in self
+            .waiting
+            .extract_if(.., |(wanted, _)| *wanted == request)
+        {
             match done {
                 Ok(()) => say(&stream, "done"),
                 Err(why) => say(&stream, &format!("error {why}")),
             }
         }
+    }
+
+    /// The member has ended like this, with whatever was asked of it. `left`: what it means for the VM if it
+    /// left.
+    pub fn end(&mut self, outcome: &io::Result<Outcome>, left: Result<(), &str>) {
+        let (stopped, switched) = match outcome {
+            Ok(Outcome::Ended(_)) => (Ok(()), Err("the guest has ended")),
+            Ok(Outcome::LeftOpen(_, why) | Outcome::Halted(_, why)) => {
+                (Err(why.as_str()), Err(why.as_str()))
+            }
+            Ok(Outcome::HandedOver) => (
+                Err("it was handed over to the other side, and runs on there: ask again"),
+                Ok(()),
+            ),
+            Ok(Outcome::Left) => (left, Err("the member has left")),
+            Err(_) => {
+                let why = "the member failed on its host";
+                (Err(why), Err(why))
+            }
+        };
+        self.finish(Request::Stop, stopped);
+        self.finish(Request::Switchover, switched);
     }
 }
 
@@ -155,17 +199,14 @@ impl Drop for Control {
     }
 }
 
-/// Takes requests, one client after the other.
-async fn serve(listener: UnixListener, requests: UnboundedSender<Asked>) {
+/// Takes requests, of several clients at once.
+async fn serve(listener: UnixListener, requests: Sender<Asked>) {
+    let mut clients = Strangers::at_most(CLIENTS);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let read = tokio::time::timeout(REQUEST_LIMIT, read_request(stream));
-                if let Ok(Some(asked)) = read.await
-                    && requests.send(asked).is_err()
-                {
-                    return;
-                }
+                let requests = requests.clone();
+                clients.admit(|known| take(stream, known, requests));
             }
             Err(e) => {
                 tracing::warn!("a control connection could not be accepted ({e})");
@@ -173,6 +214,16 @@ async fn serve(listener: UnixListener, requests: UnboundedSender<Asked>) {
                 tokio::time::sleep(REQUEST_LIMIT).await;
             }
         }
+    }
+}
+
+/// Takes one client's request, which has a second for it.
+async fn take(stream: UnixStream, known: Known, requests: Sender<Asked>) {
+    let read = tokio::time::timeout(REQUEST_LIMIT, read_request(stream));
+    if let Ok(Some(asked)) = read.await {
+        known.note();
+        // A runtime that is gone answers nobody.
+        let _gone = requests.send(asked).await;
     }
 }
 

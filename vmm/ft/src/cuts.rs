@@ -5,6 +5,7 @@ use lockstep_pulse::Pulse;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A step of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +26,15 @@ pub enum CutPoint {
     LiveAnnounced,
     /// No kill: the vCPU's thread hangs for good at its N-th position.
     VcpuHangs,
+    /// No kill: the runtime's thread stands still for [`STALL`] at its N-th tick.
+    RuntimeStalls,
     /// No kill: a byte of the machine that was built or copied here is another.
     PageFlips,
     /// No kill: a device of the machine that was built or copied here is another.
     DeviceFlips,
 }
 
-const NAMES: [(&str, CutPoint); 10] = [
+const NAMES: [(&str, CutPoint); 11] = [
     ("entry-logged", CutPoint::EntryLogged),
     ("log-sent", CutPoint::LogSent),
     ("ack-received", CutPoint::AckReceived),
@@ -40,6 +43,7 @@ const NAMES: [(&str, CutPoint); 10] = [
     ("claim-won", CutPoint::ClaimWon),
     ("live-announced", CutPoint::LiveAnnounced),
     ("vcpu-hangs", CutPoint::VcpuHangs),
+    ("runtime-stalls", CutPoint::RuntimeStalls),
     ("page-flips", CutPoint::PageFlips),
     ("device-flips", CutPoint::DeviceFlips),
 ];
@@ -68,6 +72,10 @@ impl FromStr for Cut {
         }
     }
 }
+
+/// So long a runtime stands still that is told to: as one that gets no processor on a busy host. Longer
+/// than a peer's patience with silence, and too short for a thread that hangs.
+const STALL: Duration = Duration::from_millis(600);
 
 /// Counts towards the cut, on all threads of a member.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +112,16 @@ impl Cuts {
             let this = rustix::process::getpid();
             let killed = rustix::process::kill_process(this, rustix::process::Signal::KILL);
             panic!("a cut that does not kill ({killed:?})");
+        }
+    }
+
+    /// On the runtime's thread, at a tick: it may be the one at which it stands still.
+    pub fn tick(&self) {
+        if self.is_now(CutPoint::RuntimeStalls) {
+            tracing::warn!("the runtime's thread stands still, as it was told to");
+            // Not a wait for anything: the pause is what is planted.
+            std::thread::sleep(STALL);
+            tracing::warn!("the runtime's thread goes on");
         }
     }
 

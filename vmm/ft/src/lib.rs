@@ -15,11 +15,15 @@ pub mod events;
 pub mod feed;
 pub mod fence;
 pub mod link;
+pub mod lobby;
 pub mod network;
 pub mod outputs;
 pub mod pace;
 pub mod primary;
+mod priority;
+mod silence;
 mod sockets;
+mod strangers;
 
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
@@ -45,8 +49,27 @@ pub enum Outcome {
     Left,
     /// Handed over to the backup, as it was asked to.
     HandedOver,
+    /// The guest ended, and a generation that could not be closed is still open: the sentence says which.
+    LeftOpen(EndReason, String),
     /// Stopped for good, with this exit status and sentence.
     Halted(u8, String),
+}
+
+impl Outcome {
+    /// The guest ended, and a generation is still open, if there is one, for this reason.
+    fn of_end(reason: EndReason, open: Option<u64>, why: Option<String>) -> Outcome {
+        let Some(generation) = open else {
+            return Outcome::Ended(reason);
+        };
+        let why = why.unwrap_or_else(|| "the arbiter did not answer".into());
+        Outcome::LeftOpen(
+            reason,
+            format!(
+                "the guest has ended, and generation {generation} is still open: {why}; then start the VM \
+                 with `lockstep primary --force`"
+            ),
+        )
+    }
 }
 
 /// The status that an end stands for in events: the guest's own, 0 if it was stopped.

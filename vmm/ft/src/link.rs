@@ -2,7 +2,7 @@
 
 use ft_protocol::wire::{Message, WireDecoder, WireEncoder};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
@@ -63,6 +63,31 @@ impl Link {
         }
     }
 
+    /// The next message, which is to be short: no more than so many bytes are read for it. The error says why
+    /// there will be none.
+    pub async fn next_short(&mut self, limit: usize) -> Result<Message, String> {
+        let mut read = 0;
+        loop {
+            if let Some(message) = self.decoder.next_message().map_err(|e| e.to_string())? {
+                return Ok(message);
+            }
+            if read == limit {
+                return Err(format!("its message is longer than {limit} bytes"));
+            }
+            self.stream.readable().await.map_err(|e| e.to_string())?;
+            let room = (limit - read).min(self.buffer.len());
+            match self.stream.try_read(&mut self.buffer[..room]) {
+                Ok(0) => return Err("the peer closed the connection".into()),
+                Ok(n) => {
+                    self.decoder.push(&self.buffer[..n]);
+                    read += n;
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+    }
+
     /// The next message. The error says why there will be none. Cancel-safe.
     pub async fn next(&mut self) -> Result<Message, String> {
         loop {
@@ -92,6 +117,29 @@ impl Link {
         }
     }
 
+    /// A message that has arrived already, or the end; none if nothing has. It asks the socket itself:
+    /// the runtime may not have looked since this thread was last interrupted.
+    pub fn arrived(&mut self) -> Option<Result<Message, String>> {
+        loop {
+            match self.decoder.next_message() {
+                Ok(Some(message)) => return Some(Ok(message)),
+                Ok(None) => {}
+                Err(e) => return Some(Err(e.to_string())),
+            }
+            if let Some(why) = &self.broken {
+                return Some(Err(why.clone()));
+            }
+            let flags = rustix::net::RecvFlags::DONTWAIT;
+            match rustix::net::recv(&self.stream, &mut self.buffer[..], flags) {
+                Ok((0, _)) => return Some(Err("the peer closed the connection".into())),
+                Ok((n, _)) => self.decoder.push(&self.buffer[..n]),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return None,
+                Err(e) => return Some(Err(io::Error::from(e).to_string())),
+            }
+        }
+    }
+
     /// Sends what is left, as far as the peer takes it soon, and closes. What the peer still says is read
     /// and means nothing: unread, it would make TCP reset the connection, and take our last words with it.
     pub async fn close(mut self) {
@@ -116,48 +164,40 @@ impl Link {
     }
 }
 
-/// Where a side will listen once it runs alone: reserved from the start, so that a wrong address is
-/// found out before it matters. Nobody can connect yet.
+/// Where a side listens, or will listen once it runs alone: reserved from the start, by TCP and (for
+/// beats) by UDP, so that a wrong address is found out before it matters. Nobody can connect yet.
 #[derive(Debug)]
-pub struct Port(TcpSocket);
+pub struct Port {
+    channel: TcpSocket,
+    beats: UdpSocket,
+}
 
 /// Connections that may wait to be accepted.
-const WAITING_CONNECTIONS: u32 = 16;
+const WAITING_CONNECTIONS: u32 = 128;
+/// After a connection that could not be accepted the next one waits so long.
+pub const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Port {
     /// Reserves this address.
     pub fn reserve(address: SocketAddr) -> io::Result<Port> {
-        let socket = match address {
+        let channel = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(Port(socket))
+        channel.set_reuseaddr(true)?;
+        channel.bind(address)?;
+        let beats = UdpSocket::bind(address)?;
+        Ok(Port { channel, beats })
     }
 
-    /// Lets others connect.
-    pub fn listen(self) -> io::Result<TcpListener> {
-        self.0.listen(WAITING_CONNECTIONS)
+    /// Lets others connect, inside the runtime; the socket for beats comes with it.
+    pub fn listen(self) -> io::Result<(TcpListener, UdpSocket)> {
+        Ok((self.channel.listen(WAITING_CONNECTIONS)?, self.beats))
     }
 }
 
-/// After a connection that could not be accepted the next one waits so long.
-const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// The next connection, where anybody listens for one. Cancel-safe.
-pub async fn accept_at(listener: Option<&TcpListener>) -> io::Result<(Link, SocketAddr)> {
-    let Some(listener) = listener else {
-        return std::future::pending().await;
-    };
-    let accepted = listener.accept().await;
-    let accepted = accepted.and_then(|(stream, peer)| Ok((Link::new(stream)?, peer)));
-    if accepted.is_err() {
-        // Out of descriptors, say: no reason to spin.
-        tokio::time::sleep(ACCEPT_AGAIN).await;
-    }
-    accepted
-}
+/// Messages that are handed in together before the peer is judged.
+pub const HEARD_AT_ONCE: usize = 64;
 
 /// The next message of a connection that may not be there.
 pub async fn next_of(link: &mut Option<Link>) -> Result<Message, String> {

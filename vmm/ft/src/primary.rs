@@ -19,7 +19,6 @@ use lockstep_backends::live::Direct;
 use lockstep_loader::Image;
 use lockstep_machine::Machine;
 use lockstep_replay::Consumer;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What a primary is made of.
@@ -42,8 +41,6 @@ pub struct PrimaryParts {
     pub generation: u64,
     /// Run without a backup.
     pub solo: bool,
-    /// Where backups connect.
-    pub channel: SocketAddr,
     /// Where events go.
     pub events: EventLog,
     /// Run between a won test-and-set and going on alone.

@@ -152,8 +152,9 @@ impl Machine {
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
-            ram_digest: RamDigest::unread(ram.pages()),
-            dirty: cpu.dirty_pages().reader(),
+            // The memory was all zeros when it was mapped: only what was written since has to be read.
+            ram_digest: RamDigest::zeroed(ram.pages()),
+            dirty: cpu.dirty_pages().reader_of_all_writes(),
             outputs: Vec::new(),
             pulse: Pulse::default(),
             unheard: 0,
@@ -214,7 +215,9 @@ impl Machine {
     /// The digest of its memory.
     pub fn memory_digest(&mut self) -> Result<u64, MachineError> {
         let dirty = self.dirty.take()?;
-        Ok(self.ram_digest.update(&self.ram, &dirty))
+        let pulse = &self.pulse;
+        let beat = || pulse.beat();
+        Ok(self.ram_digest.update(&self.ram, &dirty, &beat))
     }
 
     /// The state as it is, complete or not.
@@ -266,6 +269,11 @@ impl Machine {
     /// Where the thread that runs it shows that it gets on. No part of the machine's state.
     pub fn set_pulse(&mut self, pulse: Pulse) {
         self.pulse = pulse;
+    }
+
+    /// Where its thread shows that it gets on.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Its memory.

@@ -12,6 +12,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub const PAGE: usize = 4096;
 /// Least RAM a machine can have, MiB.
 pub const MIN_MIB: u32 = 16;
+/// A digest shows after so many pages that it gets on: one MiB, a fraction of a millisecond.
+pub const BEAT_PAGES: usize = 256;
 /// Most RAM a machine can have, MiB: RAM ends below the devices' addresses.
 pub const MAX_MIB: u32 = (RAM_MAX >> 20) as u32;
 
@@ -175,17 +177,31 @@ impl RamDigest {
         }
     }
 
-    /// The digest of `ram` as it is.
-    pub fn of(ram: &Ram) -> RamDigest {
-        let mut digest = RamDigest::unread(ram.pages());
-        digest.update(ram, &PageSet::full(ram.pages()));
+    /// The digest of a RAM of `pages` pages in which nobody has written: what [`RamDigest::of`] gives
+    /// for it, without touching that memory.
+    pub fn zeroed(pages: usize) -> RamDigest {
+        let mut digest = RamDigest::unread(pages);
+        for page in 0..pages {
+            digest.set_page(page, page_hash(page, &[0; PAGE]));
+        }
         digest
     }
 
-    /// Reads these pages of `ram` again; returns the digest.
-    pub fn update(&mut self, ram: &Ram, changed: &PageSet) -> u64 {
+    /// The digest of `ram` as it is.
+    pub fn of(ram: &Ram) -> RamDigest {
+        let mut digest = RamDigest::unread(ram.pages());
+        digest.update(ram, &PageSet::full(ram.pages()), &|| ());
+        digest
+    }
+
+    /// Reads these pages of `ram` again; returns the digest. Calls `beat` every [`BEAT_PAGES`]: reading
+    /// all of a large RAM takes seconds on a busy host, and is no sign that a thread hangs.
+    pub fn update(&mut self, ram: &Ram, changed: &PageSet, beat: &dyn Fn()) -> u64 {
         let mut buffer = [0; PAGE];
-        for page in changed.iter() {
+        for (count, page) in changed.iter().enumerate() {
+            if count.is_multiple_of(BEAT_PAGES) {
+                beat();
+            }
             ram.read_page(page, &mut buffer);
             self.set_page(page, page_hash(page, &buffer));
         }
@@ -235,13 +251,31 @@ mod tests {
         let mut incremental = RamDigest::of(&ram);
         let empty = incremental.value();
         ram.write(3 * PAGE as u64 - 4, b"across a page").unwrap();
-        let changed = incremental.update(&ram, &written(&ram));
+        let changed = incremental.update(&ram, &written(&ram), &|| ());
         assert_ne!(changed, empty);
         assert_eq!(incremental, RamDigest::of(&ram));
         // A page reported dirty that did not change is harmless.
-        assert_eq!(changed, incremental.update(&ram, &PageSet::full(64)));
+        let full = PageSet::full(64);
+        assert_eq!(changed, incremental.update(&ram, &full, &|| ()));
         ram.write(3 * PAGE as u64 - 4, &[0; 13]).unwrap();
-        assert_eq!(incremental.update(&ram, &written(&ram)), empty);
+        assert_eq!(incremental.update(&ram, &written(&ram), &|| ()), empty);
+    }
+
+    #[test]
+    fn the_digest_of_untouched_memory_is_known_without_reading_it() {
+        let ram = Ram::new(MIN_MIB).unwrap();
+        assert_eq!(RamDigest::zeroed(ram.pages()), RamDigest::of(&ram));
+    }
+
+    #[test]
+    fn a_digest_shows_that_it_gets_on_however_much_it_reads() {
+        let ram = Ram::new(MIN_MIB).unwrap();
+        let beats = std::cell::Cell::new(0);
+        let mut digest = RamDigest::unread(ram.pages());
+        digest.update(&ram, &PageSet::full(ram.pages()), &|| {
+            beats.set(beats.get() + 1);
+        });
+        assert_eq!(beats.get(), ram.pages() / BEAT_PAGES);
     }
 
     #[test]

@@ -11,9 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-/// A vCPU thread that neither rests nor moves for so long hangs. A digest of the largest machine takes
-/// less.
+/// A vCPU thread that neither rests nor moves for so long hangs. Work that grows with the machine's
+/// memory beats all along.
 pub const HANG_LIMIT: Duration = Duration::from_secs(1);
+
+/// Between two looks so much counts at most: a watcher that did not run itself has not seen the thread
+/// do nothing.
+const LOOK_COUNTS: Duration = Duration::from_millis(100);
 
 /// What the vCPU's thread says of itself; shared by all who wait on that thread.
 #[derive(Clone, Debug, Default)]
@@ -91,7 +95,9 @@ pub struct PulseWatch {
     pulse: Pulse,
     thread: Option<JoinHandle<()>>,
     beats: u64,
-    since: Instant,
+    /// When it was looked at last, and how long nothing has moved.
+    looked: Instant,
+    still: Duration,
 }
 
 impl PulseWatch {
@@ -101,7 +107,8 @@ impl PulseWatch {
             pulse,
             thread: None,
             beats: 0,
-            since: Instant::now(),
+            looked: Instant::now(),
+            still: Duration::ZERO,
         }
     }
 
@@ -112,7 +119,7 @@ impl PulseWatch {
 
     /// This is the thread.
     pub fn attach(&mut self, thread: JoinHandle<()>) {
-        self.since = Instant::now();
+        (self.looked, self.still) = (Instant::now(), Duration::ZERO);
         self.thread = Some(thread);
     }
 
@@ -123,16 +130,19 @@ impl PulseWatch {
         };
         let shared = &self.pulse.shared;
         let beats = shared.beats.load(Ordering::Relaxed);
+        let now = Instant::now();
+        let since = now - std::mem::replace(&mut self.looked, now);
         if beats != self.beats || shared.resting.load(Ordering::Acquire) {
-            (self.beats, self.since) = (beats, Instant::now());
+            (self.beats, self.still) = (beats, Duration::ZERO);
             return true;
         }
+        self.still += since.min(LOOK_COUNTS);
         if shared.in_guest.load(Ordering::Acquire)
             && let Err(e) = thread.kill(SIGRTMIN())
         {
             tracing::warn!("the vCPU's thread cannot be kicked ({e})");
         }
-        self.since.elapsed() < HANG_LIMIT
+        self.still < HANG_LIMIT
     }
 
     /// Kicks the thread out of the guest if it has been there since the last call: to be asked every few
@@ -202,6 +212,24 @@ mod tests {
             let _closed = receiver.recv();
         });
         assert!(!hangs(&mut watch));
+        drop(sender);
+    }
+
+    #[test]
+    fn a_watcher_that_did_not_look_has_seen_nothing() {
+        let (sender, receiver) = channel::<()>();
+        let (begun, begins) = channel();
+        let mut watch = watch(move |pulse| {
+            pulse.beat();
+            begun.send(()).unwrap();
+            let _closed = receiver.recv();
+        });
+        begins.recv().unwrap();
+        assert!(watch.answers());
+        // Not a wait for anything: the watcher is what does not run here.
+        std::thread::sleep(HANG_LIMIT * 2);
+        assert!(watch.answers());
+        assert!(hangs(&mut watch));
         drop(sender);
     }
 

@@ -1,9 +1,10 @@
 //! `lockstep primary` and `lockstep backup`: the two halves of a pair.
 
 use super::cpus::cpus;
-use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::options::{MachineArgs, load_guest};
 use super::run::report;
 use super::storage::{ArbiterArgs, latest_of};
+use super::tools::{Ready, Tools, check};
 use super::{CliError, Status};
 use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
@@ -11,9 +12,9 @@ use ft_protocol::backup::Expectations;
 use lockstep_ft::backup::{BackupParts, Served};
 use lockstep_ft::cuts::{Cut, Cuts};
 use lockstep_ft::primary::PrimaryParts;
-use lockstep_ft::{EventLog, Outcome, backup, primary};
+use lockstep_ft::{Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
-use lockstep_machine::{Machine, host_print};
+use lockstep_machine::host_print;
 use lockstep_out as out;
 use lockstep_pulse::install_kick;
 use lockstep_replay::{IfSlow, LogDirWriter};
@@ -23,7 +24,7 @@ use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 
 /// What both halves are told.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct MemberArgs {
     /// Name of the VM, the same on both sides.
     #[arg(long, value_name = "NAME")]
@@ -34,13 +35,13 @@ pub(super) struct MemberArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(super) channel: SocketAddr,
     #[command(flatten)]
-    machine: MachineArgs,
+    pub(super) machine: MachineArgs,
     /// Record into this new directory, for `lockstep replay`.
     #[arg(long, value_name = "DIR")]
     pub(super) record: Option<PathBuf>,
     /// Add what happens to this file, one JSON object a line.
     #[arg(long, value_name = "PATH")]
-    events: Option<PathBuf>,
+    pub(super) events: Option<PathBuf>,
     /// Run this by `sh -c` after a won test-and-set and before going on alone: it shuts the other side
     /// out of what both could write to. Tried again until it succeeds.
     #[arg(long, value_name = "COMMAND")]
@@ -96,23 +97,35 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
     let generation = next_generation(&member.vm, found.as_ref(), args.force);
     let generation = generation.map_err(CliError::refused)?;
-    told(serve_primary(args, generation)?)
+    let image = load_guest(&args.guest)?;
+    let tools = Tools::open(member, Some(("--channel", member.channel)))?;
+    let ready = Ready::make(member, &tools, image)?;
+    told(serve_primary(
+        member,
+        args.solo,
+        (tools, ready),
+        generation,
+    )?)
 }
 
 /// Runs a primary that opens this generation.
-pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcome, CliError> {
-    let member = &args.member;
-    let image = load_guest(&args.guest)?;
-    let backends = Backends::open(&member.machine)?;
-    let events = open_events(member)?;
-    let header = new_header(&member.vm, &member.machine, &image)?;
-    backends.filter_for(header.machine.net());
-    let machine = Machine::new(cpus, &header.machine, &image)?;
+pub(super) fn serve_primary(
+    member: &MemberArgs,
+    solo: bool,
+    (tools, ready): (Tools, Ready),
+    generation: u64,
+) -> Result<Outcome, CliError> {
+    let Ready {
+        header,
+        image,
+        machine,
+    } = ready;
+    let port = tools.port.expect("a primary listens");
     let writer = match &member.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
     };
-    let (live, direct) = backends.live_in_pair()?;
+    let (live, direct) = tools.backends.live_in_pair()?;
     let parts = PrimaryParts {
         header,
         image,
@@ -122,13 +135,12 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
         recording: writer.as_ref().map(|w| w.consumer(IfSlow::GiveUp)),
         arbiter: member.arbiter.connect()?,
         generation,
-        solo: args.solo,
-        channel: member.channel,
-        events,
+        solo,
+        events: tools.events,
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
     };
-    let outcome = runtime()?.block_on(primary::serve(parts));
+    let outcome = runtime()?.block_on(primary::serve(parts, port));
     // The machine outlives its recording: that it could not be kept was said when it happened.
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
@@ -138,18 +150,22 @@ pub(super) fn serve_primary(args: PrimaryArgs, generation: u64) -> Result<Outcom
 
 /// Runs a backup.
 pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
-    told(serve_backup(args)?)
-}
-
-/// Runs a backup, and what it becomes.
-pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
-    let backends = Backends::open(&member.machine)?;
-    let events = open_events(member)?;
+    check(("--channel", member.channel))?;
+    let tools = Tools::open(member, args.listen.map(|listen| ("--listen", listen)))?;
     latest_of(&member.arbiter.proved(&member.vm)?)?;
-    let tap = backends.tap.clone();
-    let (live, direct) = backends.live_in_pair()?;
+    told(serve_backup(member, tools, args.guest_hash()?)?)
+}
+
+/// Runs a backup of a primary that runs the image with this hash, if that was said; and what it becomes.
+pub(super) fn serve_backup(
+    member: &MemberArgs,
+    tools: Tools,
+    image: Option<u128>,
+) -> Result<Outcome, CliError> {
+    let tap = tools.backends.tap.clone();
+    let (live, direct) = tools.backends.live_in_pair()?;
     let parts = BackupParts {
         vm: member.vm.clone(),
         host: host_print(cpus)?,
@@ -160,16 +176,16 @@ pub(super) fn serve_backup(args: BackupArgs) -> Result<Outcome, CliError> {
             ip: member.machine.net.ip,
             gateway: member.machine.net.gateway,
             quantum: member.machine.quantum,
-            image: args.guest_hash()?,
+            image,
         },
         channel: member.channel,
-        listen: args.listen,
+        listen: tools.port,
         arbiter: member.arbiter.connect()?,
         tap,
         live,
         direct,
         record: member.record.clone(),
-        events,
+        events: tools.events,
         shadow: member.shadow == Switch::On,
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
@@ -190,14 +206,6 @@ impl BackupArgs {
     }
 }
 
-fn open_events(member: &MemberArgs) -> Result<EventLog, CliError> {
-    EventLog::open(member.events.as_deref()).map_err(|e| {
-        CliError::refused(format!(
-            "cannot write the events ({e}); give --events another path"
-        ))
-    })
-}
-
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     install_kick().map_err(|e| CliError::failed(format!("cannot set up a signal ({e})")))?;
     Builder::new_current_thread()
@@ -209,9 +217,10 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 /// What became of a member; what its host did to it is an error.
 fn served(outcome: io::Result<Outcome>) -> Result<Outcome, CliError> {
     outcome.map_err(|e| match e.kind() {
+        // The address was free when it was reserved, and others may reserve it, too.
         io::ErrorKind::AddrInUse => CliError::refused(format!(
             "cannot listen where it was told ({e}); choose another --channel for a primary, another \
-             --listen for a backup or a member"
+             --listen for a member"
         )),
         _ => CliError::failed(format!(
             "the member failed on this host ({e}); its peer goes on"
@@ -226,6 +235,10 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
         Outcome::HandedOver => {
             out::tell("handed over to the backup");
             Ok(Status::Done)
+        }
+        Outcome::LeftOpen(reason, why) => {
+            report(Driven::Ended(reason));
+            Err(CliError::failed(why))
         }
         Outcome::Left => {
             out::tell("left");

@@ -14,6 +14,7 @@ mod role;
 mod run;
 mod status;
 mod storage;
+mod tools;
 
 pub use error::{CliError, Status};
 

@@ -1,12 +1,14 @@
 //! `lockstep member`: half of a pair that takes its role from the arbiter, so that a supervisor may
 //! restart it blindly on both hosts without ever booting a second guest.
 
-use super::member::{BackupArgs, MemberArgs, PrimaryArgs, serve_backup, serve_primary, told};
+use super::member::{MemberArgs, serve_backup, serve_primary, told};
+use super::options::load_guest;
 use super::storage::latest_of;
+use super::tools::{Ready, Tools, check};
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
-use lockstep_ft::arbiter::found;
+use lockstep_ft::arbiter::{Asker, found};
 use lockstep_ft::{Outcome, unix_ns};
 use lockstep_out as out;
 use std::net::SocketAddr;
@@ -33,38 +35,33 @@ pub struct RoleArgs {
 pub fn run(args: RoleArgs) -> Result<Status, CliError> {
     check_vm_name(&args.member.vm).map_err(CliError::refused)?;
     args.check_addresses()?;
-    let role = args.role()?;
-    let RoleArgs {
-        guest,
-        mut member,
-        listen,
-    } = args;
+    let asker = args.member.arbiter.proved(&args.member.vm)?;
+    let known = args.known_role(&asker)?;
+    if let Some(Role::Ended { generation }) = known {
+        return Ok(args.has_ended(generation));
+    }
+    // Everything that can fail comes before this member founds the VM: a founder that cannot serve would
+    // keep the other side out.
+    let image = load_guest(&args.guest)?;
+    let hash = image.hash();
+    let tools = Tools::open(&args.member, Some(("--listen", args.listen)))?;
+    let mut member = args.member.clone();
     // A recording needs a directory of its own, and a supervisor starts many.
     member.record = member.record.map(|dir| dir.join(unix_ns().to_string()));
-    let outcome = match role {
-        Role::Founder => {
-            member.channel = listen;
-            let args = PrimaryArgs {
-                guest,
-                member,
-                solo: false,
-                force: false,
-            };
-            serve_primary(args, FIRST_GENERATION)?
+    let (role, ready) = match known {
+        Some(role) => (role, None),
+        None => {
+            let ready = Ready::make(&member, &tools, image)?;
+            (args.found(&asker)?, Some(ready))
         }
-        Role::Backup => serve_backup(BackupArgs {
-            listen: Some(listen),
-            guest: Some(guest),
-            member,
-        })?,
-        Role::Ended { generation } => {
-            out::tell(format_args!(
-                "VM {} has ended, in generation {generation}, and there is nothing to do; to \
-                 start it anew, run `lockstep primary` on one host and `lockstep backup` on the other",
-                member.vm
-            ));
-            return Ok(Status::Done);
+    };
+    let outcome = match (role, ready) {
+        (Role::Founder, Some(ready)) => {
+            serve_primary(&member, false, (tools, ready), FIRST_GENERATION)?
         }
+        (Role::Founder, None) => unreachable!("whoever has opened a generation is no founder"),
+        (Role::Backup, _) => serve_backup(&member, tools, Some(hash))?,
+        (Role::Ended { generation }, _) => return Ok(args.has_ended(generation)),
     };
     match outcome {
         Outcome::HandedOver => Err(begin_anew()),
@@ -89,10 +86,21 @@ fn begin_anew() -> CliError {
 }
 
 impl RoleArgs {
+    fn has_ended(&self, generation: u64) -> Status {
+        out::tell(format_args!(
+            "VM {} has ended, in generation {generation}, and there is nothing to do; to \
+             start it anew, run `lockstep primary` on one host and `lockstep backup` on the other",
+            self.member.vm
+        ));
+        Status::Done
+    }
+
     /// The founder is known by where it listens, so that has to be told apart.
     fn check_addresses(&self) -> Result<(), CliError> {
         let (listen, channel) = (self.listen, self.member.channel);
-        if listen.ip().is_unspecified() || listen.port() == 0 {
+        check(("--channel", channel))?;
+        check(("--listen", listen))?;
+        if listen.ip().is_unspecified() {
             return Err(CliError::refused(format!(
                 "--listen {listen} is no address of this side alone; give the one, with its port, that \
                  the other side has as --channel"
@@ -107,19 +115,20 @@ impl RoleArgs {
         Ok(())
     }
 
-    fn role(&self) -> Result<Role, CliError> {
-        let vm = &self.member.vm;
-        let asker = self.member.arbiter.proved(vm)?;
-        let last = || latest_of(&asker);
-        if let Some(latest) = last()? {
-            return Ok(self.told(judge_latest(&latest)));
-        }
-        let listen = self.listen;
+    /// The role, where a generation was ever opened.
+    fn known_role(&self, asker: &Asker<()>) -> Result<Option<Role>, CliError> {
+        let latest = latest_of(asker)?;
+        Ok(latest.map(|latest| self.told(judge_latest(&latest))))
+    }
+
+    /// Founds the VM, unless somebody has.
+    fn found(&self, asker: &Asker<()>) -> Result<Role, CliError> {
+        let (vm, listen) = (&self.member.vm, self.listen);
         let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen));
         let start = start.map_err(CliError::refused)?;
-        // Between the two looks the VM may have been founded, run and ended.
-        if let Some(latest) = last()? {
-            return Ok(self.told(judge_latest(&latest)));
+        // Meanwhile the VM may have been founded, run and ended.
+        if let Some(role) = self.known_role(asker)? {
+            return Ok(role);
         }
         let role = judge_start(vm, self.listen, self.member.channel, &start);
         role.map_err(CliError::refused)

@@ -61,6 +61,15 @@ impl DirtyPages {
         self.register(PageSet::full(self.ram.pages()))
     }
 
+    /// A reader to whom all that was written since RAM was mapped is news, and nothing else.
+    ///
+    /// # Panics
+    /// Unless it is the first: another one may have taken some of it already.
+    pub fn reader_of_all_writes(&self) -> DirtyReader {
+        assert_eq!(self.lock().next, 0, "nobody has read before");
+        self.register(PageSet::empty(self.ram.pages()))
+    }
+
     /// A reader who knows what is in RAM now.
     pub fn reader_from_now(&self) -> Result<DirtyReader, CpuError> {
         let reader = self.register(PageSet::empty(self.ram.pages()));

@@ -82,10 +82,11 @@ pub struct Attributes {
 }
 
 impl Segment {
-    /// What the SDM leaves undefined in an unusable segment stays out.
+    /// What the SDM leaves undefined in an unusable segment stays out. One that is not present is unusable,
+    /// although not every KVM says so of a null SS at CPL 0.
     fn words(&self) -> [u64; 3] {
         let a = &self.attributes;
-        if a.unusable != 0 {
+        if a.unusable != 0 || a.present == 0 {
             return [self.base, u64::from(self.selector), u64::MAX];
         }
         let packed = u64::from_le_bytes([a.type_, a.present, a.dpl, a.db, a.s, a.l, a.g, 0]);
@@ -324,6 +325,7 @@ mod tests {
             segment.limit = number() as u32;
             segment.selector = number() as u16;
             segment.attributes.type_ = number() as u8;
+            segment.attributes.present = 1;
         }
         state.system.tables = [(number(), 1), (number(), 2)];
         state.system.control = [(); 6].map(|()| number());
@@ -342,9 +344,9 @@ mod tests {
     fn a_changed_state_has_a_new_model_version() {
         let golden: [(&str, u64); 6] = [
             ("vCPU registers", 0x52eb_d9ce_66d5_2f63),
-            ("vCPU system registers", 0xf9ec_d776_ddc0_5c8c),
+            ("vCPU system registers", 0xdab3_9b48_70ba_5bfe),
             ("FPU", 0x2b0a_3b30_6924_942b),
-            ("events", 0xbfa7_dd84_f71f_5048),
+            ("events", 0x4e2e_8180_9e1a_2a43),
             ("debug registers", 0x44d0_f5c0_576c_6d70),
             ("MSRs", 0x6c5c_8aee_1139_716a),
         ];

@@ -1,6 +1,8 @@
 //! The primary is lost, or done.
 
 use super::*;
+use crate::arbiter::CloseAnswer;
+use crate::question::{ASK_AGAIN, CLOSE_ATTEMPTS};
 
 #[test]
 fn it_replays_everything_acknowledged_before_it_asks() {
@@ -167,14 +169,37 @@ fn after_bye_it_executes_the_rest_and_finishes() {
     assert_eq!(rig.disconnect(), []);
     assert_eq!(rig.pass(5000), []);
     assert_eq!(rig.drained(1), []);
-    assert_eq!(rig.drained(2), [A::Finish { closed: true }]);
+    let close = A::Close { generation: 5 };
+    assert_eq!(rig.drained(2), [close.clone()]);
+    rig.backup.handle_closed(rig.now, CloseAnswer::Closed);
+    assert_eq!(rig.actions(), [A::Finish { closed: true }]);
     let mut rig = at_the_end();
     rig.drained(2);
-    let finish = A::Finish { closed: true };
     assert_eq!(
         rig.say(Message::Bye),
-        [A::Send(Message::Bye), A::Disconnect, finish]
+        [A::Send(Message::Bye), A::Disconnect, close]
     );
+}
+
+#[test]
+fn after_bye_a_generation_that_cannot_be_closed_is_said_to_be_open() {
+    let mut rig = at_the_end();
+    rig.drained(2);
+    rig.say(Message::Bye);
+    for attempt in 1..=CLOSE_ATTEMPTS {
+        let unknown = CloseAnswer::Unreachable("away".into());
+        rig.backup.handle_closed(rig.now, unknown);
+        let wanted = match attempt {
+            CLOSE_ATTEMPTS => A::Finish { closed: false },
+            _ => {
+                assert_eq!(rig.actions(), []);
+                rig.now = rig.now.after(ASK_AGAIN);
+                rig.backup.handle_tick(rig.now);
+                A::Close { generation: 5 }
+            }
+        };
+        assert_eq!(rig.actions(), [wanted], "{attempt}");
+    }
 }
 
 #[test]

@@ -29,6 +29,9 @@ impl Stage {
         };
         let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
         args.extend(self.member_args(PRIMARY, taps[0], 0));
+        if let Some(mib) = self.mem_mib {
+            args.extend(["--mem".into(), mib.to_string().into()]);
+        }
         args.extend(more.iter().map(OsString::from));
         let primary = self.start(PRIMARY, args, 0)?;
         let mut args: Vec<OsString> = vec!["backup".into()];

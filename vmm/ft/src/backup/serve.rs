@@ -13,15 +13,17 @@ use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
 use crate::fence::Fence;
-use crate::link::{Link, Port, next_of};
+use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
 use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
+use crate::silence::LongestSilence;
 use crate::{EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
+use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
-use ft_protocol::wire::Message;
+use ft_protocol::wire::{Beat, Message};
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap, Waker};
 use lockstep_pulse::PulseWatch;
@@ -118,6 +120,10 @@ struct Runtime {
     fence: Fence,
     cuts: Cuts,
     watch: PulseWatch,
+    /// Why the generation could not be closed when it was tried last.
+    unclosed: Option<String>,
+    /// The longest silence of a primary so far.
+    silence: LongestSilence,
 }
 
 /// Runs the backup to its end.
@@ -125,25 +131,22 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let signals = StopSignals::new()?;
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
-    let beats = Beats::towards(parts.channel).await?;
-    let port = parts.listen.map(Port::reserve).transpose()?;
-    let mut runtime = Runtime::new(parts, port, signals, answer_sender, news_sender, beats);
+    let beats = Beats::towards(parts.channel, timing().heartbeat)?;
+    let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
     let me = runtime.me.to_string();
     runtime.events.emit("connecting", json!({"member": me}));
     let outcome = runtime.run(&mut answers, &mut news).await;
     if let Ok(Step::Live(generation)) = outcome {
-        return Ok(Served::Live(Box::new(runtime.go_live(generation).await?)));
+        return Ok(Served::Live(Box::new(runtime.go_live(generation)?)));
     }
-    runtime.control.finish(match &outcome {
-        Ok(Step::Done(Outcome::Halted(_, why))) => Err(why),
-        Ok(_) => Ok(()),
-        Err(_) => Err("the member failed on its host"),
-    });
-    runtime.finish_recording();
-    outcome.map(|step| match step {
-        Step::Done(outcome) => Served::Done(outcome),
+    let outcome = outcome.map(|step| match step {
+        Step::Done(outcome) => outcome,
         Step::Live(_) => unreachable!("that was looked at"),
-    })
+    });
+    let left = Err("this backup has left, and the VM may run on elsewhere: ask there");
+    runtime.control.end(&outcome, left);
+    runtime.finish_recording();
+    outcome.map(Served::Done)
 }
 
 /// How the loop ended.
@@ -156,7 +159,6 @@ enum Step {
 impl Runtime {
     fn new(
         parts: BackupParts,
-        port: Option<Port>,
         signals: StopSignals,
         answers: UnboundedSender<Answer>,
         news: UnboundedSender<News>,
@@ -189,7 +191,7 @@ impl Runtime {
             host: parts.host,
             cpus: parts.cpus,
             channel: parts.channel,
-            port,
+            port: parts.listen,
             signals,
             made_of: None,
             asker,
@@ -219,6 +221,8 @@ impl Runtime {
             reemitted: 0,
             ended: None,
             events: parts.events,
+            unclosed: None,
+            silence: LongestSilence::default(),
         }
     }
 
@@ -244,7 +248,7 @@ impl Runtime {
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
                 () = sleep_until(self.records.due()) => self.look(),
-                (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
+                (beat, _) = self.beats.next() => self.beat(beat),
                 asked = self.control.next() => self.asked(asked),
                 link = self.network.changed() => self.network.tell(&link, &mut self.events),
                 stream = connect_to(channel), if connect => {
@@ -252,10 +256,11 @@ impl Runtime {
                     self.backup.handle_connected(now());
                 }
                 () = sleep_until(timeout) => {
-                    self.drain_tap()?;
-                    self.note_progress();
-                    self.backup.handle_vcpu(self.watch.answers());
-                    self.backup.handle_tick(now());
+                    let now = now();
+                    if let Some(step) = self.hear_all()? {
+                        return Ok(step);
+                    }
+                    self.tick(now)?;
                 }
                 () = tokio::time::sleep(KICK_INTERVAL), if self.suspects => self.watch.nudge(),
                 signal = self.signals.next() => {
@@ -267,12 +272,61 @@ impl Runtime {
         }
     }
 
+    /// Hands in what has arrived, before anybody is judged by what was heard of it.
+    fn hear_all(&mut self) -> io::Result<Option<Step>> {
+        for _ in 0..HEARD_AT_ONCE {
+            let beat = self.beats.arrived();
+            if let Some((beat, _)) = beat {
+                self.beat(beat);
+            }
+            let message = self.link.as_mut().and_then(Link::arrived);
+            if beat.is_none() && message.is_none() {
+                break;
+            }
+            if let Some(message) = message {
+                self.message(message);
+            }
+            if let Some(step) = self.perform()? {
+                return Ok(Some(step));
+            }
+        }
+        Ok(None)
+    }
+
+    fn tick(&mut self, now: Time) -> io::Result<()> {
+        self.cuts.tick();
+        self.drain_tap()?;
+        self.note_progress();
+        let answers = self.watch.answers();
+        if !answers {
+            self.beats.silence();
+        }
+        self.backup.handle_vcpu(answers);
+        self.backup.handle_tick(now);
+        Ok(())
+    }
+
+    /// The primary is about to be heard: how long it was silent until now.
+    fn note_silence(&mut self) {
+        let silence = self.backup.silence(now());
+        self.silence.note(silence, &mut self.events);
+    }
+
+    fn beat(&mut self, beat: Beat) {
+        self.note_silence();
+        self.backup.handle_beat(now(), beat);
+    }
+
     fn message(&mut self, message: Result<Message, String>) {
         match message {
-            Ok(message) => self.backup.handle_message(now(), message),
+            Ok(message) => {
+                self.note_silence();
+                self.backup.handle_message(now(), message);
+            }
             Err(why) => {
                 tracing::info!("the channel is closed: {why}");
                 self.link = None;
+                self.beats.silence();
                 self.note_progress();
                 self.backup.handle_disconnected(now());
             }
@@ -326,6 +380,7 @@ impl Runtime {
             "network": self.network.status(),
             "records": self.records.wrong(),
             "record": self.record(),
+            "longest_silence_ms": self.silence.ms(),
         })
     }
 
@@ -420,6 +475,7 @@ impl Runtime {
             Answer::Closed(answer) => {
                 if let CloseAnswer::Unreachable(why) = &answer {
                     self.events.unreachable(why);
+                    self.unclosed = Some(why.clone());
                 }
                 self.backup.handle_closed(now(), answer);
             }

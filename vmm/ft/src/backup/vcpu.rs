@@ -16,7 +16,7 @@ use lockstep_pulse::Pulse;
 use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
 use lockstep_vcpu::CpuBackends;
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, TryRecvError};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// News from the vCPU's thread.
@@ -143,7 +143,12 @@ pub fn run(
     built.machine.set_pulse(pulse.clone());
     let mut follower = Follower::new(feed, held, None).after_outputs(built.outputs);
     match drive(&mut built.machine, &mut follower) {
-        Ok(Driven::Ended(reason)) => tell(News::Ended(reason)),
+        Ok(Driven::Ended(reason)) => {
+            // Giving a large memory back takes its time, and nobody waits for this thread any more.
+            let _rest = pulse.rest();
+            tell(News::Ended(reason));
+            drop(built);
+        }
         Ok(Driven::Stopped) => {
             let job = {
                 let _rest = pulse.rest();
@@ -193,6 +198,10 @@ fn build(
     let mut machine =
         Machine::new(boot.cpus, &boot.header.machine, &image).map_err(|e| e.to_string())?;
     copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
+    // On a slow host the pair may have come to nothing meanwhile: the next one begins the recording.
+    if let Err(TryRecvError::Disconnected) = jobs.try_recv() {
+        return Ok(None);
+    }
     let recording = match &boot.record {
         Some(dir) => {
             let writer =

@@ -345,10 +345,13 @@ impl Source {
         let mut left = self.take()?;
         left.merge(&self.left);
         let left: Vec<usize> = left.iter().collect();
-        let pages = left
-            .chunks(CHUNK_PAGES)
-            .map(|some| self.encode(some))
-            .collect();
+        // A guest that writes faster than it is copied leaves a lot: this is work, and no thread that hangs.
+        let pulse = machine.pulse();
+        let encode = |some| {
+            pulse.beat();
+            self.encode(some)
+        };
+        let pages = left.chunks(CHUNK_PAGES).map(encode).collect();
         let state = machine.save().map_err(|e| e.to_string())?;
         let memory = machine.memory_digest().map_err(|e| e.to_string())?;
         Ok(Captured {

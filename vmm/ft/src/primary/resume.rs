@@ -7,7 +7,9 @@ use crate::beats::Beats;
 use crate::control::Control;
 use crate::cuts::Cuts;
 use crate::fence::Fence;
+use crate::lobby::Lobby;
 use crate::network::Network;
+use crate::silence::LongestSilence;
 use crate::{EventLog, StopSignals};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::log::Header;
@@ -17,7 +19,6 @@ use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
 use lockstep_replay::LogDirWriter;
 use std::collections::VecDeque;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What a survivor goes on with.
@@ -27,7 +28,7 @@ pub struct SurvivorParts {
     /// What its state machine is made from.
     pub config: PrimaryConfig,
     /// Where a new backup may connect; nowhere unless it was told where.
-    pub listener: Option<TcpListener>,
+    pub lobby: Option<Lobby>,
     /// For heartbeats.
     pub beats: Beats,
     /// Signals, one of which may have come already.
@@ -64,6 +65,8 @@ pub struct Resumed {
     pub fence: Fence,
     /// Where to die, in drills.
     pub cuts: Cuts,
+    /// The longest silence of the other side so far.
+    pub silence: LongestSilence,
 }
 
 impl Resumed {
@@ -103,6 +106,8 @@ impl Resumed {
             arm_by: None,
             copies: 0,
             progress: None,
+            unclosed: None,
+            silence: self.silence,
         }
     }
 }

@@ -14,8 +14,10 @@ use crate::beats::Beats;
 use crate::control::{Asked, Control, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::Fence;
-use crate::link::{Link, accept_at, next_of};
+use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
+use crate::lobby::{Candidate, Lobby};
 use crate::network::Network;
+use crate::silence::LongestSilence;
 use crate::{EventLog, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
@@ -23,7 +25,7 @@ use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer,
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
-use ft_protocol::wire::{Message, Request};
+use ft_protocol::wire::{Beat, Message, Request};
 use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
 use lockstep_pulse::PulseWatch;
@@ -33,10 +35,10 @@ use lockstep_replay::record::{Controls, mark_progress};
 use serde_json::json;
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -90,23 +92,26 @@ pub(super) struct Runtime {
     pub(super) copies: u64,
     /// How far the last one is.
     pub(super) progress: Option<Progress>,
+    /// Why the generation could not be closed when it was tried last.
+    pub(super) unclosed: Option<String>,
+    /// The longest silence of a backup so far.
+    pub(super) silence: LongestSilence,
 }
 
 /// The lag is told so often while it matters.
 const TELL_LAG: Duration = Duration::from_millis(100);
 
-/// Runs the primary to its end.
-pub async fn serve(parts: PrimaryParts) -> io::Result<Outcome> {
-    let listener = TcpListener::bind(parts.channel).await?;
+/// Runs the primary to its end; backups connect to `port`.
+pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let mut signals = StopSignals::new()?;
     let (sender, mut answers) = unbounded_channel();
-    let beats = Beats::listen(parts.channel).await?;
+    let (listener, beats) = port.listen()?;
+    let beats = Beats::on(beats, timing().heartbeat)?;
     let mut runtime = Runtime::new(parts, sender, beats);
     let me = runtime.me.to_string();
     runtime.events.emit("waiting", json!({"member": me}));
-    let outcome = runtime
-        .run(Some(&listener), &mut signals, &mut answers)
-        .await;
+    let mut lobby = Some(Lobby::open(listener));
+    let outcome = runtime.run(&mut lobby, &mut signals, &mut answers).await;
     runtime.end(&outcome);
     outcome
 }
@@ -116,7 +121,7 @@ pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
     let SurvivorParts {
         survivor,
         config,
-        listener,
+        mut lobby,
         beats,
         mut signals,
         recording,
@@ -126,9 +131,7 @@ pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
     let primary = Primary::survivor(config, survivor, now());
     let mut runtime = rest.resume(primary, survivor, sender, beats);
     runtime.announce();
-    let outcome = runtime
-        .run(listener.as_ref(), &mut signals, &mut answers)
-        .await;
+    let outcome = runtime.run(&mut lobby, &mut signals, &mut answers).await;
     runtime.end(&outcome);
     if let Some(Err(e)) = recording.map(LogDirWriter::finish) {
         tracing::error!("{e}");
@@ -139,7 +142,7 @@ pub async fn serve_survivor(parts: SurvivorParts) -> io::Result<Outcome> {
 impl Runtime {
     async fn run(
         &mut self,
-        listener: Option<&TcpListener>,
+        lobby: &mut Option<Lobby>,
         signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
     ) -> io::Result<Outcome> {
@@ -161,19 +164,21 @@ impl Runtime {
                         return Ok(outcome);
                     }
                 }
-                (beat, from) = self.beats.next() => {
-                    if self.primary.handle_beat(now(), beat) {
-                        self.beats.answer_to(from);
-                    }
-                }
+                (beat, from) = self.beats.next() => self.beat(beat, from),
                 asked = self.control.next() => self.asked(asked),
-                accepted = accept_at(listener), if accepts => self.accept(accepted),
+                candidate = Lobby::next(lobby), if accepts => self.accept(candidate),
                 pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = sleep_until(announces) => self.announce_again(),
                 () = sleep_until(self.watch.due()) => self.look(),
-                () = sleep_until(timeout) => self.tick(),
+                () = sleep_until(timeout) => {
+                    let now = now();
+                    if let Some(outcome) = self.hear_all()? {
+                        return Ok(outcome);
+                    }
+                    self.tick(now);
+                }
                 _ = progress.tick(), if runs => {
                     let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
                     mark_progress(journal, controls).map_err(io::Error::other)?;
@@ -232,25 +237,62 @@ impl Runtime {
             arm_by: None,
             copies: 0,
             progress: None,
+            unclosed: None,
+            silence: LongestSilence::default(),
         }
     }
 
     /// The end of this member, however it came to that.
     fn end(&mut self, outcome: &io::Result<Outcome>) {
-        self.control.finish(match outcome {
-            Ok(Outcome::Halted(_, why)) => Err(why),
-            Ok(_) => Ok(()),
-            Err(_) => Err("the member failed on its host"),
-        });
+        // A primary that left has never run anything.
+        self.control.end(outcome, Ok(()));
         // The recording's writer waits for the last of its consumers to go.
         if let Ok(mut journal) = self.vcpu.journal.lock() {
             journal.close();
         }
     }
 
-    fn tick(&mut self) {
-        let now = now();
-        self.primary.handle_vcpu(self.vcpu.watch.answers());
+    /// Hands in what has arrived, before anybody is judged by what was heard of it.
+    fn hear_all(&mut self) -> io::Result<Option<Outcome>> {
+        for _ in 0..HEARD_AT_ONCE {
+            let beat = self.beats.arrived();
+            if let Some((beat, from)) = beat {
+                self.beat(beat, from);
+            }
+            let message = self.link.as_mut().and_then(Link::arrived);
+            if beat.is_none() && message.is_none() {
+                break;
+            }
+            if let Some(message) = message {
+                self.message(message);
+            }
+            if let Some(outcome) = self.perform()? {
+                return Ok(Some(outcome));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The backup is about to be heard: how long it was silent until now.
+    fn note_silence(&mut self) {
+        let silence = self.primary.silence(now());
+        self.silence.note(silence, &mut self.events);
+    }
+
+    fn beat(&mut self, beat: Beat, from: SocketAddr) {
+        self.note_silence();
+        if self.primary.handle_beat(now(), beat) {
+            self.beats.answer_to(from);
+        }
+    }
+
+    fn tick(&mut self, now: Time) {
+        self.cuts.tick();
+        let answers = self.vcpu.watch.answers();
+        if !answers {
+            self.beats.silence();
+        }
+        self.primary.handle_vcpu(answers);
         self.give_up_slow_joiner(now);
         self.primary.handle_tick(now);
         let (lag, rest) = (self.primary.lag(now), self.primary.rest());
@@ -291,16 +333,11 @@ impl Runtime {
         self.waker.wake();
     }
 
-    fn accept(&mut self, accepted: io::Result<(Link, std::net::SocketAddr)>) {
-        match accepted {
-            Ok((link, peer)) => {
-                tracing::info!("a backup connects from {peer}");
-                self.link = Some(link);
-                self.primary.handle_connected(now());
-            }
-            // The peer may be gone again before it was accepted.
-            Err(e) => tracing::warn!("a connection could not be accepted ({e})"),
-        }
+    fn accept(&mut self, candidate: Candidate) {
+        tracing::info!("a backup connects from {}", candidate.peer);
+        self.link = Some(candidate.link);
+        self.primary.handle_connected(now());
+        self.primary.handle_message(now(), candidate.hello);
     }
 
     fn message(&mut self, message: Result<Message, String>) {
@@ -309,11 +346,13 @@ impl Runtime {
                 if matches!(message, Message::Ack { .. }) {
                     self.cuts.pass(CutPoint::AckReceived);
                 }
+                self.note_silence();
                 self.primary.handle_message(now(), message);
             }
             Err(why) => {
                 tracing::info!("the channel is closed: {why}");
                 self.link = None;
+                self.beats.silence();
                 self.primary.handle_disconnected(now());
             }
         }
@@ -344,7 +383,9 @@ impl Runtime {
                 }
                 self.primary.handle_appended(now(), seq, bytes);
             }
-            News::Output { number, seq } => self.primary.handle_output(now(), number, seq),
+            News::Output { number, seq, bytes } => {
+                self.primary.handle_output(now(), number, seq, bytes as u64);
+            }
             News::Parked { seq } => self.primary.handle_parked(now(), seq),
             News::Captured(copy, captured) => self.captured(copy, captured),
             News::Ended(Ok(reason)) => {
@@ -396,6 +437,7 @@ impl Runtime {
             Answer::Closed(answer) => {
                 if let CloseAnswer::Unreachable(why) = &answer {
                     self.events.unreachable(why);
+                    self.unclosed = Some(why.clone());
                 }
                 self.primary.handle_closed(now(), answer);
             }
@@ -429,16 +471,25 @@ impl Runtime {
     }
 
     /// Nothing ever ran: a generation that this side has won need not stay open.
-    fn leave(&self) {
-        if let Some(generation) = self.won
-            && let Err(why) = self.asker.ask_now(move |arbiter, vm, me| {
-                match arbiter::close(arbiter, vm, generation, me) {
-                    CloseAnswer::Closed => Ok(()),
-                    CloseAnswer::Unreachable(why) => Err(arbiter.damaged(&why)),
-                }
-            })
-        {
-            tracing::warn!("{why}: start again with --force");
+    fn leave(&self) -> Outcome {
+        let Some(generation) = self.won else {
+            return Outcome::Left;
+        };
+        let closed = self.asker.ask_now(move |arbiter, vm, me| {
+            match arbiter::close(arbiter, vm, generation, me) {
+                CloseAnswer::Closed => Ok(()),
+                CloseAnswer::Unreachable(why) => Err(arbiter.damaged(&why)),
+            }
+        });
+        match closed {
+            Ok(()) => Outcome::Left,
+            Err(why) => Outcome::Halted(
+                1,
+                format!(
+                    "it left before anything ran, and generation {generation} is still open: {why}; \
+                     then start the VM with `lockstep primary --force`"
+                ),
+            ),
         }
     }
 }

@@ -29,6 +29,8 @@ pub enum News {
         number: u64,
         /// Its entry.
         seq: u64,
+        /// What it holds.
+        bytes: usize,
     },
     /// The machine rests, as it was told to; its log goes to this entry.
     Parked {
@@ -49,11 +51,10 @@ impl News {
     pub fn weight(&self) -> usize {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
-            // Its bytes are in the log too, as a frame that was answered or as a mark. A copy comes
-            // once, and has a limit of its own.
-            News::Output { .. } | News::Parked { .. } | News::Captured(..) | News::Ended(_) => {
-                NEWS_BYTES
-            }
+            // It waits with the runtime, too, until the gate has counted it.
+            News::Output { bytes, .. } => NEWS_BYTES + bytes,
+            // A copy comes once, and has a limit of its own.
+            News::Parked { .. } | News::Captured(..) | News::Ended(_) => NEWS_BYTES,
         }
     }
 }
@@ -109,8 +110,9 @@ struct Gated {
 
 impl Outlet for Gated {
     fn emit(&mut self, number: u64, seq: u64, output: Output) -> io::Result<()> {
+        let bytes = output.data.len();
         self.held.push(number, output);
-        self.runtime.hand(News::Output { number, seq });
+        self.runtime.hand(News::Output { number, seq, bytes });
         Ok(())
     }
 
@@ -148,16 +150,20 @@ impl Seat {
     /// position that it comes to.
     pub fn drive(self, mut machine: Machine, mut live: Live, first: Option<Event>) {
         machine.set_pulse(self.pulse.clone());
-        live.set_pulse(self.pulse);
+        live.set_pulse(self.pulse.clone());
         let runtime = self.gated.runtime.clone();
         let mut recorder =
             Recorder::new(live, self.gated, self.journal, self.controls, self.outputs)
                 .with_first(first);
-        runtime.hand(News::Ended(match drive(&mut machine, &mut recorder) {
+        let ended = match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
             Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
             Err(error) => Err(error.to_string()),
-        }));
+        };
+        runtime.hand(News::Ended(ended));
+        // Giving a large memory back takes its time, and nobody waits for this thread any more.
+        let _rest = self.pulse.rest();
+        drop(machine);
     }
 }
 
@@ -220,5 +226,34 @@ impl Vcpu {
             .spawn(move || seat.drive(machine, live, None))?;
         self.watch.attach(thread);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pace::MAX_UNSEEN_BYTES;
+    use ft_protocol::log::OutputPort;
+
+    #[test]
+    fn a_guest_with_large_outputs_waits_for_a_runtime_that_does_not_look() {
+        const LARGE: usize = 64 << 10;
+        let watch = PulseWatch::new(Pulse::default());
+        let mut vcpu = Vcpu::new(0, None, Arc::default(), watch, Cuts::default());
+        let mut gated = vcpu.seat(0).gated;
+        let mut number = 0;
+        while !gated.holds() {
+            number += 1;
+            let output = Output {
+                port: OutputPort::Net,
+                data: vec![0; LARGE],
+            };
+            gated.emit(number, number, output).expect("it is kept");
+            assert!(number as usize * LARGE <= MAX_UNSEEN_BYTES, "{number}");
+        }
+        while let Ok(news) = vcpu.news.try_recv() {
+            vcpu.pace.seen(news.weight());
+        }
+        assert!(!gated.holds(), "the runtime has looked");
     }
 }

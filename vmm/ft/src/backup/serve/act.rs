@@ -108,6 +108,7 @@ impl Runtime {
             BackupAction::Announce => self.announce(),
             BackupAction::Live { generation } => return Ok(Some(Step::Live(generation))),
             BackupAction::Disconnect => {
+                self.beats.silence();
                 if let Some(link) = self.link.take() {
                     tokio::spawn(link.close());
                 }
@@ -117,11 +118,10 @@ impl Runtime {
                 return Ok(Some(Step::Done(outcome)));
             }
             BackupAction::Finish { closed } => {
-                if !closed {
-                    tracing::warn!("the generation could not be closed: start again with --force");
-                }
                 let reason = self.ended.expect("the guest ended");
-                return Ok(Some(Step::Done(Outcome::Ended(reason))));
+                let open = (!closed).then(|| self.backup.generation());
+                let outcome = Outcome::of_end(reason, open, self.unclosed.take());
+                return Ok(Some(Step::Done(outcome)));
             }
         }
         Ok(None)

@@ -4,17 +4,21 @@ use super::Runtime;
 use crate::backup::vcpu::{Job, Promotion};
 use crate::beats::Beats;
 use crate::cuts::CutPoint;
+use crate::link::Port;
+use crate::lobby::Lobby;
 use crate::now;
 use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
+use ft_protocol::wire::Request;
 use lockstep_pulse::PulseWatch;
 use serde_json::json;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Runtime {
     /// Everything held was emitted, the MAC is announced: lets the machine run on.
-    pub(super) async fn go_live(mut self, generation: u64) -> io::Result<SurvivorParts> {
+    pub(super) fn go_live(mut self, generation: u64) -> io::Result<SurvivorParts> {
         self.drain_tap()?;
         let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
         let shadowed = early.len();
@@ -39,36 +43,38 @@ impl Runtime {
             "live",
             json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
         );
-        self.control.finish(Ok(()));
+        self.control.finish(Request::Switchover, Ok(()));
+        if self.control.is_waited_for(Request::Stop) {
+            // It was passed on, and may have died with the primary.
+            self.controls.stop.store(true, Ordering::Release);
+        }
         self.cuts.pass(CutPoint::LiveAnnounced);
-        Ok(self.resumed(survivor, vcpu, direct, recording).await)
+        Ok(self.resumed(survivor, vcpu, direct, recording))
     }
 
     /// What it goes on with as a primary.
-    async fn resumed(
+    fn resumed(
         self,
         survivor: ft_protocol::transfer::Survivor,
         vcpu: Vcpu,
         direct: lockstep_backends::live::Direct,
         recording: Option<lockstep_replay::LogDirWriter>,
     ) -> SurvivorParts {
-        let listener = match self.port.map(crate::link::Port::listen).transpose() {
-            Ok(listener) => listener,
+        let (lobby, beats) = match self.port.map(Port::listen).transpose() {
+            Ok(None) => (None, Beats::none()),
+            Ok(Some((listener, beats))) => {
+                let beats = Beats::on(beats, timing().heartbeat).unwrap_or_else(|e| {
+                    tracing::warn!("no heartbeats by UDP on --listen ({e})");
+                    Beats::none()
+                });
+                (Some(Lobby::open(listener)), beats)
+            }
             // The VM matters more than its next backup.
             Err(e) => {
                 tracing::error!("no backup can join, as nobody can listen ({e}): see to --listen");
-                None
+                (None, Beats::none())
             }
         };
-        let beats = match listener.as_ref().map(|listener| listener.local_addr()) {
-            Some(Ok(address)) => Beats::listen(address).await,
-            Some(Err(e)) => Err(e),
-            None => Ok(Beats::none()),
-        };
-        let beats = beats.unwrap_or_else(|e| {
-            tracing::warn!("no heartbeats by UDP on --listen ({e})");
-            Beats::none()
-        });
         let (header, image) = self.made_of.expect("the machine is built");
         SurvivorParts {
             survivor,
@@ -81,7 +87,7 @@ impl Runtime {
                 solo: false,
                 timing: timing(),
             },
-            listener,
+            lobby,
             beats,
             signals: self.signals,
             recording,
@@ -98,6 +104,7 @@ impl Runtime {
                 control: self.control,
                 fence: self.fence,
                 cuts: self.cuts,
+                silence: self.silence,
             },
         }
     }

@@ -7,7 +7,7 @@ use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
 use ft_protocol::primary::PrimaryAction;
-use ft_protocol::wire::Message;
+use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::io;
 use std::sync::atomic::Ordering;
@@ -129,18 +129,17 @@ impl Runtime {
             }
             PrimaryAction::Resume => {
                 self.vcpu.pace.resume();
-                self.control
-                    .finish(Err("the backup was lost, this side runs on alone"));
+                self.control.finish(
+                    Request::Switchover,
+                    Err("the backup was lost, this side runs on alone"),
+                );
             }
             PrimaryAction::HandedOver { generation } => {
                 self.events
                     .emit("handed_over", json!({"generation": generation}));
                 return Ok(Some(Outcome::HandedOver));
             }
-            PrimaryAction::Leave => {
-                self.leave();
-                return Ok(Some(Outcome::Left));
-            }
+            PrimaryAction::Leave => return Ok(Some(self.leave())),
             PrimaryAction::Start => {
                 let generation = self.primary.generation();
                 let (machine, live) = self.idle.take().expect("the guest starts once");
@@ -159,6 +158,7 @@ impl Runtime {
                 self.cuts.pass(CutPoint::LiveAnnounced);
             }
             PrimaryAction::Disconnect => {
+                self.beats.silence();
                 if let Some(link) = self.link.take() {
                     tokio::spawn(link.close());
                 }
@@ -167,11 +167,9 @@ impl Runtime {
                 return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
             }
             PrimaryAction::Finish { closed } => {
-                if !closed {
-                    tracing::warn!("the generation could not be closed: start again with --force");
-                }
                 let reason = self.ended.expect("the guest ended");
-                return Ok(Some(Outcome::Ended(reason)));
+                let open = (!closed).then(|| self.primary.last_opened());
+                return Ok(Some(Outcome::of_end(reason, open, self.unclosed.take())));
             }
             other => unreachable!("{other:?} changes nothing"),
         }

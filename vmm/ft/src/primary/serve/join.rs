@@ -59,6 +59,7 @@ impl Runtime {
             "held_outputs": self.primary.held_outputs(),
             "window_stalls": stalls.window,
             "gate_stalls": stalls.gate,
+            "longest_silence_ms": self.silence.ms(),
             "copy": self.copy.as_ref().and(self.progress),
             "network": self.network.status(),
             "records": self.watch.wrong(),

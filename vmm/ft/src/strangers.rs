@@ -1,0 +1,96 @@
+//! Whoever connected and has not said what they want: several at once, each with little time, so that
+//! none of them keeps the others waiting.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::task::{AbortHandle, JoinSet};
+
+/// The tasks of one socket's strangers. They end when this is dropped.
+#[derive(Debug)]
+pub struct Strangers {
+    limit: usize,
+    tasks: JoinSet<()>,
+    unknown: VecDeque<(Known, AbortHandle)>,
+}
+
+/// What a stranger's task says once it is known what the stranger wants.
+#[derive(Clone, Debug, Default)]
+pub struct Known(Arc<AtomicBool>);
+
+impl Known {
+    /// It is no stranger any more, and makes room for others.
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+impl Strangers {
+    /// So many strangers at once.
+    pub fn at_most(limit: usize) -> Strangers {
+        Strangers {
+            limit,
+            tasks: JoinSet::new(),
+            unknown: VecDeque::new(),
+        }
+    }
+
+    /// One more, looked after by a task that drops its connection in the end. If there are too many, the
+    /// oldest goes: whoever knows what to say has said it by then.
+    pub fn admit<T>(&mut self, task: impl FnOnce(Known) -> T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        while self.tasks.try_join_next().is_some() {}
+        let waits = |(known, task): &(Known, AbortHandle)| {
+            !known.0.load(Ordering::Acquire) && !task.is_finished()
+        };
+        self.unknown.retain(waits);
+        if self.unknown.len() >= self.limit
+            && let Some((_, oldest)) = self.unknown.pop_front()
+        {
+            oldest.abort();
+        }
+        let known = Known::default();
+        let task = self.tasks.spawn(task(known.clone()));
+        self.unknown.push_back((known, task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::oneshot;
+
+    #[tokio::test]
+    async fn the_oldest_goes_for_one_too_many_unless_it_is_known() {
+        let mut strangers = Strangers::at_most(2);
+        let mut ends = Vec::new();
+        for number in 0..4 {
+            let (end, ended) = oneshot::channel::<()>();
+            strangers.admit(|known| async move {
+                // Dropped with the task.
+                let _end = end;
+                if number == 0 {
+                    known.note();
+                }
+                std::future::pending().await
+            });
+            tokio::task::yield_now().await;
+            ends.push(ended);
+        }
+        // 0 is known; 1, 2 and 3 are not, and only two of them fit.
+        assert!(ends.remove(1).await.is_err(), "1 was the oldest");
+        for still in &mut ends {
+            assert!(
+                still
+                    .try_recv()
+                    .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
+            );
+        }
+        drop(strangers);
+        for end in ends {
+            assert!(end.await.is_err());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a member is made of and where it listens: opened and proved before the arbiter hears of the member.
+
+use super::CliError;
+use super::cpus::cpus;
+use super::member::MemberArgs;
+use super::options::{Backends, new_header};
+use ft_protocol::log::Header;
+use lockstep_ft::EventLog;
+use lockstep_ft::link::Port;
+use lockstep_loader::Image;
+use lockstep_machine::Machine;
+use std::net::SocketAddr;
+
+/// An address, and the option that gave it.
+pub(super) type Given = (&'static str, SocketAddr);
+
+/// What every member needs of its host.
+pub(super) struct Tools {
+    pub(super) backends: Backends,
+    pub(super) events: EventLog,
+    /// Where it listens, if it does.
+    pub(super) port: Option<Port>,
+}
+
+impl Tools {
+    /// Opens them.
+    pub(super) fn open(member: &MemberArgs, listen: Option<Given>) -> Result<Tools, CliError> {
+        Ok(Tools {
+            port: listen.map(reserve).transpose()?,
+            backends: Backends::open(&member.machine)?,
+            events: EventLog::open(member.events.as_deref()).map_err(|e| {
+                CliError::refused(format!(
+                    "cannot write the events ({e}); give --events another path"
+                ))
+            })?,
+        })
+    }
+}
+
+/// A machine that only has to be started.
+pub(super) struct Ready {
+    pub(super) header: Header,
+    pub(super) image: Image,
+    pub(super) machine: Machine,
+}
+
+impl Ready {
+    /// Builds it, which shows that this host's KVM can.
+    pub(super) fn make(
+        member: &MemberArgs,
+        tools: &Tools,
+        image: Image,
+    ) -> Result<Ready, CliError> {
+        let header = new_header(&member.vm, &member.machine, &image)?;
+        tools.backends.filter_for(header.machine.net());
+        Ok(Ready {
+            machine: Machine::new(cpus, &header.machine, &image)?,
+            header,
+            image,
+        })
+    }
+}
+
+fn reserve((option, address): Given) -> Result<Port, CliError> {
+    check((option, address))?;
+    Port::reserve(address).map_err(|e| {
+        CliError::refused(format!(
+            "cannot listen on {option} {address} ({e}); give it an address of this host and a port that \
+             nobody else has there, by TCP and by UDP"
+        ))
+    })
+}
+
+/// Both sides are told the same address, so nobody may choose the port.
+pub(super) fn check((option, address): Given) -> Result<(), CliError> {
+    match address.port() {
+        0 => Err(CliError::refused(format!(
+            "{option} {address} has no port; give the one that the other side is told"
+        ))),
+        _ => Ok(()),
+    }
+}
