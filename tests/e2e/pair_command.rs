@@ -391,18 +391,10 @@ fn told(name: &str, otherwise: usize) -> usize {
     value.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Processes that compute for nothing. They end when this is dropped.
-struct Busy {
-    _processes: Vec<Process>,
-}
-
-impl Busy {
-    fn start(count: usize) -> Busy {
-        let one = |_| Process::start(Command::new("sh").args(["-c", "while :; do :; done"]));
-        Busy {
-            _processes: (0..count).map(one).collect(),
-        }
-    }
+/// Processes that compute for nothing. They end when they are dropped.
+fn busy(count: usize) -> Vec<Process> {
+    let one = |_| Process::start(Command::new("sh").args(["-c", "while :; do :; done"]));
+    (0..count).map(one).collect()
 }
 
 /// `LOCKSTEP_ROUNDS` failovers one after the other, beside `LOCKSTEP_BUSY` busy processes: each comes from
@@ -410,9 +402,9 @@ impl Busy {
 #[test]
 #[ignore = "plays for some minutes"]
 fn a_kept_pair_outlives_fifty_deaths_on_a_busy_host() {
-    let (rounds, busy) = (told("LOCKSTEP_ROUNDS", 50), told("LOCKSTEP_BUSY", 2));
+    let rounds = told("LOCKSTEP_ROUNDS", 50);
     let (_stage, scratch) = (stage(), Scratch::new());
-    let busy = Busy::start(busy);
+    let busy = busy(told("LOCKSTEP_BUSY", 2));
     let mut pair = start_with(&scratch, "echo", &["--keep"]);
     let name = |number: usize| match number {
         0 => "primary".to_owned(),

@@ -25,7 +25,7 @@ pub(super) const UNLESS_TOLD: Duration = Duration::from_secs(5);
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let pair = stage.start_pair(Guest::Kv)?;
     stage.await_guest()?;
-    if stage.happens_within(stage.quiet, |k| is_trouble(k))? {
+    if stage.happens_within(stage.quiet, is_trouble)? {
         return Ok(());
     }
     stage.start_client()?;

@@ -1,7 +1,6 @@
 //! The primary is lost, or done.
 
 use super::*;
-use crate::arbiter::CloseAnswer;
 use crate::question::{ASK_AGAIN, CLOSE_ATTEMPTS};
 
 #[test]
@@ -170,7 +169,7 @@ fn after_bye_it_executes_the_rest_and_finishes() {
     assert_eq!(rig.pass(5000), []);
     assert_eq!(rig.drained(1), []);
     let close = A::Close { generation: 5 };
-    assert_eq!(rig.drained(2), [close.clone()]);
+    assert_eq!(rig.drained(2), std::slice::from_ref(&close));
     rig.backup.handle_closed(rig.now, CloseAnswer::Closed);
     assert_eq!(rig.actions(), [A::Finish { closed: true }]);
     let mut rig = at_the_end();
