@@ -86,10 +86,11 @@ impl Segment {
         }
     }
 
-    /// What the SDM leaves undefined in an unusable segment stays out.
+    /// What the SDM leaves undefined in an unusable segment stays out. One that is not present is unusable,
+    /// although not every KVM says so of a null SS at CPL 0.
     fn words(&self) -> [u64; 3] {
         let [type_, present, dpl, db, s, l, g, _, unusable] = self.attributes;
-        if unusable != 0 {
+        if unusable != 0 || present == 0 {
             return [self.base, u64::from(self.selector), u64::MAX];
         }
         let packed = u64::from_le_bytes([type_, present, dpl, db, s, l, g, 0]);
