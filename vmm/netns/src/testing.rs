@@ -2,6 +2,8 @@
 //!
 //! It runs the test binary again, as a user namespace wants a process with one thread.
 
+#![allow(clippy::print_stdout, reason = "tests print what they skip")]
+
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
