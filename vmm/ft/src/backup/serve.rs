@@ -343,11 +343,15 @@ impl Runtime {
             self.events.emit("left", json!({}));
             return Ok(Some(Outcome::Left));
         }
-        if self.controls.stop.swap(true, Ordering::AcqRel) {
+        let ends = self.ended.is_some();
+        if self.controls.stop.swap(true, Ordering::AcqRel) || ends {
             if signal == StopSignal::HungUp {
                 return Ok(None);
             }
-            let why = "cut off before the guest reached its next position";
+            let why = match ends {
+                true => "cut off before the generation was closed: start again with --force",
+                false => "cut off before the guest reached its next position",
+            };
             return Ok(Some(Outcome::Halted(1, why.into())));
         }
         self.waker.wake();
