@@ -1,6 +1,7 @@
 //! What every scenario plays on: one run's directory, network, members and client.
 
 mod start;
+mod waits;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::client::{self, Client, Connected, Record};
+use super::client::{self, Client, Record};
 use super::clock::mono_ns;
-use super::events::{Event, Kind};
+use super::events::Kind;
 use super::hosts::Hosts;
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
@@ -219,95 +220,6 @@ impl Stage {
             open_files,
         });
         Ok(())
-    }
-
-    /// Connects the client, which may take until the guest has booted, and starts it counting.
-    pub(super) fn start_client(&mut self) -> Result<(), RunError> {
-        let connected = self.await_guest()?;
-        let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
-        self.client = Some(client);
-        Ok(())
-    }
-
-    /// Waits until the guest has booted and answers.
-    pub(super) fn await_guest(&mut self) -> Result<Connected, RunError> {
-        let deadline = Instant::now() + PING_LIMIT;
-        loop {
-            match client::connect(self.guest) {
-                Ok(connected) => return Ok(connected),
-                Err(e) if Instant::now() >= deadline => {
-                    let reason = e.to_string();
-                    return Err(RunError::NoPing { reason });
-                }
-                Err(_) => self
-                    .members
-                    .pause("the guest answered PING", BETWEEN_ATTEMPTS)?,
-            }
-        }
-    }
-
-    /// How many answers the client has.
-    pub(super) fn answers(&self) -> u64 {
-        self.client.as_ref().map_or(0, Client::answers)
-    }
-
-    /// Waits until the client has `answers`, and returns whether it has them: not if it ended or
-    /// `limit` passed. A member's unasked end is an error.
-    pub(super) fn wait_for_answers(
-        &mut self,
-        answers: u64,
-        limit: Duration,
-    ) -> Result<bool, RunError> {
-        let client = self.client.as_ref();
-        let reached = client.is_some_and(|c| c.wait_for(answers, limit));
-        self.members.refuse_deaths("the client had its answers")?;
-        Ok(reached)
-    }
-
-    /// Waits for an event of a member; see [`Members::wait_for`].
-    pub(super) fn wait_for(
-        &mut self,
-        id: MemberId,
-        what: &'static str,
-        limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
-        self.wait_for_nth(id, what, 1, limit, wanted)
-    }
-
-    /// The same for the `times`-th such event.
-    pub(super) fn wait_for_nth(
-        &mut self,
-        id: MemberId,
-        what: &'static str,
-        times: usize,
-        limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
-        Ok(self.members.wait_for(id, what, times, limit, wanted)?)
-    }
-
-    /// Waits for `limit`, less if a member reports something that `wanted` accepts; whether one did. A
-    /// member's end is an error.
-    pub(super) fn happens_within(
-        &mut self,
-        limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<bool, RunError> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let told = self.members.logs();
-            let mut events = told.iter().flat_map(|(_, events)| events);
-            if events.any(|e| wanted(&e.kind)) {
-                return Ok(true);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.members
-                .pause("the quiet was over", left.min(LOOK_AGAIN))?;
-        }
     }
 
     /// Kills a member with SIGKILL and notes the moment.

@@ -1,6 +1,7 @@
 //! Beats, a vCPU that does not answer, fences, taking over on purpose, leaving.
 
 use super::*;
+use crate::wire::Beat;
 use crate::wire::Request;
 
 fn beat(count: u64) -> Beat {

@@ -2,6 +2,7 @@
 
 mod act;
 mod live;
+mod operator;
 mod records;
 
 use super::BackupParts;
@@ -9,7 +10,7 @@ use super::shadow::Shadow;
 use super::vcpu::{Job, News, Recording};
 use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
-use crate::control::{Asked, Control, Wish};
+use crate::control::Control;
 use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
 use crate::fence::Fence;
@@ -18,7 +19,7 @@ use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
 use crate::silence::LongestSilence;
-use crate::{EventLog, Outcome, StopSignal, StopSignals, now, sleep_until};
+use crate::{EventLog, Outcome, StopSignals, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
@@ -30,12 +31,11 @@ use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
 use lockstep_vcpu::CpuBackends;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -331,61 +331,6 @@ impl Runtime {
                 self.backup.handle_disconnected(now());
             }
         }
-    }
-
-    /// SIGINT, SIGTERM or SIGHUP: a backup leaves. One that has asked the arbiter may have won already:
-    /// it stops as soon as it is live, like any other. A second one of the first two does not wait for
-    /// that.
-    fn stop(&mut self, signal: StopSignal) -> io::Result<Option<Outcome>> {
-        if self.backup.handle_leave(now()) {
-            // The primary is told.
-            self.perform()?;
-            self.events.emit("left", json!({}));
-            return Ok(Some(Outcome::Left));
-        }
-        let ends = self.ended.is_some();
-        if self.controls.stop.swap(true, Ordering::AcqRel) || ends {
-            if signal == StopSignal::HungUp {
-                return Ok(None);
-            }
-            let why = match ends {
-                true => "cut off before the generation was closed: start again with --force",
-                false => "cut off before the guest reached its next position",
-            };
-            return Ok(Some(Outcome::Halted(1, why.into())));
-        }
-        self.waker.wake();
-        Ok(None)
-    }
-
-    /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
-    fn asked(&mut self, asked: Asked) {
-        match asked.wish {
-            Wish::Status => self.control.tell(&asked, &self.status()),
-            Wish::Do(request) => {
-                let accepted = match self.backup.handle_request(now(), request) {
-                    true => Ok(()),
-                    false => Err("there is no pair here: ask where the VM runs".into()),
-                };
-                self.control.answer(asked, accepted);
-            }
-        }
-    }
-
-    /// How it stands, for `lockstep status`.
-    fn status(&self) -> Value {
-        json!({
-            "vm": self.vm,
-            "member": self.me.to_string(),
-            "state": self.backup.state(),
-            "generation": self.backup.generation(),
-            "received": self.backup.received(),
-            "copied_bytes": self.loaded_bytes,
-            "network": self.network.status(),
-            "records": self.records.wrong(),
-            "record": self.record(),
-            "longest_silence_ms": self.silence.ms(),
-        })
     }
 
     /// Tells the protocol how far the vCPU is.

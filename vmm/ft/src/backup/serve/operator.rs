@@ -1,0 +1,65 @@
+//! What an operator wants of a backup: by signals and by its control socket.
+
+use super::Runtime;
+use crate::control::{Asked, Wish};
+use crate::{Outcome, StopSignal, now};
+use serde_json::{Value, json};
+use std::io;
+use std::sync::atomic::Ordering;
+
+impl Runtime {
+    /// SIGINT, SIGTERM or SIGHUP: a backup leaves. One that has asked the arbiter may have won already:
+    /// it stops as soon as it is live, like any other. A second one of the first two does not wait for
+    /// that.
+    pub(super) fn stop(&mut self, signal: StopSignal) -> io::Result<Option<Outcome>> {
+        if self.backup.handle_leave(now()) {
+            // The primary is told.
+            self.perform()?;
+            self.events.emit("left", json!({}));
+            return Ok(Some(Outcome::Left));
+        }
+        let ends = self.ended.is_some();
+        if self.controls.stop.swap(true, Ordering::AcqRel) || ends {
+            if signal == StopSignal::HungUp {
+                return Ok(None);
+            }
+            let why = match ends {
+                true => "cut off before the generation was closed: start again with --force",
+                false => "cut off before the guest reached its next position",
+            };
+            return Ok(Some(Outcome::Halted(1, why.into())));
+        }
+        self.waker.wake();
+        Ok(None)
+    }
+
+    /// An operator asks for something here: a backup passes it on, and the answer is what comes of it.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        match asked.wish {
+            Wish::Status => self.control.tell(&asked, &self.status()),
+            Wish::Do(request) => {
+                let accepted = match self.backup.handle_request(now(), request) {
+                    true => Ok(()),
+                    false => Err("there is no pair here: ask where the VM runs".into()),
+                };
+                self.control.answer(asked, accepted);
+            }
+        }
+    }
+
+    /// How it stands, for `lockstep status`.
+    fn status(&self) -> Value {
+        json!({
+            "vm": self.vm,
+            "member": self.me.to_string(),
+            "state": self.backup.state(),
+            "generation": self.backup.generation(),
+            "received": self.backup.received(),
+            "copied_bytes": self.loaded_bytes,
+            "network": self.network.status(),
+            "records": self.records.wrong(),
+            "record": self.record(),
+            "longest_silence_ms": self.silence.ms(),
+        })
+    }
+}
