@@ -155,7 +155,7 @@ fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
 }
 
 /// Wide enough for a benchmark that opens a connection per command.
-fn widen(segment: &Segment) {
+pub fn widen(segment: &Segment) {
     for setting in [
         "net.ipv4.ip_local_port_range=1024 65535",
         "net.ipv4.tcp_tw_reuse=1",

@@ -2,6 +2,7 @@
 
 use crate::by_hand::{GUEST, benchmark, no_error, recorded_kv, stop};
 use crate::clients::kv_pair;
+use crate::guest_network::widen;
 use crate::harness::{Process, Scratch, replay_equal};
 use crate::member::stage;
 use crate::network::{Place, Segment};
@@ -31,6 +32,7 @@ const TESTS: [&str; 12] = [
 /// `redis-benchmark` with all its tests and these arguments, to the end, without an error.
 #[track_caller]
 fn all_tests(segment: &Segment, args: &[&str]) {
+    widen(segment);
     let all = [args, &["-n", REQUESTS, "--csv"]].concat();
     let done = no_error(benchmark(segment, &all).end_within(ALL_LIMIT));
     for test in TESTS {
