@@ -312,10 +312,12 @@ fn a_guest_ends_on_a_storage_that_hangs() {
     hang(&record(&scratch, "1.close"));
     primary.process.signal(Signal::TERM);
     // Both close the generation as far as they can, and a second signal does not wait for that.
-    for member in [&mut primary, &mut backup] {
-        member.await_event("unreachable");
-        member.process.signal(Signal::TERM);
-    }
+    primary.await_event("unreachable");
+    primary.process.signal(Signal::TERM);
+    backup.await_event("unreachable");
+    backup.process.signal(Signal::TERM);
+    backup.await_nth("unreachable", 3);
+    backup.process.signal(Signal::TERM);
     for member in [primary, backup] {
         member.process.end_within(SOON).expect(1);
     }

@@ -115,6 +115,20 @@ fn a_log_of_another_format_is_refused_with_a_sentence() {
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_log_of_another_machine_model_is_refused_with_a_sentence() {
+    let scratch = Scratch::new();
+    record("hello", &scratch.join("hello"));
+    let path = scratch.join("hello").join("log");
+    let (mut header, entries, _) = read_all(&fs::read(&path).expect("a log")[..]).expect("sound");
+    header.machine.model += 1;
+    let file = fs::File::create(&path).expect("written");
+    write_all(file, &header, &entries).expect("written");
+    let sentence = run(["replay", &scratch.arg("hello")]).refused();
+    assert!(sentence.contains("machine model"), "{sentence}");
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn the_doctor_finds_this_host_good() {
     let found = run(["doctor", "--json"]).expect(0).json();
     assert_eq!(found["good"], true, "{found}");

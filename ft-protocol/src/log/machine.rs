@@ -1,13 +1,14 @@
 //! What a log says of its machine: with the guest image, its whole initial state.
 
 use bincode::{Decode, Encode};
+use std::collections::BTreeSet;
 
 /// The version of the machine model: what its parts do, and which words each saves and digests.
 ///
 /// Whoever changes that changes what old logs mean, and what a peer of another version computes. So it
 /// goes up by one with any such change. Each part has a golden digest in a test, which fails until this
 /// is done.
-pub const MODEL_VERSION: u32 = 1;
+pub const MODEL_VERSION: u32 = 3;
 
 /// The machine's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -82,6 +83,19 @@ pub struct NetConfig {
     pub gateway: [u8; 4],
 }
 
+impl DeviceConfig {
+    /// What the device is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            DeviceConfig::Pit => "8254",
+            DeviceConfig::Uart => "16550",
+            DeviceConfig::VirtioConsole => "virtio-console",
+            DeviceConfig::VirtioRng => "virtio-rng",
+            DeviceConfig::VirtioNet(_) => "virtio-net",
+        }
+    }
+}
+
 impl MachineConfig {
     /// A machine for guests of `lockstep-abi` on KVM, without a network, with no quantum, seed or clock.
     pub fn new(mem_mib: u32) -> MachineConfig {
@@ -122,12 +136,34 @@ impl MachineConfig {
 
     /// Why this version of lockstep cannot build the machine, if it cannot. `source` is what wants it to.
     pub fn refusal(&self, source: &str) -> Option<String> {
-        (self.model != MODEL_VERSION).then(|| {
-            format!(
+        if self.model != MODEL_VERSION {
+            return Some(format!(
                 "{source} is of machine model {} and this version of lockstep builds model \
                  {MODEL_VERSION}: use the version of lockstep that made it",
                 self.model
-            )
-        })
+            ));
+        }
+        let kinds: BTreeSet<_> = self.devices.iter().map(DeviceConfig::name).collect();
+        (kinds.len() != self.devices.len())
+            .then(|| format!("{source} has two devices of one kind, which no machine has"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_this_version_cannot_build_is_refused_with_a_sentence() {
+        let sound = MachineConfig::new(64);
+        assert_eq!(sound.refusal("the log"), None);
+        let mut older = sound.clone();
+        older.model -= 1;
+        let why = older.refusal("the log").unwrap();
+        assert!(why.contains("machine model"), "{why}");
+        let mut twice = sound;
+        twice.devices.push(DeviceConfig::Pit);
+        let why = twice.refusal("the log").unwrap();
+        assert!(why.contains("two devices"), "{why}");
     }
 }

@@ -21,7 +21,9 @@ use crate::nic::Nic;
 
 /// Exit status on a machine that cannot serve: no network, no address, too little memory.
 const UNFIT: u32 = 1;
-/// Least heap, bytes: windows and rings take half of it.
+/// Kept for the network, bytes: windows and rings, and the tables of neighbours, paths and peers.
+const NETWORK_HEAP: usize = 6 << 20;
+/// Least heap, bytes.
 const MIN_HEAP: usize = 10 << 20;
 
 guest_rt::entry!(main);
@@ -62,10 +64,10 @@ fn main() -> u32 {
     }
 }
 
-/// Half of the heap for data, a quarter for what connections keep; the rest is for windows, rings
-/// and what fragmentation wastes.
+/// Beside what is kept for the network, half of the heap is for data and a quarter for what connections
+/// keep; the rest is for what fragmentation wastes.
 fn limits() -> Limits {
-    let heap = heap_bytes();
+    let heap = heap_bytes().saturating_sub(NETWORK_HEAP);
     Limits {
         data: heap / 2,
         buffers: heap / 4,

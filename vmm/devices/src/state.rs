@@ -4,7 +4,10 @@
 //! which words a component saves, or what they mean, changes the machine: see
 //! [`ft_protocol::log::MODEL_VERSION`].
 
-use bincode::{Decode, Encode};
+use bincode::de::{BorrowDecoder, Decoder};
+use bincode::enc::Encoder;
+use bincode::error::{DecodeError, EncodeError};
+use bincode::{BorrowDecode, Decode, Encode};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -21,8 +24,9 @@ pub struct BadState {
     pub what: String,
 }
 
-/// The state of one component, by the component's name.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+/// The state of one component, by the component's name. Encoded as bytes, eight for each word: a decoder
+/// counts what it makes room for, and a number may be shorter than a word.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) name: String,
     pub(crate) words: Vec<u64>,
@@ -40,10 +44,43 @@ impl Saved {
     }
 }
 
+impl Encode for Saved {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.name.encode(encoder)?;
+        bytes_of(&self.words).encode(encoder)
+    }
+}
+
+impl<C> Decode<C> for Saved {
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Saved, DecodeError> {
+        let name = String::decode(decoder)?;
+        let bytes = Vec::<u8>::decode(decoder)?;
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        match rest {
+            [] => Ok(Saved {
+                name,
+                words: words.iter().map(|word| u64::from_le_bytes(*word)).collect(),
+            }),
+            _ => Err(DecodeError::Other("a state ends inside a word")),
+        }
+    }
+}
+
+impl<'de, C> BorrowDecode<'de, C> for Saved {
+    fn borrow_decode<D: BorrowDecoder<'de, Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Saved, DecodeError> {
+        Saved::decode(decoder)
+    }
+}
+
+fn bytes_of(words: &[u64]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
 /// xxh3-64 of words, little-endian.
 pub fn digest(words: &[u64]) -> u64 {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    xxh3_64(&bytes)
+    xxh3_64(&bytes_of(words))
 }
 
 /// Where a component writes its state.

@@ -34,6 +34,9 @@ enum OutPassed {
     AtEntry,
 }
 
+/// Where every KVM moves RIP before the exit, for old firmware's sake (KVM_X86_QUIRK_OUT_7E_INC_RIP).
+const EARLY_PORT: u16 = 0x7e;
+
 /// A VM with one virtual CPU.
 #[derive(Debug)]
 pub struct KvmVcpu {
@@ -115,8 +118,8 @@ impl KvmVcpu {
     }
 
     /// Has RIP pass the OUT that exited, so that the vCPU's state there is the same on every kind of KVM.
-    /// The vCPU's first OUT shows whether this KVM needs that.
-    fn pass_out(&mut self) -> Result<(), CpuError> {
+    /// The vCPU's first OUT shows whether this KVM needs that; one to [`EARLY_PORT`] shows nothing.
+    fn pass_out(&mut self, port: u16) -> Result<(), CpuError> {
         if self.out_passed == OutPassed::AtExit {
             return Ok(());
         }
@@ -125,7 +128,7 @@ impl KvmVcpu {
             Run::Kicked => {}
             Run::Exit(exit) => return Err(self.guest_error(format!("{exit:?} within an OUT"))),
         }
-        if self.out_passed == OutPassed::Unknown {
+        if self.out_passed == OutPassed::Unknown && port != EARLY_PORT {
             self.out_passed = match self.fd.sync_regs().regs.rip == rip {
                 true => OutPassed::AtExit,
                 false => OutPassed::AtEntry,
@@ -196,8 +199,8 @@ impl Vcpu for KvmVcpu {
             // The loader refuses it; code that it could not see may still hold it.
             return Err(self.guest_error("string I/O".into()));
         }
-        if matches!(exit, Exit::PioOut { .. }) {
-            self.pass_out()?;
+        if let Exit::PioOut { port, .. } = exit {
+            self.pass_out(port)?;
         }
         Ok(Run::Exit(exit))
     }

@@ -83,6 +83,17 @@ enum Waiting {
     },
 }
 
+impl Waiting {
+    /// What it is, and what the guest has seen.
+    fn words(self) -> [u64; 2] {
+        match self {
+            Waiting::No => [0, 0],
+            Waiting::Halted => [1, 0],
+            Waiting::Idle { seen } => [2, u64::from(seen)],
+        }
+    }
+}
+
 /// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
 /// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

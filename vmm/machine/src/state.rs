@@ -5,13 +5,13 @@ use super::{Arrival, Waiting};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
 use ft_protocol::log::{MODEL_VERSION, MachineConfig, Position};
+use lockstep_devices::state::digest;
 use lockstep_devices::{BadState, MAX_COUNT};
 use lockstep_memory::{Ram, RamDigest};
 use lockstep_vcpu::CpuState;
 use serde::{Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Bytes of the version before the state.
 const VERSION_LEN: usize = 4;
@@ -98,12 +98,18 @@ impl MachineState {
 
     /// A digest of where the machine is and what it is about to do there.
     fn place(&self) -> u64 {
-        let mut bytes = Vec::new();
-        encode_payload(
-            &(self.at, self.left, &self.arrived, &self.waiting),
-            &mut bytes,
-        );
-        xxh3_64(&bytes)
+        let (check, waiting) = (self.arrived.check, self.waiting.words());
+        digest(&[
+            self.at.exit,
+            self.at.edges,
+            u64::from(self.left),
+            check.rip,
+            u64::from(check.regs),
+            u64::from(self.arrived.ready),
+            self.arrived.digest.unwrap_or(0),
+            waiting[0],
+            waiting[1],
+        ])
     }
 
     /// Could a machine of this configuration be in this state? The vCPU is judged by KVM, the devices by
@@ -112,10 +118,10 @@ impl MachineState {
         &self,
         config: &MachineConfig,
         ram: &Ram,
-        digest: &RamDigest,
+        memory: &RamDigest,
     ) -> Result<(), StateError> {
         let impossible = |what| Err(StateError::Impossible(what));
-        if ram.len() != (config.mem_mib as usize) << 20 || digest.pages() != ram.pages() {
+        if ram.len() != (config.mem_mib as usize) << 20 || memory.pages() != ram.pages() {
             return impossible("its memory is not the machine's");
         }
         if self.at.exit > MAX_COUNT {

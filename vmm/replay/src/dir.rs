@@ -200,6 +200,7 @@ pub enum IfSlow {
 /// before its queue is full.
 #[derive(Debug)]
 pub struct LogDirWriter {
+    dir: PathBuf,
     queue: Option<Sender<Chunk>>,
     state: Arc<WriterState>,
     thread: Option<JoinHandle<()>>,
@@ -280,6 +281,7 @@ impl LogDirWriter {
             })
             .map_err(LogDirError::io("start a thread for", dir, "raise the limit on threads"))?;
         Ok(LogDirWriter {
+            dir: dir.to_path_buf(),
             queue: Some(queue),
             state,
             thread: Some(thread),
@@ -294,6 +296,22 @@ impl LogDirWriter {
             state: self.state.clone(),
             if_slow,
         })
+    }
+
+    /// Removes a recording in which nothing is recorded, and its directory, if nothing else is there.
+    pub fn discard(self) -> Result<(), LogDirError> {
+        let dir = self.dir.clone();
+        // What could not be written is removed as well.
+        let _written = self.finish();
+        for name in [LOG_FILE, IMAGE_FILE] {
+            let path = dir.join(name);
+            let advice = "remove it by hand";
+            fs::remove_file(&path).map_err(LogDirError::io("remove", &path, advice))?;
+        }
+        match fs::remove_dir(&dir) {
+            Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(LogDirError::io("remove", &dir, "remove it by hand")),
+        }
     }
 
     /// Waits until everything is written.

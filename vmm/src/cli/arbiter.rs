@@ -7,9 +7,9 @@ use ft_protocol::arbiter::{MemberId, Members, Nonce, Standing, check_vm_name};
 use ft_protocol::transfer::Right;
 use lockstep_ft::arbiter::{Generation, Survey, forget, restore, survey};
 use lockstep_ft::control::status;
+use lockstep_out as out;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -82,9 +82,7 @@ fn members(vm: &str) -> Vec<Value> {
 }
 
 fn print(text: &str) -> Result<Status, CliError> {
-    std::io::stdout()
-        .write_all(text.as_bytes())
-        .map_err(|e| CliError::failed(format!("cannot print ({e})")))?;
+    out::print_text(text).map_err(|e| CliError::unprinted(&e))?;
     Ok(Status::Done)
 }
 

@@ -119,12 +119,9 @@ pub(super) fn serve_primary(
         header,
         image,
         machine,
+        writer,
     } = ready;
     let port = tools.port.expect("a primary listens");
-    let writer = match &member.record {
-        Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
-        None => None,
-    };
     let (live, direct) = tools.backends.live_in_pair()?;
     let parts = PrimaryParts {
         header,

@@ -47,6 +47,9 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let dir = LogDir::open(&args.dir);
     let log = dir.log()?;
     let header = log.header().clone();
+    if let Some(why) = header.machine.refusal("the log's machine") {
+        return Err(CliError::refused(why));
+    }
     check_host(&header)?;
     let image = dir.image(&header)?;
     let start = log.start();

@@ -60,7 +60,12 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
             serve_primary(&member, false, (tools, ready), FIRST_GENERATION)?
         }
         (Role::Founder, None) => unreachable!("whoever has opened a generation is no founder"),
-        (Role::Backup, _) => serve_backup(&member, tools, Some(hash))?,
+        (Role::Backup, ready) => {
+            if let Some(ready) = ready {
+                ready.discard()?;
+            }
+            serve_backup(&member, tools, Some(hash))?
+        }
         (Role::Ended { generation }, _) => return Ok(args.has_ended(generation)),
     };
     match outcome {

@@ -9,6 +9,7 @@ use lockstep_ft::EventLog;
 use lockstep_ft::link::Port;
 use lockstep_loader::Image;
 use lockstep_machine::Machine;
+use lockstep_replay::LogDirWriter;
 use std::net::SocketAddr;
 
 /// An address, and the option that gave it.
@@ -42,6 +43,8 @@ pub(super) struct Ready {
     pub(super) header: Header,
     pub(super) image: Image,
     pub(super) machine: Machine,
+    /// Its recording, if there is to be one.
+    pub(super) writer: Option<LogDirWriter>,
 }
 
 impl Ready {
@@ -53,11 +56,25 @@ impl Ready {
     ) -> Result<Ready, CliError> {
         let header = new_header(&member.vm, &member.machine, &image)?;
         tools.backends.filter_for(header.machine.net());
+        let machine = Machine::new(cpus, &header.machine, &image)?;
+        let writer = match &member.record {
+            Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
+            None => None,
+        };
         Ok(Ready {
-            machine: Machine::new(cpus, &header.machine, &image)?,
             header,
             image,
+            machine,
+            writer,
         })
+    }
+
+    /// It is not needed: another side founded the VM. Its recording would hold nothing.
+    pub(super) fn discard(self) -> Result<(), CliError> {
+        match self.writer {
+            Some(writer) => Ok(writer.discard()?),
+            None => Ok(()),
+        }
     }
 }
 

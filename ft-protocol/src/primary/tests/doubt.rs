@@ -157,3 +157,19 @@ fn an_answer_to_nothing_breaks_the_protocol() {
         "{actions:?}"
     );
 }
+
+/// The runtime may find itself late in the middle of a release, and hand in a tick that is not late.
+#[test]
+fn what_was_kept_back_without_a_late_tick_leaves_at_the_next() {
+    let mut rig = Rig::holding();
+    assert_eq!(rig.output(2, 3), []);
+    assert_eq!(rig.ack(3), [A::Release { up_to: 2 }]);
+    assert_eq!(rig.released(1), [], "the runtime kept the other back");
+    rig.stop(20);
+    let actions = rig.tick();
+    assert!(actions.contains(&A::Release { up_to: 2 }), "{actions:?}");
+    rig.released(2);
+    rig.stop(20);
+    let actions = rig.tick();
+    assert!(!actions.contains(&A::Release { up_to: 2 }), "{actions:?}");
+}

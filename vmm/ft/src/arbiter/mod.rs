@@ -139,11 +139,10 @@ fn read_claim(
     vm: &str,
     generation: u64,
 ) -> Result<Option<Claim>, Unreachable> {
-    let text = arbiter.read(vm, name(generation, RecordKind::Claim))?;
+    let name = name(generation, RecordKind::Claim);
     let decode = |text: String| Claim::decode(&text, vm, generation);
-    text.map(decode)
-        .transpose()
-        .map_err(|e| arbiter.damaged(&e))
+    let claim = arbiter.read(vm, name)?.map(decode).transpose();
+    claim.map_err(|e| damaged(arbiter, vm, name, &e))
 }
 
 /// Opens a generation.
@@ -156,11 +155,18 @@ pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
         let answer = judge_open(record, found);
         // Nobody opens what lies behind the VM's last generation, as the first one of a VM does whose
         // early records have vanished.
-        match latest(arbiter, &record.vm)?.and_then(|latest| latest.record) {
-            Some(last) if answer == OpenAnswer::Opened && last.generation > record.generation => {
-                Ok(OpenAnswer::AlreadyOpen { record: last })
-            }
-            _ => Ok(answer),
+        let later = latest(arbiter, &record.vm)?
+            .filter(|latest| answer == OpenAnswer::Opened && latest.generation > record.generation);
+        match later {
+            None => Ok(answer),
+            Some(Latest {
+                record: Some(last), ..
+            }) => Ok(OpenAnswer::AlreadyOpen { record: last }),
+            Some(Latest { generation, .. }) => Err(arbiter.damaged(&format!(
+                "{}/{generation}.open is gone, though the VM reached that generation; look with \
+                 `lockstep arbiter show`",
+                record.vm
+            ))),
         }
     };
     attempt().unwrap_or_else(|e: Unreachable| OpenAnswer::Unreachable(e.to_string()))

@@ -1,6 +1,6 @@
 //! What an operator sees of a VM's records, and may do about them.
 
-use super::{Arbiter, Unreachable, name, put_back, read_claim, read_open};
+use super::{Arbiter, Unreachable, damaged, name, put_back, read_claim, read_open};
 use ft_protocol::arbiter::{
     Claim, Close, FIRST_GENERATION, MemberId, OpenRecord, RecordKind, RecordName, Standing,
     StartRecord,
@@ -43,11 +43,17 @@ pub fn survey(arbiter: &dyn Arbiter, vm: &str) -> Result<Survey, Unreachable> {
             generation,
             open: read_open(arbiter, vm, generation)?,
             claim: read_claim(arbiter, vm, generation)?,
-            close: close.transpose().map_err(|e| arbiter.damaged(&e))?,
+            close: close.transpose().map_err(|e| {
+                let name = name(generation, RecordKind::Close);
+                damaged(arbiter, vm, name, &e)
+            })?,
         })
     };
     Ok(Survey {
-        start: start.transpose().map_err(|e| arbiter.damaged(&e))?,
+        start: start.transpose().map_err(|e| {
+            let name = name(FIRST_GENERATION, RecordKind::Start);
+            damaged(arbiter, vm, name, &e)
+        })?,
         generations: numbers
             .into_iter()
             .map(generation)

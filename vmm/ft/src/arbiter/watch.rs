@@ -1,6 +1,6 @@
 //! Looking at the records of one's own generation while nothing depends on them yet.
 
-use super::{Arbiter, Unreachable, name, read_claim, read_open};
+use super::{Arbiter, Unreachable, damaged, name, read_claim, read_open};
 use crate::{EventLog, now, unix_ns};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{Claim, Look, MemberId, RecordKind, Standing, judge_look};
@@ -149,7 +149,8 @@ pub fn put_back(
         };
         let claim = name(generation, RecordKind::Claim);
         let found = arbiter.create(vm, claim, &ours.encode(vm, generation))?;
-        let found = Claim::decode(&found, vm, generation).map_err(|e| arbiter.damaged(&e))?;
+        let found = Claim::decode(&found, vm, generation)
+            .map_err(|e| damaged(arbiter, vm, claim, &e))?;
         if found.claimant != member {
             let other = found.claimant;
             return Err(arbiter.damaged(&format!("member {other} claimed generation {generation}")));

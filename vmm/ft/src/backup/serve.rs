@@ -262,7 +262,7 @@ impl Runtime {
                     }
                     self.tick(now)?;
                 }
-                () = tokio::time::sleep(KICK_INTERVAL), if self.suspects => self.watch.nudge(),
+                () = tokio::time::sleep(KICK_INTERVAL), if self.suspects && !self.asked => self.watch.nudge(),
                 signal = self.signals.next() => {
                     if let Some(outcome) = self.stop(signal)? {
                         return Ok(Step::Done(outcome));

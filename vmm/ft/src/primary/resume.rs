@@ -78,13 +78,16 @@ impl Resumed {
         answers: UnboundedSender<Answer>,
         beats: Beats,
     ) -> Runtime {
+        // A look of the backup's that is under way is answered to nobody.
+        let mut watch = self.watch;
+        watch.end();
         Runtime {
             primary,
             me: self.me,
             header: self.header,
             image: self.image,
             asker: self.asker.anew(),
-            watch: self.watch,
+            watch,
             answers,
             link: None,
             vcpu: self.vcpu,

@@ -230,3 +230,19 @@ fn a_state_of_another_machine_is_refused_by_name() {
     let text = refusal(&config(Some(NET)), &bus.save());
     assert!(text.contains("does not lie in RAM"), "{text}");
 }
+
+/// A decoder makes no more room than a payload can fill, however short its numbers are.
+#[test]
+fn a_state_with_frames_of_zeros_comes_back() {
+    let ram = Ram::new(16).unwrap();
+    for frames in [1, 4, 90, 256] {
+        let mut bus = busy(&ram);
+        for _ in 0..frames {
+            bus.receive(InputKind::Frame, vec![0; 1518], &ram);
+        }
+        let (state, mut bytes) = (bus.save(), Vec::new());
+        encode_payload(&state, &mut bytes);
+        let decoded = decode_payload::<BusState>(&bytes);
+        assert_eq!(decoded.expect("it is sound"), state, "{frames} frames");
+    }
+}

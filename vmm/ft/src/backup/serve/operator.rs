@@ -18,12 +18,11 @@ impl Runtime {
             self.events.emit("left", json!({}));
             return Ok(Some(Outcome::Left));
         }
-        let ends = self.ended.is_some();
-        if self.controls.stop.swap(true, Ordering::AcqRel) || ends {
+        if self.controls.stop.swap(true, Ordering::AcqRel) {
             if signal == StopSignal::HungUp {
                 return Ok(None);
             }
-            let why = match ends {
+            let why = match self.ended.is_some() {
                 true => "cut off before the generation was closed: start again with --force",
                 false => "cut off before the guest reached its next position",
             };
