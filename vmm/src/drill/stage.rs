@@ -1,6 +1,7 @@
 //! What every scenario plays on: one run's directory, network, members and client.
 
 mod start;
+mod watch;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -41,8 +42,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const PING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a member may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// A member that reports nothing is looked at again after this, also where its file tells of no change.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect to a guest that still boots.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 
@@ -285,29 +284,6 @@ impl Stage {
         wanted: impl Fn(&Kind) -> bool,
     ) -> Result<Event, RunError> {
         Ok(self.members.wait_for(id, what, times, limit, wanted)?)
-    }
-
-    /// Waits for `limit`, less if a member reports something that `wanted` accepts; whether one did. A
-    /// member's end is an error.
-    pub(super) fn happens_within(
-        &mut self,
-        limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<bool, RunError> {
-        let deadline = Instant::now() + limit;
-        loop {
-            let told = self.members.logs();
-            let mut events = told.iter().flat_map(|(_, events)| events);
-            if events.any(|e| wanted(&e.kind)) {
-                return Ok(true);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.members
-                .pause("the quiet was over", left.min(LOOK_AGAIN))?;
-        }
     }
 
     /// Kills a member with SIGKILL and notes the moment.
