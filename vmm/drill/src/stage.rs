@@ -42,8 +42,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const PING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a member may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// A member that reports nothing is looked at again after this, also where its file tells of no change.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long to wait between two attempts to connect to a guest that still boots.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(10);
 

@@ -206,3 +206,35 @@ pub async fn next_of(link: &mut Option<Link>) -> Result<Message, String> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn what_has_arrived_is_found_without_the_runtime_having_looked() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let mut link = Link::new(TcpStream::from_std(stream).unwrap()).unwrap();
+        assert_eq!(link.arrived(), None);
+        let (mut encoder, mut bytes) = (WireEncoder::default(), Vec::new());
+        for message in [Message::Heartbeat, Message::Ready, Message::Leave] {
+            encoder.encode(&message, &mut bytes).unwrap();
+        }
+        // All but the end of the last one.
+        let (now, later) = bytes.split_at(bytes.len() - 1);
+        peer.write_all(now).unwrap();
+        assert_eq!(link.arrived(), Some(Ok(Message::Heartbeat)));
+        assert_eq!(link.arrived(), Some(Ok(Message::Ready)));
+        assert_eq!(link.arrived(), None);
+        peer.write_all(later).unwrap();
+        // The runtime finds what comes after that.
+        assert_eq!(link.next().await, Ok(Message::Leave));
+        drop(peer);
+        assert!(matches!(link.arrived(), Some(Err(_))));
+    }
+}

@@ -60,7 +60,12 @@ impl Strangers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    /// A task that is ended has ended within this.
+    const SOON: Duration = Duration::from_secs(5);
 
     #[tokio::test]
     async fn the_oldest_goes_for_one_too_many_unless_it_is_known() {
@@ -80,7 +85,8 @@ mod tests {
             ends.push(ended);
         }
         // 0 is known; 1, 2 and 3 are not, and only two of them fit.
-        assert!(ends.remove(1).await.is_err(), "1 was the oldest");
+        let oldest = timeout(SOON, ends.remove(1)).await;
+        assert!(matches!(oldest, Ok(Err(_))), "1 was the oldest: {oldest:?}");
         for still in &mut ends {
             assert!(
                 still
@@ -90,7 +96,8 @@ mod tests {
         }
         drop(strangers);
         for end in ends {
-            assert!(end.await.is_err());
+            let end = timeout(SOON, end).await;
+            assert!(matches!(end, Ok(Err(_))), "{end:?}");
         }
     }
 }

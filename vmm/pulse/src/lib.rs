@@ -69,6 +69,11 @@ impl Pulse {
         self.shared.beats.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How often it got on.
+    pub fn beats(&self) -> u64 {
+        self.shared.beats.load(Ordering::Relaxed)
+    }
+
     /// On the vCPU's thread: it waits, with a reason.
     pub fn rest(&self) -> Rest<'_> {
         self.shared.resting.store(true, Ordering::Release);

@@ -347,8 +347,8 @@ mod tests {
             ("vCPU system registers", 0xdab3_9b48_70ba_5bfe),
             ("FPU", 0x2b0a_3b30_6924_942b),
             ("events", 0x4e2e_8180_9e1a_2a43),
-            ("debug registers", 0x44d0_f5c0_576c_6d70),
-            ("MSRs", 0x6c5c_8aee_1139_716a),
+            ("debug registers", 0x1366_68b7_51c0_1102),
+            ("MSRs", 0xe55e_506f_92d2_2134),
         ];
         assert_eq!(
             motley().components(),

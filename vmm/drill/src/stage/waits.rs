@@ -1,10 +1,13 @@
 //! What a scenario waits for on its stage.
 
-use super::{BETWEEN_ATTEMPTS, LOOK_AGAIN, PING_LIMIT, RunError, Stage, files};
+use super::{BETWEEN_ATTEMPTS, PING_LIMIT, RunError, Stage, files};
 use crate::client::{self, Client, Connected};
 use crate::events::{Event, Kind};
 use crate::members::MemberId;
 use std::time::{Duration, Instant};
+
+/// A member that reports nothing is looked at again after this, also where its file tells of no change.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Stage {
     /// Connects the client, which may take until the guest has booted, and starts it counting.

@@ -149,8 +149,8 @@ pub fn put_back(
         };
         let claim = name(generation, RecordKind::Claim);
         let found = arbiter.create(vm, claim, &ours.encode(vm, generation))?;
-        let found = Claim::decode(&found, vm, generation)
-            .map_err(|e| damaged(arbiter, vm, claim, &e))?;
+        let found =
+            Claim::decode(&found, vm, generation).map_err(|e| damaged(arbiter, vm, claim, &e))?;
         if found.claimant != member {
             let other = found.claimant;
             return Err(arbiter.damaged(&format!("member {other} claimed generation {generation}")));

@@ -4,6 +4,7 @@ use crate::{Input, Machine, MachineError, Moment, Next, Sink, Source, View};
 use ft_protocol::log::{CpuKind, End, MachineDigest};
 use lockstep_kvm::Kvm;
 use lockstep_loader::Image;
+use lockstep_memory::ram::BEAT_PAGES;
 use lockstep_vcpu::{CpuBackend, CpuError};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -193,4 +194,29 @@ fn components_that_differ_are_named_on_whichever_side_they_are() {
         differing(&named(&ours), &named(&theirs)),
         ["8254", "FPU", "virtio-blk"]
     );
+}
+
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn the_first_digest_of_a_large_machine_reads_only_what_was_written() {
+    let image = Image::parse("ticker", lockstep_images::TICKER.to_vec()).unwrap();
+    let config = MachineConfig {
+        mem_mib: 512,
+        ..config()
+    };
+    let mut machine = Machine::new(cpus, &config, &image).unwrap_or_else(|e| panic!("{e}"));
+    let pulse = lockstep_pulse::Pulse::default();
+    machine.set_pulse(pulse.clone());
+    let digest = machine.digest().unwrap();
+    assert_eq!(digest.ram, RamDigest::of(machine.ram()).value());
+    let chunks = machine.ram().pages() / BEAT_PAGES;
+    assert!(pulse.beats() < chunks as u64 / 10, "{}", pulse.beats());
+    // All of it written anew: the thread shows all along that it gets on.
+    let page = [1; 4096];
+    for number in 0..machine.ram().pages() as u64 {
+        machine.ram().write(number * 4096, &page).unwrap();
+    }
+    let before = pulse.beats();
+    machine.digest().unwrap();
+    assert!(pulse.beats() - before >= chunks as u64);
 }
