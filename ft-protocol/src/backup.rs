@@ -411,7 +411,7 @@ impl Backup {
         self.actions.push_back(action);
     }
 
-    /// How long the primary has been silent; none without one.
+    /// How long the primary has been silent, as it counts after a tick; none without one.
     pub fn silence(&self, now: Time) -> Option<Duration> {
         self.connected.then(|| self.detector.silence(now))
     }

@@ -427,7 +427,7 @@ impl Primary {
         self.lag.lag(now)
     }
 
-    /// How long the backup has been silent; none without one.
+    /// How long the backup has been silent, as it counts after a tick; none without one.
     pub fn silence(&self, now: Time) -> Option<Duration> {
         self.connected.then(|| self.detector.silence(now))
     }

@@ -1,4 +1,5 @@
-//! The longest silence of the other side that was heard: how near a member came to suspecting it.
+//! The longest silence of the other side, as the detector counts it: how near a member came to suspecting
+//! it. Time in which this side itself did not run is in it as far as the detector counts it.
 
 use super::EventLog;
 use serde_json::json;
@@ -9,7 +10,7 @@ const WORTH_TELLING: Duration = Duration::from_millis(40);
 /// The longest one is told again when it has grown by so much.
 const STEP: Duration = Duration::from_millis(10);
 
-/// See the module. Time in which this side itself did not listen counts as well.
+/// See the module.
 #[derive(Debug, Default)]
 pub struct LongestSilence {
     longest: Duration,
@@ -17,7 +18,7 @@ pub struct LongestSilence {
 }
 
 impl LongestSilence {
-    /// The other side, if there is one, was silent for so long up to now.
+    /// The other side, if there is one, was silent for so long at a tick.
     pub fn note(&mut self, silence: Option<Duration>, events: &mut EventLog) {
         self.longest = self.longest.max(silence.unwrap_or_default());
         if self.longest >= WORTH_TELLING.max(self.told + STEP) {

@@ -24,7 +24,7 @@ use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
-use ft_protocol::wire::{Beat, Message};
+use ft_protocol::wire::Message;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap, Waker};
 use lockstep_pulse::PulseWatch;
@@ -248,7 +248,7 @@ impl Runtime {
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
                 () = sleep_until(self.records.due()) => self.look(),
-                (beat, _) = self.beats.next() => self.beat(beat),
+                (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
                 link = self.network.changed() => self.network.tell(&link, &mut self.events),
                 stream = connect_to(channel), if connect => {
@@ -277,7 +277,7 @@ impl Runtime {
         for _ in 0..HEARD_AT_ONCE {
             let beat = self.beats.arrived();
             if let Some((beat, _)) = beat {
-                self.beat(beat);
+                self.backup.handle_beat(now(), beat);
             }
             let message = self.link.as_mut().and_then(Link::arrived);
             if beat.is_none() && message.is_none() {
@@ -303,26 +303,14 @@ impl Runtime {
         }
         self.backup.handle_vcpu(answers);
         self.backup.handle_tick(now);
+        self.silence
+            .note(self.backup.silence(now), &mut self.events);
         Ok(())
-    }
-
-    /// The primary is about to be heard: how long it was silent until now.
-    fn note_silence(&mut self) {
-        let silence = self.backup.silence(now());
-        self.silence.note(silence, &mut self.events);
-    }
-
-    fn beat(&mut self, beat: Beat) {
-        self.note_silence();
-        self.backup.handle_beat(now(), beat);
     }
 
     fn message(&mut self, message: Result<Message, String>) {
         match message {
-            Ok(message) => {
-                self.note_silence();
-                self.backup.handle_message(now(), message);
-            }
+            Ok(message) => self.backup.handle_message(now(), message),
             Err(why) => {
                 tracing::info!("the channel is closed: {why}");
                 self.link = None;

@@ -273,14 +273,7 @@ impl Runtime {
         Ok(None)
     }
 
-    /// The backup is about to be heard: how long it was silent until now.
-    fn note_silence(&mut self) {
-        let silence = self.primary.silence(now());
-        self.silence.note(silence, &mut self.events);
-    }
-
     fn beat(&mut self, beat: Beat, from: SocketAddr) {
-        self.note_silence();
         if self.primary.handle_beat(now(), beat) {
             self.beats.answer_to(from);
         }
@@ -295,6 +288,8 @@ impl Runtime {
         self.primary.handle_vcpu(answers);
         self.give_up_slow_joiner(now);
         self.primary.handle_tick(now);
+        self.silence
+            .note(self.primary.silence(now), &mut self.events);
         let (lag, rest) = (self.primary.lag(now), self.primary.rest());
         let matters = lag > LAG_TARGET / 4 || rest > 0;
         let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
@@ -346,7 +341,6 @@ impl Runtime {
                 if matches!(message, Message::Ack { .. }) {
                     self.cuts.pass(CutPoint::AckReceived);
                 }
-                self.note_silence();
                 self.primary.handle_message(now(), message);
             }
             Err(why) => {
