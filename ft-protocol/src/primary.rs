@@ -53,6 +53,8 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 ///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
 ///   **after** the backends took what [`PrimaryAction::Release`] let go, as far as
 ///   [`Primary::may_release`] said before each output that they may: the backup forgets it then.
+/// - If [`Primary::may_release`] says no in the middle of a release, [`Primary::handle_kept_back`] says that
+///   there is a rest.
 /// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
 ///   `may_run`.
 /// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
@@ -91,6 +93,8 @@ pub struct Primary {
     log: LogMark,
     /// Bytes of the log that the backup's vCPU took.
     consumed: u64,
+    /// The runtime kept some of a release back.
+    kept_back: bool,
     /// The last output that the backends took, and the last that the backup was told of.
     released: u64,
     told: u64,
@@ -191,6 +195,7 @@ impl Primary {
             gate: Gate::new(),
             log: LogMark::default(),
             consumed: 0,
+            kept_back: false,
             released: 0,
             told: 0,
             end: None,

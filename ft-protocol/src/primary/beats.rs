@@ -27,8 +27,9 @@ impl Primary {
             }
             if self.phase == Phase::Paired {
                 self.lag.adjust(now);
-                // What the runtime kept back, as it was late itself, and no tick has seen late.
-                self.release(self.released);
+                if std::mem::take(&mut self.kept_back) {
+                    self.release(self.released);
+                }
             }
             match self.detector.suspicion() {
                 Some(suspicion) => self.lose(Loss::Suspected(suspicion)),

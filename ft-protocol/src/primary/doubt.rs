@@ -40,6 +40,12 @@ impl Primary {
         self.probes > 0
     }
 
+    /// [`Primary::may_release`] said no in the middle of a release: what was kept back is let go at the next
+    /// tick, unless that one doubts. A side may find itself late where no tick does.
+    pub fn handle_kept_back(&mut self) {
+        self.kept_back = true;
+    }
+
     /// Whether what the backup said can still be so: this side shows itself, and did all the while.
     fn trusts(&self, now: Time) -> bool {
         let shows = !self.mute && !self.detector.is_late(now);

@@ -102,9 +102,14 @@ impl Runtime {
     /// been stopped since the last, and another one alive in its place.
     fn release(&mut self, up_to: u64) -> io::Result<()> {
         let mut left = None;
-        while self.primary.may_release(now())
-            && let Some((number, output)) = self.vcpu.held.pop(up_to)
-        {
+        loop {
+            if !self.primary.may_release(now()) {
+                self.primary.handle_kept_back();
+                break;
+            }
+            let Some((number, output)) = self.vcpu.held.pop(up_to) else {
+                break;
+            };
             self.direct.release(&output)?;
             left = Some(number);
         }
