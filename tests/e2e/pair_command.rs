@@ -228,7 +228,8 @@ fn a_kept_pair_outlives_one_member_after_the_other() {
     ];
     for (round, (runs, follows, first)) in rounds.into_iter().enumerate() {
         await_event(&scratch, follows, "joined");
-        echo(&mut pair, &format!("{runs} runs"));
+        // Each line is another, or an earlier one would be taken for its echo.
+        echo(&mut pair, &format!("{runs} runs in round {round}"));
         let (killed, role) = if first {
             (runs, "primary")
         } else {
