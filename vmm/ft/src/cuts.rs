@@ -52,7 +52,7 @@ const NAMES: [(&str, CutPoint); 11] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     point: CutPoint,
-    /// At its so-manieth time, from 1.
+    /// At which of its times, counted from 1.
     at: u64,
 }
 

@@ -41,7 +41,7 @@ struct Shared {
 pub struct Rest<'a>(&'a Pulse);
 
 impl Pulse {
-    /// The pulse of a thread that hangs for good at its so-manieth position: for drills.
+    /// The pulse of a thread that hangs for good at its position number `at`, from 1: for drills.
     pub fn that_stops(at: u64) -> Pulse {
         Pulse {
             shared: Arc::new(Shared {
