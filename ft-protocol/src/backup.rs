@@ -8,7 +8,10 @@ mod outcome;
 mod transfer;
 mod types;
 
-pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expectations, LogItem};
+pub use types::{
+    ACK_CONSUMED_BYTES, BackupAction, BackupConfig, BackupEnd, BackupQuestion, BackupTurn, Build,
+    Delivery, Expectations, LogItem,
+};
 
 use crate::Time;
 use crate::arbiter::{MemberId, Standing};
@@ -346,7 +349,7 @@ impl Backup {
                     self.disconnect();
                 }
                 self.phase = Phase::Suspecting { stuck };
-                self.push(BackupAction::Suspect(loss));
+                self.push(BackupTurn::Suspect(loss));
                 self.go_on();
             }
             // It was told to, and goes on: who does not answer any more does not ask either.
@@ -374,7 +377,7 @@ impl Backup {
     fn withdraw(&mut self) {
         if matches!(self.phase, Phase::Suspecting { .. }) && self.connected {
             self.phase = Phase::Following;
-            self.push(BackupAction::Withdraw);
+            self.push(BackupTurn::Withdraw);
             self.echo();
         }
     }
@@ -399,16 +402,16 @@ impl Backup {
     fn halt(&mut self, reason: HaltReason) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(BackupAction::Halt(reason));
+        self.push(BackupEnd::Halt(reason));
     }
 
     fn finish(&mut self, closed: bool) {
         self.phase = Phase::Ended;
-        self.push(BackupAction::Finish { closed });
+        self.push(BackupEnd::Finish { closed });
     }
 
-    fn push(&mut self, action: BackupAction) {
-        self.actions.push_back(action);
+    fn push(&mut self, action: impl Into<BackupAction>) {
+        self.actions.push_back(action.into());
     }
 
     /// How long the primary has been silent, as it counts after a tick; none without one.

@@ -9,7 +9,10 @@ mod transfer;
 mod types;
 mod watch;
 
-pub use types::{LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, Stalls};
+pub use types::{
+    LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
+    Stalls,
+};
 
 use crate::Time;
 use crate::arbiter::{MemberId, Members};
@@ -55,7 +58,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 ///   [`Primary::may_release`] said before each output that they may: the backup forgets it then.
 /// - If [`Primary::may_release`] says no in the middle of a release, [`Primary::handle_kept_back`] says that
 ///   there is a rest.
-/// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
+/// - The vCPU executes only after [`PrimaryTurn::Start`], and enters the guest only while
 ///   `may_run`.
 /// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
 ///   rest and calls [`Primary::handle_captured`], or [`Primary::handle_copy_failed`]. Between the stop
@@ -319,14 +322,14 @@ impl Primary {
             ) => self.acknowledged(now, received, consumed, executed),
             (Phase::Paired, Message::Echo { number }) => self.answered(now, number),
             (Phase::Paired, Message::Request(request)) => {
-                self.push(PrimaryAction::Requested(request));
+                self.push(PrimaryTurn::Requested(request));
             }
             (Phase::Joining | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
             (Phase::Paired, Message::Diverged { at, what }) => {
                 self.lose(Loss::Diverged { at, what });
             }
             (Phase::HandedOver, message) => self.handed_over(message),
-            (Phase::Closing { .. }, message) => self.parting(message),
+            (Phase::Closing { closed, .. }, message) => self.parting(closed, message),
             (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
         }
     }
@@ -377,7 +380,7 @@ impl Primary {
     fn start(&mut self, now: Time) {
         (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
         self.detector.relimit(self.config.timing.silence, now);
-        self.push(PrimaryAction::Start);
+        self.push(PrimaryTurn::Start);
     }
 
     /// The backup is gone, or of no use.
@@ -390,20 +393,23 @@ impl Primary {
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::Ended => {}
-            _ if self.is_joined() => self.drop_transfer(loss),
+            Phase::Offering
+            | Phase::Copying
+            | Phase::Proving
+            | Phase::OpeningNext
+            | Phase::Arming { .. } => self.drop_transfer(loss),
             Phase::HandedOver if self.has(Mutant::ResumesWithoutRight) => self.take_back(),
             Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
-            Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
+            Phase::Opening => self.push(PrimaryTurn::BackupLost(loss)),
             Phase::Joining | Phase::Paired => {
                 let started = self.phase == Phase::Paired;
-                self.push(PrimaryAction::BackupLost(loss));
+                self.push(PrimaryTurn::BackupLost(loss));
                 if started && self.has(Mutant::SoloWithoutClaim) {
                     return self.go_solo(Time(0), true);
                 }
                 self.ask(Phase::Claiming { started });
             }
             Phase::Closing { closed, .. } => self.close_or_finish(closed, None),
-            phase => unreachable!("{phase:?} is no phase of joining"),
         }
     }
 
@@ -413,8 +419,8 @@ impl Primary {
         }
     }
 
-    fn push(&mut self, action: PrimaryAction) {
-        self.actions.push_back(action);
+    fn push(&mut self, action: impl Into<PrimaryAction>) {
+        self.actions.push_back(action.into());
     }
 
     /// The generation it is in, or opens next.

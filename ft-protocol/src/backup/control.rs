@@ -1,6 +1,6 @@
 //! What operators want of a backup: taking over on purpose, leaving, passing on their requests.
 
-use super::{Backup, BackupAction, Phase};
+use super::{Backup, BackupAction, BackupTurn, Phase};
 use crate::Time;
 use crate::wire::{Message, Request};
 
@@ -10,7 +10,7 @@ impl Backup {
     pub(super) fn take_over(&mut self) {
         self.planned = true;
         self.phase = Phase::TakingOver;
-        self.push(BackupAction::TakeOver);
+        self.push(BackupTurn::TakeOver);
         self.go_on();
     }
 

@@ -1,6 +1,6 @@
 //! How a backup joins: Hello, Welcome, the arbiter's record, the machine, Ready.
 
-use super::{Backup, BackupAction, Expectations, Phase};
+use super::{Backup, BackupAction, BackupTurn, Build, Expectations, Phase};
 use crate::Time;
 use crate::arbiter::{MAX_GENERATION, OpenRecord, ReadBackAnswer};
 use crate::detector::Detector;
@@ -100,7 +100,7 @@ impl Backup {
             .or_else(|| ours.expect.refusal(header))
     }
 
-    /// The answer to [`BackupAction::ReadBack`].
+    /// The answer to [`BackupQuestion::ReadBack`].
     pub fn handle_read_back(&mut self, now: Time, answer: ReadBackAnswer) {
         if !self.question.answered() || self.phase != Phase::ReadingBack {
             return;
@@ -115,7 +115,7 @@ impl Backup {
                 self.phase = Phase::Booting {
                     copied: joining.copied,
                 };
-                self.push(BackupAction::Boot {
+                self.push(Build::Boot {
                     generation: self.generation,
                     header: joining.header,
                     image: joining.image,
@@ -130,7 +130,7 @@ impl Backup {
         }
     }
 
-    /// The machine of [`BackupAction::Boot`] stands at position 0, or there is room for the copy.
+    /// The machine of [`Build::Boot`] stands at position 0, or there is room for the copy.
     pub fn handle_booted(&mut self, now: Time, generation: u64) {
         let Phase::Booting { copied } = self.phase else {
             return;
@@ -148,7 +148,7 @@ impl Backup {
         self.push(BackupAction::Send(Message::Ready));
     }
 
-    /// The machine of [`BackupAction::Boot`], or its copy, cannot be built here, for a reason that no
+    /// The machine of [`Build::Boot`], or its copy, cannot be built here, for a reason that no
     /// retry mends.
     pub fn handle_boot_failed(&mut self, _now: Time, reason: String) {
         let builds = matches!(
@@ -172,11 +172,11 @@ impl Backup {
         self.disconnect();
         self.joining = None;
         if matches!(self.phase, Phase::Booting { .. }) {
-            self.push(BackupAction::Discard);
+            self.push(Build::Discard);
         }
         self.question.give_up();
         self.phase = Phase::Connecting;
-        self.push(BackupAction::PrimaryLost(loss));
+        self.push(BackupTurn::PrimaryLost(loss));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the backup asks the arbiter, going live, and how it ends.
 
-use super::{Backup, BackupAction, Phase};
+use super::{Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Phase};
 use crate::Time;
 use crate::arbiter::{ClaimAnswer, CloseAnswer};
 use crate::mutant::Mutant;
@@ -16,18 +16,35 @@ impl Backup {
         self.push_question();
     }
 
+    /// Asks what belongs to its phase.
     pub(super) fn push_question(&mut self) {
+        let question = self.question_of_phase();
+        self.push(question.expect("a phase that asks"));
+    }
+
+    fn question_of_phase(&self) -> Option<BackupQuestion> {
         let generation = self.generation;
         match self.phase {
-            Phase::ReadingBack => self.push(BackupAction::ReadBack { generation }),
-            Phase::Asking => self.push(BackupAction::Claim { generation }),
-            Phase::Fencing => self.push(BackupAction::Fence { generation }),
-            Phase::Closing => self.push(BackupAction::Close { generation }),
-            phase => unreachable!("{phase:?} asks nothing"),
+            Phase::ReadingBack => Some(BackupQuestion::ReadBack { generation }),
+            Phase::Asking => Some(BackupQuestion::Claim { generation }),
+            Phase::Fencing => Some(BackupQuestion::Fence { generation }),
+            Phase::Closing => Some(BackupQuestion::Close { generation }),
+            Phase::Connecting
+            | Phase::Greeting
+            | Phase::Booting { .. }
+            | Phase::Receiving
+            | Phase::Restoring
+            | Phase::Unarmed
+            | Phase::Following
+            | Phase::Suspecting { .. }
+            | Phase::TakingOver
+            | Phase::Parting
+            | Phase::Live
+            | Phase::Ended => None,
         }
     }
 
-    /// The answer to [`BackupAction::Claim`].
+    /// The answer to [`BackupQuestion::Claim`].
     pub fn handle_claim(&mut self, now: Time, answer: ClaimAnswer) {
         if self.phase != Phase::Asking || !self.question.answered() {
             return;
@@ -49,7 +66,7 @@ impl Backup {
         }
     }
 
-    /// The answer to [`BackupAction::Fence`]: an error is tried again, and nobody is live meanwhile.
+    /// The answer to [`BackupQuestion::Fence`]: an error is tried again, and nobody is live meanwhile.
     pub fn handle_fenced(&mut self, now: Time, fenced: Result<(), String>) {
         if self.phase != Phase::Fencing || !self.question.answered() {
             return;
@@ -67,7 +84,7 @@ impl Backup {
             "I3: nobody goes live with entries not executed"
         );
         if !self.has(Mutant::NotEmittedAgain) {
-            self.push(BackupAction::EmitHeld);
+            self.push(BackupTurn::EmitHeld);
         }
         if self.connected {
             self.push(BackupAction::Send(Message::Bye));
@@ -77,13 +94,13 @@ impl Backup {
             return self.ask(Phase::Closing);
         }
         self.phase = Phase::Live;
-        self.push(BackupAction::Announce);
-        self.push(BackupAction::Live {
+        self.push(BackupTurn::Announce);
+        self.push(BackupEnd::Live {
             generation: self.generation,
         });
     }
 
-    /// The answer to [`BackupAction::Close`].
+    /// The answer to [`BackupQuestion::Close`].
     pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
         if self.phase != Phase::Closing || !self.question.answered() {
             return;

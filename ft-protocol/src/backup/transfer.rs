@@ -4,7 +4,7 @@
 //! to the one that it copies from.
 
 use super::join::{Joining, generation_refusal};
-use super::{Backup, BackupAction, Phase, Received};
+use super::{Backup, BackupAction, BackupTurn, Build, Phase, Received};
 use crate::Time;
 use crate::arbiter::Nonce;
 use crate::log::MAX_START;
@@ -63,7 +63,7 @@ impl Backup {
         if received.saturating_sub(loaded) > MEMORY_BYTES {
             return self.broke("more of the copy than was asked for".into());
         }
-        self.push(BackupAction::Load { pages });
+        self.push(Build::Load { pages });
     }
 
     /// So many bytes of the copy's pages are in the memory, in all.
@@ -86,7 +86,7 @@ impl Backup {
         self.log = log;
         self.told = (0, log.seq);
         self.phase = Phase::Restoring;
-        self.push(BackupAction::Restore {
+        self.push(Build::Restore {
             seq: log.seq,
             at: log.at,
             outputs,
@@ -119,7 +119,7 @@ impl Backup {
         self.generation = generation;
         self.phase = Phase::Following;
         self.detector.relimit(self.config.timing.silence, now);
-        self.push(BackupAction::Armed { generation });
+        self.push(BackupTurn::Armed { generation });
         self.go_on();
     }
 

@@ -72,12 +72,54 @@ pub enum BackupAction {
     Send(Message),
     /// Send this by UDP.
     Beat(Beat),
+    /// Send what is to be sent, then close the connection.
+    Disconnect,
+    /// Ask this, on a thread that may wait for the answer.
+    Ask(BackupQuestion),
+    /// Something about the machine that this side will follow the log with.
+    Build(Build),
+    /// Put these into the buffer for the vCPU. They are acknowledged by the next action.
+    Deliver(Delivery),
+    /// The primary released the outputs up to this number; they will never be emitted here.
+    ForgetOutputs {
+        /// Number of the last one.
+        up_to: u64,
+    },
+    /// This side's part changes.
+    Turn(BackupTurn),
+    /// It ends as a backup: nothing follows.
+    End(BackupEnd),
+}
+
+/// What the backup wants to know: of the arbiter, or of the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupQuestion {
     /// Read the generation's open record through this side's own arbiter, answer by
     /// `handle_read_back`.
     ReadBack {
         /// The generation.
         generation: u64,
     },
+    /// Claim the generation, answer by `handle_claim`.
+    Claim {
+        /// The generation.
+        generation: u64,
+    },
+    /// Won: shut the primary out of whatever both could write to, answer by `handle_fenced`.
+    Fence {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// Write the generation's close record, answer by `handle_closed`.
+    Close {
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// How the backup gets its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Build {
     /// Build the machine, or make room for a copy of it, then call `handle_booted` or
     /// `handle_boot_failed`. The image's hash is to be compared with the header's.
     Boot {
@@ -107,54 +149,40 @@ pub enum BackupAction {
         /// vCPU and devices, as the runtimes encode them.
         state: Vec<u8>,
     },
+    /// Throw away the machine that is being built.
+    Discard,
+}
+
+/// What changes the backup's part.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupTurn {
     /// Tell the operator that this side protects the VM now.
     Armed {
         /// The generation.
         generation: u64,
     },
-    /// Throw away the machine that is being built.
-    Discard,
-    /// Put these into the buffer for the vCPU. They are acknowledged by the next action.
-    Deliver(Delivery),
-    /// The primary released the outputs up to this number; they will never be emitted here.
-    ForgetOutputs {
-        /// Number of the last one.
-        up_to: u64,
-    },
     /// Tell the operator that the primary is suspected, and let the vCPU execute all there is.
     Suspect(Loss),
-    /// The primary handed over: let the vCPU execute all there is.
-    TakeOver,
     /// The primary was heard again: nothing happened.
     Withdraw,
+    /// The primary handed over: let the vCPU execute all there is.
+    TakeOver,
     /// Tell the operator that the primary is gone before there was a pair; connect again.
     PrimaryLost(Loss),
-    /// Claim the generation, answer by `handle_claim`.
-    Claim {
-        /// The generation.
-        generation: u64,
-    },
-    /// Won: shut the primary out of whatever both could write to, answer by `handle_fenced`.
-    Fence {
-        /// The generation that was won.
-        generation: u64,
-    },
-    /// Hand to the backends, in order, every output that was not forgotten.
+    /// Won: hand to the backends, in order, every output that was not forgotten.
     EmitHeld,
     /// Announce the MAC address on the network.
     Announce,
+}
+
+/// How the backup ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupEnd {
     /// Let the vCPU go on from live inputs, and let outputs out as they come.
     Live {
         /// The generation that was won.
         generation: u64,
     },
-    /// Write the generation's close record, answer by `handle_closed`.
-    Close {
-        /// The generation.
-        generation: u64,
-    },
-    /// Send what is to be sent, then close the connection.
-    Disconnect,
     /// Stop for good, with [`HaltReason::status`]; emit nothing.
     Halt(HaltReason),
     /// The guest has ended and everything is done.
@@ -162,4 +190,28 @@ pub enum BackupAction {
         /// False if the arbiter was not reached: the next cold start will have to be forced.
         closed: bool,
     },
+}
+
+impl From<BackupQuestion> for BackupAction {
+    fn from(question: BackupQuestion) -> BackupAction {
+        BackupAction::Ask(question)
+    }
+}
+
+impl From<Build> for BackupAction {
+    fn from(build: Build) -> BackupAction {
+        BackupAction::Build(build)
+    }
+}
+
+impl From<BackupTurn> for BackupAction {
+    fn from(turn: BackupTurn) -> BackupAction {
+        BackupAction::Turn(turn)
+    }
+}
+
+impl From<BackupEnd> for BackupAction {
+    fn from(end: BackupEnd) -> BackupAction {
+        BackupAction::End(end)
+    }
 }

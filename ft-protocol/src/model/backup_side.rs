@@ -6,7 +6,7 @@ use super::storage::{Ask, Storage};
 use super::witness::Flaw;
 use crate::HaltReason;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
-use crate::backup::{Backup, BackupAction, LogItem};
+use crate::backup::{Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Build, LogItem};
 use crate::log::{Event, Position};
 use crate::wire::Message;
 use std::collections::VecDeque;
@@ -179,13 +179,8 @@ impl BackupSide {
             }
             BackupAction::Beat(beat) => rest.beat(me.index, beat),
             BackupAction::Disconnect => rest.disconnect(me.index, false),
-            BackupAction::ReadBack { generation } => {
-                me.ask(Question::Asked(Ask::ReadBack(generation)));
-            }
-            BackupAction::Boot {
-                generation, copied, ..
-            } => (self.booting, self.copied) = (Some(generation), copied),
-            BackupAction::Discard => self.booting = None,
+            BackupAction::Ask(question) => self.ask(question, me, rest),
+            BackupAction::Build(build) => self.prepare(build, me, rest),
             BackupAction::Deliver(delivery) => {
                 if let Some(last) = delivery.items.last() {
                     rest.around.witness.arrives(me.index, last.seq);
@@ -197,36 +192,68 @@ impl BackupSide {
                 self.forgotten = up_to;
                 self.held.retain(|&(output, _)| output > up_to);
             }
-            BackupAction::Suspect(_) => self.suspects = true,
-            BackupAction::Withdraw => (self.suspects, self.withdrew) = (false, true),
-            BackupAction::TakeOver => self.planned = true,
-            BackupAction::PrimaryLost(_) => self.forget_question(me),
-            BackupAction::Claim { generation } => self.claim(generation, me, rest),
-            BackupAction::Fence { .. } => me.ask(Question::Fence),
-            BackupAction::EmitHeld => {
-                self.go_alone(me, rest);
-                for (output, maker) in self.held.drain(..) {
-                    rest.around.witness.backup_emits(me.id, output, maker);
-                }
+            BackupAction::Turn(turn) => self.turn(turn, me, rest),
+            BackupAction::End(end) => self.end(end, me, rest),
+        }
+    }
+
+    fn ask(&mut self, question: BackupQuestion, me: &mut Common, rest: &mut Rest) {
+        match question {
+            BackupQuestion::ReadBack { generation } => {
+                me.ask(Question::Asked(Ask::ReadBack(generation)));
             }
-            BackupAction::Announce => {}
-            BackupAction::Load { .. } => unreachable!("the model's machine has no memory"),
-            BackupAction::Restore { seq, outputs, .. } => {
+            BackupQuestion::Claim { generation } => self.claim(generation, me, rest),
+            BackupQuestion::Fence { .. } => me.ask(Question::Fence),
+            BackupQuestion::Close { generation } => {
+                me.ask(Question::Asked(Ask::Close(generation)));
+            }
+        }
+    }
+
+    fn prepare(&mut self, build: Build, me: &Common, rest: &mut Rest) {
+        match build {
+            Build::Boot {
+                generation, copied, ..
+            } => (self.booting, self.copied) = (Some(generation), copied),
+            Build::Load { .. } => panic!("the model's machine has no memory"),
+            Build::Restore { seq, outputs, .. } => {
                 rest.around.witness.arrives(me.index, seq);
                 (self.restoring, self.executed, self.forgotten) = (true, seq, outputs);
             }
-            BackupAction::Armed { .. } => {
+            Build::Discard => self.booting = None,
+        }
+    }
+
+    /// What changes this side's part.
+    fn turn(&mut self, turn: BackupTurn, me: &mut Common, rest: &mut Rest) {
+        match turn {
+            BackupTurn::Armed { .. } => {
                 self.armed = true;
                 if self.damaged {
                     rest.around.witness.note(Flaw::AnotherMachine);
                 }
             }
-            BackupAction::Live { .. } => {
+            BackupTurn::Suspect(_) => self.suspects = true,
+            BackupTurn::Withdraw => (self.suspects, self.withdrew) = (false, true),
+            BackupTurn::TakeOver => self.planned = true,
+            BackupTurn::PrimaryLost(_) => self.forget_question(me),
+            BackupTurn::EmitHeld => {
+                self.go_alone(me, rest);
+                for (output, maker) in self.held.drain(..) {
+                    rest.around.witness.backup_emits(me.id, output, maker);
+                }
+            }
+            BackupTurn::Announce => {}
+        }
+    }
+
+    fn end(&mut self, end: BackupEnd, me: &mut Common, rest: &mut Rest) {
+        match end {
+            BackupEnd::Live { .. } => {
                 self.go_alone(me, rest);
                 self.live = true;
             }
-            BackupAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
-            BackupAction::Halt(why) => {
+            BackupEnd::Halt(why) => {
                 me.fate = Fate::Halted(why.status());
                 let armed = self.armed && matches!(why, HaltReason::NotArmed(_));
                 if armed || matches!(why, HaltReason::NoRight(_) | HaltReason::NotFree(_)) {
@@ -235,7 +262,7 @@ impl BackupSide {
                         .note(Flaw::Unreasonable(why.to_string()));
                 }
             }
-            BackupAction::Finish { closed } => {
+            BackupEnd::Finish { closed } => {
                 rest.around.witness.finishes(rest.guest);
                 assert!(closed, "the arbiter is never away for so long");
                 me.fate = Fate::Finished;

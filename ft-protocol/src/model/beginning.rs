@@ -5,7 +5,7 @@ use super::VM;
 use super::backup_side::BackupSide;
 use super::primary_side::{PrimarySide, config};
 use super::process::{Around, Process, Side};
-use super::step::Step;
+use super::step::{Own, Step};
 use super::world::World;
 use crate::Time;
 use crate::arbiter::MemberId;
@@ -50,7 +50,7 @@ impl World {
     /// to join.
     pub fn survived(setting: &Setting) -> World {
         let mut world = World::paired(setting);
-        world.take(setting, Step::Run { who: 0 });
+        world.take(setting, Step::Of(0, Own::Run));
         world = world.settled(setting);
         world.with(setting, 0, |process, rest| process.crash(false, rest));
         world = world.settled(setting);
@@ -63,7 +63,7 @@ impl World {
         loop {
             let mut steps = self.steps(setting.guest);
             steps.retain(|step| match step {
-                Step::Run { who } => self.processes[*who].backup().is_some(),
+                Step::Of(who, Own::Run) => self.processes[*who].backup().is_some(),
                 step => step.is_owed(),
             });
             let Some(&step) = steps.first() else {

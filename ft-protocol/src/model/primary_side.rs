@@ -10,7 +10,9 @@ use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAns
 use crate::detector::Timing;
 use crate::log::Position;
 use crate::mutant::Mutant;
-use crate::primary::{Primary, PrimaryAction, PrimaryConfig};
+use crate::primary::{
+    Primary, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
+};
 use crate::testing;
 use crate::transfer::Capture;
 use crate::wire::Message;
@@ -228,58 +230,17 @@ impl PrimarySide {
             }
             PrimaryAction::Beat(beat) => rest.beat(me.index, beat),
             PrimaryAction::Disconnect => rest.disconnect(me.index, false),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
+            PrimaryAction::Welcome { protocol, right } => {
                 let welcome = Message::Welcome {
                     protocol,
-                    generation,
-                    members,
-                    nonce,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
                     header: Box::new(testing::header()),
                     image: Vec::new(),
                 };
                 rest.send(me.index, welcome);
             }
-            PrimaryAction::SendLog { up_to } => {
-                let frames = rest.guest.frames(self.sent + 1, up_to, me.id);
-                self.sent = up_to;
-                rest.send(me.index, Message::Log { frames });
-            }
-            PrimaryAction::Release { up_to } => self.passed = up_to,
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => {
-                let record = rest.around.storage.of(generation);
-                let its = record.filter(|record| record.members.primary == me.id);
-                if its.is_some_and(|record| record.members != members) {
-                    rest.around.witness.note(Flaw::UsedAgain { generation });
-                }
-                self.members = Some(members);
-                me.ask(Question::Asked(Ask::Open(generation, members, nonce)));
-            }
-            PrimaryAction::Claim { generation } => me.ask(Question::Asked(Ask::Claim(generation))),
-            PrimaryAction::Fence { .. } => me.ask(Question::Fence),
-            PrimaryAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
-            PrimaryAction::PutBack(standing) => {
-                // One at a time: there is no look meanwhile.
-                assert_eq!(me.puts_back.replace(standing), None);
-            }
-            PrimaryAction::Start => self.start(me, rest),
-            PrimaryAction::GoSolo { generation } => self.go_solo(generation, me, rest),
-            PrimaryAction::Park => self.parking = true,
-            PrimaryAction::Resume => {
-                if !self.parked || !rest.around.witness.is_alone(me.id) {
-                    rest.around.witness.note(Flaw::RunsOnWithoutRight);
-                }
-                (self.parking, self.parked, self.took_back) = (false, false, true);
-            }
-            PrimaryAction::BackupLost(_) => {}
             PrimaryAction::Offer { protocol, right } => {
                 let offer = Message::Offer {
                     protocol,
@@ -292,25 +253,81 @@ impl PrimarySide {
                 };
                 rest.send(me.index, offer);
             }
+            PrimaryAction::SendLog { up_to } => {
+                let frames = rest.guest.frames(self.sent + 1, up_to, me.id);
+                self.sent = up_to;
+                rest.send(me.index, Message::Log { frames });
+            }
             PrimaryAction::Copy => self.copying = true,
             PrimaryAction::StopCopy => self.copying = false,
-            PrimaryAction::Protected { .. } => {}
-            PrimaryAction::HandedOver { .. } => me.fate = Fate::HandedOver,
-            PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
-            PrimaryAction::Finish { closed } => {
+            PrimaryAction::Release { up_to } => self.passed = up_to,
+            PrimaryAction::Ask(question) => self.ask(question, me, rest),
+            PrimaryAction::PutBack(standing) => {
+                // One at a time: there is no look meanwhile.
+                assert_eq!(me.puts_back.replace(standing), None);
+            }
+            PrimaryAction::Turn(turn) => self.turn(turn, me, rest),
+            PrimaryAction::End(end) => self.end(end, me, rest),
+        }
+    }
+
+    fn ask(&mut self, question: PrimaryQuestion, me: &mut Common, rest: &mut Rest) {
+        match question {
+            PrimaryQuestion::Open(right) => {
+                let generation = right.generation;
+                let record = rest.around.storage.of(generation);
+                let its = record.filter(|record| record.members.primary == me.id);
+                if its.is_some_and(|record| record.members != right.members) {
+                    rest.around.witness.note(Flaw::UsedAgain { generation });
+                }
+                self.members = Some(right.members);
+                let ask = Ask::Open(generation, right.members, right.nonce);
+                me.ask(Question::Asked(ask));
+            }
+            PrimaryQuestion::Claim { generation } => {
+                me.ask(Question::Asked(Ask::Claim(generation)));
+            }
+            PrimaryQuestion::Fence { .. } => me.ask(Question::Fence),
+            PrimaryQuestion::Close { generation } => {
+                me.ask(Question::Asked(Ask::Close(generation)));
+            }
+        }
+    }
+
+    /// What changes this side's part.
+    fn turn(&mut self, turn: PrimaryTurn, me: &Common, rest: &mut Rest) {
+        match turn {
+            PrimaryTurn::Start => self.start(me, rest),
+            PrimaryTurn::Park => self.parking = true,
+            PrimaryTurn::Resume => {
+                if !self.parked || !rest.around.witness.is_alone(me.id) {
+                    rest.around.witness.note(Flaw::RunsOnWithoutRight);
+                }
+                (self.parking, self.parked, self.took_back) = (false, false, true);
+            }
+            PrimaryTurn::BackupLost(_) | PrimaryTurn::Protected { .. } => {}
+            PrimaryTurn::GoSolo { generation } => self.go_solo(generation, me, rest),
+            PrimaryTurn::Requested(_) => {
+                let unreasonable = Flaw::Unreasonable("nobody asked for that".into());
+                rest.around.witness.note(unreasonable);
+            }
+        }
+    }
+
+    fn end(&mut self, end: PrimaryEnd, me: &mut Common, rest: &mut Rest) {
+        me.fate = match end {
+            PrimaryEnd::HandedOver { .. } => Fate::HandedOver,
+            PrimaryEnd::Leave => Fate::Left,
+            PrimaryEnd::Halt(why) => Fate::Halted(why.status()),
+            PrimaryEnd::Finish { closed } => {
                 rest.around.witness.finishes(rest.guest);
                 if !rest.around.storage.is_closed() {
                     rest.around.witness.note(Flaw::LeftOpen);
                 }
                 assert!(closed, "the arbiter is never away for so long");
-                me.fate = Fate::Finished;
+                Fate::Finished
             }
-            PrimaryAction::Leave => me.fate = Fate::Left,
-            PrimaryAction::Requested(_) => {
-                let unreasonable = Flaw::Unreasonable("nobody asked for that".into());
-                rest.around.witness.note(unreasonable);
-            }
-        }
+        };
     }
 
     fn start(&mut self, me: &Common, rest: &mut Rest) {

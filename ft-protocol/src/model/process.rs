@@ -4,6 +4,7 @@ use super::backup_side::BackupSide;
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
 use super::primary_side::PrimarySide;
+use super::step::Own;
 use super::storage::{Ask, Storage, Verdict};
 use super::witness::Witness;
 use crate::Time;
@@ -146,6 +147,39 @@ impl Rest<'_> {
 }
 
 impl Process {
+    /// A step of its own.
+    pub fn take(&mut self, own: Own, rest: &mut Rest) {
+        match own {
+            Own::ReachArbiter => self.reach_arbiter(rest),
+            Own::ReceiveAnswer => self.receive_answer(rest),
+            Own::LoseQuestion => self.lose_question(rest),
+            Own::LoseAnswer => self.lose_answer(rest),
+            Own::Fence { succeeds } => self.fenced(succeeds, rest),
+            Own::Run => self.run(rest),
+            Own::AskAgain => self.wait_to_ask(rest),
+            Own::NoticeDeath | Own::HearNothing => self.wait(rest),
+            Own::Tick => drop(self.tick(rest)),
+            Own::Stop => self.oversleep(rest),
+            Own::VcpuHangs => self.hang(true, rest),
+            Own::VcpuAnswers => self.hang(false, rest),
+            Own::Crash { without_a_word } => self.crash(without_a_word, rest),
+            Own::Boot => self.on_backup(rest, |backup, me| backup.boot(me)),
+            Own::BootFails => self.on_backup(rest, |backup, me| backup.fail_to_boot(me)),
+            Own::Emit => self.on_primary(rest, PrimarySide::emit),
+            Own::Rest => self.on_primary(rest, |primary, me, _| primary.rest(me)),
+            Own::Capture => self.on_primary(rest, PrimarySide::capture),
+            Own::Restore => self.on_backup(rest, |backup, me| backup.restore(me, false)),
+            Own::CopyDamaged => self.on_backup(rest, |backup, me| backup.restore(me, true)),
+            Own::Diverge => self.on_backup(rest, |backup, me| backup.diverge(me)),
+            Own::Switchover => self.on_primary(rest, |primary, me, _| {
+                primary.machine.handle_switchover(me.now);
+            }),
+            Own::Leave => self.leave(rest),
+            Own::Look => self.look(rest),
+            Own::PutBack => self.put_back(rest),
+        }
+    }
+
     pub fn is_running(&self) -> bool {
         self.common.fate == Fate::Running
     }
@@ -246,7 +280,7 @@ impl Process {
 
     /// The arbiter gets the question, and unless it is a claim or the process is gone, the answer
     /// arrives as well.
-    pub fn reach_arbiter(&mut self, rest: &mut Rest) {
+    fn reach_arbiter(&mut self, rest: &mut Rest) {
         let Question::Asked(ask) = self.common.question else {
             unreachable!("nothing was asked");
         };
@@ -262,7 +296,7 @@ impl Process {
     }
 
     /// The answer arrives, or word that there is none.
-    pub fn answer(&mut self, ask: Ask, known: bool, rest: &mut Rest) {
+    fn answer(&mut self, ask: Ask, known: bool, rest: &mut Rest) {
         self.common.question = match known {
             true => Question::None,
             false => Question::Again,
@@ -277,7 +311,7 @@ impl Process {
     }
 
     /// The answer to a claim arrives.
-    pub fn receive_answer(&mut self, rest: &mut Rest) {
+    fn receive_answer(&mut self, rest: &mut Rest) {
         let Question::Written(Ask::Claim(generation), verdict) = self.common.question else {
             unreachable!("no answer is on its way");
         };
@@ -295,7 +329,7 @@ impl Process {
     }
 
     /// Looks at its records in the arbiter.
-    pub fn look(&mut self, rest: &mut Rest) {
+    fn look(&mut self, rest: &mut Rest) {
         if let Side::Primary(primary) = &mut self.side {
             primary.look(&self.common, &rest.around.storage);
         }
@@ -303,21 +337,21 @@ impl Process {
     }
 
     /// What it puts back arrives in the arbiter; also after its end.
-    pub fn put_back(&mut self, rest: &mut Rest) {
+    fn put_back(&mut self, rest: &mut Rest) {
         if let Some(standing) = self.common.puts_back.take() {
             rest.around.storage.put_back(self.common.id, standing);
         }
     }
 
     /// What was asked never gets to the arbiter.
-    pub fn lose_question(&mut self, rest: &mut Rest) {
+    fn lose_question(&mut self, rest: &mut Rest) {
         if let Question::Asked(ask) = self.common.question {
             self.answer(ask, false, rest);
         }
     }
 
     /// The arbiter did what it was asked, and nobody hears of it.
-    pub fn lose_answer(&mut self, rest: &mut Rest) {
+    fn lose_answer(&mut self, rest: &mut Rest) {
         if let Question::Asked(ask) | Question::Written(ask, _) = self.common.question {
             if self.common.question == Question::Asked(ask) {
                 rest.around.storage.write(self.common.id, ask);
@@ -326,7 +360,7 @@ impl Process {
         }
     }
 
-    pub fn fenced(&mut self, succeeded: bool, rest: &mut Rest) {
+    fn fenced(&mut self, succeeded: bool, rest: &mut Rest) {
         let now = self.common.now;
         self.common.question = match succeeded {
             true => Question::None,
@@ -348,7 +382,7 @@ impl Process {
     }
 
     /// The vCPU does its next piece.
-    pub fn run(&mut self, rest: &mut Rest) {
+    fn run(&mut self, rest: &mut Rest) {
         match &mut self.side {
             Side::Primary(primary) => primary.run(&self.common, rest),
             Side::Backup(backup) => backup.run(&self.common),
@@ -358,7 +392,7 @@ impl Process {
     }
 
     /// Something else happens to it that its side knows about.
-    pub fn on_primary(
+    fn on_primary(
         &mut self,
         rest: &mut Rest,
         what: impl FnOnce(&mut PrimarySide, &Common, &mut Rest),
@@ -369,7 +403,7 @@ impl Process {
         self.act(rest);
     }
 
-    pub fn on_backup(&mut self, rest: &mut Rest, what: impl FnOnce(&mut BackupSide, &Common)) {
+    fn on_backup(&mut self, rest: &mut Rest, what: impl FnOnce(&mut BackupSide, &Common)) {
         if let Side::Backup(backup) = &mut self.side {
             what(backup, &self.common);
         }
@@ -377,7 +411,7 @@ impl Process {
     }
 
     /// The operator wants it to go. A backup goes at once; a primary may have to win first.
-    pub fn leave(&mut self, rest: &mut Rest) {
+    fn leave(&mut self, rest: &mut Rest) {
         let now = self.common.now;
         let leaves = match &mut self.side {
             Side::Primary(primary) => {
@@ -395,7 +429,7 @@ impl Process {
     }
 
     /// Its vCPU hangs, or answers again.
-    pub fn hang(&mut self, mute: bool, rest: &mut Rest) {
+    fn hang(&mut self, mute: bool, rest: &mut Rest) {
         self.common.mute = mute;
         self.look_at_vcpu();
         self.act(rest);
@@ -440,12 +474,12 @@ impl Process {
     }
 
     /// Time passes, on time and without a word from anybody, until something comes of it.
-    pub fn wait(&mut self, rest: &mut Rest) {
+    fn wait(&mut self, rest: &mut Rest) {
         let _came = (0..PATIENCE).any(|_| self.tick(rest));
     }
 
     /// The same until a question is asked again.
-    pub fn wait_to_ask(&mut self, rest: &mut Rest) {
+    fn wait_to_ask(&mut self, rest: &mut Rest) {
         let again = |process: &Process| {
             let question = process.common.question;
             matches!(question, Question::Again | Question::Held(_))
@@ -458,7 +492,7 @@ impl Process {
     }
 
     /// It was stopped, and wakes up late.
-    pub fn oversleep(&mut self, rest: &mut Rest) {
+    fn oversleep(&mut self, rest: &mut Rest) {
         self.common.now = self.common.now.after(SLEEP);
         if let Side::Primary(primary) = &mut self.side {
             primary.away = true;

@@ -72,6 +72,45 @@ impl Faults {
     };
 }
 
+impl Faults {
+    /// Those of which this step of a process is one.
+    pub fn of(&mut self, own: Own) -> Option<&mut u8> {
+        Some(match own {
+            Own::Crash {
+                without_a_word: false,
+            } => &mut self.crashes,
+            Own::Crash {
+                without_a_word: true,
+            } => &mut self.silent_crashes,
+            Own::LoseQuestion | Own::LoseAnswer => &mut self.unanswered,
+            Own::HearNothing => &mut self.silences,
+            Own::Tick => &mut self.ticks,
+            Own::Stop => &mut self.stops,
+            Own::VcpuHangs => &mut self.hangs,
+            Own::Fence { succeeds: false } => &mut self.failed_fences,
+            Own::BootFails => &mut self.failed_boots,
+            Own::CopyDamaged => &mut self.damaged_copies,
+            Own::Diverge => &mut self.divergences,
+            Own::Switchover => &mut self.switchovers,
+            Own::Leave => &mut self.leaves,
+            Own::Look => &mut self.looks,
+            Own::ReachArbiter
+            | Own::ReceiveAnswer
+            | Own::Fence { succeeds: true }
+            | Own::Boot
+            | Own::Run
+            | Own::Emit
+            | Own::Rest
+            | Own::Capture
+            | Own::Restore
+            | Own::AskAgain
+            | Own::NoticeDeath
+            | Own::VcpuAnswers
+            | Own::PutBack => return None,
+        })
+    }
+}
+
 /// Only those that there are.
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,49 +157,9 @@ pub enum Step {
     DeliverBeat {
         to: usize,
     },
-    /// The arbiter gets a question; a claim's answer is still on its way.
-    ReachArbiter {
-        of: usize,
-    },
-    ReceiveAnswer {
-        who: usize,
-    },
-    FenceSucceeds {
-        of: usize,
-    },
-    Boot {
-        who: usize,
-    },
-    Run {
-        who: usize,
-    },
-    Emit {
-        who: usize,
-    },
-    Rest {
-        who: usize,
-    },
-    /// The machine is stopped and copied; the copy is built.
-    Capture {
-        who: usize,
-    },
-    Restore {
-        who: usize,
-    },
-    AskAgain {
-        who: usize,
-    },
-    NoticeDeath {
-        who: usize,
-    },
-    VcpuAnswers {
-        who: usize,
-    },
+    /// A step of one process alone.
+    Of(usize, Own),
 
-    Crash {
-        who: usize,
-        without_a_word: bool,
-    },
     Restart {
         who: usize,
     },
@@ -170,79 +169,102 @@ pub enum Step {
         keep: [usize; 2],
         without_a_word: bool,
     },
-    LoseQuestion {
-        of: usize,
-    },
-    LoseAnswer {
-        to: usize,
-    },
-    Silence {
-        for_whom: usize,
-    },
-    Tick {
-        who: usize,
-    },
-    Stop {
-        who: usize,
-    },
-    VcpuHangs {
-        who: usize,
-    },
     Stall {
         connection: usize,
         first: End,
     },
-    FenceFails {
-        of: usize,
-    },
-    BootFails {
-        who: usize,
-    },
-    CopyDamaged {
-        who: usize,
-    },
-    Diverge {
-        who: usize,
-    },
-    Switchover {
-        who: usize,
-    },
-    Leave {
-        who: usize,
-    },
     Vanish(Vanishes),
-    Look {
-        who: usize,
-    },
-    /// What a process puts back arrives, whenever that is.
-    PutBack {
-        of: usize,
-    },
     OperatorRestores {
         careless: bool,
     },
+}
+
+/// What a process does, or what happens to it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Own {
+    /// The arbiter gets its question; a claim's answer is still on its way.
+    ReachArbiter,
+    ReceiveAnswer,
+    Fence {
+        succeeds: bool,
+    },
+    Boot,
+    Run,
+    Emit,
+    Rest,
+    /// The machine is stopped and copied; the copy is built.
+    Capture,
+    Restore,
+    AskAgain,
+    NoticeDeath,
+    VcpuAnswers,
+
+    Crash {
+        without_a_word: bool,
+    },
+    LoseQuestion,
+    LoseAnswer,
+    HearNothing,
+    Tick,
+    Stop,
+    VcpuHangs,
+    BootFails,
+    CopyDamaged,
+    Diverge,
+    Switchover,
+    Leave,
+    Look,
+    /// What it puts back arrives, whenever that is.
+    PutBack,
 }
 
 impl Step {
     /// Whether it has to happen at last if it can. The others are faults, operators' wishes, and
     /// what a network need not do.
     pub fn is_owed(self) -> bool {
-        matches!(
-            self,
-            Step::Connect { .. }
-                | Step::Deliver { .. }
-                | Step::ReachArbiter { .. }
-                | Step::ReceiveAnswer { .. }
-                | Step::FenceSucceeds { .. }
-                | Step::Boot { .. }
-                | Step::Run { .. }
-                | Step::Emit { .. }
-                | Step::Rest { .. }
-                | Step::Capture { .. }
-                | Step::Restore { .. }
-                | Step::AskAgain { .. }
-                | Step::NoticeDeath { .. }
-                | Step::VcpuAnswers { .. }
-        )
+        match self {
+            Step::Connect { .. } | Step::Deliver { .. } => true,
+            Step::Of(_, own) => own.is_owed(),
+            Step::DeliverBeat { .. }
+            | Step::Restart { .. }
+            | Step::Cut { .. }
+            | Step::Stall { .. }
+            | Step::Vanish(_)
+            | Step::OperatorRestores { .. } => false,
+        }
+    }
+}
+
+impl Own {
+    fn is_owed(self) -> bool {
+        match self {
+            Own::ReachArbiter
+            | Own::ReceiveAnswer
+            | Own::Fence { succeeds: true }
+            | Own::Boot
+            | Own::Run
+            | Own::Emit
+            | Own::Rest
+            | Own::Capture
+            | Own::Restore
+            | Own::AskAgain
+            | Own::NoticeDeath
+            | Own::VcpuAnswers => true,
+            Own::Fence { succeeds: false }
+            | Own::Crash { .. }
+            | Own::LoseQuestion
+            | Own::LoseAnswer
+            | Own::HearNothing
+            | Own::Tick
+            | Own::Stop
+            | Own::VcpuHangs
+            | Own::BootFails
+            | Own::CopyDamaged
+            | Own::Diverge
+            | Own::Switchover
+            | Own::Leave
+            | Own::Look
+            | Own::PutBack => false,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Planned ends: handing over to the backup, and leaving before anything ran.
 
-use super::{Phase, Primary, PrimaryAction};
+use super::{Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryTurn};
 use crate::Time;
 use crate::wire::Message;
 
@@ -30,7 +30,7 @@ impl Primary {
         let possible = self.phase == Phase::Paired && self.end.is_none();
         if possible && self.handover == Handover::No {
             self.handover = Handover::Parking;
-            self.push(PrimaryAction::Park);
+            self.push(PrimaryTurn::Park);
         }
         possible
     }
@@ -49,7 +49,7 @@ impl Primary {
             }
             (_, Phase::Ended) => {}
             // The backup was lost meanwhile; there may be another one, for which it does not rest.
-            (Handover::No, _) => self.push(PrimaryAction::Resume),
+            (Handover::No, _) => self.push(PrimaryTurn::Resume),
             (Handover::Parking, _) => self.handover = Handover::Parked { seq },
             _ => {}
         }
@@ -90,7 +90,7 @@ impl Primary {
 
     pub(super) fn end_handed_over(&mut self) {
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::HandedOver {
+        self.push(PrimaryEnd::HandedOver {
             generation: self.generation,
         });
     }
@@ -99,7 +99,7 @@ impl Primary {
     pub(super) fn take_back(&mut self) {
         match std::mem::replace(&mut self.handover, Handover::No) {
             Handover::No | Handover::Parking => {}
-            Handover::Parked { .. } | Handover::Sent => self.push(PrimaryAction::Resume),
+            Handover::Parked { .. } | Handover::Sent => self.push(PrimaryTurn::Resume),
         }
     }
 
@@ -123,6 +123,6 @@ impl Primary {
 
     pub(super) fn leave(&mut self) {
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::Leave);
+        self.push(PrimaryEnd::Leave);
     }
 }

@@ -1,7 +1,7 @@
 //! What the primary asks the arbiter, and how it ends.
 
 use super::handover::Handover;
-use super::{Doubt, Phase, Primary, PrimaryAction};
+use super::{Doubt, Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
 use crate::mutant::Mutant;
@@ -16,7 +16,7 @@ const BYE_WAIT: Duration = Duration::from_secs(2);
 
 impl Primary {
     /// Random in its upper part, different for every generation.
-    pub(super) fn nonce(&self, generation: u64) -> Nonce {
+    fn nonce(&self, generation: u64) -> Nonce {
         Nonce(self.config.nonce.0.wrapping_add(u128::from(generation)))
     }
 
@@ -27,42 +27,53 @@ impl Primary {
         self.push_question();
     }
 
+    /// Asks what belongs to its phase. Who is mute does not claim.
     pub(super) fn push_question(&mut self) {
+        if self.mute && matches!(self.phase, Phase::Claiming { .. }) {
+            self.asks_later = true;
+            return;
+        }
+        let question = self.question_of_phase();
+        self.push(question.expect("a phase that asks"));
+    }
+
+    fn question_of_phase(&self) -> Option<PrimaryQuestion> {
         let generation = self.generation;
-        match self.phase {
-            Phase::Opening | Phase::OpeningNext => {
-                let generation = match self.phase {
-                    Phase::Opening => generation,
-                    _ => self.opened,
-                };
-                self.push_open(generation);
-            }
-            // Somebody was joining when it was asked.
-            Phase::Solo => self.push_open(self.opened),
-            Phase::Claiming { .. } if self.mute => self.asks_later = true,
-            Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
-            Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
+        Some(match self.phase {
+            Phase::Opening => PrimaryQuestion::Open(self.right_of(generation)),
+            // Alone: somebody was joining when it was asked.
+            Phase::OpeningNext | Phase::Solo => PrimaryQuestion::Open(self.right_of(self.opened)),
+            Phase::Claiming { .. } => PrimaryQuestion::Claim { generation },
+            Phase::Fencing => PrimaryQuestion::Fence { generation },
             // A cold start looks at the last one.
-            Phase::Closing { .. } if self.has(Mutant::LeavesOneOpen) => {
-                self.push(PrimaryAction::Close { generation });
-            }
-            Phase::Closing { .. } => self.push(PrimaryAction::Close {
-                generation: self.last_own,
-            }),
-            phase => unreachable!("{phase:?} asks nothing"),
+            Phase::Closing { .. } => PrimaryQuestion::Close {
+                generation: match self.has(Mutant::LeavesOneOpen) {
+                    true => generation,
+                    false => self.last_own,
+                },
+            },
+            Phase::Waiting
+            | Phase::Joining
+            | Phase::Paired
+            | Phase::HandedOver
+            | Phase::Offering
+            | Phase::Copying
+            | Phase::Proving
+            | Phase::Arming { .. }
+            | Phase::Ended => return None,
+        })
+    }
+
+    /// A generation for this side and whoever is connected, as it opens it.
+    pub(super) fn right_of(&self, generation: u64) -> Right {
+        Right {
+            generation,
+            members: self.members,
+            nonce: self.nonce(generation),
         }
     }
 
-    fn push_open(&mut self, generation: u64) {
-        let (members, nonce) = (self.members, self.nonce(generation));
-        self.push(PrimaryAction::Open {
-            generation,
-            members,
-            nonce,
-        });
-    }
-
-    /// The answer to [`PrimaryAction::Open`].
+    /// The answer to [`PrimaryQuestion::Open`].
     pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
         let waits = matches!(self.phase, Phase::Opening | Phase::OpeningNext);
         if !(waits || self.stale_open) || !self.question.answered() {
@@ -74,11 +85,8 @@ impl Primary {
             _ => {}
         }
         (self.opened, self.last_own) = (self.generation, self.generation);
-        self.right = Some(Right {
-            generation: self.generation,
-            members: self.members,
-            nonce: self.nonce(self.generation),
-        });
+        let right = self.right_of(self.generation);
+        self.right = Some(right);
         match answer {
             OpenAnswer::Unreachable(_) => self.question.unreachable(now),
             OpenAnswer::AlreadyOpen { record } => {
@@ -95,15 +103,13 @@ impl Primary {
                 self.phase = Phase::Joining;
                 self.push(PrimaryAction::Welcome {
                     protocol: self.protocol,
-                    generation: self.generation,
-                    members: self.members,
-                    nonce: self.nonce(self.generation),
+                    right,
                 });
             }
         }
     }
 
-    /// The answer to [`PrimaryAction::Claim`].
+    /// The answer to [`PrimaryQuestion::Claim`].
     pub fn handle_claim(&mut self, now: Time, answer: ClaimAnswer) {
         let Phase::Claiming { started } = self.phase else {
             return;
@@ -142,7 +148,7 @@ impl Primary {
         }
     }
 
-    /// The answer to [`PrimaryAction::Fence`]: an error is tried again, and nothing leaves meanwhile.
+    /// The answer to [`PrimaryQuestion::Fence`]: an error is tried again, and nothing leaves meanwhile.
     pub fn handle_fenced(&mut self, now: Time, fenced: Result<(), String>) {
         if self.phase != Phase::Fencing || !self.question.answered() {
             return;
@@ -155,11 +161,10 @@ impl Primary {
 
     pub(super) fn go_solo(&mut self, now: Time, started: bool) {
         self.phase = Phase::Solo;
+        let generation = self.generation;
         self.push(match started {
-            true => PrimaryAction::GoSolo {
-                generation: self.generation,
-            },
-            false => PrimaryAction::Start,
+            true => PrimaryTurn::GoSolo { generation },
+            false => PrimaryTurn::Start,
         });
         self.doubt = Doubt::No;
         self.gate.open();
@@ -203,14 +208,11 @@ impl Primary {
     }
 
     /// What a backup may still say after it was told Bye.
-    pub(super) fn parting(&mut self, message: Message) {
-        let Phase::Closing { closed, .. } = self.phase else {
-            unreachable!("{:?} is no parting", self.phase);
-        };
+    pub(super) fn parting(&mut self, closed: bool, message: Message) {
         match message {
             Message::Heartbeat | Message::Ack { .. } | Message::Echo { .. } => return,
             Message::Diverged { at, what } => {
-                self.push(PrimaryAction::BackupLost(Loss::Diverged { at, what }));
+                self.push(PrimaryTurn::BackupLost(Loss::Diverged { at, what }));
             }
             _ => {}
         }
@@ -218,7 +220,7 @@ impl Primary {
         self.close_or_finish(closed, None);
     }
 
-    /// The answer to [`PrimaryAction::Close`].
+    /// The answer to [`PrimaryQuestion::Close`].
     pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
         let Phase::Closing { bye_by, .. } = self.phase else {
             return;
@@ -245,12 +247,12 @@ impl Primary {
     pub(super) fn finish(&mut self, closed: bool) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::Finish { closed });
+        self.push(PrimaryEnd::Finish { closed });
     }
 
     pub(super) fn halt(&mut self, reason: HaltReason) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::Halt(reason));
+        self.push(PrimaryEnd::Halt(reason));
     }
 }

@@ -6,14 +6,14 @@
 //! entry that led to an output which has left is acknowledged, and every output that the guest had
 //! emitted before it was copied has left.
 
-use super::{Doubt, Phase, Primary, PrimaryAction};
+use super::{Doubt, Phase, Primary, PrimaryAction, PrimaryTurn};
 use crate::Time;
 use crate::arbiter::{MemberId, OpenAnswer};
 use crate::gate::Gate;
 use crate::mutant::Mutant;
 use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::Loss;
-use crate::transfer::{Capture, Right, StateDigest, Survivor};
+use crate::transfer::{Capture, StateDigest, Survivor};
 use crate::wire::{Message, PROTOCOL_VERSION};
 
 impl Primary {
@@ -150,7 +150,7 @@ impl Primary {
         self.ask(Phase::OpeningNext);
     }
 
-    /// The answer to [`PrimaryAction::Open`] for the next generation.
+    /// The answer to [`PrimaryQuestion::Open`] for the next generation.
     pub(super) fn next_opened(&mut self, now: Time, answer: OpenAnswer) {
         match answer {
             OpenAnswer::Unreachable(_) => self.question.unreachable(now),
@@ -212,11 +212,7 @@ impl Primary {
 
     fn arm(&mut self) {
         self.hold_outputs();
-        let right = Right {
-            generation: self.opened,
-            members: self.members,
-            nonce: self.nonce(self.opened),
-        };
+        let right = self.right_of(self.opened);
         self.capture = None;
         self.right = Some(right);
         self.generation = right.generation;
@@ -226,7 +222,7 @@ impl Primary {
             nonce: right.nonce,
         }));
         self.tell_released();
-        self.push(PrimaryAction::Protected {
+        self.push(PrimaryTurn::Protected {
             generation: right.generation,
         });
     }
@@ -256,7 +252,7 @@ impl Primary {
         self.capture = None;
         self.lag.clear();
         self.phase = Phase::Solo;
-        self.push(PrimaryAction::BackupLost(loss));
+        self.push(PrimaryTurn::BackupLost(loss));
         let passed = self.gate.passed();
         self.gate.open();
         self.release(passed);

@@ -1,6 +1,6 @@
 //! What the primary is made from, and what it asks for.
 
-use crate::arbiter::{MemberId, Members, Nonce, Standing};
+use crate::arbiter::{MemberId, Nonce, Standing};
 use crate::detector::Timing;
 use crate::log::HostPrint;
 use crate::reason::{HaltReason, Loss};
@@ -53,12 +53,8 @@ pub enum PrimaryAction {
     Welcome {
         /// Version to speak.
         protocol: u32,
-        /// The generation.
-        generation: u64,
-        /// Its members.
-        members: Members,
-        /// Its nonce.
-        nonce: Nonce,
+        /// The generation, as it was opened for the two.
+        right: Right,
     },
     /// Send [`Message::Offer`] with this, the log's header and the guest image.
     Offer {
@@ -67,68 +63,46 @@ pub enum PrimaryAction {
         /// By which this side runs.
         right: Right,
     },
-    /// Copy the machine that runs to whoever is connected, then call `handle_captured`.
-    Copy,
-    /// Whatever was or is copied is of no more use.
-    StopCopy,
-    /// Send what still waits behind the copy, [`Message::Armed`] too, and tell the operator that there is a
-    /// backup again.
-    Protected {
-        /// The generation.
-        generation: u64,
-    },
     /// Send the log's frames up to this sequence that were not sent yet, in messages of
     /// [`Message::Log`].
     SendLog {
         /// Sequence of the last one.
         up_to: u64,
     },
+    /// Send what is to be sent, then close the connection.
+    Disconnect,
+    /// Copy the machine that runs to whoever is connected, then call `handle_captured`.
+    Copy,
+    /// Whatever was or is copied is of no more use.
+    StopCopy,
     /// Hand the outputs up to this number to the backends, in order and as long as `may_release` says
     /// so, then report the last one that they took by `handle_released`.
     Release {
         /// Number of the last one.
         up_to: u64,
     },
+    /// Ask this, on a thread that may wait for the answer.
+    Ask(PrimaryQuestion),
+    /// These records vanished: write them again, the claim first if it was won. No answer; the next look tells.
+    PutBack(Standing),
+    /// This side's part changes.
+    Turn(PrimaryTurn),
+    /// It ends: nothing follows.
+    End(PrimaryEnd),
+}
+
+/// What the primary wants to know: of the arbiter, or of the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PrimaryQuestion {
     /// Write the generation's open record, answer by `handle_opened`.
-    Open {
-        /// The generation.
-        generation: u64,
-        /// Its members.
-        members: Members,
-        /// Its nonce.
-        nonce: Nonce,
-    },
+    Open(Right),
     /// Claim the generation, answer by `handle_claim`.
     Claim {
         /// The generation.
         generation: u64,
     },
-    /// These records vanished: write them again, the claim first if it was won. No answer; the next look tells.
-    PutBack(Standing),
-    /// Let the vCPU execute.
-    Start,
     /// Shut the backup out of whatever both could write to, answer by `handle_fenced`.
     Fence {
-        /// The generation that was won.
-        generation: u64,
-    },
-    /// The backup's operator asks for this.
-    Requested(Request),
-    /// Let the vCPU rest at its next position, answer by `handle_parked`.
-    Park,
-    /// Let the vCPU that rests run on.
-    Resume,
-    /// The backup goes on: nothing is left to do here.
-    HandedOver {
-        /// The generation.
-        generation: u64,
-    },
-    /// Nothing ever ran, and this side was told to leave: close the generations that it won.
-    Leave,
-    /// Tell the operator that the backup counts as lost, and why. The arbiter decides the rest.
-    BackupLost(Loss),
-    /// Won: tell the operator that this side runs on alone. Everything held is released next.
-    GoSolo {
         /// The generation that was won.
         generation: u64,
     },
@@ -137,8 +111,44 @@ pub enum PrimaryAction {
         /// The generation.
         generation: u64,
     },
-    /// Send what is to be sent, then close the connection.
-    Disconnect,
+}
+
+/// What changes the primary's part.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PrimaryTurn {
+    /// Let the vCPU execute.
+    Start,
+    /// Let the vCPU rest at its next position, answer by `handle_parked`.
+    Park,
+    /// Let the vCPU that rests run on.
+    Resume,
+    /// Tell the operator that the backup counts as lost, and why. The arbiter decides the rest.
+    BackupLost(Loss),
+    /// Send what still waits behind the copy, [`Message::Armed`] too, and tell the operator that there is a
+    /// backup again.
+    Protected {
+        /// The generation.
+        generation: u64,
+    },
+    /// Won: tell the operator that this side runs on alone. Everything held is released next.
+    GoSolo {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// The backup's operator asks for this.
+    Requested(Request),
+}
+
+/// How the primary ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PrimaryEnd {
+    /// The backup goes on: nothing is left to do here.
+    HandedOver {
+        /// The generation.
+        generation: u64,
+    },
+    /// Nothing ever ran, and this side was told to leave: close the generations that it won.
+    Leave,
     /// Stop for good, with [`HaltReason::status`]; release nothing more.
     Halt(HaltReason),
     /// The guest has ended and everything is done.
@@ -146,4 +156,22 @@ pub enum PrimaryAction {
         /// False if the arbiter was not reached: the next cold start will have to be forced.
         closed: bool,
     },
+}
+
+impl From<PrimaryQuestion> for PrimaryAction {
+    fn from(question: PrimaryQuestion) -> PrimaryAction {
+        PrimaryAction::Ask(question)
+    }
+}
+
+impl From<PrimaryTurn> for PrimaryAction {
+    fn from(turn: PrimaryTurn) -> PrimaryAction {
+        PrimaryAction::Turn(turn)
+    }
+}
+
+impl From<PrimaryEnd> for PrimaryAction {
+    fn from(end: PrimaryEnd) -> PrimaryAction {
+        PrimaryAction::End(end)
+    }
 }

@@ -4,7 +4,9 @@ use super::copying::{BYTE, digest};
 use super::machine::{Machine, Output};
 use super::seat::{Asked, Seat, fence};
 use super::{Fate, World, soon};
-use crate::backup::{Backup, BackupAction, Delivery, LogItem};
+use crate::backup::{
+    Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Build, Delivery, LogItem,
+};
 use crate::log::Position;
 use crate::transfer::Survivor;
 use crate::wire::Message;
@@ -203,10 +205,9 @@ impl BackupSide {
     }
 
     fn perform(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
-        let now = world.now;
         match &action {
             BackupAction::Beat(_) | BackupAction::Deliver(_) => {}
-            BackupAction::ForgetOutputs { .. } | BackupAction::Boot { .. } => {}
+            BackupAction::ForgetOutputs { .. } | BackupAction::Build(Build::Boot { .. }) => {}
             BackupAction::Send(Message::Ack { .. } | Message::Heartbeat) => {}
             other => world.tell(seat.me, other),
         }
@@ -216,22 +217,52 @@ impl BackupSide {
                 seat.send(message, world);
             }
             BackupAction::Beat(beat) => seat.beat(beat, world),
-            BackupAction::Fence { .. } => seat.ask(Asked::Fence, world),
-            BackupAction::TakeOver => self.planned = true,
-            BackupAction::ReadBack { generation } => {
+            BackupAction::Disconnect => seat.disconnect(world),
+            BackupAction::Ask(question) => self.ask(seat, question, world),
+            BackupAction::Build(build) => self.prepare(seat, build, world),
+            BackupAction::Deliver(delivery) => self.deliver(seat, delivery, world),
+            BackupAction::ForgetOutputs { up_to } => {
+                world.referee.forgets(seat.me, up_to);
+                self.forgotten = up_to;
+                self.held.retain(|output| output.number > up_to);
+            }
+            BackupAction::Turn(turn) => self.turn(seat, turn, world),
+            BackupAction::End(end) => self.end(seat, end, world),
+        }
+    }
+
+    fn ask(&mut self, seat: &mut Seat, question: BackupQuestion, world: &mut World) {
+        match question {
+            BackupQuestion::ReadBack { generation } => {
                 seat.ask(Asked::ReadBack(generation), world);
             }
-            BackupAction::Boot {
+            BackupQuestion::Claim { generation } => {
+                assert!(!self.diverged, "I6: it has diverged, and asks");
+                world.referee.asks(seat.me, generation, self.armed);
+                seat.ask(Asked::Claim(generation), world);
+            }
+            BackupQuestion::Fence { .. } => seat.ask(Asked::Fence, world),
+            BackupQuestion::Close { generation } => {
+                self.closes = true;
+                seat.ask(Asked::Close(generation), world);
+            }
+        }
+    }
+
+    fn prepare(&mut self, seat: &Seat, build: Build, world: &mut World) {
+        let now = world.now;
+        match build {
+            Build::Boot {
                 generation, copied, ..
             } => {
                 self.copied = copied;
                 self.boot = Some((soon(now, &mut world.rng, 30), generation));
             }
-            BackupAction::Load { pages } => {
+            Build::Load { pages } => {
                 let due = soon(now, &mut world.rng, 5);
                 self.pieces.push_back((due, pages.len() as u64 * BYTE));
             }
-            BackupAction::Restore {
+            Build::Restore {
                 seq,
                 outputs,
                 state,
@@ -248,33 +279,7 @@ impl BackupSide {
                 self.forgotten = outputs;
                 self.state = Some((soon(now, &mut world.rng, 30), copy));
             }
-            BackupAction::Armed { .. } => {
-                self.armed = true;
-                world.note("joined");
-                world.reaches("protects");
-            }
-            BackupAction::Discard => self.boot = None,
-            BackupAction::Deliver(delivery) => self.deliver(seat, delivery, world),
-            BackupAction::ForgetOutputs { up_to } => {
-                world.referee.forgets(seat.me, up_to);
-                self.forgotten = up_to;
-                self.held.retain(|output| output.number > up_to);
-            }
-            BackupAction::Suspect(_) | BackupAction::Announce => {}
-            BackupAction::Withdraw => world.note("withdrawn"),
-            BackupAction::PrimaryLost(_) => assert!(!self.armed),
-            BackupAction::Claim { generation } => {
-                assert!(!self.diverged, "I6: it has diverged, and asks");
-                world.referee.asks(seat.me, generation, self.armed);
-                seat.ask(Asked::Claim(generation), world);
-            }
-            BackupAction::EmitHeld => self.emit_held(seat, world),
-            BackupAction::Close { generation } => {
-                self.closes = true;
-                seat.ask(Asked::Close(generation), world);
-            }
-            BackupAction::Disconnect => seat.disconnect(world),
-            other => self.turn(seat, other, world),
+            Build::Discard => self.boot = None,
         }
     }
 
@@ -312,10 +317,25 @@ impl BackupSide {
         }
     }
 
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
-        match action {
-            BackupAction::Live { .. } => {
+    /// What changes this side's part.
+    fn turn(&mut self, seat: &Seat, turn: BackupTurn, world: &mut World) {
+        match turn {
+            BackupTurn::Armed { .. } => {
+                self.armed = true;
+                world.note("joined");
+                world.reaches("protects");
+            }
+            BackupTurn::TakeOver => self.planned = true,
+            BackupTurn::Suspect(_) | BackupTurn::Announce => {}
+            BackupTurn::Withdraw => world.note("withdrawn"),
+            BackupTurn::PrimaryLost(_) => assert!(!self.armed),
+            BackupTurn::EmitHeld => self.emit_held(seat, world),
+        }
+    }
+
+    fn end(&mut self, seat: &mut Seat, end: BackupEnd, world: &mut World) {
+        match end {
+            BackupEnd::Live { .. } => {
                 assert!(self.emitted, "I5: live without what was held");
                 let survivor = self.machine.survivor(self.guest.outputs);
                 self.live = Some((survivor, self.guest));
@@ -324,7 +344,7 @@ impl BackupSide {
                     false => "backup live",
                 });
             }
-            BackupAction::Halt(reason) => {
+            BackupEnd::Halt(reason) => {
                 seat.fate = match reason {
                     HaltReason::LostArbitration { .. } => Fate::Lost,
                     HaltReason::Diverged { .. } => Fate::Crashed,
@@ -336,17 +356,16 @@ impl BackupSide {
                         assert!(!why.contains("by force"), "{why}");
                         Fate::Refused
                     }
-                    other => panic!("{other}"),
+                    other @ (HaltReason::NotFree(_) | HaltReason::NoRight(_)) => panic!("{other}"),
                 }
             }
-            BackupAction::Finish { closed } => {
+            BackupEnd::Finish { closed } => {
                 assert!(closed, "the arbiter is never down for so long");
                 world.referee.finishes(seat.me);
                 let clean = !self.closes || world.arbiter.is_clean();
                 assert!(clean, "a clean end is in a cold start's way");
                 seat.fate = Fate::Finished;
             }
-            other => unreachable!("{other:?} changes nothing"),
         }
     }
 }

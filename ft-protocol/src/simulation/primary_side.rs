@@ -6,7 +6,7 @@ use super::seat::{Asked, Seat, fence, record};
 use super::{Fate, World};
 use crate::arbiter::{ClaimAnswer, OpenAnswer};
 use crate::log::Position;
-use crate::primary::{Primary, PrimaryAction};
+use crate::primary::{Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
 use crate::transfer::Capture;
 use crate::wire::Message;
 use crate::{HaltReason, Time, testing};
@@ -299,18 +299,12 @@ impl PrimarySide {
                 self.send(seat, message, world);
             }
             PrimaryAction::Beat(beat) => seat.beat(beat, world),
-            PrimaryAction::Fence { .. } => seat.ask(Asked::Fence, world),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
+            PrimaryAction::Welcome { protocol, right } => {
                 let welcome = Message::Welcome {
                     protocol,
-                    generation,
-                    members,
-                    nonce,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
                     header: Box::new(testing::header()),
                     image: vec![1],
                 };
@@ -338,12 +332,6 @@ impl PrimarySide {
                 self.copy = None;
                 self.unsent.clear();
             }
-            PrimaryAction::Protected { .. } => {
-                // The log since the copy, and Armed itself, may still wait behind it.
-                for message in self.copy.take().map_or(vec![], Copying::finish) {
-                    seat.send(message, world);
-                }
-            }
             PrimaryAction::SendLog { up_to } => {
                 let mut frames = Vec::new();
                 while let Some((_, some)) = self.unsent.pop_front_if(|(seq, _)| *seq <= up_to) {
@@ -359,44 +347,48 @@ impl PrimarySide {
                 );
                 self.passed = up_to;
             }
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => {
-                world.referee.opens(generation, members);
-                let record = record(generation, members, nonce);
-                seat.ask(Asked::Open(record), world);
+            PrimaryAction::Ask(question) => self.ask(seat, question, world),
+            // Here they never vanish.
+            PrimaryAction::PutBack(standing) => panic!("{standing:?} is put back"),
+            PrimaryAction::Disconnect => seat.disconnect(world),
+            PrimaryAction::Turn(turn) => self.turn(seat, turn, world),
+            PrimaryAction::End(end) => self.end(seat, end, world),
+        }
+    }
+
+    fn ask(&mut self, seat: &mut Seat, question: PrimaryQuestion, world: &mut World) {
+        match question {
+            PrimaryQuestion::Open(right) => {
+                world.referee.opens(right.generation, right.members);
+                seat.ask(Asked::Open(record(right)), world);
                 if self.started {
                     self.reaches("opening", world);
                 }
             }
-            PrimaryAction::Claim { generation } => {
-                world.referee.asks(me, generation, true);
+            PrimaryQuestion::Claim { generation } => {
+                world.referee.asks(seat.me, generation, true);
                 seat.ask(Asked::Claim(generation), world);
             }
-            PrimaryAction::Close { generation } => seat.ask(Asked::Close(generation), world),
-            PrimaryAction::Disconnect => seat.disconnect(world),
-            other => self.turn(seat, other, world),
+            PrimaryQuestion::Fence { .. } => seat.ask(Asked::Fence, world),
+            PrimaryQuestion::Close { generation } => seat.ask(Asked::Close(generation), world),
         }
     }
 
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
-        match action {
-            PrimaryAction::Park => {
+    /// What changes this side's part.
+    fn turn(&mut self, seat: &mut Seat, turn: PrimaryTurn, world: &mut World) {
+        match turn {
+            PrimaryTurn::Park => {
                 self.parking = true;
                 self.park_lazy = [4, 100][world.rng.below(2) as usize];
                 world.reaches("parking");
             }
-            PrimaryAction::Resume => {
+            PrimaryTurn::Resume => {
                 let right = self.parked && !self.handed_over;
                 assert!(right, "runs on without the right to");
                 (self.parking, self.parked) = (false, false);
                 world.note("parked and ran on");
             }
-            PrimaryAction::HandedOver { .. } => seat.fate = Fate::HandedOver,
-            PrimaryAction::Start => {
+            PrimaryTurn::Start => {
                 let generation = self.machine.generation();
                 let fresh = generation > self.won || world.referee.opens_alone(generation);
                 assert!(fresh, "I4: a pair in a generation that was won before");
@@ -409,21 +401,35 @@ impl PrimarySide {
                     .starts(record.expect("nobody starts unopened"));
                 self.started = true;
             }
-            PrimaryAction::GoSolo { generation } => {
+            PrimaryTurn::Protected { .. } => {
+                // The log since the copy, and Armed itself, may still wait behind it.
+                for message in self.copy.take().map_or(vec![], Copying::finish) {
+                    seat.send(message, world);
+                }
+            }
+            PrimaryTurn::GoSolo { generation } => {
                 world.referee.goes_alone(seat.me, generation);
                 self.handed_over = false;
                 self.unsent.clear();
                 world.note("primary alone");
             }
-            PrimaryAction::BackupLost(loss) => {
+            PrimaryTurn::BackupLost(loss) => {
                 if !["nobody", "armed"].contains(&self.stage) {
                     world.lost_joiner(self.stage, &loss);
                 }
                 self.stage = "nobody";
             }
-            PrimaryAction::Halt(HaltReason::LostArbitration { .. }) => seat.fate = Fate::Lost,
-            PrimaryAction::Halt(other) => panic!("{other}"),
-            PrimaryAction::Finish { closed } => {
+            PrimaryTurn::Requested(request) => panic!("{request:?}: nobody asked for that"),
+        }
+    }
+
+    fn end(&mut self, seat: &mut Seat, end: PrimaryEnd, world: &mut World) {
+        match end {
+            PrimaryEnd::HandedOver { .. } => seat.fate = Fate::HandedOver,
+            PrimaryEnd::Leave => panic!("nobody asked for that"),
+            PrimaryEnd::Halt(HaltReason::LostArbitration { .. }) => seat.fate = Fate::Lost,
+            PrimaryEnd::Halt(other) => panic!("{other}"),
+            PrimaryEnd::Finish { closed } => {
                 assert!(closed, "the arbiter is never down for so long");
                 world.referee.finishes(seat.me);
                 assert!(
@@ -432,10 +438,6 @@ impl PrimarySide {
                 );
                 seat.fate = Fate::Finished;
             }
-            PrimaryAction::Requested(_) | PrimaryAction::Leave => {
-                panic!("{action:?}: nobody asked for that")
-            }
-            other => unreachable!("{other:?} changes nothing"),
         }
     }
 

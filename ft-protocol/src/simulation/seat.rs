@@ -3,7 +3,8 @@
 use super::link::Wire;
 use super::{Fate, World, soon};
 use crate::Time;
-use crate::arbiter::{MemberId, Members, Nonce, OpenRecord};
+use crate::arbiter::{MemberId, OpenRecord};
+use crate::transfer::Right;
 use crate::wire::{Beat, Message};
 
 /// What was asked of the arbiter, or of the fence.
@@ -119,12 +120,12 @@ pub fn fence(world: &mut World) -> Result<(), String> {
     }
 }
 
-pub fn record(generation: u64, members: Members, nonce: Nonce) -> OpenRecord {
+pub fn record(right: Right) -> OpenRecord {
     OpenRecord {
         vm: "demo".into(),
-        generation,
-        members,
-        nonce,
+        generation: right.generation,
+        members: right.members,
+        nonce: right.nonce,
         at: 0,
     }
 }

@@ -206,10 +206,10 @@ pub struct Pic {
 impl Pic {
     /// Sets the level of line 0 to 15.
     pub fn set_line(&mut self, line: u8, level: bool) {
-        match line {
-            0..8 => self.master.set_line(line, level),
-            8..16 => self.slave.set_line(line - 8, level),
-            _ => panic!("the 8259 pair has 16 lines, not line {line}"),
+        assert!(line < 16, "the 8259 pair has 16 lines, not line {line}");
+        match line < 8 {
+            true => self.master.set_line(line, level),
+            false => self.slave.set_line(line - 8, level),
         }
         self.cascade();
     }

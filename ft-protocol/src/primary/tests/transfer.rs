@@ -97,27 +97,20 @@ impl Rig {
 }
 
 fn open(generation: u64) -> A {
-    A::Open {
-        generation,
-        members: Members {
-            primary: ME,
-            backup: Some(THEM),
-        },
-        nonce: Nonce(100 + u128::from(generation)),
-    }
+    A::Ask(Q::Open(pair(generation)))
 }
 
 fn armed(generation: u64) -> [A; 2] {
     let nonce = Nonce(100 + u128::from(generation));
     [
         A::Send(Message::Armed { generation, nonce }),
-        A::Protected { generation },
+        A::Turn(T::Protected { generation }),
     ]
 }
 
 /// What a side does whose joiner is lost before it was armed.
 fn dropped(loss: Loss) -> [A; 2] {
-    [A::StopCopy, A::BackupLost(loss)]
+    [A::StopCopy, A::Turn(T::BackupLost(loss))]
 }
 
 fn refused(actions: &[A]) -> String {
@@ -127,7 +120,7 @@ fn refused(actions: &[A]) -> String {
             A::StopCopy,
             A::Send(Message::Refuse { reason }),
             A::Disconnect,
-            A::BackupLost(Loss::Unfit(why)),
+            A::Turn(T::BackupLost(Loss::Unfit(why))),
         ] => {
             assert_eq!(why, reason);
             reason.clone()
@@ -189,12 +182,15 @@ fn a_pair_that_was_made_by_joining_is_claimed_when_it_breaks_and_joined_again() 
     rig.output(6, 13);
     assert_eq!(
         rig.disconnect(),
-        [lost_closed(), A::Claim { generation: 8 }]
+        [lost_closed(), A::Ask(Q::Claim { generation: 8 })]
     );
     assert!(!rig.primary.may_run());
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::GoSolo { generation: 8 }, A::Release { up_to: 6 }]
+        [
+            A::Turn(T::GoSolo { generation: 8 }),
+            A::Release { up_to: 6 }
+        ]
     );
     rig.released(6);
     rig.primary.handle_connected(rig.now);
@@ -224,7 +220,7 @@ fn whoever_started_alone_is_joined_too() {
     rig.actions();
     rig.primary.handle_opened(rig.now, OpenAnswer::Opened);
     rig.primary.handle_claim(rig.now, ClaimAnswer::Won);
-    assert!(rig.actions().contains(&A::Start));
+    assert!(rig.actions().contains(&A::Turn(T::Start)));
     rig.primary.handle_connected(rig.now);
     let offers = rig.say(hello());
     let members = Members {
@@ -341,7 +337,7 @@ fn a_generation_that_others_opened_is_left_to_them() {
     // The guest's end closes this side's own generation.
     rig.append(13);
     rig.primary.handle_guest_end(rig.now, 13);
-    assert_eq!(rig.actions(), [A::Close { generation: 7 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Close { generation: 7 })]);
 }
 
 #[test]
@@ -367,10 +363,10 @@ fn a_guest_that_ends_while_somebody_joins_has_ended() {
     rig.primary.handle_guest_end(rig.now, 13);
     assert!(refused(&rig.actions()).contains("ended"));
     // Generation 8 is the last that is open, and what a cold start looks at.
-    assert_eq!(rig.opened(), [A::Close { generation: 8 }]);
+    assert_eq!(rig.opened(), [A::Ask(Q::Close { generation: 8 })]);
     assert_eq!(
         rig.closed(CloseAnswer::Closed),
-        [A::Finish { closed: true }]
+        [A::End(E::Finish { closed: true })]
     );
 }
 
@@ -385,7 +381,7 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
             [
                 A::Disconnect,
                 A::StopCopy,
-                A::BackupLost(Loss::Suspected(_))
+                A::Turn(T::BackupLost(Loss::Suspected(_)))
             ]
         ),
         "{actions:?}"
@@ -395,7 +391,11 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
     assert!(
         matches!(
             &actions[..],
-            [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
+            [
+                A::Disconnect,
+                A::StopCopy,
+                A::Turn(T::BackupLost(Loss::Broke(_)))
+            ]
         ),
         "{actions:?}"
     );
@@ -405,7 +405,11 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
     assert!(
         matches!(
             &more_than_there_was[..],
-            [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
+            [
+                A::Disconnect,
+                A::StopCopy,
+                A::Turn(T::BackupLost(Loss::Broke(_)))
+            ]
         ),
         "{more_than_there_was:?}"
     );

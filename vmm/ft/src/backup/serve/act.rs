@@ -10,7 +10,7 @@ use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, ReadBackAnswer};
-use ft_protocol::backup::{BackupAction, Delivery};
+use ft_protocol::backup::{BackupAction, BackupEnd, BackupQuestion, BackupTurn, Build, Delivery};
 use ft_protocol::log::Header;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
@@ -42,25 +42,33 @@ impl Runtime {
                 }
             }
             BackupAction::Beat(beat) => self.beats.send(beat),
-            BackupAction::Fence { generation } => {
-                self.fence.run(generation, &self.answers, Answer::Fenced);
+            BackupAction::Disconnect => {
+                self.beats.silence();
+                if let Some(link) = self.link.take() {
+                    tokio::spawn(link.close());
+                }
             }
-            BackupAction::TakeOver => {
-                self.suspects = true;
-                self.events.emit("takes_over", json!({}));
-                self.note_progress();
-            }
-            BackupAction::ReadBack { .. }
-            | BackupAction::Claim { .. }
-            | BackupAction::Close { .. } => self.ask(action),
-            BackupAction::Boot {
+            BackupAction::Ask(question) => self.ask(question),
+            BackupAction::Build(build) => self.build(build)?,
+            BackupAction::Deliver(delivery) => self.deliver(delivery)?,
+            BackupAction::ForgetOutputs { up_to } => self.held.forget(up_to),
+            BackupAction::Turn(turn) => self.turn(turn)?,
+            BackupAction::End(end) => return Ok(Some(self.end_with(end))),
+        }
+        Ok(None)
+    }
+
+    /// What has to do with the machine that will follow the log.
+    fn build(&mut self, build: Build) -> io::Result<()> {
+        match build {
+            Build::Boot {
                 generation,
                 header,
                 image,
                 copied,
             } => self.boot(generation, *header, image, copied)?,
-            BackupAction::Load { pages } => self.job(Job::Load(pages)),
-            BackupAction::Restore {
+            Build::Load { pages } => self.job(Job::Load(pages)),
+            Build::Restore {
                 seq,
                 at,
                 outputs,
@@ -83,48 +91,56 @@ impl Runtime {
                     state,
                 });
             }
-            BackupAction::Armed { generation } => {
-                self.events
-                    .emit("joined", json!({"generation": generation}));
-            }
-            BackupAction::Discard => {
+            Build::Discard => {
                 self.feed.close();
                 self.jobs = None;
             }
-            BackupAction::Deliver(delivery) => self.deliver(delivery)?,
-            BackupAction::ForgetOutputs { up_to } => self.held.forget(up_to),
-            BackupAction::Suspect(loss) => {
+        }
+        Ok(())
+    }
+
+    /// What changes this side's part.
+    fn turn(&mut self, turn: BackupTurn) -> io::Result<()> {
+        match turn {
+            BackupTurn::Armed { generation } => {
+                self.events
+                    .emit("joined", json!({"generation": generation}));
+            }
+            BackupTurn::Suspect(loss) => {
                 self.suspects = true;
                 let reason = loss.to_string();
                 self.events.emit("suspect", json!({"reason": reason}));
                 self.note_progress();
             }
-            BackupAction::Withdraw => {
+            BackupTurn::Withdraw => {
                 self.suspects = false;
                 self.events.emit("withdraw", json!({}));
             }
-            BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
-            BackupAction::EmitHeld => self.emit_held()?,
-            BackupAction::Announce => self.announce(),
-            BackupAction::Live { generation } => return Ok(Some(Step::Live(generation))),
-            BackupAction::Disconnect => {
-                self.beats.silence();
-                if let Some(link) = self.link.take() {
-                    tokio::spawn(link.close());
-                }
+            BackupTurn::TakeOver => {
+                self.suspects = true;
+                self.events.emit("takes_over", json!({}));
+                self.note_progress();
             }
-            BackupAction::Halt(reason) => {
-                let outcome = Outcome::Halted(reason.status(), reason.to_string());
-                return Ok(Some(Step::Done(outcome)));
+            BackupTurn::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
+            BackupTurn::EmitHeld => self.emit_held()?,
+            BackupTurn::Announce => self.announce(),
+        }
+        Ok(())
+    }
+
+    /// This side is done as a backup.
+    fn end_with(&mut self, end: BackupEnd) -> Step {
+        match end {
+            BackupEnd::Live { generation } => Step::Live(generation),
+            BackupEnd::Halt(reason) => {
+                Step::Done(Outcome::Halted(reason.status(), reason.to_string()))
             }
-            BackupAction::Finish { closed } => {
+            BackupEnd::Finish { closed } => {
                 let reason = self.ended.expect("the guest ended");
                 let open = (!closed).then(|| self.backup.generation());
-                let outcome = Outcome::of_end(reason, open, self.unclosed.take());
-                return Ok(Some(Step::Done(outcome)));
+                Step::Done(Outcome::of_end(reason, open, self.unclosed.take()))
             }
         }
-        Ok(None)
     }
 
     pub(super) fn job(&mut self, job: Job) {
@@ -268,39 +284,42 @@ impl Runtime {
         Ok(())
     }
 
-    /// Asks the arbiter on a thread that may wait for storage.
-    fn ask(&mut self, action: BackupAction) {
-        if matches!(action, BackupAction::Claim { .. }) && !self.asked {
-            self.asked = true;
-            let at = self.received_at;
-            self.events
-                .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
-        }
-        let claims = matches!(action, BackupAction::Claim { .. });
+    /// Asks the arbiter, or runs the fence, on a thread that may wait.
+    fn ask(&mut self, question: BackupQuestion) {
         let (asker, answers) = (&self.asker, &self.answers);
-        match action {
-            BackupAction::ReadBack { generation } => asker.ask(
+        match question {
+            BackupQuestion::ReadBack { generation } => asker.ask(
                 Question::ReadBack(generation),
                 answers,
                 move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
                 |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
             ),
-            BackupAction::Claim { generation } => asker.ask(
-                Question::Claim(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-            ),
-            BackupAction::Close { generation } => asker.ask(
+            BackupQuestion::Claim { generation } => {
+                if !self.asked {
+                    self.asked = true;
+                    let at = self.received_at;
+                    self.events
+                        .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
+                }
+                asker.ask(
+                    Question::Claim(generation),
+                    answers,
+                    move |arbiter, vm, me| {
+                        Answer::Claim(arbiter::claim(arbiter, vm, generation, me))
+                    },
+                    |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
+                );
+                self.cuts.pass(CutPoint::ClaimAsked);
+            }
+            BackupQuestion::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            BackupQuestion::Close { generation } => asker.ask(
                 Question::Close(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
                 |why| Answer::Closed(CloseAnswer::Unreachable(why)),
             ),
-            other => unreachable!("{other:?} is no question"),
-        }
-        if claims {
-            self.cuts.pass(CutPoint::ClaimAsked);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
-use ft_protocol::primary::PrimaryAction;
+use ft_protocol::primary::{PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
 use ft_protocol::wire::{Message, Request};
 use serde_json::json;
 use std::io;
@@ -29,17 +29,12 @@ impl Runtime {
         match action {
             PrimaryAction::Send(message) => self.send(&message),
             PrimaryAction::Beat(beat) => self.beats.send(beat),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
+            PrimaryAction::Welcome { protocol, right } => {
                 let message = Message::Welcome {
                     protocol,
-                    generation,
-                    members,
-                    nonce,
+                    generation: right.generation,
+                    members: right.members,
+                    nonce: right.nonce,
                     header: Box::new(self.header.clone()),
                     image: self.image.clone(),
                 };
@@ -65,35 +60,21 @@ impl Runtime {
                     self.events.emit("copy_ended", json!({}));
                 }
             }
-            PrimaryAction::Protected { generation } => {
-                self.arm_by = None;
-                // What waits behind the copy is sent first: the log since, and Armed itself.
-                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
-                for message in behind {
-                    self.send(&message);
-                }
-                self.events
-                    .emit("protected", json!({"generation": generation}));
-            }
             PrimaryAction::SendLog { up_to } => {
                 self.send_log(up_to);
                 self.cuts.pass(CutPoint::LogSent);
             }
             PrimaryAction::Release { up_to } => self.release(up_to)?,
-            PrimaryAction::Open { .. }
-            | PrimaryAction::Claim { .. }
-            | PrimaryAction::Close { .. } => {
-                let claims = matches!(action, PrimaryAction::Claim { .. });
-                self.ask(action);
-                if claims {
-                    self.cuts.pass(CutPoint::ClaimAsked);
+            PrimaryAction::Disconnect => {
+                self.beats.silence();
+                if let Some(link) = self.link.take() {
+                    tokio::spawn(link.close());
                 }
             }
+            PrimaryAction::Ask(question) => self.ask(question),
             PrimaryAction::PutBack(standing) => self.put_back(standing),
-            PrimaryAction::Fence { generation } => {
-                self.fence.run(generation, &self.answers, Answer::Fenced);
-            }
-            other => return self.turn(other),
+            PrimaryAction::Turn(turn) => self.turn(turn)?,
+            PrimaryAction::End(end) => return Ok(Some(self.end_with(end))),
         }
         Ok(None)
     }
@@ -120,65 +101,72 @@ impl Runtime {
         Ok(())
     }
 
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
-        match action {
-            PrimaryAction::Requested(request) => {
-                if let Err(why) = self.request(request) {
-                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
-                }
-            }
-            PrimaryAction::Park => {
-                self.vcpu.controls.park.store(true, Ordering::Release);
-                self.waker.wake();
-            }
-            PrimaryAction::Resume => {
-                self.vcpu.pace.resume();
-                self.control.finish(
-                    Request::Switchover,
-                    Err("the backup was lost, this side runs on alone"),
-                );
-            }
-            PrimaryAction::HandedOver { generation } => {
-                self.events
-                    .emit("handed_over", json!({"generation": generation}));
-                return Ok(Some(Outcome::HandedOver));
-            }
-            PrimaryAction::Leave => return Ok(Some(self.leave())),
-            PrimaryAction::Start => {
+    /// What changes this side's part.
+    fn turn(&mut self, turn: PrimaryTurn) -> io::Result<()> {
+        match turn {
+            PrimaryTurn::Start => {
                 let generation = self.primary.generation();
                 let (machine, live) = self.idle.take().expect("the guest starts once");
                 self.events
                     .emit("started", json!({"generation": generation}));
                 self.vcpu.start(machine, live.restarted())?;
             }
-            PrimaryAction::BackupLost(loss) => {
+            PrimaryTurn::Park => {
+                self.vcpu.controls.park.store(true, Ordering::Release);
+                self.waker.wake();
+            }
+            PrimaryTurn::Resume => {
+                self.vcpu.pace.resume();
+                self.control.finish(
+                    Request::Switchover,
+                    Err("the backup was lost, this side runs on alone"),
+                );
+            }
+            PrimaryTurn::BackupLost(loss) => {
                 let reason = loss.to_string();
                 self.events.emit("backup_lost", json!({"reason": reason}));
             }
-            PrimaryAction::GoSolo { generation } => {
+            PrimaryTurn::Protected { generation } => {
+                self.arm_by = None;
+                // What waits behind the copy is sent first: the log since, and Armed itself.
+                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
+                for message in behind {
+                    self.send(&message);
+                }
+                self.events
+                    .emit("protected", json!({"generation": generation}));
+            }
+            PrimaryTurn::GoSolo { generation } => {
                 self.unsent.clear();
                 self.events.emit("solo", json!({"generation": generation}));
                 self.announce();
                 self.cuts.pass(CutPoint::LiveAnnounced);
             }
-            PrimaryAction::Disconnect => {
-                self.beats.silence();
-                if let Some(link) = self.link.take() {
-                    tokio::spawn(link.close());
+            PrimaryTurn::Requested(request) => {
+                if let Err(why) = self.request(request) {
+                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
                 }
             }
-            PrimaryAction::Halt(reason) => {
-                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
+        }
+        Ok(())
+    }
+
+    /// This side is done.
+    fn end_with(&mut self, end: PrimaryEnd) -> Outcome {
+        match end {
+            PrimaryEnd::HandedOver { generation } => {
+                self.events
+                    .emit("handed_over", json!({"generation": generation}));
+                Outcome::HandedOver
             }
-            PrimaryAction::Finish { closed } => {
+            PrimaryEnd::Leave => self.leave(),
+            PrimaryEnd::Halt(reason) => Outcome::Halted(reason.status(), reason.to_string()),
+            PrimaryEnd::Finish { closed } => {
                 let reason = self.ended.expect("the guest ended");
                 let open = (!closed).then(|| self.primary.last_opened());
-                return Ok(Some(Outcome::of_end(reason, open, self.unclosed.take())));
+                Outcome::of_end(reason, open, self.unclosed.take())
             }
-            other => unreachable!("{other:?} changes nothing"),
         }
-        Ok(None)
     }
 
     /// Sends a message, after what waits of a copy; a heartbeat goes at once.
@@ -204,36 +192,40 @@ impl Runtime {
         }
     }
 
-    /// Asks the arbiter on a thread that may wait for storage.
-    fn ask(&mut self, action: PrimaryAction) {
+    /// Asks the arbiter, or runs the fence, on a thread that may wait.
+    fn ask(&mut self, question: PrimaryQuestion) {
         let (asker, answers) = (&self.asker, &self.answers);
-        match action {
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => asker.ask(
-                Question::Open(generation),
+        match question {
+            PrimaryQuestion::Open(right) => asker.ask(
+                Question::Open(right.generation),
                 answers,
                 move |arbiter, vm, _| {
-                    let record = arbiter::open_record(vm, generation, members, nonce);
+                    let record =
+                        arbiter::open_record(vm, right.generation, right.members, right.nonce);
                     Answer::Opened(arbiter::open(arbiter, &record))
                 },
                 |why| Answer::Opened(OpenAnswer::Unreachable(why)),
             ),
-            PrimaryAction::Claim { generation } => asker.ask(
-                Question::Claim(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-            ),
-            PrimaryAction::Close { generation } => asker.ask(
+            PrimaryQuestion::Claim { generation } => {
+                asker.ask(
+                    Question::Claim(generation),
+                    answers,
+                    move |arbiter, vm, me| {
+                        Answer::Claim(arbiter::claim(arbiter, vm, generation, me))
+                    },
+                    |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
+                );
+                self.cuts.pass(CutPoint::ClaimAsked);
+            }
+            PrimaryQuestion::Fence { generation } => {
+                self.fence.run(generation, &self.answers, Answer::Fenced);
+            }
+            PrimaryQuestion::Close { generation } => asker.ask(
                 Question::Close(generation),
                 answers,
                 move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
                 |why| Answer::Closed(CloseAnswer::Unreachable(why)),
             ),
-            other => unreachable!("{other:?} is no question"),
         }
     }
 }
