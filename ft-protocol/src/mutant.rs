@@ -47,6 +47,10 @@ pub(crate) enum Mutant {
     ArmsOverOldOutputs,
     /// The digests of a copy are not compared.
     AcceptsAnyCopy,
+    /// The log is sent before the copy that it goes on from.
+    OvertakesCopy,
+    /// More of a copy is sent than there is room for.
+    IgnoresWindow,
     /// The generation of a joiner that was lost is opened again for the next.
     NumberUsedAgain,
     /// At the end the generation of a joiner that was lost stays open.

@@ -4,14 +4,15 @@ mod beats;
 mod doubt;
 mod flow;
 mod handover;
+mod outbox;
 mod outcome;
 mod transfer;
 mod types;
 mod watch;
 
 pub use types::{
-    LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
-    Stalls,
+    Copying, LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion,
+    PrimaryTurn, Stalls,
 };
 
 use crate::Time;
@@ -23,12 +24,14 @@ use crate::log::HostPrint;
 use crate::mutant::Mutant;
 use crate::question::Question;
 use crate::reason::Loss;
-use crate::transfer::{Capture, Right};
+use crate::transfer::Right;
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 use doubt::Doubt;
 use handover::Handover;
+use outbox::Outbox;
 use std::collections::VecDeque;
 use std::time::Duration;
+use transfer::Captured;
 
 /// A connection that does not say Hello for so long is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -60,9 +63,11 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 ///   there is a rest.
 /// - The vCPU executes only after [`PrimaryTurn::Start`], and enters the guest only while
 ///   `may_run`.
-/// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
-///   rest and calls [`Primary::handle_captured`], or [`Primary::handle_copy_failed`]. Between the stop
-///   and that call nothing else of the log or of the outputs is handed in.
+/// - After [`Copying::Begin`] the machine's memory is copied while the guest runs, one piece whenever
+///   [`Primary::wants_piece`], each handed in by [`Primary::handle_piece`]. Then the guest is stopped for
+///   the rest: its pieces, and [`Primary::handle_captured`]; or it is [`Primary::handle_copy_failed`].
+///   Between the stop and that call nothing else of the log or of the outputs is handed in. The bytes stay
+///   with the runtime until [`Copying::SendPiece`] and [`Copying::SendState`].
 /// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Primary {
@@ -83,12 +88,10 @@ pub struct Primary {
     /// be found out.
     stale_open: bool,
     /// Where the machine was copied for whoever joins.
-    capture: Option<Capture>,
+    captured: Option<Captured>,
     /// Bytes of the log before that: the backup does not count them.
     base_bytes: u64,
-    /// Bytes of the copy's memory that were sent, and that are in the backup's.
-    copy_sent: u64,
-    loaded: u64,
+    outbox: Outbox,
     protocol: u32,
     detector: Detector,
     question: Question,
@@ -188,10 +191,9 @@ impl Primary {
             opened: config.generation,
             last_own: config.generation,
             stale_open: false,
-            capture: None,
+            captured: None,
             base_bytes: 0,
-            copy_sent: 0,
-            loaded: 0,
+            outbox: Outbox::default(),
             protocol: PROTOCOL_VERSION,
             detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
@@ -363,7 +365,7 @@ impl Primary {
 
     /// Refuses whoever is connected.
     fn refuse(&mut self, reason: String) {
-        self.push(PrimaryAction::Send(Message::Refuse { reason }));
+        self.send(Message::Refuse { reason });
         self.disconnect();
     }
 
@@ -469,12 +471,6 @@ impl Primary {
     /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
     pub fn is_solo(&self) -> bool {
         self.phase == Phase::Solo || self.is_joined()
-    }
-
-    /// Bytes of the copy that arrived: no more than [`crate::wire::COPY_WINDOW_BYTES`] beyond them may
-    /// be sent.
-    pub fn loaded(&self) -> u64 {
-        self.loaded
     }
 
     /// Whether the log has a reader: what is made of it is to be kept until it is sent.

@@ -11,7 +11,7 @@ use crate::detector::Timing;
 use crate::log::Position;
 use crate::mutant::Mutant;
 use crate::primary::{
-    Primary, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
+    Copying, Primary, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
 };
 use crate::testing;
 use crate::transfer::Capture;
@@ -150,16 +150,9 @@ impl PrimarySide {
     }
 
     /// The vCPU stops to be copied, and runs on.
-    pub fn capture(&mut self, me: &Common, rest: &mut Rest) {
+    pub fn capture(&mut self, me: &Common, rest: &Rest) {
         (self.copying, self.sent) = (false, self.executed);
         let (seq, outputs) = (self.executed, rest.guest.outputs_up_to(self.executed));
-        let state = Message::State {
-            seq,
-            at: Position::exit(seq),
-            outputs,
-            state: Vec::new(),
-        };
-        rest.send(me.index, state);
         let capture = Capture {
             seq,
             outputs,
@@ -258,8 +251,7 @@ impl PrimarySide {
                 self.sent = up_to;
                 rest.send(me.index, Message::Log { frames });
             }
-            PrimaryAction::Copy => self.copying = true,
-            PrimaryAction::StopCopy => self.copying = false,
+            PrimaryAction::Copy(copying) => self.copy(copying, me, rest),
             PrimaryAction::Release { up_to } => self.passed = up_to,
             PrimaryAction::Ask(question) => self.ask(question, me, rest),
             PrimaryAction::PutBack(standing) => {
@@ -268,6 +260,25 @@ impl PrimarySide {
             }
             PrimaryAction::Turn(turn) => self.turn(turn, me, rest),
             PrimaryAction::End(end) => self.end(end, me, rest),
+        }
+    }
+
+    fn copy(&mut self, copying: Copying, me: &Common, rest: &mut Rest) {
+        match copying {
+            Copying::Begin => self.copying = true,
+            Copying::SendPiece => panic!("the model's machine has no memory"),
+            Copying::SendState => {
+                // Nothing of the log is sent before.
+                let seq = self.sent;
+                let state = Message::State {
+                    seq,
+                    at: Position::exit(seq),
+                    outputs: rest.guest.outputs_up_to(seq),
+                    state: Vec::new(),
+                };
+                rest.send(me.index, state);
+            }
+            Copying::Stop => self.copying = false,
         }
     }
 

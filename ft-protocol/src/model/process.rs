@@ -167,7 +167,7 @@ impl Process {
             Own::BootFails => self.on_backup(rest, |backup, me| backup.fail_to_boot(me)),
             Own::Emit => self.on_primary(rest, PrimarySide::emit),
             Own::Rest => self.on_primary(rest, |primary, me, _| primary.rest(me)),
-            Own::Capture => self.on_primary(rest, PrimarySide::capture),
+            Own::Capture => self.on_primary(rest, |primary, me, rest| primary.capture(me, rest)),
             Own::Restore => self.on_backup(rest, |backup, me| backup.restore(me, false)),
             Own::CopyDamaged => self.on_backup(rest, |backup, me| backup.restore(me, true)),
             Own::Diverge => self.on_backup(rest, |backup, me| backup.diverge(me)),

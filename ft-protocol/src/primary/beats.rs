@@ -20,6 +20,7 @@ impl Primary {
             self.disconnect();
             self.close_or_finish(closed, None);
         }
+        self.give_up_slow_joiner(now);
         let late = self.detector.is_late(now);
         if self.ticks() && self.detector.tick(now) && self.connected {
             if late || self.mute {
@@ -53,9 +54,8 @@ impl Primary {
         let reports = self.phase == Phase::Paired || !self.is_joined();
         let said = self.probe() || reports && self.tell_released();
         if !said {
-            self.push(PrimaryAction::Send(Message::Heartbeat));
+            self.send(Message::Heartbeat);
         }
-
         self.beats += 1;
         self.push(PrimaryAction::Beat(Beat {
             generation: self.generation,

@@ -6,7 +6,9 @@
 //! did not answer, is in doubt: it asks the backup to answer a [`Message::Probe`], and until the answer,
 //! or the arbiter's, nothing leaves.
 
-use super::{Phase, Primary, PrimaryAction};
+#[cfg(doc)]
+use super::PrimaryAction;
+use super::{Phase, Primary};
 use crate::Time;
 use crate::mutant::Mutant;
 use crate::reason::Loss;
@@ -70,9 +72,9 @@ impl Primary {
         if due {
             self.doubt = Doubt::Asked;
             self.probes += 1;
-            self.push(PrimaryAction::Send(Message::Probe {
+            self.send(Message::Probe {
                 number: self.probes,
-            }));
+            });
         }
         due
     }

@@ -19,14 +19,11 @@ impl Primary {
         );
         self.log = LogMark { seq, bytes };
         // Copied, and not armed yet.
-        let joined = self.capture.is_some();
-        if self.phase == Phase::Paired || joined {
+        let unarmed = self.captured.is_some();
+        if self.phase == Phase::Paired || unarmed {
             self.lag.made(now, seq);
-            match self.actions.back_mut() {
-                Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
-                _ => self.push(PrimaryAction::SendLog { up_to: seq }),
-            }
-            if !joined {
+            self.send_log(seq);
+            if !unarmed {
                 self.tell_released();
             }
         }
@@ -77,7 +74,7 @@ impl Primary {
         let news = self.released > self.told;
         if news {
             self.told = self.released;
-            self.push(PrimaryAction::Send(Message::Released { output: self.told }));
+            self.send(Message::Released { output: self.told });
         }
         news
     }

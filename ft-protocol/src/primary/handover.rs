@@ -1,6 +1,6 @@
 //! Planned ends: handing over to the backup, and leaving before anything ran.
 
-use super::{Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryTurn};
+use super::{Phase, Primary, PrimaryEnd, PrimaryTurn};
 use crate::Time;
 use crate::wire::Message;
 
@@ -63,7 +63,7 @@ impl Primary {
         let left = self.released == self.gate.queued();
         if self.phase == Phase::Paired && left && self.gate.acked() >= seq {
             self.tell_released();
-            self.push(PrimaryAction::Send(Message::Handover));
+            self.send(Message::Handover);
             self.handover = Handover::Sent;
             self.phase = Phase::HandedOver;
         }

@@ -193,7 +193,7 @@ impl Primary {
         match self.phase {
             Phase::Paired if left && self.gate.acked() >= end => {
                 self.tell_released();
-                self.push(PrimaryAction::Send(Message::Bye));
+                self.send(Message::Bye);
                 self.ask(Phase::Closing {
                     closed: false,
                     bye_by: Some(now.after(BYE_WAIT)),

@@ -12,6 +12,7 @@ use crate::detector::Timing;
 use crate::gate::{GATE_BYTES, GATE_OUTPUTS};
 use crate::testing::host;
 use crate::wire::{Beat, Request};
+use Copying as C;
 use PrimaryAction as A;
 use PrimaryEnd as E;
 use PrimaryQuestion as Q;

@@ -6,7 +6,8 @@
 //! entry that led to an output which has left is acknowledged, and every output that the guest had
 //! emitted before it was copied has left.
 
-use super::{Doubt, Phase, Primary, PrimaryAction, PrimaryTurn};
+use super::outbox::Outbox;
+use super::{Copying, Doubt, Phase, Primary, PrimaryAction, PrimaryTurn};
 use crate::Time;
 use crate::arbiter::{MemberId, OpenAnswer};
 use crate::gate::Gate;
@@ -15,6 +16,18 @@ use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::Loss;
 use crate::transfer::{Capture, StateDigest, Survivor};
 use crate::wire::{Message, PROTOCOL_VERSION};
+use std::time::Duration;
+
+/// From the copy until the joiner is armed: proving it, opening the generation, its acknowledgements.
+const ARM_LIMIT: Duration = Duration::from_secs(5);
+
+/// The machine as it was copied, for a joiner that is not armed yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Captured {
+    capture: Capture,
+    /// When the joiner is given up.
+    arm_by: Time,
+}
 
 impl Primary {
     /// A backup that went live goes on as this: it runs alone, and may be joined.
@@ -44,8 +57,7 @@ impl Primary {
         self.members.backup = Some(backup);
         self.members.primary = self.config.me;
         self.heard_beat = 0;
-        self.capture = None;
-        (self.copy_sent, self.loaded) = (0, 0);
+        self.outbox = Outbox::default();
         self.phase = Phase::Offering;
         self.push(PrimaryAction::Offer {
             protocol: self.protocol,
@@ -61,11 +73,13 @@ impl Primary {
             (_, Message::Leave) => self.lose(Loss::Left),
             (Phase::Offering, Message::Ready) => self.copy(),
             (Phase::Copying | Phase::Proving, Message::Loaded { bytes })
-                if bytes <= self.copy_sent =>
+                if bytes <= self.outbox.sent() =>
             {
-                self.loaded = self.loaded.max(bytes);
+                self.loaded(bytes);
             }
-            (Phase::Proving, Message::Copied { digest }) => self.proved(now, &digest),
+            (Phase::Proving, Message::Copied { digest }) if !self.outbox.waits() => {
+                self.proved(now, &digest);
+            }
             (
                 Phase::Proving | Phase::OpeningNext | Phase::Arming { .. },
                 Message::Ack {
@@ -79,24 +93,19 @@ impl Primary {
         }
     }
 
-    /// So many bytes of the copy's memory were sent, in all.
-    pub fn handle_copy_sent(&mut self, bytes: u64) {
-        self.copy_sent = self.copy_sent.max(bytes);
-    }
-
     /// There is room for the copy.
     fn copy(&mut self) {
         self.phase = Phase::Copying;
-        self.push(PrimaryAction::Copy);
+        self.push(Copying::Begin);
     }
 
     /// The machine was stopped and copied; its log up to there was handed in by
-    /// [`Primary::handle_appended`], and everything about the copy is on its way, [`Message::State`] last.
-    /// Log entries after it may be sent. Means nothing if the backup was lost meanwhile.
+    /// [`Primary::handle_appended`], the last piece of its memory by [`Primary::handle_piece`]. From here on
+    /// the log is for the joiner too. Means nothing if the joiner was lost meanwhile.
     ///
     /// # Panics
     /// If the log does not end there.
-    pub fn handle_captured(&mut self, _now: Time, capture: Capture) {
+    pub fn handle_captured(&mut self, now: Time, capture: Capture) {
         if self.phase != Phase::Copying {
             return;
         }
@@ -106,16 +115,27 @@ impl Primary {
         );
         (self.base_bytes, self.consumed) = (self.log.bytes, self.log.bytes);
         self.told = capture.outputs;
-        self.capture = Some(capture);
+        self.captured = Some(Captured {
+            capture,
+            arm_by: now.after(ARM_LIMIT),
+        });
         self.gate.ack(self.log.seq);
         self.lag.clear();
         self.lag.executed(self.log.seq);
         self.phase = Phase::Proving;
+        self.send_state();
         self.note_stalls();
     }
 
-    /// The machine could not be copied, or whoever joins does not take it over in time. Means nothing
-    /// once it is armed.
+    /// A joiner that has a copy and is not armed has no right to make the vCPU wait for ever.
+    pub(super) fn give_up_slow_joiner(&mut self, now: Time) {
+        if self.captured.as_ref().is_some_and(|c| c.arm_by <= now) {
+            let seconds = ARM_LIMIT.as_secs();
+            self.handle_copy_failed(now, format!("it was not taken over within {seconds} s"));
+        }
+    }
+
+    /// The machine could not be copied. Means nothing once the joiner is armed.
     pub fn handle_copy_failed(&mut self, _now: Time, why: String) {
         if self.is_joined() {
             self.end_transfer(format!("the machine could not be copied: {why}"));
@@ -124,8 +144,8 @@ impl Primary {
 
     /// The copy stands. Is it one?
     pub(super) fn proved(&mut self, now: Time, digest: &StateDigest) {
-        let capture = self.capture.as_ref().expect("there is a copy");
-        let differs = capture.digest.differences(digest);
+        let captured = self.captured.as_ref().expect("there is a copy");
+        let differs = captured.capture.digest.differences(digest);
         if !differs.is_empty() && !self.has(Mutant::AcceptsAnyCopy) {
             // Bytes may change on their way; a vCPU or a device that is another is what this host's KVM, or
             // Lockstep, makes of its state.
@@ -197,8 +217,9 @@ impl Primary {
         let Phase::Arming { seq } = self.phase else {
             return;
         };
-        let capture = self.capture.as_ref().expect("there is a copy");
-        let left = self.released >= capture.outputs || self.has(Mutant::ArmsOverOldOutputs);
+        let captured = self.captured.as_ref().expect("there is a copy");
+        let left =
+            self.released >= captured.capture.outputs || self.has(Mutant::ArmsOverOldOutputs);
         if self.gate.acked() >= seq && left {
             self.arm();
         }
@@ -213,14 +234,14 @@ impl Primary {
     fn arm(&mut self) {
         self.hold_outputs();
         let right = self.right_of(self.opened);
-        self.capture = None;
+        self.captured = None;
         self.right = Some(right);
         self.generation = right.generation;
         (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
-        self.push(PrimaryAction::Send(Message::Armed {
+        self.send(Message::Armed {
             generation: right.generation,
             nonce: right.nonce,
-        }));
+        });
         self.tell_released();
         self.push(PrimaryTurn::Protected {
             generation: right.generation,
@@ -229,18 +250,24 @@ impl Primary {
 
     /// Refuses whoever is joining: this side runs on as it was. The reason does not wait behind the copy.
     pub(super) fn end_transfer(&mut self, reason: String) {
-        self.push(PrimaryAction::StopCopy);
-        self.push(PrimaryAction::Send(Message::Refuse {
+        self.stop_copy();
+        self.send(Message::Refuse {
             reason: reason.clone(),
-        }));
+        });
         self.end_joining(Loss::Unfit(reason));
     }
 
     /// Whoever was joining is gone, before it was armed: it never claims, and this side runs on by the
     /// right that it has. A generation that was opened for the two stays open, and is never used again.
     pub(super) fn drop_transfer(&mut self, loss: Loss) {
-        self.push(PrimaryAction::StopCopy);
+        self.stop_copy();
         self.end_joining(loss);
+    }
+
+    /// What waits is dropped with the copy: nothing of it is of use without the rest.
+    fn stop_copy(&mut self) {
+        self.outbox = Outbox::default();
+        self.push(Copying::Stop);
     }
 
     fn end_joining(&mut self, loss: Loss) {
@@ -249,7 +276,7 @@ impl Primary {
             self.opened = self.generation;
         }
         self.stale_open = self.phase == Phase::OpeningNext && self.question.is_open();
-        self.capture = None;
+        self.captured = None;
         self.lag.clear();
         self.phase = Phase::Solo;
         self.push(PrimaryTurn::BackupLost(loss));

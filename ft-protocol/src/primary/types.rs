@@ -71,10 +71,8 @@ pub enum PrimaryAction {
     },
     /// Send what is to be sent, then close the connection.
     Disconnect,
-    /// Copy the machine that runs to whoever is connected, then call `handle_captured`.
-    Copy,
-    /// Whatever was or is copied is of no more use.
-    StopCopy,
+    /// Something about the copy of the machine that runs.
+    Copy(Copying),
     /// Hand the outputs up to this number to the backends, in order and as long as `may_release` says
     /// so, then report the last one that they took by `handle_released`.
     Release {
@@ -89,6 +87,20 @@ pub enum PrimaryAction {
     Turn(PrimaryTurn),
     /// It ends: nothing follows.
     End(PrimaryEnd),
+}
+
+/// What is to be done about the copy for whoever joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Copying {
+    /// Copy the machine that runs: call `handle_piece` for each piece of its memory, `handle_captured` at
+    /// the end.
+    Begin,
+    /// Send the first piece that was not sent yet, as [`Message::Memory`].
+    SendPiece,
+    /// Send the rest, as [`Message::State`].
+    SendState,
+    /// Whatever was or is copied is of no more use.
+    Stop,
 }
 
 /// What the primary wants to know: of the arbiter, or of the fence.
@@ -124,8 +136,7 @@ pub enum PrimaryTurn {
     Resume,
     /// Tell the operator that the backup counts as lost, and why. The arbiter decides the rest.
     BackupLost(Loss),
-    /// Send what still waits behind the copy, [`Message::Armed`] too, and tell the operator that there is a
-    /// backup again.
+    /// Tell the operator that there is a backup again.
     Protected {
         /// The generation.
         generation: u64,
@@ -156,6 +167,12 @@ pub enum PrimaryEnd {
         /// False if the arbiter was not reached: the next cold start will have to be forced.
         closed: bool,
     },
+}
+
+impl From<Copying> for PrimaryAction {
+    fn from(copying: Copying) -> PrimaryAction {
+        PrimaryAction::Copy(copying)
+    }
 }
 
 impl From<PrimaryQuestion> for PrimaryAction {

@@ -6,7 +6,7 @@ use super::seat::{Asked, Seat, fence, record};
 use super::{Fate, World};
 use crate::arbiter::{ClaimAnswer, OpenAnswer};
 use crate::log::Position;
-use crate::primary::{Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
+use crate::primary::{self, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
 use crate::transfer::Capture;
 use crate::wire::Message;
 use crate::{HaltReason, Time, testing};
@@ -94,6 +94,9 @@ impl PrimarySide {
         self.stepped = now;
         while let Some(packet) = seat.receive(now) {
             self.away &= !matches!(packet, Some(Message::Echo { .. }));
+            if let (Some(Message::Loaded { bytes }), Some(copy)) = (&packet, &mut self.copy) {
+                copy.loaded = *bytes;
+            }
             match packet {
                 Some(message) => self.machine.handle_message(now, message),
                 None => self.machine.handle_disconnected(now),
@@ -225,11 +228,13 @@ impl PrimarySide {
         let Some(copy) = &mut self.copy else {
             return;
         };
-        if let Some(message) = copy.next(self.machine.loaded(), &mut world.rng) {
-            self.machine.handle_copy_sent(copy.sent());
-            seat.send(message, world);
-        } else if copy.waits() {
+        if copy.waits() {
             world.note("the copy's window is full");
+        }
+        if self.machine.wants_piece()
+            && let Some(bytes) = copy.next(&mut world.rng)
+        {
+            return self.machine.handle_piece(world.now, bytes);
         }
         let answers = world.now >= seat.mute_until && !self.guest.ended;
         if !copy.wants_stop() || !answers || !world.rng.one_in(4) {
@@ -240,37 +245,36 @@ impl PrimarySide {
             return self.machine.handle_copy_failed(world.now, why);
         }
         self.flush(world);
-        if let Some(copy) = &mut self.copy {
-            let Machine {
-                seq,
-                outputs,
-                chain,
-                ..
-            } = self.guest;
-            let memory = copy.capture(&mut world.rng);
-            copy.push(Message::State {
-                seq,
-                at: Position::exit(seq),
-                outputs,
-                state: chain.to_le_bytes().to_vec(),
-            });
-            let digest = digest(memory, chain);
-            let capture = Capture {
-                seq,
-                outputs,
-                digest,
-            };
-            self.machine.handle_captured(world.now, capture);
-            self.reaches("captured", world);
-        }
+        self.capture(world);
     }
 
-    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
-    fn send(&mut self, seat: &Seat, message: Message, world: &mut World) {
-        match self.copy.as_mut().filter(|copy| copy.waits()) {
-            Some(copy) if message != Message::Heartbeat => copy.push(message),
-            _ => seat.send(message, world),
+    fn capture(&mut self, world: &mut World) {
+        let Some(copy) = &mut self.copy else {
+            return;
+        };
+        let Machine {
+            seq,
+            outputs,
+            chain,
+            ..
+        } = self.guest;
+        for bytes in copy.capture(&mut world.rng) {
+            self.machine.handle_piece(world.now, bytes);
         }
+        let memory = copy.keep(Message::State {
+            seq,
+            at: Position::exit(seq),
+            outputs,
+            state: chain.to_le_bytes().to_vec(),
+        });
+        let digest = digest(memory, chain);
+        let capture = Capture {
+            seq,
+            outputs,
+            digest,
+        };
+        self.machine.handle_captured(world.now, capture);
+        self.reaches("captured", world);
     }
 
     fn reaches(&mut self, stage: &'static str, world: &mut World) {
@@ -296,7 +300,7 @@ impl PrimarySide {
         match action {
             PrimaryAction::Send(message) => {
                 self.note_sent(seat, &message, world);
-                self.send(seat, message, world);
+                seat.send(message, world);
             }
             PrimaryAction::Beat(beat) => seat.beat(beat, world),
             PrimaryAction::Welcome { protocol, right } => {
@@ -308,7 +312,7 @@ impl PrimarySide {
                     header: Box::new(testing::header()),
                     image: vec![1],
                 };
-                self.send(seat, welcome, world);
+                seat.send(welcome, world);
             }
             PrimaryAction::Offer { protocol, right } => {
                 let offer = Message::Offer {
@@ -320,24 +324,16 @@ impl PrimarySide {
                     header: Box::new(testing::header()),
                     image: vec![1],
                 };
-                self.send(seat, offer, world);
+                seat.send(offer, world);
                 self.reaches("offered", world);
             }
-            PrimaryAction::Copy => {
-                self.unsent.clear();
-                self.copy = Some(Copying::new(&mut world.rng));
-                self.reaches("copying", world);
-            }
-            PrimaryAction::StopCopy => {
-                self.copy = None;
-                self.unsent.clear();
-            }
+            PrimaryAction::Copy(copying) => self.copy(seat, copying, world),
             PrimaryAction::SendLog { up_to } => {
                 let mut frames = Vec::new();
                 while let Some((_, some)) = self.unsent.pop_front_if(|(seq, _)| *seq <= up_to) {
                     frames.extend(some);
                 }
-                self.send(seat, Message::Log { frames }, world);
+                seat.send(Message::Log { frames }, world);
             }
             PrimaryAction::Release { up_to } => {
                 // What was let go and may not leave yet is let go again.
@@ -353,6 +349,25 @@ impl PrimarySide {
             PrimaryAction::Disconnect => seat.disconnect(world),
             PrimaryAction::Turn(turn) => self.turn(seat, turn, world),
             PrimaryAction::End(end) => self.end(seat, end, world),
+        }
+    }
+
+    fn copy(&mut self, seat: &Seat, step: primary::Copying, world: &mut World) {
+        match (step, &mut self.copy) {
+            (primary::Copying::Begin, copy) => {
+                self.unsent.clear();
+                *copy = Some(Copying::new(&mut world.rng));
+                self.reaches("copying", world);
+            }
+            (primary::Copying::SendPiece, Some(copy)) => seat.send(copy.send_piece(), world),
+            (primary::Copying::SendState, Some(copy)) => seat.send(copy.send_state(), world),
+            (primary::Copying::SendPiece | primary::Copying::SendState, None) => {
+                panic!("{step:?}: nothing is copied")
+            }
+            (primary::Copying::Stop, copy) => {
+                *copy = None;
+                self.unsent.clear();
+            }
         }
     }
 
@@ -401,12 +416,7 @@ impl PrimarySide {
                     .starts(record.expect("nobody starts unopened"));
                 self.started = true;
             }
-            PrimaryTurn::Protected { .. } => {
-                // The log since the copy, and Armed itself, may still wait behind it.
-                for message in self.copy.take().map_or(vec![], Copying::finish) {
-                    seat.send(message, world);
-                }
-            }
+            PrimaryTurn::Protected { .. } => self.copy = None,
             PrimaryTurn::GoSolo { generation } => {
                 world.referee.goes_alone(seat.me, generation);
                 self.handed_over = false;

@@ -142,6 +142,12 @@ fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
         (Setup::Relay, Mutant::ArmsUnacknowledged, "I2"),
         (Setup::Relay, Mutant::ArmsOverOldOutputs, "I5"),
         (Setup::Relay, Mutant::AcceptsAnyCopy, "I1"),
+        (
+            Setup::Relay,
+            Mutant::OvertakesCopy,
+            "although nothing failed",
+        ),
+        (Setup::Relay, Mutant::IgnoresWindow, "the window"),
         (Setup::Relay, Mutant::NumberUsedAgain, "I4"),
         (Setup::Relay, Mutant::LeavesOneOpen, "a cold start's way"),
     ];

@@ -1,5 +1,6 @@
 //! A new backup joins while this side runs alone.
 
+mod order;
 mod unsure;
 
 use super::*;
@@ -58,7 +59,12 @@ impl Rig {
             right: right(),
         };
         assert_eq!(self.say(hello()), [offer]);
-        assert_eq!(self.say(Message::Ready), [A::Copy]);
+        assert_eq!(self.say(Message::Ready), [A::Copy(C::Begin)]);
+    }
+
+    fn piece(&mut self, bytes: u64) -> Vec<A> {
+        self.primary.handle_piece(self.now, bytes);
+        self.actions()
     }
 
     fn capture(&mut self, seq: u64, outputs: u64) -> Vec<A> {
@@ -83,7 +89,7 @@ impl Rig {
         assert_eq!(rig.append(12), []);
         assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
         assert_eq!(rig.released(5), []);
-        assert_eq!(rig.capture(12, 5), []);
+        assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
         assert_eq!(rig.copied(5), [open(8)]);
         rig
     }
@@ -110,14 +116,14 @@ fn armed(generation: u64) -> [A; 2] {
 
 /// What a side does whose joiner is lost before it was armed.
 fn dropped(loss: Loss) -> [A; 2] {
-    [A::StopCopy, A::Turn(T::BackupLost(loss))]
+    [A::Copy(C::Stop), A::Turn(T::BackupLost(loss))]
 }
 
 fn refused(actions: &[A]) -> String {
     match actions {
         // What waits of the copy is dropped first: the reason must not wait behind it.
         [
-            A::StopCopy,
+            A::Copy(C::Stop),
             A::Send(Message::Refuse { reason }),
             A::Disconnect,
             A::Turn(T::BackupLost(Loss::Unfit(why))),
@@ -132,14 +138,13 @@ fn refused(actions: &[A]) -> String {
 #[test]
 fn a_backup_joins_who_runs_alone_and_from_its_arming_on_outputs_wait_for_it() {
     let mut rig = Rig::copying();
-    rig.primary.handle_copy_sent(9);
+    assert_eq!(rig.piece(9), [A::Copy(C::SendPiece)]);
     assert_eq!(rig.say(Message::Loaded { bytes: 9 }), []);
-    assert_eq!(rig.primary.loaded(), 9);
     // As long as it copies, the guest runs and nobody is waited for.
     assert_eq!(rig.append(12), []);
     assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
     assert_eq!(rig.released(5), []);
-    assert_eq!(rig.capture(12, 5), []);
+    assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
     // From the copy on the log follows; outputs still leave by the right of generation 7.
     assert_eq!(rig.append(13), [A::SendLog { up_to: 13 }]);
     assert_eq!(rig.output(6, 13), [A::Release { up_to: 6 }]);
@@ -170,7 +175,7 @@ fn an_output_from_before_the_copy_must_have_left_before_anybody_is_armed() {
     let mut rig = Rig::copying();
     rig.append(12);
     assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
-    assert_eq!(rig.capture(12, 5), []);
+    assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
     assert_eq!(rig.copied(5), [open(8)]);
     assert_eq!(rig.opened(), []);
     assert_eq!(rig.released(5), armed(8));
@@ -380,7 +385,7 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
             &actions[..],
             [
                 A::Disconnect,
-                A::StopCopy,
+                A::Copy(C::Stop),
                 A::Turn(T::BackupLost(Loss::Suspected(_)))
             ]
         ),
@@ -393,21 +398,21 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
             &actions[..],
             [
                 A::Disconnect,
-                A::StopCopy,
+                A::Copy(C::Stop),
                 A::Turn(T::BackupLost(Loss::Broke(_)))
             ]
         ),
         "{actions:?}"
     );
     let mut rig = Rig::copying();
-    rig.primary.handle_copy_sent(9);
+    rig.piece(9);
     let more_than_there_was = rig.say(Message::Loaded { bytes: 10 });
     assert!(
         matches!(
             &more_than_there_was[..],
             [
                 A::Disconnect,
-                A::StopCopy,
+                A::Copy(C::Stop),
                 A::Turn(T::BackupLost(Loss::Broke(_)))
             ]
         ),

@@ -10,7 +10,7 @@
 use super::vcpu::{News, ToRuntime};
 use crate::state_digest;
 use ft_protocol::transfer::Capture;
-use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
+use ft_protocol::wire::Message;
 use lockstep_backends::Waker;
 use lockstep_machine::Machine;
 use lockstep_memory::pages::CHUNK_PAGES;
@@ -63,8 +63,8 @@ pub struct Progress {
 /// What comes of copying.
 #[derive(Debug)]
 pub enum FromCopy {
-    /// To be sent.
-    Send(Message),
+    /// A piece of the memory.
+    Piece(Vec<u8>),
     /// A round begins.
     Round(Progress),
 }
@@ -89,9 +89,9 @@ pub struct Captured {
 pub struct Copy {
     id: u64,
     pieces: Receiver<FromCopy>,
-    /// What must be sent in this order.
-    outbox: VecDeque<Message>,
-    sent: u64,
+    /// Pieces that were not sent yet, in order, and what follows the last one.
+    unsent: VecDeque<Vec<u8>>,
+    state: Option<Message>,
     stop: Arc<AtomicBool>,
     controls: Arc<Controls>,
 }
@@ -120,54 +120,40 @@ impl Copy {
         Ok(Copy {
             id,
             pieces,
-            outbox: VecDeque::new(),
-            sent: 0,
+            unsent: VecDeque::new(),
+            state: None,
             stop,
             controls,
         })
     }
 
-    /// What to do next, while no more than the window is under way. Cancel-safe.
-    pub async fn next(copy: &mut Option<Copy>, loaded: u64) -> FromCopy {
-        let Some(copy) = copy else {
-            return std::future::pending().await;
-        };
-        let room = copy.sent < loaded.saturating_add(COPY_WINDOW_BYTES);
-        let memory = matches!(copy.outbox.front(), Some(Message::Memory { .. }));
-        if let Some(message) = copy.outbox.pop_front_if(|_| room || !memory) {
-            return FromCopy::Send(message);
-        }
-        if room
-            && copy.outbox.is_empty()
+    /// What comes of it next. Cancel-safe.
+    pub async fn next(copy: &mut Option<Copy>) -> FromCopy {
+        if let Some(copy) = copy
             && let Some(piece) = copy.pieces.recv().await
         {
             return piece;
         }
-        // No room, or a thread that has said everything.
+        // Nothing is copied, or the thread has said everything.
         std::future::pending().await
     }
 
-    /// Whether something waits that has to be sent first.
-    pub fn waits(&self) -> bool {
-        !self.outbox.is_empty()
+    /// Keeps a piece until it is to be sent; how many bytes it has.
+    pub fn keep(&mut self, pages: Vec<u8>) -> u64 {
+        let bytes = pages.len() as u64;
+        self.unsent.push_back(pages);
+        bytes
     }
 
-    /// Sends this after what waits.
-    pub fn push(&mut self, message: Message) {
-        self.outbox.push_back(message);
+    /// The first piece that was not sent yet.
+    pub fn next_piece(&mut self) -> Option<Message> {
+        let pages = self.unsent.pop_front()?;
+        Some(Message::Memory { pages })
     }
 
-    /// What still waits, in order.
-    pub fn into_outbox(mut self) -> Vec<Message> {
-        std::mem::take(&mut self.outbox).into()
-    }
-
-    /// This is sent; how much of the memory is with that, bytes.
-    pub fn note_sent(&mut self, message: &Message) -> u64 {
-        if let Message::Memory { pages } = message {
-            self.sent += pages.len() as u64;
-        }
-        self.sent
+    /// What follows the last piece.
+    pub fn state(&mut self) -> Option<Message> {
+        self.state.take()
     }
 
     /// Whether this is of this copy, and not of one that was given up.
@@ -175,18 +161,17 @@ impl Copy {
         self.id == id
     }
 
-    /// The machine was captured: the rest follows what waits.
-    pub fn take(&mut self, captured: &mut Captured) {
-        // The thread has handed over everything else before.
-        while let Ok(piece) = self.pieces.try_recv() {
-            if let FromCopy::Send(message) = piece {
-                self.outbox.push_back(message);
+    /// The machine was captured; the pieces that come before the rest, of which the thread has made the first.
+    pub fn take(&mut self, captured: &mut Captured) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        while let Ok(from) = self.pieces.try_recv() {
+            if let FromCopy::Piece(pages) = from {
+                pieces.push(pages);
             }
         }
-        let pages = captured.pages.drain(..);
-        self.outbox
-            .extend(pages.map(|pages| Message::Memory { pages }));
-        self.outbox.push_back(captured.state.clone());
+        pieces.append(&mut captured.pages);
+        self.state = Some(captured.state.clone());
+        pieces
     }
 }
 
@@ -294,8 +279,7 @@ impl Copier {
     fn round(&self, source: &mut Source, pages: &PageSet) -> bool {
         let pages: Vec<usize> = pages.iter().collect();
         for some in pages.chunks(CHUNK_PAGES) {
-            let pages = source.encode(some);
-            let piece = FromCopy::Send(Message::Memory { pages });
+            let piece = FromCopy::Piece(source.encode(some));
             if self.stop.load(Ordering::Acquire) || self.pieces.blocking_send(piece).is_err() {
                 return false;
             }

@@ -106,7 +106,6 @@ impl Resumed {
             cuts: self.cuts,
             lag_told: None,
             copy: None,
-            arm_by: None,
             copies: 0,
             progress: None,
             unclosed: None,

@@ -86,8 +86,6 @@ pub(super) struct Runtime {
     pub(super) lag_told: Option<Time>,
     /// The copy for whoever joins.
     pub(super) copy: Option<Copy>,
-    /// Whoever got a copy is to be armed by then.
-    pub(super) arm_by: Option<Time>,
     /// Copies begun so far.
     pub(super) copies: u64,
     /// How far the last one is.
@@ -154,6 +152,7 @@ impl Runtime {
             }
             let timeout = self.primary.poll_timeout();
             let accepts = self.primary.accepts_connection();
+            let wants_piece = self.primary.wants_piece();
             let runs = self.idle.is_none() && self.ended.is_none();
             let announces = self.announcer.as_ref().and_then(Announcer::next);
             tokio::select! {
@@ -167,7 +166,7 @@ impl Runtime {
                 (beat, from) = self.beats.next() => self.beat(beat, from),
                 asked = self.control.next() => self.asked(asked),
                 candidate = Lobby::next(lobby), if accepts => self.accept(candidate),
-                pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
+                piece = Copy::next(&mut self.copy), if wants_piece => self.copied(piece),
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = sleep_until(announces) => self.announce_again(),
@@ -234,7 +233,6 @@ impl Runtime {
             cuts: parts.cuts,
             lag_told: None,
             copy: None,
-            arm_by: None,
             copies: 0,
             progress: None,
             unclosed: None,
@@ -286,7 +284,6 @@ impl Runtime {
             self.beats.silence();
         }
         self.primary.handle_vcpu(answers);
-        self.give_up_slow_joiner(now);
         self.primary.handle_tick(now);
         self.silence
             .note(self.primary.silence(now), &mut self.events);

@@ -3,7 +3,6 @@
 use super::{Answer, Runtime};
 use crate::arbiter::Question;
 use crate::cuts::CutPoint;
-use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
 use ft_protocol::primary::{PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
@@ -52,14 +51,7 @@ impl Runtime {
                 };
                 self.send(&message);
             }
-            PrimaryAction::Copy => self.start_copy(),
-            PrimaryAction::StopCopy => {
-                self.unsent.clear();
-                self.arm_by = None;
-                if self.copy.take().is_some() {
-                    self.events.emit("copy_ended", json!({}));
-                }
-            }
+            PrimaryAction::Copy(step) => self.copy(step),
             PrimaryAction::SendLog { up_to } => {
                 self.send_log(up_to);
                 self.cuts.pass(CutPoint::LogSent);
@@ -127,12 +119,7 @@ impl Runtime {
                 self.events.emit("backup_lost", json!({"reason": reason}));
             }
             PrimaryTurn::Protected { generation } => {
-                self.arm_by = None;
-                // What waits behind the copy is sent first: the log since, and Armed itself.
-                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
-                for message in behind {
-                    self.send(&message);
-                }
+                self.copy = None;
                 self.events
                     .emit("protected", json!({"generation": generation}));
             }
@@ -169,16 +156,9 @@ impl Runtime {
         }
     }
 
-    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
     pub(super) fn send(&mut self, message: &Message) {
-        let behind = self.copy.as_mut().filter(|copy| copy.waits());
-        match (behind, message) {
-            (None, _) | (_, Message::Heartbeat) => {
-                if let Some(link) = &mut self.link {
-                    link.send(message);
-                }
-            }
-            (Some(copy), _) => copy.push(message.clone()),
+        if let Some(link) = &mut self.link {
+            link.send(message);
         }
     }
 

@@ -3,15 +3,31 @@
 use super::Runtime;
 use crate::now;
 use crate::primary::copy::{Captured, Copy, FromCopy};
-use ft_protocol::Time;
+use ft_protocol::primary::Copying;
 use serde_json::{Value, json};
-use std::time::Duration;
-
-/// From the copy until whoever has it is armed: proving it, opening the generation, its acknowledgements.
-const ARM_LIMIT: Duration = Duration::from_secs(5);
 
 impl Runtime {
-    pub(super) fn start_copy(&mut self) {
+    pub(super) fn copy(&mut self, step: Copying) {
+        match step {
+            Copying::Begin => self.start_copy(),
+            Copying::SendPiece => {
+                let piece = self.copy.as_mut().and_then(Copy::next_piece);
+                self.send(&piece.expect("a piece that was handed in"));
+            }
+            Copying::SendState => {
+                let state = self.copy.as_mut().and_then(Copy::state);
+                self.send(&state.expect("the machine was captured"));
+            }
+            Copying::Stop => {
+                self.unsent.clear();
+                if self.copy.take().is_some() {
+                    self.events.emit("copy_ended", json!({}));
+                }
+            }
+        }
+    }
+
+    fn start_copy(&mut self) {
         self.copies += 1;
         self.progress = None;
         self.unsent.clear();
@@ -30,12 +46,9 @@ impl Runtime {
     /// Something came of the copy.
     pub(super) fn copied(&mut self, from: FromCopy) {
         match from {
-            FromCopy::Send(message) => {
+            FromCopy::Piece(pages) => {
                 if let Some(copy) = &mut self.copy {
-                    self.primary.handle_copy_sent(copy.note_sent(&message));
-                }
-                if let Some(link) = &mut self.link {
-                    link.send(&message);
+                    self.primary.handle_piece(now(), copy.keep(pages));
                 }
             }
             FromCopy::Round(progress) => {
@@ -77,7 +90,9 @@ impl Runtime {
             Ok(captured) => captured,
             Err(why) => return self.primary.handle_copy_failed(now(), why),
         };
-        copy.take(&mut captured);
+        for pages in copy.take(&mut captured) {
+            self.primary.handle_piece(now(), copy.keep(pages));
+        }
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
         self.progress = Some(progress);
@@ -85,16 +100,6 @@ impl Runtime {
             "copied",
             json!({"pause_ms": pause_ms, "progress": progress}),
         );
-        self.arm_by = Some(now().after(ARM_LIMIT));
         self.primary.handle_captured(now(), captured.capture);
-    }
-
-    /// Whoever has a copy and is not armed has no right to make the vCPU wait for ever.
-    pub(super) fn give_up_slow_joiner(&mut self, now: Time) {
-        if self.arm_by.take_if(|by| *by <= now).is_some() {
-            let seconds = ARM_LIMIT.as_secs();
-            let why = format!("it was not taken over within {seconds} s");
-            self.primary.handle_copy_failed(now, why);
-        }
     }
 }
