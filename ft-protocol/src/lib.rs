@@ -10,12 +10,14 @@
 //! - [`gate`], [`detector`] and [`lag`]: the Output Rule, who is thought dead, how far the backup is
 //!   behind.
 //! - [`primary`] and [`backup`]: the two halves of a pair.
+//! - [`host`]: what they need done, by whom ever drives them.
 //! - [`transfer`]: what the copy of a running machine is proved by.
 
 pub mod arbiter;
 pub mod backup;
 pub mod detector;
 pub mod gate;
+pub mod host;
 pub mod lag;
 pub mod log;
 mod mutant;

@@ -425,6 +425,11 @@ impl Primary {
         self.actions.push_back(action.into());
     }
 
+    /// This member.
+    pub fn me(&self) -> MemberId {
+        self.config.me
+    }
+
     /// The generation it is in, or opens next.
     pub fn generation(&self) -> u64 {
         self.generation

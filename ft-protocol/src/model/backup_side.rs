@@ -1,14 +1,15 @@
 //! The backup's runtime, as a model.
 
+mod host;
+
 use super::guest::digest_at;
-use super::process::{Around, Common, Fate, Question, Rest};
+use super::process::{Common, Rest};
 use super::storage::{Ask, Storage};
-use super::witness::Flaw;
-use crate::HaltReason;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
-use crate::backup::{Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Build, LogItem};
+use crate::backup::{Backup, LogItem};
+use crate::host::drive_backup;
 use crate::log::{Event, Position};
-use crate::wire::Message;
+use host::Acting;
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,148 +163,15 @@ impl BackupSide {
 
     /// Performs what the machine asks for; whether that was more than to show that it is there.
     pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
-        let mut reacted = false;
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
-            reacted |= !matches!(action, BackupAction::Send(_) | BackupAction::Beat(_));
-            self.perform(action, me, rest);
-        }
+        let mut acting = Acting {
+            side: self,
+            me,
+            rest,
+            reacted: false,
+        };
+        let Ok(end) = drive_backup(&mut acting);
+        let reacted = acting.reacted;
+        assert!(end.is_none() || self.machine.poll_action().is_none());
         reacted
-    }
-
-    fn perform(&mut self, action: BackupAction, me: &mut Common, rest: &mut Rest) {
-        match action {
-            BackupAction::Send(message) => {
-                self.armed |= message == Message::Ready && !self.copied;
-                rest.send(me.index, message);
-            }
-            BackupAction::Beat(beat) => rest.beat(me.index, beat),
-            BackupAction::Disconnect => rest.disconnect(me.index, false),
-            BackupAction::Ask(question) => self.ask(question, me, rest),
-            BackupAction::Build(build) => self.prepare(build, me, rest),
-            BackupAction::Deliver(delivery) => {
-                if let Some(last) = delivery.items.last() {
-                    rest.around.witness.arrives(me.index, last.seq);
-                }
-                self.buffer.extend(delivery.items);
-            }
-            BackupAction::ForgetOutputs { up_to } => {
-                rest.around.witness.forgets(up_to);
-                self.forgotten = up_to;
-                self.held.retain(|&(output, _)| output > up_to);
-            }
-            BackupAction::Turn(turn) => self.turn(turn, me, rest),
-            BackupAction::End(end) => self.end(end, me, rest),
-        }
-    }
-
-    fn ask(&mut self, question: BackupQuestion, me: &mut Common, rest: &mut Rest) {
-        match question {
-            BackupQuestion::ReadBack { generation } => {
-                me.ask(Question::Asked(Ask::ReadBack(generation)));
-            }
-            BackupQuestion::Claim { generation } => self.claim(generation, me, rest),
-            BackupQuestion::Fence { .. } => me.ask(Question::Fence),
-            BackupQuestion::Close { generation } => {
-                me.ask(Question::Asked(Ask::Close(generation)));
-            }
-        }
-    }
-
-    fn prepare(&mut self, build: Build, me: &Common, rest: &mut Rest) {
-        match build {
-            Build::Boot {
-                generation, copied, ..
-            } => (self.booting, self.copied) = (Some(generation), copied),
-            Build::Load { .. } => panic!("the model's machine has no memory"),
-            Build::Restore { seq, outputs, .. } => {
-                rest.around.witness.arrives(me.index, seq);
-                (self.restoring, self.executed, self.forgotten) = (true, seq, outputs);
-            }
-            Build::Discard => self.booting = None,
-        }
-    }
-
-    /// What changes this side's part.
-    fn turn(&mut self, turn: BackupTurn, me: &mut Common, rest: &mut Rest) {
-        match turn {
-            BackupTurn::Armed { .. } => {
-                self.armed = true;
-                if self.damaged {
-                    rest.around.witness.note(Flaw::AnotherMachine);
-                }
-            }
-            BackupTurn::Suspect(_) => self.suspects = true,
-            BackupTurn::Withdraw => (self.suspects, self.withdrew) = (false, true),
-            BackupTurn::TakeOver => self.planned = true,
-            BackupTurn::PrimaryLost(_) => self.forget_question(me),
-            BackupTurn::EmitHeld => {
-                self.go_alone(me, rest);
-                for (output, maker) in self.held.drain(..) {
-                    rest.around.witness.backup_emits(me.id, output, maker);
-                }
-            }
-            BackupTurn::Announce => {}
-        }
-    }
-
-    fn end(&mut self, end: BackupEnd, me: &mut Common, rest: &mut Rest) {
-        match end {
-            BackupEnd::Live { .. } => {
-                self.go_alone(me, rest);
-                self.live = true;
-            }
-            BackupEnd::Halt(why) => {
-                me.fate = Fate::Halted(why.status());
-                let armed = self.armed && matches!(why, HaltReason::NotArmed(_));
-                if armed || matches!(why, HaltReason::NoRight(_) | HaltReason::NotFree(_)) {
-                    rest.around
-                        .witness
-                        .note(Flaw::Unreasonable(why.to_string()));
-                }
-            }
-            BackupEnd::Finish { closed } => {
-                rest.around.witness.finishes(rest.guest);
-                assert!(closed, "the arbiter is never away for so long");
-                me.fate = Fate::Finished;
-            }
-        }
-    }
-
-    /// Who starts over does not ask again.
-    fn forget_question(&mut self, me: &mut Common) {
-        if me.question == Question::Again {
-            me.question = Question::None;
-        }
-    }
-
-    fn claim(&mut self, generation: u64, me: &mut Common, rest: &mut Rest) {
-        let witness = &mut rest.around.witness;
-        let (executed, acknowledged) = (self.executed, witness.arrived(me.index));
-        if executed < acknowledged {
-            witness.note(Flaw::AsksTooEarly {
-                executed,
-                acknowledged,
-            });
-        }
-        if !self.armed || self.diverged {
-            witness.note(Flaw::GoesOnDiverged);
-        }
-        self.claimed = true;
-        me.ask(Question::Asked(Ask::Claim(generation)));
-    }
-
-    /// It goes on alone, unless it does already.
-    fn go_alone(&mut self, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        if witness.is_alone(me.id) {
-            return;
-        }
-        witness.goes_alone(me.id, self.machine.generation(), storage);
-        if !self.fenced && !self.planned {
-            witness.note(Flaw::BeforeFence);
-        }
     }
 }

@@ -1,21 +1,21 @@
 //! The primary's runtime, as a model.
 
+mod host;
+
 use super::VM;
 use super::backup_side::BackupSide;
 use super::guest::digest_at;
-use super::process::{Around, Common, Fate, Question, Rest};
+use super::process::{Common, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAnswer};
 use crate::detector::Timing;
-use crate::log::Position;
+use crate::host::drive_primary;
 use crate::mutant::Mutant;
-use crate::primary::{
-    Copying, Primary, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion, PrimaryTurn,
-};
+use crate::primary::{Primary, PrimaryConfig};
 use crate::testing;
 use crate::transfer::Capture;
-use crate::wire::Message;
+use host::Acting;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrimarySide {
@@ -204,173 +204,15 @@ impl PrimarySide {
 
     /// Performs what the machine asks for; whether that was more than to show that it is there.
     pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
-        let mut reacted = false;
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
-            reacted |= !matches!(action, PrimaryAction::Send(_) | PrimaryAction::Beat(_));
-            self.perform(action, me, rest);
-        }
-        reacted
-    }
-
-    fn perform(&mut self, action: PrimaryAction, me: &mut Common, rest: &mut Rest) {
-        match action {
-            PrimaryAction::Send(message) => {
-                if let Message::Armed { generation, .. } = message {
-                    self.arm(generation, me, rest);
-                }
-                rest.send(me.index, message);
-            }
-            PrimaryAction::Beat(beat) => rest.beat(me.index, beat),
-            PrimaryAction::Disconnect => rest.disconnect(me.index, false),
-            PrimaryAction::Welcome { protocol, right } => {
-                let welcome = Message::Welcome {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    header: Box::new(testing::header()),
-                    image: Vec::new(),
-                };
-                rest.send(me.index, welcome);
-            }
-            PrimaryAction::Offer { protocol, right } => {
-                let offer = Message::Offer {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    source: me.id,
-                    header: Box::new(testing::header()),
-                    image: Vec::new(),
-                };
-                rest.send(me.index, offer);
-            }
-            PrimaryAction::SendLog { up_to } => {
-                let frames = rest.guest.frames(self.sent + 1, up_to, me.id);
-                self.sent = up_to;
-                rest.send(me.index, Message::Log { frames });
-            }
-            PrimaryAction::Copy(copying) => self.copy(copying, me, rest),
-            PrimaryAction::Release { up_to } => self.passed = up_to,
-            PrimaryAction::Ask(question) => self.ask(question, me, rest),
-            PrimaryAction::PutBack(standing) => {
-                // One at a time: there is no look meanwhile.
-                assert_eq!(me.puts_back.replace(standing), None);
-            }
-            PrimaryAction::Turn(turn) => self.turn(turn, me, rest),
-            PrimaryAction::End(end) => self.end(end, me, rest),
-        }
-    }
-
-    fn copy(&mut self, copying: Copying, me: &Common, rest: &mut Rest) {
-        match copying {
-            Copying::Begin => self.copying = true,
-            Copying::SendPiece => panic!("the model's machine has no memory"),
-            Copying::SendState => {
-                // Nothing of the log is sent before.
-                let seq = self.sent;
-                let state = Message::State {
-                    seq,
-                    at: Position::exit(seq),
-                    outputs: rest.guest.outputs_up_to(seq),
-                    state: Vec::new(),
-                };
-                rest.send(me.index, state);
-            }
-            Copying::Stop => self.copying = false,
-        }
-    }
-
-    fn ask(&mut self, question: PrimaryQuestion, me: &mut Common, rest: &mut Rest) {
-        match question {
-            PrimaryQuestion::Open(right) => {
-                let generation = right.generation;
-                let record = rest.around.storage.of(generation);
-                let its = record.filter(|record| record.members.primary == me.id);
-                if its.is_some_and(|record| record.members != right.members) {
-                    rest.around.witness.note(Flaw::UsedAgain { generation });
-                }
-                self.members = Some(right.members);
-                let ask = Ask::Open(generation, right.members, right.nonce);
-                me.ask(Question::Asked(ask));
-            }
-            PrimaryQuestion::Claim { generation } => {
-                me.ask(Question::Asked(Ask::Claim(generation)));
-            }
-            PrimaryQuestion::Fence { .. } => me.ask(Question::Fence),
-            PrimaryQuestion::Close { generation } => {
-                me.ask(Question::Asked(Ask::Close(generation)));
-            }
-        }
-    }
-
-    /// What changes this side's part.
-    fn turn(&mut self, turn: PrimaryTurn, me: &Common, rest: &mut Rest) {
-        match turn {
-            PrimaryTurn::Start => self.start(me, rest),
-            PrimaryTurn::Park => self.parking = true,
-            PrimaryTurn::Resume => {
-                if !self.parked || !rest.around.witness.is_alone(me.id) {
-                    rest.around.witness.note(Flaw::RunsOnWithoutRight);
-                }
-                (self.parking, self.parked, self.took_back) = (false, false, true);
-            }
-            PrimaryTurn::BackupLost(_) | PrimaryTurn::Protected { .. } => {}
-            PrimaryTurn::GoSolo { generation } => self.go_solo(generation, me, rest),
-            PrimaryTurn::Requested(_) => {
-                let unreasonable = Flaw::Unreasonable("nobody asked for that".into());
-                rest.around.witness.note(unreasonable);
-            }
-        }
-    }
-
-    fn end(&mut self, end: PrimaryEnd, me: &mut Common, rest: &mut Rest) {
-        me.fate = match end {
-            PrimaryEnd::HandedOver { .. } => Fate::HandedOver,
-            PrimaryEnd::Leave => Fate::Left,
-            PrimaryEnd::Halt(why) => Fate::Halted(why.status()),
-            PrimaryEnd::Finish { closed } => {
-                rest.around.witness.finishes(rest.guest);
-                if !rest.around.storage.is_closed() {
-                    rest.around.witness.note(Flaw::LeftOpen);
-                }
-                assert!(closed, "the arbiter is never away for so long");
-                Fate::Finished
-            }
+        let mut acting = Acting {
+            side: self,
+            me,
+            rest,
+            reacted: false,
         };
-    }
-
-    fn start(&mut self, me: &Common, rest: &mut Rest) {
-        let generation = self.machine.generation();
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        let record = storage.of(generation);
-        if record.is_some_and(|record| record.members.backup.is_none()) {
-            witness.goes_alone(me.id, generation, storage);
-        } else if record.and_then(|record| record.winner) == Some(me.id) {
-            witness.note(Flaw::WonBefore { generation });
-        }
-        self.started = true;
-    }
-
-    /// The right to run alone is given away.
-    fn arm(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        witness.arms(me.id, generation, storage);
-        self.fenced = false;
-    }
-
-    fn go_solo(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        witness.goes_alone(me.id, generation, storage);
-        if !self.fenced {
-            witness.note(Flaw::BeforeFence);
-        }
+        let Ok(end) = drive_primary(&mut acting);
+        let reacted = acting.reacted;
+        assert!(end.is_none() || self.machine.poll_action().is_none());
+        reacted
     }
 }

@@ -1,16 +1,18 @@
 //! The backup's runtime, as a model.
 
-use super::copying::{BYTE, digest};
+mod host;
+
+use super::World;
+use super::copying::digest;
 use super::machine::{Machine, Output};
 use super::seat::{Asked, Seat, fence};
-use super::{Fate, World, soon};
-use crate::backup::{
-    Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Build, Delivery, LogItem,
-};
+use crate::Time;
+use crate::backup::{Backup, LogItem};
+use crate::host::drive_backup;
 use crate::log::Position;
 use crate::transfer::Survivor;
 use crate::wire::Message;
-use crate::{HaltReason, Time};
+use host::Acting;
 use std::collections::VecDeque;
 
 pub struct BackupSide {
@@ -197,115 +199,13 @@ impl BackupSide {
     }
 
     pub fn act(&mut self, seat: &mut Seat, world: &mut World) {
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
-            assert!(self.live.is_none(), "{action:?} after going live");
-            self.perform(seat, action, world);
-        }
-    }
-
-    fn perform(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
-        match &action {
-            BackupAction::Beat(_) | BackupAction::Deliver(_) => {}
-            BackupAction::ForgetOutputs { .. } | BackupAction::Build(Build::Boot { .. }) => {}
-            BackupAction::Send(Message::Ack { .. } | Message::Heartbeat) => {}
-            other => world.tell(seat.me, other),
-        }
-        match action {
-            BackupAction::Send(message) => {
-                self.armed |= message == Message::Ready && !self.copied;
-                seat.send(message, world);
-            }
-            BackupAction::Beat(beat) => seat.beat(beat, world),
-            BackupAction::Disconnect => seat.disconnect(world),
-            BackupAction::Ask(question) => self.ask(seat, question, world),
-            BackupAction::Build(build) => self.prepare(seat, build, world),
-            BackupAction::Deliver(delivery) => self.deliver(seat, delivery, world),
-            BackupAction::ForgetOutputs { up_to } => {
-                world.referee.forgets(seat.me, up_to);
-                self.forgotten = up_to;
-                self.held.retain(|output| output.number > up_to);
-            }
-            BackupAction::Turn(turn) => self.turn(seat, turn, world),
-            BackupAction::End(end) => self.end(seat, end, world),
-        }
-    }
-
-    fn ask(&mut self, seat: &mut Seat, question: BackupQuestion, world: &mut World) {
-        match question {
-            BackupQuestion::ReadBack { generation } => {
-                seat.ask(Asked::ReadBack(generation), world);
-            }
-            BackupQuestion::Claim { generation } => {
-                assert!(!self.diverged, "I6: it has diverged, and asks");
-                world.referee.asks(seat.me, generation, self.armed);
-                seat.ask(Asked::Claim(generation), world);
-            }
-            BackupQuestion::Fence { .. } => seat.ask(Asked::Fence, world),
-            BackupQuestion::Close { generation } => {
-                self.closes = true;
-                seat.ask(Asked::Close(generation), world);
-            }
-        }
-    }
-
-    fn prepare(&mut self, seat: &Seat, build: Build, world: &mut World) {
-        let now = world.now;
-        match build {
-            Build::Boot {
-                generation, copied, ..
-            } => {
-                self.copied = copied;
-                self.boot = Some((soon(now, &mut world.rng, 30), generation));
-            }
-            Build::Load { pages } => {
-                let due = soon(now, &mut world.rng, 5);
-                self.pieces.push_back((due, pages.len() as u64 * BYTE));
-            }
-            Build::Restore {
-                seq,
-                outputs,
-                state,
-                ..
-            } => {
-                let source = seat.peer.expect("somebody offered it");
-                world.referee.copies(source, seat.me, seq);
-                let copy = Machine {
-                    seq,
-                    outputs,
-                    chain: u64::from_le_bytes(state.try_into().expect("a chain")),
-                    ended: false,
-                };
-                self.forgotten = outputs;
-                self.state = Some((soon(now, &mut world.rng, 30), copy));
-            }
-            Build::Discard => self.boot = None,
-        }
-    }
-
-    fn deliver(&mut self, seat: &Seat, delivery: Delivery, world: &mut World) {
-        let source = seat.peer.expect("somebody sent it");
-        for item in delivery.items {
-            world
-                .referee
-                .delivers(source, seat.me, item.seq, &item.entry);
-            self.buffer.push_back(item);
-        }
-    }
-
-    fn emit_held(&mut self, seat: &Seat, world: &mut World) {
-        self.emitted = true;
-        if self.planned && self.copied {
-            world.note("a joiner takes over as planned");
-        }
-        assert!(self.fenced || self.planned, "live before the fence");
-        let generation = self.machine.generation();
-        world
-            .referee
-            .takes_over(seat.me, generation, self.guest, &self.held);
-        for output in self.held.drain(..) {
-            world.referee.emits(seat.me, output);
-        }
+        let mut acting = Acting {
+            side: self,
+            seat,
+            world,
+        };
+        let Ok(end) = drive_backup(&mut acting);
+        assert!(end.is_none() || self.machine.poll_action().is_none());
     }
 
     /// How far its joining is.
@@ -314,58 +214,6 @@ impl BackupSide {
             (true, _) => "with a copy",
             (false, Some(_)) => "restoring",
             (false, None) => "receiving",
-        }
-    }
-
-    /// What changes this side's part.
-    fn turn(&mut self, seat: &Seat, turn: BackupTurn, world: &mut World) {
-        match turn {
-            BackupTurn::Armed { .. } => {
-                self.armed = true;
-                world.note("joined");
-                world.reaches("protects");
-            }
-            BackupTurn::TakeOver => self.planned = true,
-            BackupTurn::Suspect(_) | BackupTurn::Announce => {}
-            BackupTurn::Withdraw => world.note("withdrawn"),
-            BackupTurn::PrimaryLost(_) => assert!(!self.armed),
-            BackupTurn::EmitHeld => self.emit_held(seat, world),
-        }
-    }
-
-    fn end(&mut self, seat: &mut Seat, end: BackupEnd, world: &mut World) {
-        match end {
-            BackupEnd::Live { .. } => {
-                assert!(self.emitted, "I5: live without what was held");
-                let survivor = self.machine.survivor(self.guest.outputs);
-                self.live = Some((survivor, self.guest));
-                world.note(match self.copied {
-                    true => "joiner live",
-                    false => "backup live",
-                });
-            }
-            BackupEnd::Halt(reason) => {
-                seat.fate = match reason {
-                    HaltReason::LostArbitration { .. } => Fate::Lost,
-                    HaltReason::Diverged { .. } => Fate::Crashed,
-                    HaltReason::NotArmed(_) => {
-                        world.lost_source(seat.me, self.stage());
-                        Fate::NotArmed
-                    }
-                    HaltReason::Refused(why) => {
-                        assert!(!why.contains("by force"), "{why}");
-                        Fate::Refused
-                    }
-                    other @ (HaltReason::NotFree(_) | HaltReason::NoRight(_)) => panic!("{other}"),
-                }
-            }
-            BackupEnd::Finish { closed } => {
-                assert!(closed, "the arbiter is never down for so long");
-                world.referee.finishes(seat.me);
-                let clean = !self.closes || world.arbiter.is_clean();
-                assert!(clean, "a clean end is in a cold start's way");
-                seat.fate = Fate::Finished;
-            }
         }
     }
 }

@@ -57,7 +57,7 @@ impl Copying {
     }
 
     /// The first piece that was not sent yet.
-    pub fn send_piece(&mut self) -> Message {
+    pub fn take_piece(&mut self) -> Vec<u8> {
         assert!(
             self.loaded <= self.sent && self.sent < self.loaded + COPY_WINDOW_BYTES,
             "the window: {} of {} loaded",
@@ -66,11 +66,11 @@ impl Copying {
         );
         let pages = self.pieces.pop_front().expect("a piece that was made");
         self.sent += pages.len() as u64 * BYTE;
-        Message::Memory { pages }
+        pages
     }
 
     /// The rest, when all of the memory was sent.
-    pub fn send_state(&mut self) -> Message {
+    pub fn take_state(&mut self) -> Message {
         assert!(!self.waits(), "the rest is sent last");
         self.state.take().expect("it was captured")
     }

@@ -1,15 +1,19 @@
 //! The primary's runtime, as a model; also that of a survivor.
 
+mod host;
+
+use super::World;
 use super::copying::{Copying, digest};
 use super::machine::{Machine, Output, frame};
-use super::seat::{Asked, Seat, fence, record};
-use super::{Fate, World};
+use super::seat::{Asked, Seat, fence};
+use crate::Time;
 use crate::arbiter::{ClaimAnswer, OpenAnswer};
+use crate::host::drive_primary;
 use crate::log::Position;
-use crate::primary::{self, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
+use crate::primary::Primary;
 use crate::transfer::Capture;
 use crate::wire::Message;
-use crate::{HaltReason, Time, testing};
+use host::Acting;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -283,183 +287,12 @@ impl PrimarySide {
     }
 
     fn act(&mut self, seat: &mut Seat, world: &mut World) {
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
-            self.perform(seat, action, world);
-        }
-    }
-
-    fn perform(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
-        let me = seat.me;
-        match &action {
-            PrimaryAction::Beat(_) | PrimaryAction::SendLog { .. } => {}
-            PrimaryAction::Release { .. } => {}
-            PrimaryAction::Send(Message::Released { .. } | Message::Heartbeat) => {}
-            other => world.tell(me, other),
-        }
-        match action {
-            PrimaryAction::Send(message) => {
-                self.note_sent(seat, &message, world);
-                seat.send(message, world);
-            }
-            PrimaryAction::Beat(beat) => seat.beat(beat, world),
-            PrimaryAction::Welcome { protocol, right } => {
-                let welcome = Message::Welcome {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    header: Box::new(testing::header()),
-                    image: vec![1],
-                };
-                seat.send(welcome, world);
-            }
-            PrimaryAction::Offer { protocol, right } => {
-                let offer = Message::Offer {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    source: me,
-                    header: Box::new(testing::header()),
-                    image: vec![1],
-                };
-                seat.send(offer, world);
-                self.reaches("offered", world);
-            }
-            PrimaryAction::Copy(copying) => self.copy(seat, copying, world),
-            PrimaryAction::SendLog { up_to } => {
-                let mut frames = Vec::new();
-                while let Some((_, some)) = self.unsent.pop_front_if(|(seq, _)| *seq <= up_to) {
-                    frames.extend(some);
-                }
-                seat.send(Message::Log { frames }, world);
-            }
-            PrimaryAction::Release { up_to } => {
-                // What was let go and may not leave yet is let go again.
-                assert!(
-                    up_to >= self.passed && up_to > self.told,
-                    "a release of nothing"
-                );
-                self.passed = up_to;
-            }
-            PrimaryAction::Ask(question) => self.ask(seat, question, world),
-            // Here they never vanish.
-            PrimaryAction::PutBack(standing) => panic!("{standing:?} is put back"),
-            PrimaryAction::Disconnect => seat.disconnect(world),
-            PrimaryAction::Turn(turn) => self.turn(seat, turn, world),
-            PrimaryAction::End(end) => self.end(seat, end, world),
-        }
-    }
-
-    fn copy(&mut self, seat: &Seat, step: primary::Copying, world: &mut World) {
-        match (step, &mut self.copy) {
-            (primary::Copying::Begin, copy) => {
-                self.unsent.clear();
-                *copy = Some(Copying::new(&mut world.rng));
-                self.reaches("copying", world);
-            }
-            (primary::Copying::SendPiece, Some(copy)) => seat.send(copy.send_piece(), world),
-            (primary::Copying::SendState, Some(copy)) => seat.send(copy.send_state(), world),
-            (primary::Copying::SendPiece | primary::Copying::SendState, None) => {
-                panic!("{step:?}: nothing is copied")
-            }
-            (primary::Copying::Stop, copy) => {
-                *copy = None;
-                self.unsent.clear();
-            }
-        }
-    }
-
-    fn ask(&mut self, seat: &mut Seat, question: PrimaryQuestion, world: &mut World) {
-        match question {
-            PrimaryQuestion::Open(right) => {
-                world.referee.opens(right.generation, right.members);
-                seat.ask(Asked::Open(record(right)), world);
-                if self.started {
-                    self.reaches("opening", world);
-                }
-            }
-            PrimaryQuestion::Claim { generation } => {
-                world.referee.asks(seat.me, generation, true);
-                seat.ask(Asked::Claim(generation), world);
-            }
-            PrimaryQuestion::Fence { .. } => seat.ask(Asked::Fence, world),
-            PrimaryQuestion::Close { generation } => seat.ask(Asked::Close(generation), world),
-        }
-    }
-
-    /// What changes this side's part.
-    fn turn(&mut self, seat: &mut Seat, turn: PrimaryTurn, world: &mut World) {
-        match turn {
-            PrimaryTurn::Park => {
-                self.parking = true;
-                self.park_lazy = [4, 100][world.rng.below(2) as usize];
-                world.reaches("parking");
-            }
-            PrimaryTurn::Resume => {
-                let right = self.parked && !self.handed_over;
-                assert!(right, "runs on without the right to");
-                (self.parking, self.parked) = (false, false);
-                world.note("parked and ran on");
-            }
-            PrimaryTurn::Start => {
-                let generation = self.machine.generation();
-                let fresh = generation > self.won || world.referee.opens_alone(generation);
-                assert!(fresh, "I4: a pair in a generation that was won before");
-                if generation > 1 {
-                    world.note("started in a later generation");
-                }
-                let record = world.arbiter.record(generation);
-                world
-                    .referee
-                    .starts(record.expect("nobody starts unopened"));
-                self.started = true;
-            }
-            PrimaryTurn::Protected { .. } => self.copy = None,
-            PrimaryTurn::GoSolo { generation } => {
-                world.referee.goes_alone(seat.me, generation);
-                self.handed_over = false;
-                self.unsent.clear();
-                world.note("primary alone");
-            }
-            PrimaryTurn::BackupLost(loss) => {
-                if !["nobody", "armed"].contains(&self.stage) {
-                    world.lost_joiner(self.stage, &loss);
-                }
-                self.stage = "nobody";
-            }
-            PrimaryTurn::Requested(request) => panic!("{request:?}: nobody asked for that"),
-        }
-    }
-
-    fn end(&mut self, seat: &mut Seat, end: PrimaryEnd, world: &mut World) {
-        match end {
-            PrimaryEnd::HandedOver { .. } => seat.fate = Fate::HandedOver,
-            PrimaryEnd::Leave => panic!("nobody asked for that"),
-            PrimaryEnd::Halt(HaltReason::LostArbitration { .. }) => seat.fate = Fate::Lost,
-            PrimaryEnd::Halt(other) => panic!("{other}"),
-            PrimaryEnd::Finish { closed } => {
-                assert!(closed, "the arbiter is never down for so long");
-                world.referee.finishes(seat.me);
-                assert!(
-                    world.arbiter.is_clean(),
-                    "a clean end is in a cold start's way"
-                );
-                seat.fate = Fate::Finished;
-            }
-        }
-    }
-
-    fn note_sent(&mut self, seat: &Seat, message: &Message, world: &mut World) {
-        match message {
-            Message::Handover => self.handed_over = true,
-            Message::Armed { generation, .. } => {
-                let record = world.arbiter.record(*generation).cloned();
-                world.referee.arms(seat.me, *generation, record.as_ref());
-                self.reaches("armed", world);
-            }
-            _ => {}
-        }
+        let mut acting = Acting {
+            side: self,
+            seat,
+            world,
+        };
+        let Ok(end) = drive_primary(&mut acting);
+        assert!(end.is_none() || self.machine.poll_action().is_none());
     }
 }

@@ -21,6 +21,7 @@ pub mod outputs;
 pub mod pace;
 pub mod primary;
 mod priority;
+mod records;
 mod silence;
 mod sockets;
 mod strangers;

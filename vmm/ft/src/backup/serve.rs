@@ -23,6 +23,7 @@ use crate::{EventLog, Outcome, StopSignals, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
+use ft_protocol::host::drive_backup;
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
 use lockstep_backends::live::Direct;
@@ -232,7 +233,7 @@ impl Runtime {
         news: &mut UnboundedReceiver<News>,
     ) -> io::Result<Step> {
         loop {
-            if let Some(step) = self.perform()? {
+            if let Some(step) = drive_backup(self)? {
                 return Ok(step);
             }
             let timeout = self.backup.poll_timeout();
@@ -286,7 +287,7 @@ impl Runtime {
             if let Some(message) = message {
                 self.message(message);
             }
-            if let Some(step) = self.perform()? {
+            if let Some(step) = drive_backup(self)? {
                 return Ok(Some(step));
             }
         }

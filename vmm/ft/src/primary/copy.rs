@@ -146,13 +146,12 @@ impl Copy {
     }
 
     /// The first piece that was not sent yet.
-    pub fn next_piece(&mut self) -> Option<Message> {
-        let pages = self.unsent.pop_front()?;
-        Some(Message::Memory { pages })
+    pub fn take_piece(&mut self) -> Option<Vec<u8>> {
+        self.unsent.pop_front()
     }
 
     /// What follows the last piece.
-    pub fn state(&mut self) -> Option<Message> {
+    pub fn take_state(&mut self) -> Option<Message> {
         self.state.take()
     }
 

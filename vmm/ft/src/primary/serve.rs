@@ -22,6 +22,7 @@ use crate::{EventLog, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
+use ft_protocol::host::drive_primary;
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
@@ -147,7 +148,7 @@ impl Runtime {
         let mut progress = interval(FLUSH_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Some(outcome) = self.perform()? {
+            if let Some(outcome) = drive_primary(self)? {
                 return Ok(outcome);
             }
             let timeout = self.primary.poll_timeout();
@@ -163,7 +164,7 @@ impl Runtime {
                         return Ok(outcome);
                     }
                 }
-                (beat, from) = self.beats.next() => self.beat(beat, from),
+                (beat, from) = self.beats.next() => self.hear_beat(beat, from),
                 asked = self.control.next() => self.asked(asked),
                 candidate = Lobby::next(lobby), if accepts => self.accept(candidate),
                 piece = Copy::next(&mut self.copy), if wants_piece => self.copied(piece),
@@ -255,7 +256,7 @@ impl Runtime {
         for _ in 0..HEARD_AT_ONCE {
             let beat = self.beats.arrived();
             if let Some((beat, from)) = beat {
-                self.beat(beat, from);
+                self.hear_beat(beat, from);
             }
             let message = self.link.as_mut().and_then(Link::arrived);
             if beat.is_none() && message.is_none() {
@@ -264,14 +265,14 @@ impl Runtime {
             if let Some(message) = message {
                 self.message(message);
             }
-            if let Some(outcome) = self.perform()? {
+            if let Some(outcome) = drive_primary(self)? {
                 return Ok(Some(outcome));
             }
         }
         Ok(None)
     }
 
-    fn beat(&mut self, beat: Beat, from: SocketAddr) {
+    fn hear_beat(&mut self, beat: Beat, from: SocketAddr) {
         if self.primary.handle_beat(now(), beat) {
             self.beats.answer_to(from);
         }
@@ -462,7 +463,7 @@ impl Runtime {
     }
 
     /// Nothing ever ran: a generation that this side has won need not stay open.
-    fn leave(&self) -> Outcome {
+    fn close_unused(&self) -> Outcome {
         let Some(generation) = self.won else {
             return Outcome::Left;
         };

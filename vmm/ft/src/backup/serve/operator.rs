@@ -3,6 +3,7 @@
 use super::Runtime;
 use crate::control::{Asked, Wish};
 use crate::{Outcome, StopSignal, now};
+use ft_protocol::host::drive_backup;
 use serde_json::{Value, json};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,7 @@ impl Runtime {
     pub(super) fn stop(&mut self, signal: StopSignal) -> io::Result<Option<Outcome>> {
         if self.backup.handle_leave(now()) {
             // The primary is told.
-            self.perform()?;
+            drive_backup(self)?;
             self.events.emit("left", json!({}));
             return Ok(Some(Outcome::Left));
         }

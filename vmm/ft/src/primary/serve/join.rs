@@ -3,34 +3,12 @@
 use super::Runtime;
 use crate::now;
 use crate::primary::copy::{Captured, Copy, FromCopy};
-use ft_protocol::primary::Copying;
 use serde_json::{Value, json};
 
 impl Runtime {
-    pub(super) fn copy(&mut self, step: Copying) {
-        match step {
-            Copying::Begin => self.start_copy(),
-            Copying::SendPiece => {
-                let piece = self.copy.as_mut().and_then(Copy::next_piece);
-                self.send(&piece.expect("a piece that was handed in"));
-            }
-            Copying::SendState => {
-                let state = self.copy.as_mut().and_then(Copy::state);
-                self.send(&state.expect("the machine was captured"));
-            }
-            Copying::Stop => {
-                self.unsent.clear();
-                if self.copy.take().is_some() {
-                    self.events.emit("copy_ended", json!({}));
-                }
-            }
-        }
-    }
-
-    fn start_copy(&mut self) {
+    pub(super) fn start_copy(&mut self) {
         self.copies += 1;
         self.progress = None;
-        self.unsent.clear();
         let copy = Copy::start(
             self.copies,
             self.vcpu.controls.clone(),
