@@ -15,10 +15,11 @@ pub use types::{
 
 use crate::Time;
 use crate::arbiter::{MemberId, Standing};
-use crate::detector::{Detector, Suspicion};
+use crate::detector::Suspicion;
 use crate::log::Position;
 use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::mutant::Mutant;
+use crate::peer::Peer;
 use crate::primary::LOG_WINDOW_BYTES;
 use crate::question::Question;
 use crate::reason::{HaltReason, Loss};
@@ -63,14 +64,12 @@ pub struct Backup {
     config: BackupConfig,
     phase: Phase,
     actions: VecDeque<BackupAction>,
-    connected: bool,
-    joining: Option<Joining>,
+    peer: Peer,
     /// The generation that it was welcomed to, offered or armed for.
     right: Option<Right>,
     generation: u64,
     /// The primary's id, once it has told it.
     primary: Option<MemberId>,
-    detector: Detector,
     question: Question,
     frames: FrameDecoder,
     log: Received,
@@ -86,17 +85,12 @@ pub struct Backup {
     memory: (u64, u64),
     /// `consumed` and `executed`, as the primary knows them.
     told: (u64, u64),
-    /// The vCPU's thread does not answer: a member that hangs must not look alive.
-    mute: bool,
     /// Something was received and could not be acknowledged, as this side is mute.
     ack_due: bool,
     /// The probe that is not answered yet, as this side is mute.
     echo_due: Option<u64>,
     /// The primary handed over: it is alive, and nobody has to be shut out.
     planned: bool,
-    /// Beats sent, and the last one heard.
-    beats: u64,
-    heard_beat: u64,
     /// The last output that the primary reported as released.
     forgotten: u64,
 }
@@ -114,14 +108,14 @@ struct Received {
     ended: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// No connection.
     Connecting,
     /// Said Hello.
     Greeting,
-    /// Welcome; asked the arbiter whether it is the primary's.
-    ReadingBack,
+    /// Welcome, or offered a copy; asked the arbiter whether it is the primary's.
+    ReadingBack(Joining),
     /// The machine is being built, or room is made for a copy of it.
     Booting { copied: bool },
     /// Receives the copy.
@@ -157,12 +151,10 @@ impl Backup {
         Backup {
             phase: Phase::Connecting,
             actions: VecDeque::new(),
-            connected: false,
-            joining: None,
+            peer: Peer::new(&config.timing, config.timing.joining, now),
             right: None,
             generation: 0,
             primary: None,
-            detector: Detector::new(&config.timing, config.timing.joining, now),
             question: Question::default(),
             frames: FrameDecoder::new(1, MAX_ENTRY_PAYLOAD, 0),
             log: Received::default(),
@@ -172,12 +164,9 @@ impl Backup {
             ran_dry: true,
             memory: (0, 0),
             told: (0, 0),
-            mute: false,
             ack_due: false,
             echo_due: None,
             planned: false,
-            beats: 0,
-            heard_beat: 0,
             forgotten: 0,
             config,
         }
@@ -202,7 +191,10 @@ impl Backup {
 
     /// When to call [`Backup::handle_tick`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let tick = self.connected.then(|| self.detector.next_tick());
+        let tick = self
+            .peer
+            .is_connected()
+            .then(|| self.peer.detector.next_tick());
         [tick, self.question.next()].into_iter().flatten().min()
     }
 
@@ -213,20 +205,19 @@ impl Backup {
 
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, _now: Time) {
-        if self.connected {
-            self.connected = false;
+        if self.peer.disconnect() {
             self.lose(Loss::Suspected(Suspicion::Closed));
         }
     }
 
     /// A message came.
     pub fn handle_message(&mut self, now: Time, message: Message) {
-        if !self.connected {
+        if !self.peer.is_connected() {
             return;
         }
-        self.detector.heard(now);
+        self.peer.detector.heard(now);
         self.withdraw();
-        match (self.phase, message) {
+        match (&self.phase, message) {
             (_, Message::Heartbeat) => {}
             // From the asking on, the channel only serves to say goodbye.
             (Phase::Asking | Phase::Fencing, _) => {}
@@ -263,7 +254,7 @@ impl Backup {
                 self.armed(now, generation, nonce);
             }
             (
-                Phase::ReadingBack
+                Phase::ReadingBack(_)
                 | Phase::Booting { .. }
                 | Phase::Receiving
                 | Phase::Restoring
@@ -322,7 +313,7 @@ impl Backup {
     /// Execution differs from the log. This side never goes live (I6).
     pub fn handle_diverged(&mut self, _now: Time, at: Position, what: String) {
         if !matches!(self.phase, Phase::Live | Phase::Closing | Phase::Ended) {
-            if self.connected {
+            if self.peer.is_connected() {
                 self.push(BackupAction::Send(Message::Diverged {
                     at,
                     what: what.clone(),
@@ -354,7 +345,9 @@ impl Backup {
             }
             // It was told to, and goes on: who does not answer any more does not ask either.
             Phase::TakingOver => self.disconnect(),
-            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => self.start_over(loss),
+            Phase::Greeting | Phase::ReadingBack(_) | Phase::Booting { .. } => {
+                self.start_over(loss);
+            }
             Phase::Receiving | Phase::Restoring | Phase::Unarmed => self.lose_source(loss),
             _ => {}
         }
@@ -365,9 +358,9 @@ impl Backup {
         if self.question.due(now) {
             self.push_question();
         }
-        if self.connected && self.detector.tick(now) {
+        if self.peer.is_connected() && self.peer.detector.tick(now) {
             self.heartbeat();
-            if let Some(suspicion) = self.detector.suspicion() {
+            if let Some(suspicion) = self.peer.detector.suspicion() {
                 self.lose(Loss::Suspected(suspicion));
             }
         }
@@ -375,7 +368,7 @@ impl Backup {
 
     /// The primary was heard again.
     fn withdraw(&mut self) {
-        if matches!(self.phase, Phase::Suspecting { .. }) && self.connected {
+        if matches!(self.phase, Phase::Suspecting { .. }) && self.peer.is_connected() {
             self.phase = Phase::Following;
             self.push(BackupTurn::Withdraw);
             self.echo();
@@ -384,17 +377,18 @@ impl Backup {
 
     /// Follows the log, and is heard.
     fn is_paired(&self) -> bool {
-        self.connected && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
+        self.peer.is_connected()
+            && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
     }
 
     /// Gets the log, and is heard.
     fn takes_log(&self) -> bool {
         let joins = matches!(self.phase, Phase::Restoring | Phase::Unarmed);
-        self.is_paired() || self.connected && joins
+        self.is_paired() || self.peer.is_connected() && joins
     }
 
     fn disconnect(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if self.peer.disconnect() {
             self.push(BackupAction::Disconnect);
         }
     }
@@ -416,7 +410,7 @@ impl Backup {
 
     /// How long the primary has been silent, as it counts after a tick; none without one.
     pub fn silence(&self, now: Time) -> Option<Duration> {
-        self.connected.then(|| self.detector.silence(now))
+        self.peer.silence(now)
     }
 
     /// The generation it is in; 0 before the first.
@@ -439,7 +433,7 @@ impl Backup {
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Connecting => "connecting",
-            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => "joining",
+            Phase::Greeting | Phase::ReadingBack(_) | Phase::Booting { .. } => "joining",
             Phase::Receiving | Phase::Restoring => "receiving a copy",
             Phase::Unarmed => "waiting to be armed",
             Phase::Following => "protecting",

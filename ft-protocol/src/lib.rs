@@ -21,6 +21,7 @@ pub mod host;
 pub mod lag;
 pub mod log;
 mod mutant;
+mod peer;
 pub mod primary;
 mod question;
 mod reason;

@@ -4,6 +4,7 @@ mod beats;
 mod doubt;
 mod flow;
 mod handover;
+mod join;
 mod outbox;
 mod outcome;
 mod transfer;
@@ -17,21 +18,22 @@ pub use types::{
 
 use crate::Time;
 use crate::arbiter::{MemberId, Members};
-use crate::detector::{Detector, Suspicion};
+use crate::detector::Suspicion;
 use crate::gate::Gate;
 use crate::lag::Lag;
-use crate::log::HostPrint;
 use crate::mutant::Mutant;
+use crate::peer::Peer;
 use crate::question::Question;
 use crate::reason::Loss;
 use crate::transfer::Right;
-use crate::wire::{Message, PROTOCOL_VERSION, common_version};
+use crate::wire::{Message, PROTOCOL_VERSION};
 use doubt::Doubt;
 use handover::Handover;
+pub(crate) use join::host_refusal;
 use outbox::Outbox;
 use std::collections::VecDeque;
 use std::time::Duration;
-use transfer::Captured;
+use transfer::Stage;
 
 /// A connection that does not say Hello for so long is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
@@ -75,8 +77,7 @@ pub struct Primary {
     phase: Phase,
     generation: u64,
     actions: VecDeque<PrimaryAction>,
-    /// Whether there is a connection.
-    connected: bool,
+    peer: Peer,
     /// Who is in this generation, or joins in the next.
     members: Members,
     /// The generation as it was opened, once it was.
@@ -84,16 +85,10 @@ pub struct Primary {
     /// The last generation that this side asked to open, and the last that may be its own.
     opened: u64,
     last_own: u64,
-    /// Whoever joined was lost when the next generation was being opened: whether it is open is still to
-    /// be found out.
-    stale_open: bool,
-    /// Where the machine was copied for whoever joins.
-    captured: Option<Captured>,
     /// Bytes of the log before that: the backup does not count them.
     base_bytes: u64,
     outbox: Outbox,
     protocol: u32,
-    detector: Detector,
     question: Question,
     gate: Gate,
     log: LogMark,
@@ -110,16 +105,11 @@ pub struct Primary {
     handover: Handover,
     /// Told to leave before anything ran.
     leaving: bool,
-    /// The vCPU's thread does not answer: a member that hangs must not look alive.
-    mute: bool,
     /// It has something to ask the arbiter once it is not mute.
     asks_later: bool,
     /// Whether the backup is to show that it still follows; and how often it was asked to.
     doubt: Doubt,
     probes: u64,
-    /// Beats sent, and the last one heard.
-    beats: u64,
-    heard_beat: u64,
     /// The pair's record was found missing, in this generation, when the log ended with this entry.
     missed: Option<(u64, u64)>,
     stalls: Stalls,
@@ -133,14 +123,14 @@ struct LogMark {
     bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// For a backup, connected or not, that has not said Hello.
     Waiting,
     /// Asked the arbiter to open the generation.
     Opening,
     /// Sent the machine; the backup builds it.
-    Joining,
+    Welcomed,
     /// Runs, protected.
     Paired,
     /// Lost the backup, asked the arbiter; outputs held.
@@ -149,18 +139,11 @@ enum Phase {
     Fencing,
     /// Handed over: the backup is to claim.
     HandedOver,
-    /// Runs alone, by right.
-    Solo,
-    /// Runs alone; offered the machine to whoever connected.
-    Offering,
-    /// Runs alone; the machine is copied.
-    Copying,
-    /// Runs alone; the copy is to be proved.
-    Proving,
-    /// Runs alone; asked the arbiter to open the next generation.
-    OpeningNext,
-    /// Holds outputs again; arms the backup once it has acknowledged this entry.
-    Arming { seq: u64 },
+    /// Runs alone, by right. If it is `unsure`, a joiner was lost when the next generation was being opened,
+    /// and whether it is open is still to be found out.
+    Solo { unsure: bool },
+    /// Runs alone, and somebody joins who is not armed yet.
+    Joined(Stage),
     /// The guest has ended; closes the generation, and waits for the backup's Bye until then.
     Closing { closed: bool, bye_by: Option<Time> },
     /// Halted or finished.
@@ -182,7 +165,7 @@ impl Primary {
             phase: Phase::Waiting,
             generation: config.generation,
             actions: VecDeque::new(),
-            connected: false,
+            peer: Peer::new(&config.timing, config.timing.silence, now),
             members: Members {
                 primary: config.me,
                 backup: None,
@@ -190,12 +173,9 @@ impl Primary {
             right: None,
             opened: config.generation,
             last_own: config.generation,
-            stale_open: false,
-            captured: None,
             base_bytes: 0,
             outbox: Outbox::default(),
             protocol: PROTOCOL_VERSION,
-            detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
             gate: Gate::new(),
             log: LogMark::default(),
@@ -207,12 +187,9 @@ impl Primary {
             lag: Lag::default(),
             handover: Handover::No,
             leaving: false,
-            mute: false,
             asks_later: false,
             doubt: Doubt::No,
             probes: 0,
-            beats: 0,
-            heard_beat: 0,
             missed: None,
             stalls: Stalls::default(),
             stalled: (false, false),
@@ -239,7 +216,7 @@ impl Primary {
 
     /// When to call [`Primary::handle_tick`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let tick = self.ticks().then(|| self.detector.next_tick());
+        let tick = self.ticks().then(|| self.peer.detector.next_tick());
         let bye = match self.phase {
             Phase::Closing { bye_by, .. } => bye_by,
             _ => None,
@@ -253,18 +230,18 @@ impl Primary {
     /// Whether the vCPU may enter the guest: false until the start, while the backup is too far
     /// behind or too many outputs wait, and while it is open who goes on.
     pub fn may_run(&self) -> bool {
-        match self.phase {
-            Phase::Paired | Phase::Proving | Phase::OpeningNext | Phase::Arming { .. } => {
-                self.stalled == (false, false)
-            }
-            Phase::Solo | Phase::Offering | Phase::Copying => true,
+        match &self.phase {
+            Phase::Paired => self.stalled == (false, false),
+            Phase::Joined(stage) => stage.copied().is_none() || self.stalled == (false, false),
+            Phase::Solo { .. } => true,
             _ => false,
         }
     }
 
     /// Whether a connection would be of use.
     pub fn accepts_connection(&self) -> bool {
-        !self.connected && !self.stale_open && matches!(self.phase, Phase::Waiting | Phase::Solo)
+        let free = matches!(self.phase, Phase::Waiting | Phase::Solo { unsure: false });
+        free && !self.peer.is_connected()
     }
 
     /// A connection was accepted.
@@ -276,27 +253,25 @@ impl Primary {
             self.accepts_connection(),
             "one connection at a time, and only when it is of use"
         );
-        self.connected = true;
-        self.detector = Detector::new(&self.config.timing, HELLO_WAIT, now);
+        self.peer.connect(&self.config.timing, HELLO_WAIT, now);
     }
 
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, _now: Time) {
-        if self.connected {
-            self.connected = false;
+        if self.peer.disconnect() {
             self.lose(Loss::Suspected(Suspicion::Closed));
         }
     }
 
     /// A message came.
     pub fn handle_message(&mut self, now: Time, message: Message) {
-        if !self.connected {
+        if !self.peer.is_connected() {
             return;
         }
-        self.detector.heard(now);
-        match (self.phase, message) {
+        self.peer.detector.heard(now);
+        match (&self.phase, message) {
             (
-                Phase::Waiting | Phase::Solo,
+                Phase::Waiting | Phase::Solo { .. },
                 Message::Hello {
                     protocol,
                     vm,
@@ -305,13 +280,13 @@ impl Primary {
                 },
             ) => match self.refusal(protocol, &vm, member, &host) {
                 Some(reason) => self.refuse(reason),
-                None if self.phase == Phase::Solo => self.offer(now, protocol, member),
-                None => self.welcome(now, protocol, member),
+                None if self.phase == Phase::Waiting => self.welcome(now, protocol, member),
+                None => self.offer(now, protocol, member),
             },
-            (Phase::Opening | Phase::Joining | Phase::Paired, Message::Heartbeat) => {}
-            (_, message) if self.is_joined() => self.joining(now, message),
-            (Phase::Joining, Message::Ready) => self.start(now),
-            (Phase::Opening | Phase::Joining, Message::Refuse { reason }) => {
+            (Phase::Opening | Phase::Welcomed | Phase::Paired, Message::Heartbeat) => {}
+            (Phase::Joined(_), message) => self.joining(now, message),
+            (Phase::Welcomed, Message::Ready) => self.start(now),
+            (Phase::Opening | Phase::Welcomed, Message::Refuse { reason }) => {
                 self.lose(Loss::Refused(reason));
             }
             (
@@ -326,63 +301,14 @@ impl Primary {
             (Phase::Paired, Message::Request(request)) => {
                 self.push(PrimaryTurn::Requested(request));
             }
-            (Phase::Joining | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
+            (Phase::Welcomed | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
             (Phase::Paired, Message::Diverged { at, what }) => {
                 self.lose(Loss::Diverged { at, what });
             }
             (Phase::HandedOver, message) => self.handed_over(message),
-            (Phase::Closing { closed, .. }, message) => self.parting(closed, message),
+            (&Phase::Closing { closed, .. }, message) => self.parting(closed, message),
             (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
         }
-    }
-
-    /// Why whoever says Hello cannot join.
-    fn refusal(
-        &self,
-        protocol: u32,
-        vm: &str,
-        member: MemberId,
-        host: &HostPrint,
-    ) -> Option<String> {
-        let ours = &self.config;
-        if common_version(PROTOCOL_VERSION, protocol).is_none() {
-            return Some(format!(
-                "the primary speaks protocol version {PROTOCOL_VERSION} and the backup {protocol}: \
-                 update the older one"
-            ));
-        }
-        if vm != ours.vm {
-            return Some(format!(
-                "the primary runs VM {:?}, the backup wants {vm:?}",
-                ours.vm
-            ));
-        }
-        if member == ours.me {
-            return Some("the backup has the primary's own member id".into());
-        }
-        host_refusal(&ours.host, host)
-    }
-
-    /// Refuses whoever is connected.
-    fn refuse(&mut self, reason: String) {
-        self.send(Message::Refuse { reason });
-        self.disconnect();
-    }
-
-    /// Opens a generation for the pair.
-    fn welcome(&mut self, now: Time, protocol: u32, backup: MemberId) {
-        self.detector.relimit(self.config.timing.joining, now);
-        self.protocol = protocol.min(PROTOCOL_VERSION);
-        self.members.backup = Some(backup);
-        self.heard_beat = 0;
-        self.ask(Phase::Opening);
-    }
-
-    /// The backup stands where we stand.
-    fn start(&mut self, now: Time) {
-        (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
-        self.detector.relimit(self.config.timing.silence, now);
-        self.push(PrimaryTurn::Start);
     }
 
     /// The backup is gone, or of no use.
@@ -391,19 +317,15 @@ impl Primary {
         self.lag.clear();
         match self.phase {
             Phase::Waiting
-            | Phase::Solo
+            | Phase::Solo { .. }
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::Ended => {}
-            Phase::Offering
-            | Phase::Copying
-            | Phase::Proving
-            | Phase::OpeningNext
-            | Phase::Arming { .. } => self.drop_transfer(loss),
+            Phase::Joined(_) => self.drop_transfer(loss),
             Phase::HandedOver if self.has(Mutant::ResumesWithoutRight) => self.take_back(),
             Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
             Phase::Opening => self.push(PrimaryTurn::BackupLost(loss)),
-            Phase::Joining | Phase::Paired => {
+            Phase::Welcomed | Phase::Paired => {
                 let started = self.phase == Phase::Paired;
                 self.push(PrimaryTurn::BackupLost(loss));
                 if started && self.has(Mutant::SoloWithoutClaim) {
@@ -416,7 +338,7 @@ impl Primary {
     }
 
     fn disconnect(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if self.peer.disconnect() {
             self.push(PrimaryAction::Disconnect);
         }
     }
@@ -447,7 +369,7 @@ impl Primary {
 
     /// How long the backup has been silent, as it counts after a tick; none without one.
     pub fn silence(&self, now: Time) -> Option<Duration> {
-        self.connected.then(|| self.detector.silence(now))
+        self.peer.silence(now)
     }
 
     /// How much of its time the vCPU has to rest so that the backup keeps up, percent.
@@ -457,30 +379,30 @@ impl Primary {
 
     /// What it does, in a word or two for operators.
     pub fn state(&self) -> &'static str {
-        match self.phase {
+        match &self.phase {
             Phase::Waiting => "waiting for a backup",
-            Phase::Opening | Phase::Joining => "pairing",
+            Phase::Opening | Phase::Welcomed => "pairing",
             Phase::Paired => "protected",
             Phase::Claiming { .. } => "asking the arbiter",
             Phase::Fencing => "fencing",
             Phase::HandedOver => "handing over",
-            Phase::Solo => "alone",
-            Phase::Offering => "alone, offering a copy",
-            Phase::Copying => "alone, copying",
-            Phase::Proving => "alone, proving the copy",
-            Phase::OpeningNext | Phase::Arming { .. } => "alone, arming the copy",
+            Phase::Solo { .. } => "alone",
+            Phase::Joined(Stage::Offering) => "alone, offering a copy",
+            Phase::Joined(Stage::Copying) => "alone, copying",
+            Phase::Joined(Stage::Proving(..)) => "alone, proving the copy",
+            Phase::Joined(Stage::Opening(_) | Stage::Arming { .. }) => "alone, arming the copy",
             Phase::Closing { .. } | Phase::Ended => "ending",
         }
     }
 
     /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
     pub fn is_solo(&self) -> bool {
-        self.phase == Phase::Solo || self.is_joined()
+        matches!(self.phase, Phase::Solo { .. } | Phase::Joined(_))
     }
 
     /// Whether the log has a reader: what is made of it is to be kept until it is sent.
     pub fn sends_log(&self) -> bool {
-        !matches!(self.phase, Phase::Solo | Phase::Offering | Phase::Copying)
+        !self.is_solo() || self.copied().is_some()
     }
 
     /// Outputs that wait for an acknowledgement.
@@ -492,18 +414,6 @@ impl Primary {
     pub fn stalls(&self) -> Stalls {
         self.stalls
     }
-}
-
-/// Why two hosts cannot be a pair, if so.
-pub(crate) fn host_refusal(primary: &HostPrint, backup: &HostPrint) -> Option<String> {
-    let same = primary == backup;
-    (!same).then(|| {
-        format!(
-            "the hosts differ (primary: CPU {}, exits {:016x}; backup: CPU {}, exits {:016x}), so \
-             positions would not mean the same: use two hosts with the same CPU and KVM",
-            primary.cpu, primary.exits, backup.cpu, backup.exits
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A question to the arbiter: asked until somebody answers.
 
 use crate::Time;
+use crate::arbiter::CloseAnswer;
 use std::time::Duration;
 
 /// After "unreachable", the arbiter is asked again this much later.
@@ -50,6 +51,26 @@ impl Question {
     /// The answer was that nobody knows.
     pub fn unreachable(&mut self, now: Time) {
         self.again = Some(now.after(ASK_AGAIN));
+    }
+
+    /// The answer to closing a generation; whether it is closed, once no more is asked.
+    pub fn closed(&mut self, now: Time, answer: CloseAnswer) -> Option<bool> {
+        match answer {
+            CloseAnswer::Closed => Some(true),
+            CloseAnswer::Unreachable(_) if self.attempts < CLOSE_ATTEMPTS => {
+                self.unreachable(now);
+                None
+            }
+            CloseAnswer::Unreachable(_) => Some(false),
+        }
+    }
+
+    /// What became of the fence; whether it succeeded. One that failed is tried again.
+    pub fn fenced(&mut self, now: Time, fenced: Result<(), String>) -> bool {
+        if fenced.is_err() {
+            self.unreachable(now);
+        }
+        fenced.is_ok()
     }
 
     /// Whether it is time to ask again; it then counts as asked.

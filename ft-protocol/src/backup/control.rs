@@ -21,8 +21,8 @@ impl Backup {
         if asked.contains(&self.phase) {
             return false;
         }
-        let greeted = !matches!(self.phase, Phase::Greeting | Phase::ReadingBack);
-        if self.connected && greeted {
+        let greeted = !matches!(self.phase, Phase::Greeting | Phase::ReadingBack(_));
+        if self.peer.is_connected() && greeted {
             self.push(BackupAction::Send(Message::Leave));
         }
         self.disconnect();
@@ -32,7 +32,7 @@ impl Backup {
 
     /// The operator asks here for what only the primary can do. Whether there is one to ask.
     pub fn handle_request(&mut self, _now: Time, request: Request) -> bool {
-        let possible = self.is_paired() && self.connected;
+        let possible = self.is_paired() && self.peer.is_connected();
         if possible {
             self.push(BackupAction::Send(Message::Request(request)));
         }

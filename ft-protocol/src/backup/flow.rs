@@ -53,8 +53,8 @@ impl Backup {
     }
 
     pub(super) fn acknowledge(&mut self) {
-        self.ack_due = self.mute;
-        if self.mute {
+        self.ack_due = self.peer.mute;
+        if self.peer.mute {
             return;
         }
         self.told = (self.consumed, self.executed);
@@ -78,7 +78,7 @@ impl Backup {
     /// Says so, if it was asked and is not mute. Who suspects does not.
     pub(super) fn echo(&mut self) {
         if self.phase == Phase::Following
-            && !self.mute
+            && !self.peer.mute
             && let Some(number) = self.echo_due.take()
         {
             self.push(BackupAction::Send(Message::Echo { number }));

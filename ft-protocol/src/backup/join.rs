@@ -3,7 +3,6 @@
 use super::{Backup, BackupAction, BackupTurn, Build, Expectations, Phase};
 use crate::Time;
 use crate::arbiter::{MAX_GENERATION, OpenRecord, ReadBackAnswer};
-use crate::detector::Detector;
 use crate::log::Header;
 use crate::primary::host_refusal;
 use crate::reason::{HaltReason, Loss};
@@ -30,11 +29,10 @@ impl Backup {
             self.wants_connection(),
             "one connection at a time, and only when it is of use"
         );
-        self.connected = true;
-        self.heard_beat = 0;
-        self.phase = Phase::Greeting;
         let timing = self.config.timing;
-        self.detector = Detector::new(&timing, timing.joining, now);
+        self.peer.connect(&timing, timing.joining, now);
+        self.peer.is_new();
+        self.phase = Phase::Greeting;
         self.push(BackupAction::Send(Message::Hello {
             protocol: PROTOCOL_VERSION,
             vm: self.config.vm.clone(),
@@ -71,13 +69,12 @@ impl Backup {
         self.right = Some(right);
         self.generation = generation;
         self.primary = Some(members.primary);
-        self.joining = Some(Joining {
+        self.ask(Phase::ReadingBack(Joining {
             right,
             copied: false,
             header,
             image,
-        });
-        self.ask(Phase::ReadingBack);
+        }));
     }
 
     /// Why it does not join what it is offered.
@@ -102,24 +99,27 @@ impl Backup {
 
     /// The answer to [`BackupQuestion::ReadBack`].
     pub fn handle_read_back(&mut self, now: Time, answer: ReadBackAnswer) {
-        if !self.question.answered() || self.phase != Phase::ReadingBack {
+        if !self.question.answered() {
             return;
         }
-        let joining = self.joining.take().expect("a Welcome is read back");
+        let Phase::ReadingBack(joining) = &self.phase else {
+            return;
+        };
         match answer {
-            ReadBackAnswer::Unreachable(_) => {
-                self.joining = Some(joining);
-                self.question.unreachable(now);
-            }
+            ReadBackAnswer::Unreachable(_) => self.question.unreachable(now),
             ReadBackAnswer::Found(record) if joining.is_in(&record) => {
-                self.phase = Phase::Booting {
-                    copied: joining.copied,
-                };
+                let Joining {
+                    copied,
+                    header,
+                    image,
+                    ..
+                } = joining.clone();
+                self.phase = Phase::Booting { copied };
                 self.push(Build::Boot {
                     generation: self.generation,
-                    header: joining.header,
-                    image: joining.image,
-                    copied: joining.copied,
+                    header,
+                    image,
+                    copied,
                 });
             }
             ReadBackAnswer::Found(_) | ReadBackAnswer::Missing => self.refuse(format!(
@@ -143,7 +143,7 @@ impl Backup {
             false => Phase::Following,
         };
         if !copied {
-            self.detector.relimit(self.config.timing.silence, now);
+            self.peer.detector.relimit(self.config.timing.silence, now);
         }
         self.push(BackupAction::Send(Message::Ready));
     }
@@ -170,7 +170,6 @@ impl Backup {
     /// Not armed, so there is nothing to claim: connect anew.
     pub(super) fn start_over(&mut self, loss: Loss) {
         self.disconnect();
-        self.joining = None;
         if matches!(self.phase, Phase::Booting { .. }) {
             self.push(Build::Discard);
         }

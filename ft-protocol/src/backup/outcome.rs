@@ -4,7 +4,6 @@ use super::{Backup, BackupAction, BackupEnd, BackupQuestion, BackupTurn, Phase};
 use crate::Time;
 use crate::arbiter::{ClaimAnswer, CloseAnswer};
 use crate::mutant::Mutant;
-use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::HaltReason;
 use crate::wire::Message;
 
@@ -25,7 +24,7 @@ impl Backup {
     fn question_of_phase(&self) -> Option<BackupQuestion> {
         let generation = self.generation;
         match self.phase {
-            Phase::ReadingBack => Some(BackupQuestion::ReadBack { generation }),
+            Phase::ReadingBack(_) => Some(BackupQuestion::ReadBack { generation }),
             Phase::Asking => Some(BackupQuestion::Claim { generation }),
             Phase::Fencing => Some(BackupQuestion::Fence { generation }),
             Phase::Closing => Some(BackupQuestion::Close { generation }),
@@ -71,9 +70,8 @@ impl Backup {
         if self.phase != Phase::Fencing || !self.question.answered() {
             return;
         }
-        match fenced {
-            Ok(()) => self.go_live(),
-            Err(_) => self.question.unreachable(now),
+        if self.question.fenced(now, fenced) {
+            self.go_live();
         }
     }
 
@@ -86,7 +84,7 @@ impl Backup {
         if !self.has(Mutant::NotEmittedAgain) {
             self.push(BackupTurn::EmitHeld);
         }
-        if self.connected {
+        if self.peer.is_connected() {
             self.push(BackupAction::Send(Message::Bye));
             self.disconnect();
         }
@@ -105,12 +103,8 @@ impl Backup {
         if self.phase != Phase::Closing || !self.question.answered() {
             return;
         }
-        match answer {
-            CloseAnswer::Closed => self.finish(true),
-            CloseAnswer::Unreachable(_) if self.question.attempts() < CLOSE_ATTEMPTS => {
-                self.question.unreachable(now);
-            }
-            CloseAnswer::Unreachable(_) => self.finish(false),
+        if let Some(closed) = self.question.closed(now, answer) {
+            self.finish(closed);
         }
     }
 }

@@ -47,13 +47,12 @@ impl Backup {
         self.right = Some(right);
         self.generation = generation;
         self.primary = Some(source);
-        self.joining = Some(Joining {
+        self.ask(Phase::ReadingBack(Joining {
             right,
             copied: true,
             header,
             image,
-        });
-        self.ask(Phase::ReadingBack);
+        }));
     }
 
     /// Some of the memory.
@@ -69,7 +68,7 @@ impl Backup {
     /// So many bytes of the copy's pages are in the memory, in all.
     pub fn handle_loaded(&mut self, _now: Time, bytes: u64) {
         self.memory.1 = self.memory.1.max(bytes);
-        if self.connected && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
+        if self.peer.is_connected() && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
             self.push(BackupAction::Send(Message::Loaded { bytes }));
         }
     }
@@ -118,7 +117,7 @@ impl Backup {
         });
         self.generation = generation;
         self.phase = Phase::Following;
-        self.detector.relimit(self.config.timing.silence, now);
+        self.peer.detector.relimit(self.config.timing.silence, now);
         self.push(BackupTurn::Armed { generation });
         self.go_on();
     }

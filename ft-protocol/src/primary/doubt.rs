@@ -50,7 +50,7 @@ impl Primary {
 
     /// Whether what the backup said can still be so: this side shows itself, and did all the while.
     fn trusts(&self, now: Time) -> bool {
-        let shows = !self.mute && !self.detector.is_late(now);
+        let shows = !self.peer.mute && !self.peer.detector.is_late(now);
         !self.doubts_ever() || self.doubt == Doubt::No && shows
     }
 

@@ -19,7 +19,7 @@ impl Primary {
         );
         self.log = LogMark { seq, bytes };
         // Copied, and not armed yet.
-        let unarmed = self.captured.is_some();
+        let unarmed = self.copied().is_some();
         if self.phase == Phase::Paired || unarmed {
             self.lag.made(now, seq);
             self.send_log(seq);

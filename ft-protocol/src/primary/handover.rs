@@ -42,7 +42,7 @@ impl Primary {
     /// If the log does not go so far.
     pub fn handle_parked(&mut self, _now: Time, seq: u64) {
         assert!(seq <= self.log.seq, "a vCPU that rests has said everything");
-        match (self.handover, self.phase) {
+        match (self.handover, &self.phase) {
             (Handover::Parking, Phase::Paired) => {
                 self.handover = Handover::Parked { seq };
                 self.try_hand_over();
@@ -113,7 +113,7 @@ impl Primary {
                 self.leave();
             }
             Phase::Opening => self.disconnect(),
-            Phase::Joining => {
+            Phase::Welcomed => {
                 self.disconnect();
                 self.ask(Phase::Claiming { started: false });
             }

@@ -4,7 +4,7 @@
 //! piece that waits is sent after it: the joiner needs the whole machine before its log goes on. Heartbeats
 //! alone do not wait, as they are no part of that order.
 
-use super::{Copying, Phase, Primary, PrimaryAction};
+use super::{Copying, Phase, Primary, PrimaryAction, Stage};
 use crate::Time;
 use crate::mutant::Mutant;
 use crate::wire::{COPY_WINDOW_BYTES, Message};
@@ -61,15 +61,19 @@ impl Primary {
     /// Whether another piece of the copy's memory is of use. Until then none is to be made: what was
     /// written meanwhile would have to be sent again.
     pub fn wants_piece(&self) -> bool {
-        self.phase == Phase::Copying && !self.outbox.waits() && self.outbox.has_room()
+        self.is_copying() && !self.outbox.waits() && self.outbox.has_room()
     }
 
     /// The next piece of the copy's memory is there, of so many bytes as they are sent. Means nothing if the
     /// joiner was lost meanwhile.
     pub fn handle_piece(&mut self, _now: Time, bytes: u64) {
-        if self.phase == Phase::Copying {
+        if self.is_copying() {
             self.post(Parcel::Piece(bytes));
         }
+    }
+
+    fn is_copying(&self) -> bool {
+        self.phase == Phase::Joined(Stage::Copying)
     }
 
     /// So many bytes of the copy are in the joiner's memory.

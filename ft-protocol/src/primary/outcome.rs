@@ -1,11 +1,12 @@
 //! What the primary asks the arbiter, and how it ends.
 
 use super::handover::Handover;
-use super::{Doubt, Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn};
+use super::{
+    Doubt, Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn, Stage,
+};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
 use crate::mutant::Mutant;
-use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::{HaltReason, Loss};
 use crate::transfer::Right;
 use crate::wire::Message;
@@ -29,7 +30,7 @@ impl Primary {
 
     /// Asks what belongs to its phase. Who is mute does not claim.
     pub(super) fn push_question(&mut self) {
-        if self.mute && matches!(self.phase, Phase::Claiming { .. }) {
+        if self.peer.mute && matches!(self.phase, Phase::Claiming { .. }) {
             self.asks_later = true;
             return;
         }
@@ -41,8 +42,9 @@ impl Primary {
         let generation = self.generation;
         Some(match self.phase {
             Phase::Opening => PrimaryQuestion::Open(self.right_of(generation)),
-            // Alone: somebody was joining when it was asked.
-            Phase::OpeningNext | Phase::Solo => PrimaryQuestion::Open(self.right_of(self.opened)),
+            Phase::Joined(Stage::Opening(_)) | Phase::Solo { unsure: true } => {
+                PrimaryQuestion::Open(self.right_of(self.opened))
+            }
             Phase::Claiming { .. } => PrimaryQuestion::Claim { generation },
             Phase::Fencing => PrimaryQuestion::Fence { generation },
             // A cold start looks at the last one.
@@ -53,13 +55,13 @@ impl Primary {
                 },
             },
             Phase::Waiting
-            | Phase::Joining
+            | Phase::Welcomed
             | Phase::Paired
             | Phase::HandedOver
-            | Phase::Offering
-            | Phase::Copying
-            | Phase::Proving
-            | Phase::Arming { .. }
+            | Phase::Solo { unsure: false }
+            | Phase::Joined(
+                Stage::Offering | Stage::Copying | Stage::Proving(..) | Stage::Arming { .. },
+            )
             | Phase::Ended => return None,
         })
     }
@@ -75,15 +77,19 @@ impl Primary {
 
     /// The answer to [`PrimaryQuestion::Open`].
     pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
-        let waits = matches!(self.phase, Phase::Opening | Phase::OpeningNext);
-        if !(waits || self.stale_open) || !self.question.answered() {
-            return;
-        }
         match self.phase {
-            Phase::Solo => return self.stale_opened(now, answer),
-            Phase::OpeningNext => return self.next_opened(now, answer),
+            Phase::Opening if self.question.answered() => self.first_opened(now, answer),
+            Phase::Solo { unsure: true } if self.question.answered() => {
+                self.stale_opened(now, answer);
+            }
+            Phase::Joined(Stage::Opening(copied)) if self.question.answered() => {
+                self.next_opened(now, copied, answer);
+            }
             _ => {}
         }
+    }
+
+    fn first_opened(&mut self, now: Time, answer: OpenAnswer) {
         (self.opened, self.last_own) = (self.generation, self.generation);
         let right = self.right_of(self.generation);
         self.right = Some(right);
@@ -98,9 +104,11 @@ impl Primary {
                 }));
             }
             // A pair whose backup went meanwhile was opened all the same, and must be won.
-            OpenAnswer::Opened if !self.connected => self.ask(Phase::Claiming { started: false }),
+            OpenAnswer::Opened if !self.peer.is_connected() => {
+                self.ask(Phase::Claiming { started: false })
+            }
             OpenAnswer::Opened => {
-                self.phase = Phase::Joining;
+                self.phase = Phase::Welcomed;
                 self.push(PrimaryAction::Welcome {
                     protocol: self.protocol,
                     right,
@@ -153,14 +161,13 @@ impl Primary {
         if self.phase != Phase::Fencing || !self.question.answered() {
             return;
         }
-        match fenced {
-            Ok(()) => self.go_solo(now, true),
-            Err(_) => self.question.unreachable(now),
+        if self.question.fenced(now, fenced) {
+            self.go_solo(now, true);
         }
     }
 
     pub(super) fn go_solo(&mut self, now: Time, started: bool) {
-        self.phase = Phase::Solo;
+        self.phase = Phase::Solo { unsure: false };
         let generation = self.generation;
         self.push(match started {
             true => PrimaryTurn::GoSolo { generation },
@@ -186,7 +193,7 @@ impl Primary {
         let Some(end) = self.end else {
             return;
         };
-        if self.is_joined() {
+        if matches!(self.phase, Phase::Joined(_)) {
             self.end_transfer("the guest has ended".into());
         }
         let left = self.released == self.gate.queued();
@@ -199,7 +206,7 @@ impl Primary {
                     bye_by: Some(now.after(BYE_WAIT)),
                 });
             }
-            Phase::Solo if left && !self.stale_open => self.ask(Phase::Closing {
+            Phase::Solo { unsure: false } if left => self.ask(Phase::Closing {
                 closed: false,
                 bye_by: None,
             }),
@@ -228,12 +235,10 @@ impl Primary {
         if !self.question.answered() {
             return;
         }
-        match answer {
-            CloseAnswer::Closed => self.close_or_finish(true, bye_by),
-            CloseAnswer::Unreachable(_) if self.question.attempts() < CLOSE_ATTEMPTS => {
-                self.question.unreachable(now);
-            }
-            CloseAnswer::Unreachable(_) => self.finish(false),
+        match self.question.closed(now, answer) {
+            Some(true) => self.close_or_finish(true, bye_by),
+            Some(false) => self.finish(false),
+            None => {}
         }
     }
 

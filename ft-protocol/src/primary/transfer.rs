@@ -21,12 +21,40 @@ use std::time::Duration;
 /// From the copy until the joiner is armed: proving it, opening the generation, its acknowledgements.
 const ARM_LIMIT: Duration = Duration::from_secs(5);
 
-/// The machine as it was copied, for a joiner that is not armed yet.
+/// How far a joiner is that is not armed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Captured {
-    capture: Capture,
+pub(super) enum Stage {
+    /// It was offered the machine.
+    Offering,
+    /// The machine is copied.
+    Copying,
+    /// Its copy is to be proved, to be this.
+    Proving(Copied, StateDigest),
+    /// Asked the arbiter to open the next generation.
+    Opening(Copied),
+    /// Outputs wait again; it is armed once it has acknowledged this entry.
+    Arming { copied: Copied, seq: u64 },
+}
+
+/// What a joiner has a copy of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Copied {
+    /// Number of the last output before it.
+    outputs: u64,
     /// When the joiner is given up.
     arm_by: Time,
+}
+
+impl Stage {
+    /// What it has a copy of, once there is one.
+    pub fn copied(&self) -> Option<Copied> {
+        match *self {
+            Stage::Offering | Stage::Copying => None,
+            Stage::Proving(copied, _) | Stage::Opening(copied) | Stage::Arming { copied, .. } => {
+                Some(copied)
+            }
+        }
+    }
 }
 
 impl Primary {
@@ -37,7 +65,7 @@ impl Primary {
             survivor.right.is_of(primary.config.me),
             "a survivor was a member of the generation that it won"
         );
-        primary.phase = Phase::Solo;
+        primary.phase = Phase::Solo { unsure: false };
         primary.generation = survivor.right.generation;
         primary.opened = survivor.right.generation;
         primary.last_own = survivor.right.generation;
@@ -52,13 +80,13 @@ impl Primary {
     /// Offers the machine that runs.
     pub(super) fn offer(&mut self, now: Time, protocol: u32, backup: MemberId) {
         let right = self.right.expect("who runs alone does so by a right");
-        self.detector.relimit(self.config.timing.joining, now);
+        self.peer.detector.relimit(self.config.timing.joining, now);
         self.protocol = protocol.min(PROTOCOL_VERSION);
         self.members.backup = Some(backup);
         self.members.primary = self.config.me;
-        self.heard_beat = 0;
+        self.peer.is_new();
         self.outbox = Outbox::default();
-        self.phase = Phase::Offering;
+        self.phase = Phase::Joined(Stage::Offering);
         self.push(PrimaryAction::Offer {
             protocol: self.protocol,
             right,
@@ -67,21 +95,25 @@ impl Primary {
 
     /// What a backup may say that is not armed yet.
     pub(super) fn joining(&mut self, now: Time, message: Message) {
-        match (self.phase, message) {
+        let Phase::Joined(stage) = &self.phase else {
+            return;
+        };
+        match (stage, message) {
             (_, Message::Heartbeat) => {}
             (_, Message::Refuse { reason }) => self.lose(Loss::Refused(reason)),
             (_, Message::Leave) => self.lose(Loss::Left),
-            (Phase::Offering, Message::Ready) => self.copy(),
-            (Phase::Copying | Phase::Proving, Message::Loaded { bytes })
+            (Stage::Offering, Message::Ready) => self.copy(),
+            (Stage::Copying | Stage::Proving(..), Message::Loaded { bytes })
                 if bytes <= self.outbox.sent() =>
             {
                 self.loaded(bytes);
             }
-            (Phase::Proving, Message::Copied { digest }) if !self.outbox.waits() => {
-                self.proved(now, &digest);
+            (Stage::Proving(copied, ours), Message::Copied { digest }) if !self.outbox.waits() => {
+                let (copied, differs) = (*copied, ours.differences(&digest));
+                self.proved(now, copied, &differs);
             }
             (
-                Phase::Proving | Phase::OpeningNext | Phase::Arming { .. },
+                Stage::Proving(..) | Stage::Opening(_) | Stage::Arming { .. },
                 Message::Ack {
                     received,
                     consumed,
@@ -95,7 +127,7 @@ impl Primary {
 
     /// There is room for the copy.
     fn copy(&mut self) {
-        self.phase = Phase::Copying;
+        self.phase = Phase::Joined(Stage::Copying);
         self.push(Copying::Begin);
     }
 
@@ -106,7 +138,7 @@ impl Primary {
     /// # Panics
     /// If the log does not end there.
     pub fn handle_captured(&mut self, now: Time, capture: Capture) {
-        if self.phase != Phase::Copying {
+        if self.phase != Phase::Joined(Stage::Copying) {
             return;
         }
         assert_eq!(
@@ -115,21 +147,21 @@ impl Primary {
         );
         (self.base_bytes, self.consumed) = (self.log.bytes, self.log.bytes);
         self.told = capture.outputs;
-        self.captured = Some(Captured {
-            capture,
-            arm_by: now.after(ARM_LIMIT),
-        });
         self.gate.ack(self.log.seq);
         self.lag.clear();
         self.lag.executed(self.log.seq);
-        self.phase = Phase::Proving;
+        let copied = Copied {
+            outputs: capture.outputs,
+            arm_by: now.after(ARM_LIMIT),
+        };
+        self.phase = Phase::Joined(Stage::Proving(copied, capture.digest));
         self.send_state();
         self.note_stalls();
     }
 
     /// A joiner that has a copy and is not armed has no right to make the vCPU wait for ever.
     pub(super) fn give_up_slow_joiner(&mut self, now: Time) {
-        if self.captured.as_ref().is_some_and(|c| c.arm_by <= now) {
+        if self.copied().is_some_and(|copied| copied.arm_by <= now) {
             let seconds = ARM_LIMIT.as_secs();
             self.handle_copy_failed(now, format!("it was not taken over within {seconds} s"));
         }
@@ -137,15 +169,13 @@ impl Primary {
 
     /// The machine could not be copied. Means nothing once the joiner is armed.
     pub fn handle_copy_failed(&mut self, _now: Time, why: String) {
-        if self.is_joined() {
+        if matches!(self.phase, Phase::Joined(_)) {
             self.end_transfer(format!("the machine could not be copied: {why}"));
         }
     }
 
-    /// The copy stands. Is it one?
-    pub(super) fn proved(&mut self, now: Time, digest: &StateDigest) {
-        let captured = self.captured.as_ref().expect("there is a copy");
-        let differs = captured.capture.digest.differences(digest);
+    /// The copy stands, and these parts of it differ.
+    fn proved(&mut self, now: Time, copied: Copied, differs: &[String]) {
         if !differs.is_empty() && !self.has(Mutant::AcceptsAnyCopy) {
             // Bytes may change on their way; a vCPU or a device that is another is what this host's KVM, or
             // Lockstep, makes of its state.
@@ -161,17 +191,17 @@ impl Primary {
                 differs.join(" and ")
             ));
         }
-        self.detector.relimit(self.config.timing.silence, now);
+        self.peer.detector.relimit(self.config.timing.silence, now);
         self.opened += 1;
         self.last_own = self.opened;
         if self.has(Mutant::ArmsTooEarly) {
             return self.arm();
         }
-        self.ask(Phase::OpeningNext);
+        self.ask(Phase::Joined(Stage::Opening(copied)));
     }
 
     /// The answer to [`PrimaryQuestion::Open`] for the next generation.
-    pub(super) fn next_opened(&mut self, now: Time, answer: OpenAnswer) {
+    pub(super) fn next_opened(&mut self, now: Time, copied: Copied, answer: OpenAnswer) {
         match answer {
             OpenAnswer::Unreachable(_) => self.question.unreachable(now),
             // Somebody started the VM by force. What runs here runs on by its own right.
@@ -187,7 +217,7 @@ impl Primary {
                     true => 0,
                     false => self.log.seq.max(self.gate.needed()),
                 };
-                self.phase = Phase::Arming { seq };
+                self.phase = Phase::Joined(Stage::Arming { copied, seq });
                 self.hold_outputs();
                 self.note_stalls();
                 self.try_arm();
@@ -208,18 +238,16 @@ impl Primary {
             OpenAnswer::AlreadyOpen { .. } => self.last_own = self.generation,
             OpenAnswer::Opened => {}
         }
-        self.stale_open = false;
+        self.phase = Phase::Solo { unsure: false };
         self.try_finish(now);
     }
 
     /// Arms the backup once it could go on at once.
     pub(super) fn try_arm(&mut self) {
-        let Phase::Arming { seq } = self.phase else {
+        let Phase::Joined(Stage::Arming { copied, seq }) = self.phase else {
             return;
         };
-        let captured = self.captured.as_ref().expect("there is a copy");
-        let left =
-            self.released >= captured.capture.outputs || self.has(Mutant::ArmsOverOldOutputs);
+        let left = self.released >= copied.outputs || self.has(Mutant::ArmsOverOldOutputs);
         if self.gate.acked() >= seq && left {
             self.arm();
         }
@@ -234,7 +262,6 @@ impl Primary {
     fn arm(&mut self) {
         self.hold_outputs();
         let right = self.right_of(self.opened);
-        self.captured = None;
         self.right = Some(right);
         self.generation = right.generation;
         (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
@@ -275,10 +302,10 @@ impl Primary {
         if self.has(Mutant::NumberUsedAgain) {
             self.opened = self.generation;
         }
-        self.stale_open = self.phase == Phase::OpeningNext && self.question.is_open();
-        self.captured = None;
+        let opening = matches!(self.phase, Phase::Joined(Stage::Opening(_)));
+        let unsure = opening && self.question.is_open();
         self.lag.clear();
-        self.phase = Phase::Solo;
+        self.phase = Phase::Solo { unsure };
         self.push(PrimaryTurn::BackupLost(loss));
         let passed = self.gate.passed();
         self.gate.open();
@@ -286,15 +313,11 @@ impl Primary {
         self.note_stalls();
     }
 
-    /// Whether somebody is joining who is not armed yet.
-    pub(super) fn is_joined(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Offering
-                | Phase::Copying
-                | Phase::Proving
-                | Phase::OpeningNext
-                | Phase::Arming { .. }
-        )
+    /// What a joiner that is not armed yet has a copy of.
+    pub(super) fn copied(&self) -> Option<Copied> {
+        match &self.phase {
+            Phase::Joined(stage) => stage.copied(),
+            _ => None,
+        }
     }
 }

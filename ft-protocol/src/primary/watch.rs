@@ -1,7 +1,7 @@
 //! The arbiter's records of this side may vanish while it runs: why they may be put back is in
 //! [`crate::arbiter::Look`]'s module.
 
-use super::{Phase, Primary, PrimaryAction};
+use super::{Phase, Primary, PrimaryAction, Stage};
 use crate::Time;
 use crate::arbiter::{Look, Standing};
 use crate::mutant::Mutant;
@@ -15,17 +15,17 @@ impl Primary {
 
     /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
     pub fn standing(&self) -> Option<Standing> {
-        let won = match self.phase {
+        let won = match &self.phase {
             Phase::Paired => false,
-            Phase::Solo | Phase::Offering | Phase::Copying | Phase::Proving => true,
+            Phase::Solo { .. }
+            | Phase::Joined(Stage::Offering | Stage::Copying | Stage::Proving(..)) => true,
             Phase::Waiting
             | Phase::Opening
-            | Phase::Joining
+            | Phase::Welcomed
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::HandedOver
-            | Phase::OpeningNext
-            | Phase::Arming { .. }
+            | Phase::Joined(Stage::Opening(_) | Stage::Arming { .. })
             | Phase::Closing { .. }
             | Phase::Ended => return None,
         };
