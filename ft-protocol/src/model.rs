@@ -11,8 +11,8 @@
 //! one step, as are an arbiter's answer and its arrival except for claims, and a heartbeat behind a
 //! heartbeat on one connection is one. Of the beats on their way to a side only the newest arrives.
 //! Damage on a connection is a cut. What is left out and may lose something: full windows and gates,
-//! which need long logs; a copy's memory, which is one message here with the rest of the machine, so
-//! that nothing ever waits behind it; and faults beyond a setting's budgets.
+//! which need long logs; the rounds of a copy, whose memory is all made where the machine is stopped, and
+//! has no pieces but where a setting says so; and faults beyond a setting's budgets.
 
 mod backup_side;
 mod beginning;
@@ -45,6 +45,8 @@ struct Setting {
     faults: Faults,
     /// Whether beats by UDP get through.
     beats: bool,
+    /// Pieces of a copy's memory, each as large as the window.
+    pieces: usize,
     /// What must be reached.
     reaches: Vec<Named>,
     /// A fault in the protocol itself.

@@ -9,6 +9,7 @@ use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
 use crate::backup::{Backup, LogItem};
 use crate::host::drive_backup;
 use crate::log::{Event, Position};
+use crate::wire::COPY_WINDOW_BYTES;
 use host::Acting;
 use std::collections::VecDeque;
 
@@ -19,6 +20,9 @@ pub struct BackupSide {
     booting: Option<u64>,
     /// It joins a machine that runs.
     pub copied: bool,
+    /// Pieces of the copy that are not in the memory yet, and bytes that are.
+    unloaded: u64,
+    loaded: u64,
     /// The copy is to be built.
     restoring: bool,
     /// The copy is none.
@@ -49,6 +53,8 @@ impl BackupSide {
             machine,
             booting: None,
             copied: false,
+            unloaded: 0,
+            loaded: 0,
             restoring: false,
             damaged: false,
             armed: false,
@@ -75,8 +81,12 @@ impl BackupSide {
         !self.buffer.is_empty() && !self.restoring
     }
 
+    pub fn can_load(&self) -> bool {
+        self.unloaded > 0
+    }
+
     pub fn can_restore(&self) -> bool {
-        self.restoring
+        self.restoring && self.unloaded == 0
     }
 
     /// A divergence shows when something is executed.
@@ -96,6 +106,13 @@ impl BackupSide {
     pub fn fail_to_boot(&mut self, me: &Common) {
         self.booting = None;
         self.machine.handle_boot_failed(me.now, String::new());
+    }
+
+    /// A piece of the copy gets into the memory.
+    pub fn load(&mut self, me: &Common) {
+        self.unloaded -= 1;
+        self.loaded += COPY_WINDOW_BYTES;
+        self.machine.handle_loaded(me.now, self.loaded);
     }
 
     /// The copy is built, as it is or damaged.

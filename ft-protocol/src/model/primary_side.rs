@@ -15,6 +15,7 @@ use crate::mutant::Mutant;
 use crate::primary::{Primary, PrimaryConfig};
 use crate::testing;
 use crate::transfer::Capture;
+use crate::wire::COPY_WINDOW_BYTES;
 use host::Acting;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +110,10 @@ impl PrimarySide {
         self.parking && !self.parked && self.executed < guest_len
     }
 
+    pub fn has_log_behind_copy(&self) -> bool {
+        self.machine.has_waiting() && self.executed > self.sent
+    }
+
     pub fn can_capture(&self) -> bool {
         self.copying
     }
@@ -158,6 +163,9 @@ impl PrimarySide {
             outputs,
             digest: digest_at(seq, false),
         };
+        for _ in 0..rest.pieces {
+            self.machine.handle_piece(me.now, COPY_WINDOW_BYTES);
+        }
         self.machine.handle_captured(me.now, capture);
     }
 

@@ -219,6 +219,13 @@ pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
     world.ended_as(Fate::Halted(2))
 });
 
+pub const WAITS: Named = ("the log waits behind a copy", |_, world| {
+    world.any(|process| {
+        process
+            .primary()
+            .is_some_and(PrimarySide::has_log_behind_copy)
+    })
+});
 pub const PROTECTED_AGAIN: Named = ("who joined is armed", |_, world| world.any(is_armed_joiner));
 pub const SOURCE_LOST_UNARMED: Named = ("who joined halts unarmed", |_, world| {
     world.ended_as(Fate::Halted(1))

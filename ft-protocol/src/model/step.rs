@@ -101,6 +101,7 @@ impl Faults {
             | Own::Run
             | Own::Emit
             | Own::Rest
+            | Own::Load
             | Own::Capture
             | Own::Restore
             | Own::AskAgain
@@ -192,6 +193,8 @@ pub enum Own {
     Run,
     Emit,
     Rest,
+    /// A piece of a copy gets into the memory.
+    Load,
     /// The machine is stopped and copied; the copy is built.
     Capture,
     Restore,
@@ -245,6 +248,7 @@ impl Own {
             | Own::Run
             | Own::Emit
             | Own::Rest
+            | Own::Load
             | Own::Capture
             | Own::Restore
             | Own::AskAgain

@@ -16,6 +16,7 @@ macro_rules! faults {
 }
 
 mod vanishing;
+mod waiting;
 
 /// Two pieces that can be on their way at once.
 const GUEST: Guest = Guest {
@@ -38,6 +39,7 @@ impl Setting {
             begins: Begins::Pair,
             faults,
             beats: false,
+            pieces: 0,
             reaches: Vec::new(),
             mutant: None,
         }

@@ -2,6 +2,7 @@
 
 use super::guest::Guest;
 use super::storage::Storage;
+use crate::Loss;
 use crate::arbiter::MemberId;
 
 /// What was seen that must not be.
@@ -64,6 +65,13 @@ pub struct Witness {
 impl Witness {
     pub fn note(&mut self, flaw: Flaw) {
         self.flaw.get_or_insert(flaw);
+    }
+
+    /// Somebody gave a peer up. Whatever fails, nobody sends here what a peer does not send.
+    pub fn lost(&mut self, loss: &Loss) {
+        if let Loss::Broke(_) = loss {
+            self.note(Flaw::Unreasonable(loss.to_string()));
+        }
     }
 
     /// A process more.

@@ -108,6 +108,7 @@ impl World {
             }
             Side::Backup(side) => {
                 step(side.can_boot(), Own::Boot);
+                step(side.can_load(), Own::Load);
                 step(side.can_restore(), Own::Restore);
                 step(runs && side.can_run(), Own::Run);
             }
@@ -342,6 +343,7 @@ impl World {
         let mut rest = Rest {
             guest: setting.guest,
             mutant: setting.mutant,
+            pieces: setting.pieces,
             beats: setting.beats,
             around: &mut self.around,
         };

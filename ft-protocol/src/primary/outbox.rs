@@ -76,6 +76,12 @@ impl Primary {
         self.phase == Phase::Joined(Stage::Copying)
     }
 
+    /// Whether something waits behind the copy.
+    #[cfg(test)]
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.outbox.waits()
+    }
+
     /// So many bytes of the copy are in the joiner's memory.
     pub(super) fn loaded(&mut self, bytes: u64) {
         self.outbox.loaded = self.outbox.loaded.max(bytes);

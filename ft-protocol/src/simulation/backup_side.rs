@@ -2,10 +2,10 @@
 
 mod host;
 
+use super::World;
 use super::copying::digest;
 use super::machine::{Machine, Output};
 use super::seat::{Asked, Seat, fence};
-use super::World;
 use crate::Time;
 use crate::backup::{Backup, LogItem};
 use crate::host::drive_backup;

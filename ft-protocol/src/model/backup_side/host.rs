@@ -80,6 +80,7 @@ impl Host for Acting<'_, '_> {
     fn halt(&mut self, reason: HaltReason) {
         self.me.fate = Fate::Halted(reason.status());
         let unreasonable = match reason {
+            HaltReason::NotArmed(Loss::Broke(_)) => true,
             HaltReason::NotArmed(_) => self.side.armed,
             HaltReason::NoRight(_) | HaltReason::NotFree(_) => true,
             HaltReason::LostArbitration { .. }
@@ -125,8 +126,9 @@ impl BackupHost for Acting<'_, '_> {
         Ok(())
     }
 
+    /// It is in the memory after a step of its own.
     fn load(&mut self, _pages: Vec<u8>) {
-        panic!("the model's machine has no memory");
+        self.side.unloaded += 1;
     }
 
     /// So is its copy.
@@ -169,7 +171,8 @@ impl BackupHost for Acting<'_, '_> {
         }
     }
 
-    fn suspect(&mut self, _loss: Loss) {
+    fn suspect(&mut self, loss: Loss) {
+        self.rest.around.witness.lost(&loss);
         self.side.suspects = true;
     }
 
@@ -181,7 +184,8 @@ impl BackupHost for Acting<'_, '_> {
         self.side.planned = true;
     }
 
-    /// Who starts over does not ask again.
+    /// Who starts over does not ask again. What broke off is not looked at: a source whose guest ends says
+    /// Released to a connection that has not said Hello, of which the runtime has none.
     fn primary_lost(&mut self, _loss: Loss) {
         if self.me.question == Question::Again {
             self.me.question = Question::None;
