@@ -206,10 +206,14 @@ impl Primary {
                     bye_by: Some(now.after(BYE_WAIT)),
                 });
             }
-            Phase::Solo { unsure: false } if left => self.ask(Phase::Closing {
-                closed: false,
-                bye_by: None,
-            }),
+            Phase::Solo { unsure: false } if left => {
+                // A connection that has not said Hello comes too late.
+                self.disconnect();
+                self.ask(Phase::Closing {
+                    closed: false,
+                    bye_by: None,
+                });
+            }
             _ => {}
         }
     }

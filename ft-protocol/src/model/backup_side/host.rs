@@ -184,9 +184,9 @@ impl BackupHost for Acting<'_, '_> {
         self.side.planned = true;
     }
 
-    /// Who starts over does not ask again. What broke off is not looked at: a source whose guest ends says
-    /// Released to a connection that has not said Hello, of which the runtime has none.
-    fn primary_lost(&mut self, _loss: Loss) {
+    /// Who starts over does not ask again.
+    fn primary_lost(&mut self, loss: Loss) {
+        self.rest.around.witness.lost(&loss);
         if self.me.question == Question::Again {
             self.me.question = Question::None;
         }

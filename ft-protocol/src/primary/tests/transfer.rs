@@ -376,6 +376,16 @@ fn a_guest_that_ends_while_somebody_joins_has_ended() {
 }
 
 #[test]
+fn a_connection_that_has_not_said_hello_when_the_guest_ends_is_closed() {
+    let mut rig = Rig::survivor();
+    rig.primary.handle_connected(rig.now);
+    rig.append(11);
+    rig.primary.handle_guest_end(rig.now, 11);
+    let close = A::Ask(Q::Close { generation: 7 });
+    assert_eq!(rig.actions(), [A::Disconnect, close]);
+}
+
+#[test]
 fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
     let mut rig = Rig::opening();
     let mut actions = rig.pass(260);
