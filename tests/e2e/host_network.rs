@@ -4,8 +4,8 @@ use crate::by_hand::{GUEST, await_ping, benchmark, cli};
 use crate::harness::{LOCKSTEP, Process, Scratch};
 use crate::member::{Member, Told, arbiter, stage};
 use crate::network::{Place, Segment};
+use lockstep_events::{LinkState, MemberStatus};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -38,12 +38,12 @@ fn kv_pair(scratch: &Scratch, segment: &Segment) -> (Member, Member) {
 }
 
 /// How the members of the VM stand, by their states.
-fn status(scratch: &Scratch) -> Vec<Value> {
+fn status(scratch: &Scratch) -> Vec<MemberStatus> {
     let mut command = Command::new(LOCKSTEP);
     command.args(["status", "--vm", "kv", "--json"]);
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
     let told = Process::start(&mut command).end().expect(0).json();
-    told["members"].as_array().expect("a list").clone()
+    serde_json::from_value(told["members"].clone()).expect("a list of statuses")
 }
 
 /// What the members of the VM tell people.
@@ -109,7 +109,7 @@ fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answere
         assert_eq!(cli(&segment, &["PING"]), "PONG");
     }
     let members = status(&scratch);
-    let mut states: Vec<&str> = members.iter().filter_map(|m| m["state"].as_str()).collect();
+    let mut states: Vec<&str> = members.iter().map(|m| &*m.state).collect();
     states.sort_unstable();
     assert_eq!(states, ["protected", "protecting"]);
     drop((primary, backup));
@@ -186,11 +186,8 @@ fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over
         );
     }
     for member in status(&scratch) {
-        let network = &member["network"];
-        assert_eq!(
-            (&network["tap"], &network["link"]),
-            (&"tap0".into(), &"down".into())
-        );
+        let network = member.network.expect("a TAP");
+        assert_eq!((&*network.tap, network.link), ("tap0", LinkState::Down));
     }
     assert_eq!(status_text(&scratch).matches("TAP tap0 is down").count(), 2);
     for (place, member) in [(Place::A, &mut primary), (Place::B, &mut backup)] {

@@ -1,6 +1,7 @@
 //! Members of a pair as an operator starts them, and what they tell about themselves.
 
 use crate::harness::{Done, LOCKSTEP, Process, Scratch};
+use lockstep_events::{Event, Stamped};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
@@ -137,12 +138,12 @@ impl Member {
     /// The same for the `times`-th such event.
     #[track_caller]
     pub fn await_nth(&mut self, name: &str, times: usize) -> Value {
+        is_an_event(name);
         let deadline = Instant::now() + EVENT_LIMIT;
         loop {
             let more = self.events.read_to_string(&mut self.read).expect("text");
-            let lines = self.read.lines().filter(|_| self.read.ends_with('\n'));
-            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(event) = events.filter(|event| event["event"] == name).nth(times - 1) {
+            let told = self.told().into_iter();
+            if let Some(event) = told.filter(|event| event["event"] == name).nth(times - 1) {
                 return event;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -154,10 +155,19 @@ impl Member {
     }
 
     /// Whether the member has told of this event, as far as it was read.
+    #[track_caller]
     pub fn has_told(&self, name: &str) -> bool {
-        let events = self.read.lines();
-        let mut events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.any(|event| event["event"] == name)
+        is_an_event(name);
+        self.told().iter().any(|event| event["event"] == name)
+    }
+
+    /// Its events, as far as they were read and their lines are whole. One that is not an event, or has
+    /// other fields, fails the test.
+    #[track_caller]
+    fn told(&self) -> Vec<Value> {
+        let whole = self.read.rfind('\n').map_or("", |end| &self.read[..end]);
+        let lines = whole.lines().filter(|line| !line.is_empty());
+        lines.map(event_of).collect()
     }
 
     fn await_change(&self, limit: Duration) {
@@ -175,6 +185,33 @@ impl Member {
         self.process.signal(Signal::KILL);
         self.process.end()
     }
+}
+
+/// What a line tells, which has to be an event.
+#[track_caller]
+fn event_of(line: &str) -> Value {
+    if let Err(e) = Stamped::read(line.as_bytes()) {
+        panic!("{line:?} is not an event: {e}");
+    }
+    serde_json::from_str(line).expect("an event is JSON")
+}
+
+/// Fails at once where an event is waited for that there is not.
+#[track_caller]
+pub fn is_an_event(name: &str) {
+    assert!(Event::is_name(name), "there is no event {name:?}");
+}
+
+#[test]
+#[should_panic(expected = "there is no event \"joint\"")]
+fn a_wrong_name_is_not_waited_for() {
+    is_an_event("joint");
+}
+
+#[test]
+#[should_panic(expected = "unknown field `colour`")]
+fn an_event_with_another_field_fails_a_test() {
+    event_of(r#"{"colour":1,"event":"left","mono_ns":5}"#);
 }
 
 /// A primary and a backup that has joined it, the guest running.

@@ -2,7 +2,7 @@
 
 use crate::descriptors::redirected;
 use crate::harness::{LIMIT, Process, Scratch, lockstep, replay_equal, run};
-use crate::member::stage;
+use crate::member::{is_an_event, stage};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -83,6 +83,7 @@ fn places(scratch: &Scratch) -> Vec<PathBuf> {
 /// Waits until the member of this name has told of this event.
 #[track_caller]
 fn await_event(scratch: &Scratch, name: &str, event: &str) {
+    is_an_event(event);
     let deadline = Instant::now() + LIMIT;
     let wanted = format!(r#""event":"{event}""#);
     let told = || {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{alone, booted_again, failovers, served};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RESTART, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
 /// At which passing of its point the primary dies: in mid-stream.
 const PASSINGS: std::ops::RangeInclusive<u64> = 300..=900;
@@ -92,7 +92,7 @@ fn die_in_mid_stream(stage: &mut Stage, point: &str) -> Result<(), RunError> {
     let pair = stage.start_pair_with(Guest::Kv, &["--cut", &cut])?;
     stage.start_client()?;
     stage.await_end(PRIMARY, pair.primary)?;
-    let live = |k: &Kind| matches!(k, Kind::Live { .. });
+    let live = |e: &Event| matches!(e, Event::Live { .. });
     stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
     let enough = stage.answers() + ANSWERS;
     stage.wait_for_answers(enough, LIMIT)?;
@@ -147,11 +147,12 @@ fn not_cut(seen: &Observation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
-    use super::super::events::Event;
+    use super::super::samples;
     use super::*;
+    use lockstep_events::Stamped;
 
-    fn seen(members: Vec<(&'static str, Vec<Kind>)>) -> Observation {
-        let at = |kind| Event { mono_ns: 5, kind };
+    fn seen(members: Vec<(&'static str, Vec<Event>)>) -> Observation {
+        let at = |event| Stamped { mono_ns: 5, event };
         let answer = |value: i64| Answer {
             sent_ns: 6,
             answered_ns: 6,
@@ -172,11 +173,8 @@ mod tests {
         }
     }
 
-    fn live() -> Vec<(&'static str, Vec<Kind>)> {
-        let live = Kind::Live {
-            generation: 1,
-            reemitted: 0,
-        };
+    fn live() -> Vec<(&'static str, Vec<Event>)> {
+        let live = samples::live(1);
         vec![(BACKUP, vec![live])]
     }
 
@@ -185,7 +183,7 @@ mod tests {
         let nothing = [] as [String; 0];
         assert_eq!(check_paired(&seen(live())), nothing);
         assert_eq!((CLAIM_WON.check)(&seen(vec![])), nothing);
-        let solo = Kind::Solo { generation: None };
+        let solo = samples::solo(1);
         let said = seen(vec![(PRIMARY, vec![solo])]);
         assert_eq!((LIVE_ANNOUNCED.check)(&said), nothing);
         assert_eq!(
@@ -208,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_second_history_and_a_primary_that_was_not_cut_are_found() {
-        let booted = Kind::Started { generation: 2 };
+        let booted = Event::Started { generation: 2 };
         let mut second = seen(vec![(RESTART, vec![booted])]);
         assert_eq!(
             (CLAIM_ASKED.check)(&second),

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{ends, suspicions};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Observation};
+use lockstep_events::Event;
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -42,8 +42,8 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
     // Not a wait for anything: the delay is the random moment.
     thread::sleep(kill_delay);
     stage.kill(PRIMARY, pair.primary)?;
-    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {
-        matches!(k, Kind::Live { .. })
+    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |e| {
+        matches!(e, Event::Live { .. })
     })?;
     let enough = stage.answers() + ANSWERS_AFTER;
     stage.wait_for_answers(enough, ANSWERS_LIMIT)?;
@@ -66,27 +66,22 @@ fn check(observation: &Observation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
-    use super::super::events::Event;
+    use super::super::samples;
     use super::*;
+    use lockstep_events::Stamped;
 
     const KILLED_NS: u64 = 1_000;
     const LIVE_NS: u64 = 5_000;
 
     fn good() -> Observation {
-        let at = |mono_ns, kind| Event { mono_ns, kind };
+        let at = |mono_ns, event| Stamped { mono_ns, event };
         let reason = "closed".to_owned();
         let backup = vec![
-            at(100, Kind::Joined),
-            at(2_000, Kind::Suspect { reason }),
-            at(3_000, Kind::CaughtUp { position: 1 }),
-            at(4_000, Kind::ClaimWon { generation: 1 }),
-            at(
-                LIVE_NS,
-                Kind::Live {
-                    generation: 1,
-                    reemitted: 1,
-                },
-            ),
+            at(100, samples::joined(1)),
+            at(2_000, Event::Suspect { reason }),
+            at(3_000, samples::caught_up()),
+            at(4_000, Event::ClaimWon { generation: 1 }),
+            at(LIVE_NS, samples::live(1)),
         ];
         let answer = |value: i64| Answer {
             sent_ns: LIVE_NS,
@@ -124,9 +119,9 @@ mod tests {
         for member in 0..2 {
             let mut run = good();
             let reason = "silence".to_owned();
-            let early = Event {
+            let early = Stamped {
                 mono_ns: KILLED_NS - 1,
-                kind: Kind::Suspect { reason },
+                event: Event::Suspect { reason },
             };
             run.members[member].1.insert(0, early);
             let violations = check(&run);

@@ -30,6 +30,8 @@ mod wire;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod samples;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};

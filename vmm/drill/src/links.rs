@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{alone, failovers, served, statuses, suspicions};
-use super::events::Kind;
 use super::lane::Quality;
 use super::one_side::{ANSWERS_AFTER, LIMIT, await_live, begin, ends, go_on, too_slow};
 use super::stage::{BACKUP, PRIMARY, Pair, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
 /// So many heartbeats are lost, in each direction: more than twice those of the 250 ms that count as
 /// silence, at one in 20 ms.
@@ -136,7 +136,7 @@ fn divide(stage: &mut Stage, mute: &[usize]) -> Result<(), RunError> {
     let pair = begin_apart(stage)?;
     stage.set_wire(mute, Quality::CUT);
     let survivor = stage.await_one_end(pair)?;
-    let alone = |k: &Kind| matches!(k, Kind::Live { .. } | Kind::Solo { .. });
+    let alone = |e: &Event| matches!(e, Event::Live { .. } | Event::Solo { .. });
     stage.wait_for(survivor, "the other one went on alone", LIMIT, alone)?;
     go_on(stage)
 }
@@ -175,8 +175,8 @@ fn intact(seen: &Observation, due: u64) -> Vec<String> {
 
 /// Whether the backup knew otherwise than by silence that the primary was gone.
 fn not_silent(seen: &Observation) -> Option<String> {
-    let reason = seen.events(BACKUP).iter().find_map(|e| match &e.kind {
-        Kind::Suspect { reason } => Some(reason),
+    let reason = seen.events(BACKUP).iter().find_map(|e| match &e.event {
+        Event::Suspect { reason } => Some(reason),
         _ => None,
     })?;
     (!reason.contains("silent"))

@@ -17,8 +17,9 @@ use rustix::process::{
 use thiserror::Error;
 
 use super::clock::mono_ns;
-use super::events::{Event, EventFile, EventsError, Kind};
+use super::events::{EventFile, EventsError};
 use super::interrupt::Interrupts;
+use lockstep_events::{Event, Stamped};
 use lockstep_netns::enter_network;
 
 /// Events files are read again after this even if nothing reported a change, for file systems
@@ -253,13 +254,13 @@ impl Members {
         id: MemberId,
         what: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<Option<Option<i32>>, MemberError> {
         let deadline = Instant::now() + limit;
         loop {
             self.refresh()?;
             let member = &mut self.list[id.0];
-            if member.events.events().iter().any(|e| wanted(&e.kind)) {
+            if member.events.events().iter().any(|e| wanted(&e.event)) {
                 return Ok(None);
             }
             if let Some(status) = member.child.try_wait().map_err(|e| member.follow(e))? {
@@ -309,13 +310,13 @@ impl Members {
         what: &'static str,
         times: usize,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, MemberError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, MemberError> {
         let deadline = Instant::now() + limit;
         loop {
             self.refresh()?;
             let events = self.list[id.0].events.events();
-            if let Some(event) = events.iter().filter(|e| wanted(&e.kind)).nth(times - 1) {
+            if let Some(event) = events.iter().filter(|e| wanted(&e.event)).nth(times - 1) {
                 return Ok(event.clone());
             }
             self.refuse_deaths(what)?;
@@ -354,8 +355,9 @@ impl Members {
         Ok(moment)
     }
 
-    /// Ends every member that still runs: SIGTERM, and SIGKILL to one that does not heed it.
-    pub(super) fn stop_all(&mut self) -> Result<(), MemberError> {
+    /// Ends every member that still runs: SIGTERM, and SIGKILL to one that does not heed it. Gives what could
+    /// not be read of their events since they were read last.
+    pub(super) fn stop_all(&mut self) -> Result<Vec<MemberError>, MemberError> {
         for member in self.list.iter_mut().filter(|m| !m.ended) {
             member.signal(Signal::TERM)?;
             if !member.ends_within(STOP_LIMIT)? {
@@ -365,11 +367,25 @@ impl Members {
             member.reap()?;
         }
         self.interrupts.clear();
-        self.refresh()
+        let mut unread = Vec::new();
+        while let Err(why) = self.refresh() {
+            let again = matches!(
+                why,
+                MemberError::Events {
+                    source: EventsError::BadLine { .. },
+                    ..
+                }
+            );
+            unread.push(why);
+            if !again {
+                break;
+            }
+        }
+        Ok(unread)
     }
 
     /// Each member's name, and what it reported.
-    pub(super) fn logs(&self) -> Vec<(&'static str, Vec<Event>)> {
+    pub(super) fn logs(&self) -> Vec<(&'static str, Vec<Stamped>)> {
         let log = |m: &Member| (m.name, m.events.events().to_vec());
         self.list.iter().map(log).collect()
     }

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use super::Scenario;
 use super::ends;
-use super::events::{Event, Kind};
 use super::stage::{BACKUP, Guest, PRIMARY, Pair, RunError, Stage};
 use super::verdict::{Failover, Observation};
+use lockstep_events::{Event, Stamped};
 
 /// How many answers come before it happens, and how many must follow.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 100..=600;
@@ -87,7 +87,7 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
         let pair = begin(stage)?;
         stage.move_arbiter(true)?;
         stage.kill(PRIMARY, pair.primary)?;
-        let asked = |k: &Kind| matches!(k, Kind::Unreachable);
+        let asked = |e: &Event| matches!(e, Event::Unreachable { .. });
         stage.wait_for_nth(
             pair.backup,
             "the arbiter was missed",
@@ -109,9 +109,9 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
 /// What is wrong with how the backup missed the arbiter and waited for it.
 fn not_missed(seen: &Observation) -> Vec<String> {
     let events = seen.events(BACKUP);
-    let missed = |e: &&Event| e.kind == Kind::Unreachable;
+    let missed = |e: &&Stamped| matches!(e.event, Event::Unreachable { .. });
     let missed: Vec<u64> = events.iter().filter(missed).map(|e| e.mono_ns).collect();
-    let won = |e: &&Event| matches!(e.kind, Kind::ClaimWon { .. });
+    let won = |e: &&Stamped| matches!(e.event, Event::ClaimWon { .. });
     let won = events.iter().find(won).map_or(u64::MAX, |e| e.mono_ns);
     let mut violations = Vec::new();
     let (Some(&first), true) = (missed.first(), missed.len() >= TIMES_MISSED) else {
@@ -189,7 +189,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
         let events = seen.events(BACKUP);
         if events
             .iter()
-            .any(|e| matches!(e.kind, Kind::Suspect { .. }))
+            .any(|e| matches!(e.event, Event::Suspect { .. }))
         {
             violations.push("the backup suspected a primary that handed over".to_owned());
         }
@@ -210,13 +210,13 @@ pub(super) fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
 }
 
 pub(super) fn await_live(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
-    let live = |k: &Kind| matches!(k, Kind::Live { .. });
+    let live = |e: &Event| matches!(e, Event::Live { .. });
     stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
     Ok(())
 }
 
 fn await_solo(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
-    let solo = |k: &Kind| matches!(k, Kind::Solo { .. });
+    let solo = |e: &Event| matches!(e, Event::Solo { .. });
     stage.wait_for(pair.primary, "the primary went on alone", LIMIT, solo)?;
     Ok(())
 }
@@ -256,18 +256,19 @@ pub(super) fn too_slow(seen: &Observation) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
     const STRUCK_NS: u64 = 1_000_000;
     const LIVE_NS: u64 = 260_000_000;
 
-    fn seen(name: &'static str, alone: Kind, statuses: &[(&'static str, i32)]) -> Observation {
-        let at = |mono_ns, kind| Event { mono_ns, kind };
+    fn seen(name: &'static str, alone: Event, statuses: &[(&'static str, i32)]) -> Observation {
+        let at = |mono_ns, event| Stamped { mono_ns, event };
         let reason = "it was silent for 250 ms".to_owned();
         let events = vec![
-            at(LIVE_NS - 3, Kind::Suspect { reason }),
-            at(LIVE_NS - 2, Kind::CaughtUp { position: 1 }),
-            at(LIVE_NS - 1, Kind::ClaimWon { generation: 1 }),
+            at(LIVE_NS - 3, Event::Suspect { reason }),
+            at(LIVE_NS - 2, samples::caught_up()),
+            at(LIVE_NS - 1, Event::ClaimWon { generation: 1 }),
             at(LIVE_NS, alone),
         ];
         let other = if name == BACKUP { PRIMARY } else { BACKUP };
@@ -288,17 +289,12 @@ mod tests {
         }
     }
 
-    fn live() -> Kind {
-        Kind::Live {
-            generation: 1,
-            reemitted: 0,
-        }
+    fn live() -> Event {
+        samples::live(1)
     }
 
-    fn solo() -> Kind {
-        Kind::Solo {
-            generation: Some(1),
-        }
+    fn solo() -> Event {
+        samples::solo(1)
     }
 
     #[test]
@@ -370,9 +366,9 @@ mod tests {
         let missing = |at: [u64; 2]| {
             let mut run = seen(BACKUP, live(), &[]);
             let last = run.members[1].1.split_off(2);
-            let unreachable = |mono_ns| Event {
+            let unreachable = |mono_ns| Stamped {
                 mono_ns,
-                kind: Kind::Unreachable,
+                event: samples::unreachable(),
             };
             run.members[1].1.extend(at.map(unreachable));
             run.members[1].1.extend(last);

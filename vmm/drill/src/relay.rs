@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{served, statuses, suspicions};
-use super::events::{Event, Kind};
 use super::members::MemberId;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Leg, Observation};
+use lockstep_events::{Event, Stamped};
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -61,7 +61,7 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
         // Not a wait for anything: the delay is the random moment.
         thread::sleep(Duration::from_micros(delay));
         stage.kill(live.name, live.id)?;
-        let is_live = |k: &Kind| matches!(k, Kind::Live { .. });
+        let is_live = |e: &Event| matches!(e, Event::Live { .. });
         stage.wait_for(next.id, "the backup went live", LIMIT, is_live)?;
         let after = stage.answers() + ANSWERS_AFTER;
         if !stage.wait_for_answers(after, LIMIT)? {
@@ -73,9 +73,9 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
             id: stage.join(name, live.host)?,
             host: live.host,
         };
-        let protected = |k: &Kind| matches!(k, Kind::Protected { .. });
+        let protected = |e: &Event| matches!(e, Event::Protected { .. });
         stage.wait_for(next.id, "a new backup protects", LIMIT, protected)?;
-        let joined = |k: &Kind| matches!(k, Kind::Joined);
+        let joined = |e: &Event| matches!(e, Event::Joined { .. });
         stage.wait_for(joiner.id, "the new backup joined", LIMIT, joined)?;
         stage.note_leg(next.name, next.id)?;
         (live, next) = (next, joiner);
@@ -107,13 +107,13 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
     if let Err(reason) = Failover::measure(leg.killed_ns, events) {
         violations.push(format!("leg {generation}: {reason}"));
     }
-    let live = |e: &&Event| matches!(e.kind, Kind::Live { .. });
-    let went: Vec<&Event> = events.iter().filter(live).collect();
+    let live = |e: &&Stamped| matches!(e.event, Event::Live { .. });
+    let went: Vec<&Stamped> = events.iter().filter(live).collect();
     match went[..] {
         [live] => {
-            let wanted = matches!(live.kind, Kind::Live { generation: g, .. } if g == generation);
+            let wanted = matches!(live.event, Event::Live { generation: g, .. } if g == generation);
             if !wanted {
-                violations.push(format!("leg {generation}: live as {:?}", live.kind));
+                violations.push(format!("leg {generation}: live as {:?}", live.event));
             }
             let moment = format!("the {} went live", leg.survivor);
             violations.extend(served(seen, live.mono_ns, ANSWERS_AFTER, &moment));
@@ -124,10 +124,10 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
             went.len()
         )),
     }
-    let protected = Kind::Protected {
+    let protected = Event::Protected {
         generation: generation + 1,
     };
-    if !events.iter().any(|e| e.kind == protected) {
+    if !events.iter().any(|e| e.event == protected) {
         violations.push(format!(
             "the {} was not protected in generation {}",
             leg.survivor,
@@ -161,26 +161,24 @@ fn growth(legs: &[Leg]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
-    fn survivor(generation: u64, killed_ns: u64) -> Vec<Event> {
+    fn survivor(generation: u64, killed_ns: u64) -> Vec<Stamped> {
         let reason = "closed".to_owned();
         let kinds = [
-            Kind::Joined,
-            Kind::Suspect { reason },
-            Kind::CaughtUp { position: 1 },
-            Kind::ClaimWon { generation },
-            Kind::Live {
-                generation,
-                reemitted: 0,
-            },
-            Kind::Protected {
+            samples::joined(generation),
+            Event::Suspect { reason },
+            samples::caught_up(),
+            Event::ClaimWon { generation },
+            samples::live(generation),
+            Event::Protected {
                 generation: generation + 1,
             },
         ];
-        let at = |(i, kind)| Event {
+        let at = |(i, event)| Stamped {
             mono_ns: killed_ns + i as u64,
-            kind,
+            event,
         };
         kinds.into_iter().enumerate().map(at).collect()
     }

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use super::Scenario;
 use super::ends::{ends, suspicions};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -49,8 +49,8 @@ fn check(seen: &Observation) -> Vec<String> {
     violations.extend(ends(seen, None, &[], 0));
     let began = seen.killed.map_or(u64::MAX, |(_, at)| at);
     let lags = || {
-        seen.events(PRIMARY).iter().filter_map(|e| match e.kind {
-            Kind::Lag {
+        seen.events(PRIMARY).iter().filter_map(|e| match e.event {
+            Event::Lag {
                 lag_ms,
                 throttle_percent,
             } => Some((e.mono_ns, lag_ms, throttle_percent)),
@@ -73,13 +73,13 @@ fn check(seen: &Observation) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::events::Event;
     use super::*;
+    use lockstep_events::Stamped;
 
     fn seen(lags: &[(u64, f64, u32)]) -> Observation {
-        let lag = |&(ms, lag_ms, throttle_percent)| Event {
+        let lag = |&(ms, lag_ms, throttle_percent)| Stamped {
             mono_ns: ms * 1_000_000,
-            kind: Kind::Lag {
+            event: Event::Lag {
                 lag_ms,
                 throttle_percent,
             },
@@ -105,9 +105,9 @@ mod tests {
         assert!(stays[0].contains("201 ms behind"), "{stays:?}");
         let mut suspected = seen(&[(1300, 60.0, 5)]);
         let reason = "it was silent for 250 ms".to_owned();
-        suspected.members[1].1.push(Event {
+        suspected.members[1].1.push(Stamped {
             mono_ns: 1,
-            kind: Kind::Suspect { reason },
+            event: Event::Suspect { reason },
         });
         assert_eq!(check(&suspected).len(), 1);
     }

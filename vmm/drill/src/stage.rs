@@ -14,13 +14,13 @@ use thiserror::Error;
 
 use super::client::{self, Client, Record};
 use super::clock::mono_ns;
-use super::events::Kind;
 use super::hosts::Hosts;
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
 use super::members::{MemberError, MemberId, Members, Program, Resources};
 use super::seed::Random;
 use super::verdict::{Leg, Links, Observation};
+use lockstep_events::Event;
 use lockstep_netns::{GUEST, NetworkError, enter_new_network};
 use rustix::process::Signal;
 
@@ -189,7 +189,7 @@ impl Stage {
         id: MemberId,
         name: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<bool, RunError> {
         let what = "the member told of it, or ended";
         let status = self.members.ends_or_tells(id, what, limit, wanted)?;
@@ -338,7 +338,7 @@ impl Stage {
             let path = self.dir.join("answers.csv");
             fs::write(&path, table(record)).map_err(|source| files(&path, source))?;
         }
-        self.members.stop_all()?;
+        let unread = self.members.stop_all()?;
         let members = self.members.logs();
         let mut printed = Vec::new();
         for (name, _) in &members {
@@ -351,6 +351,7 @@ impl Stage {
         }
         Ok(Observation {
             members,
+            unread: unread.iter().map(ToString::to_string).collect(),
             printed,
             killed: self.killed,
             statuses: self.statuses,

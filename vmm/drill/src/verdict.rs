@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::client::{Answer, End, Record};
-use super::events::{Event, Kind};
 use super::lane::Counts;
+use lockstep_events::{Event, Stamped};
 
 /// How many texts of one kind a run reports; the rest is only counted.
 const VIOLATIONS_LIMIT: usize = 10;
@@ -15,7 +15,9 @@ const VIOLATIONS_LIMIT: usize = 10;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observation {
     /// Each member's name and events.
-    pub(super) members: Vec<(&'static str, Vec<Event>)>,
+    pub(super) members: Vec<(&'static str, Vec<Stamped>)>,
+    /// What could not be read of their events in the end.
+    pub(super) unread: Vec<String>,
     /// Each member's name and what its guest printed.
     pub(super) printed: Vec<(&'static str, String)>,
     /// The member that was killed, and when (CLOCK_MONOTONIC, in nanoseconds).
@@ -56,7 +58,7 @@ pub(super) struct Links {
 
 impl Observation {
     /// The events of the member `name`.
-    pub(super) fn events(&self, name: &str) -> &[Event] {
+    pub(super) fn events(&self, name: &str) -> &[Stamped] {
         let found = self.members.iter().find(|(member, _)| *member == name);
         found.map_or(&[], |(_, events)| events)
     }
@@ -131,15 +133,15 @@ pub(super) struct Failover {
 
 impl Failover {
     /// Measures it from what the survivor reported. The error says what is missing or out of order.
-    pub(super) fn measure(killed_ns: u64, survivor: &[Event]) -> Result<Self, String> {
+    pub(super) fn measure(killed_ns: u64, survivor: &[Stamped]) -> Result<Self, String> {
         // Backwards, each step before the one that followed it: a suspicion may have been withdrawn
         // and come again, and a second reason may be told while the first is acted upon.
-        let (rest, live) = last(survivor, "go live", |k| matches!(k, Kind::Live { .. }))?;
-        let (rest, won) = last(rest, "win the claim", |k| {
-            matches!(k, Kind::ClaimWon { .. })
+        let (rest, live) = last(survivor, "go live", |e| matches!(e, Event::Live { .. }))?;
+        let (rest, won) = last(rest, "win the claim", |e| {
+            matches!(e, Event::ClaimWon { .. })
         })?;
-        let (rest, caught_up) = last(rest, "catch up", |k| matches!(k, Kind::CaughtUp { .. }))?;
-        let (_, suspect) = last(rest, "suspect", |k| matches!(k, Kind::Suspect { .. }))?;
+        let (rest, caught_up) = last(rest, "catch up", |e| matches!(e, Event::CaughtUp { .. }))?;
+        let (_, suspect) = last(rest, "suspect", |e| matches!(e, Event::Suspect { .. }))?;
         let step = |name: &str, from: u64, to: u64| {
             to.checked_sub(from)
                 .ok_or_else(|| format!("the survivor's step '{name}' ended before it began"))
@@ -156,31 +158,34 @@ impl Failover {
 
 /// When the last event that `wanted` accepts happened, and what was reported before it.
 fn last<'a>(
-    events: &'a [Event],
+    events: &'a [Stamped],
     what: &str,
-    wanted: impl Fn(&Kind) -> bool,
-) -> Result<(&'a [Event], u64), String> {
-    let found = events.iter().rposition(|e| wanted(&e.kind));
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<(&'a [Stamped], u64), String> {
+    let found = events.iter().rposition(|e| wanted(&e.event));
     let found = found.ok_or_else(|| format!("the survivor did not {what} in its turn"))?;
     Ok((&events[..found], events[found].mono_ns))
 }
 
 /// How often one member too many had the right to go on alone: per generation, all but one of
 /// those that won the claim, went live or went solo (invariant I4).
-pub(super) fn split_brains(members: &[(&'static str, Vec<Event>)]) -> u64 {
+pub(super) fn split_brains(members: &[(&'static str, Vec<Stamped>)]) -> u64 {
     let mut alone: BTreeMap<u64, u64> = BTreeMap::new();
     for (_, events) in members {
-        let mut latest = 1;
         let mut mine: Vec<u64> = Vec::new();
-        for event in events {
-            let survived = match event.kind {
-                Kind::Started { generation } => {
-                    latest = generation;
-                    continue;
-                }
-                Kind::ClaimWon { generation } | Kind::Live { generation, .. } => generation,
-                Kind::Solo { generation } => generation.unwrap_or(latest),
-                _ => continue,
+        for told in events {
+            let (Event::ClaimWon {
+                generation: survived,
+            }
+            | Event::Live {
+                generation: survived,
+                ..
+            }
+            | Event::Solo {
+                generation: survived,
+            }) = told.event
+            else {
+                continue;
             };
             if !mine.contains(&survived) {
                 mine.push(survived);
@@ -194,9 +199,9 @@ pub(super) fn split_brains(members: &[(&'static str, Vec<Event>)]) -> u64 {
 }
 
 /// How many divergences were reported.
-pub(super) fn divergences(members: &[(&'static str, Vec<Event>)]) -> u64 {
+pub(super) fn divergences(members: &[(&'static str, Vec<Stamped>)]) -> u64 {
     let all = members.iter().flat_map(|(_, events)| events);
-    all.filter(|e| matches!(e.kind, Kind::Diverged { .. }))
+    all.filter(|e| matches!(e.event, Event::Diverged { .. }))
         .count() as u64
 }
 
@@ -207,6 +212,7 @@ pub(super) fn common(observation: &Observation) -> Vec<String> {
         Some(record) => answers(record),
         None => Vec::new(),
     };
+    violations.extend(observation.unread.iter().cloned());
     let split = split_brains(&observation.members);
     if split > 0 {
         violations.push(format!(
@@ -214,8 +220,8 @@ pub(super) fn common(observation: &Observation) -> Vec<String> {
         ));
     }
     for (name, events) in &observation.members {
-        for event in events {
-            if let Kind::Diverged { position } = event.kind {
+        for told in events {
+            if let Event::Diverged { position, .. } = told.event {
                 violations.push(format!("the {name} diverged at position {position}"));
             }
         }
@@ -248,6 +254,7 @@ fn answers(record: &Record) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples;
     use super::*;
 
     fn record(values: &[i64]) -> Record {
@@ -270,24 +277,18 @@ mod tests {
         }
     }
 
-    fn at(mono_ns: u64, kind: Kind) -> Event {
-        Event { mono_ns, kind }
+    fn at(mono_ns: u64, event: Event) -> Stamped {
+        Stamped { mono_ns, event }
     }
 
-    fn survivor() -> Vec<Event> {
+    fn survivor() -> Vec<Stamped> {
         let reason = "closed".to_owned();
         vec![
-            at(10, Kind::Joined),
-            at(1_100, Kind::Suspect { reason }),
-            at(1_300, Kind::CaughtUp { position: 5 }),
-            at(1_700, Kind::ClaimWon { generation: 1 }),
-            at(
-                2_500,
-                Kind::Live {
-                    generation: 1,
-                    reemitted: 0,
-                },
-            ),
+            at(10, samples::joined(1)),
+            at(1_100, Event::Suspect { reason }),
+            at(1_300, samples::caught_up()),
+            at(1_700, Event::ClaimWon { generation: 1 }),
+            at(2_500, samples::live(1)),
         ]
     }
 
@@ -379,7 +380,7 @@ mod tests {
         let mut events = survivor();
         let suspect = |mono_ns| {
             let reason = "silence".to_owned();
-            at(mono_ns, Kind::Suspect { reason })
+            at(mono_ns, Event::Suspect { reason })
         };
         events.insert(1, suspect(500));
         events.insert(4, suspect(1_350));
@@ -401,15 +402,15 @@ mod tests {
     #[test]
     fn two_members_alone_in_one_generation_are_a_split_brain() {
         let primary = vec![
-            at(1, Kind::Started { generation: 1 }),
-            at(1_600, Kind::Solo { generation: None }),
+            at(1, Event::Started { generation: 1 }),
+            at(1_600, samples::solo(1)),
         ];
         let both = [("primary", primary.clone()), ("backup", survivor())];
         assert_eq!(split_brains(&both), 1);
         assert_eq!(split_brains(&both[..1]), 0);
         assert_eq!(split_brains(&both[1..]), 0, "claim and live are one member");
 
-        let next = vec![at(9, Kind::ClaimWon { generation: 2 })];
+        let next = vec![at(9, Event::ClaimWon { generation: 2 })];
         let later = [("backup", survivor()), ("second", next)];
         assert_eq!(split_brains(&later), 0, "another generation is no split");
 
@@ -419,11 +420,16 @@ mod tests {
     }
 
     #[test]
+    fn events_that_cannot_be_read_are_told() {
+        let mut observed = observation(record(&[1]));
+        observed.unread.push("the backup's events: bad".into());
+        assert_eq!(common(&observed), ["the backup's events: bad"]);
+    }
+
+    #[test]
     fn a_divergence_is_counted_and_told_with_its_position() {
         let mut observed = observation(record(&[1]));
-        observed.members[1]
-            .1
-            .push(at(5, Kind::Diverged { position: 4_711 }));
+        observed.members[1].1.push(at(5, samples::diverged(4_711)));
         assert_eq!(divergences(&observed.members), 1);
         assert_eq!(common(&observed), ["the backup diverged at position 4711"]);
     }

@@ -65,7 +65,7 @@ impl Stamped {
         let mono_ns = mono_ns.ok_or(LineError::NoTime)?;
         let name = object.get(NAME).and_then(Value::as_str);
         let name = name.ok_or(LineError::NoName)?.to_owned();
-        if !Event::VARIANTS.contains(&&*name) {
+        if !Event::is_name(&name) {
             return Err(LineError::Unknown(name));
         }
         match Event::deserialize(Value::Object(object)) {
@@ -76,6 +76,11 @@ impl Stamped {
 }
 
 impl Event {
+    /// Whether there is an event of this name.
+    pub fn is_name(name: &str) -> bool {
+        Event::VARIANTS.contains(&name)
+    }
+
     pub(crate) fn object(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(object)) => object,

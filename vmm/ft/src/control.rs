@@ -9,7 +9,7 @@ use super::sockets;
 use super::strangers::{Known, Strangers};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::wire::Request;
-use serde_json::Value;
+use lockstep_events::{MemberStatus, StatusError};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -151,7 +151,7 @@ impl Control {
     }
 
     /// How it stands.
-    pub fn tell(&self, asked: &Asked, status: &Value) {
+    pub fn tell(&self, asked: &Asked, status: &MemberStatus) {
         say(&asked.stream, &status.to_string());
     }
 
@@ -275,21 +275,35 @@ pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
     }
 }
 
-/// How the members of `vm` on this host stand, or those of all VMs: one object each.
+/// How the members of `vm` on this host stand, or those of all VMs.
 ///
 /// # Errors
-/// If the sockets' directory cannot be looked into.
-pub fn status(vm: Option<&str>) -> io::Result<Vec<Value>> {
+/// If the sockets' directory cannot be looked into, or a member of another version answers otherwise than
+/// this one reads.
+pub fn status(vm: Option<&str>) -> Result<Vec<MemberStatus>, StatusOfError> {
     let told = |mut stream: StdStream| {
         stream.set_read_timeout(Some(REQUEST_LIMIT))?;
         stream.write_all(b"status\n")?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        serde_json::from_str(&line).map_err(io::Error::from)
+        let mut line = Vec::new();
+        BufReader::new(stream).read_until(b'\n', &mut line)?;
+        io::Result::Ok(line)
     };
-    let streams = members(vm)?.into_iter().flatten();
+    let lines = members(vm)?.into_iter().flatten().map(told);
     // One that ends just now has no status.
-    Ok(streams.filter_map(|stream| told(stream).ok()).collect())
+    let whole = lines.filter_map(|line| line.ok().filter(|line| line.ends_with(b"\n")));
+    let members = whole.map(|line| MemberStatus::read(&line));
+    Ok(members.collect::<Result<_, _>>()?)
+}
+
+/// Why it cannot be told how the members on this host stand.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusOfError {
+    /// The sockets' directory cannot be looked into.
+    #[error(transparent)]
+    Directory(#[from] io::Error),
+    /// A member answers otherwise.
+    #[error(transparent)]
+    Answer(#[from] StatusError),
 }
 
 /// Connections to the members of `vm` on this host, or to those of all VMs.

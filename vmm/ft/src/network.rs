@@ -3,7 +3,7 @@
 
 use super::EventLog;
 use lockstep_backends::{Link, Tap};
-use serde_json::{Value, json};
+use lockstep_events::{Event, LinkState, NetworkStatus};
 use std::future::pending;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -43,26 +43,37 @@ impl Network {
     /// Tells supervisors of it. The TAP itself has warned.
     pub fn tell(&self, link: &Link, events: &mut EventLog) {
         if let Some((tap, _)) = &self.tap {
-            let mut details = json!({"tap": tap.name(), "link": link.state()});
-            if let Link::Gone(why) = link {
-                details["why"] = json!(why);
-            }
-            events.emit("network", details);
+            let why = match link {
+                Link::Gone(why) => Some(why.clone()),
+                Link::Up | Link::Down => None,
+            };
+            events.emit(Event::Network {
+                tap: tap.name().into(),
+                link: state(link),
+                why,
+            });
         }
     }
 
-    /// For `lockstep status`: null without a network.
-    pub fn status(&self) -> Value {
-        let Some((tap, _)) = &self.tap else {
-            return Value::Null;
-        };
+    /// For `lockstep status`: none without a network.
+    pub fn status(&self) -> Option<NetworkStatus> {
+        let (tap, _) = self.tap.as_ref()?;
         let filtered = tap.filtered();
-        json!({
-            "tap": tap.name(),
-            "link": tap.link().state(),
-            "dropped": tap.dropped(),
-            "foreign": filtered.foreign,
-            "over_rate": filtered.over_rate,
+        Some(NetworkStatus {
+            tap: tap.name().into(),
+            link: state(&tap.link()),
+            dropped: tap.dropped(),
+            foreign: filtered.foreign,
+            over_rate: filtered.over_rate,
         })
+    }
+}
+
+/// In a word.
+fn state(link: &Link) -> LinkState {
+    match link {
+        Link::Up => LinkState::Up,
+        Link::Down => LinkState::Down,
+        Link::Gone(_) => LinkState::Gone,
     }
 }

@@ -2,7 +2,7 @@
 //! it. Time in which this side itself did not run is in it as far as the detector counts it.
 
 use super::EventLog;
-use serde_json::json;
+use lockstep_events::Event;
 use std::time::Duration;
 
 /// Silence that is shorter is what heartbeats make: two of them.
@@ -23,7 +23,8 @@ impl LongestSilence {
         self.longest = self.longest.max(silence.unwrap_or_default());
         if self.longest >= WORTH_TELLING.max(self.told + STEP) {
             self.told = self.longest;
-            events.emit("silence", json!({"longest_ms": self.ms()}));
+            let longest_ms = self.ms();
+            events.emit(Event::Silence { longest_ms });
         }
     }
 

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::super::events::Kind;
 use super::super::hosts::ADDRESSES;
 use super::super::members::MemberId;
 use super::{
     BACKUP, CHANNEL_PORT, Guest, PRIMARY, Pair, RESTART, RESTARTS, RunError, START_LIMIT, Stage,
 };
+use lockstep_events::Event;
 use lockstep_netns::TAPS;
 
 impl Stage {
@@ -38,9 +38,9 @@ impl Stage {
         args.extend(self.member_args(BACKUP, taps[1], 0));
         args.extend(self.backup_args(1));
         let backup = self.start(BACKUP, args, 1)?;
-        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        let started = |e: &Event| matches!(e, Event::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
-        let joined = |k: &Kind| matches!(k, Kind::Joined);
+        let joined = |e: &Event| matches!(e, Event::Joined { .. });
         self.wait_for(backup, "the backup joined", START_LIMIT, joined)?;
         Ok(Pair { primary, backup })
     }
@@ -51,7 +51,7 @@ impl Stage {
         args.extend(self.member_args(PRIMARY, Some(TAPS[0]), 0));
         args.extend(["--mem".into(), mem_mib.to_string().into()]);
         let primary = self.start(PRIMARY, args, 0)?;
-        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        let started = |e: &Event| matches!(e, Event::Started { .. });
         self.wait_for(primary, "the guest started", START_LIMIT, started)?;
         Ok(primary)
     }

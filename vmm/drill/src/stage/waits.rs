@@ -2,8 +2,8 @@
 
 use super::{BETWEEN_ATTEMPTS, PING_LIMIT, RunError, Stage, files};
 use crate::client::{self, Client, Connected};
-use crate::events::{Event, Kind};
 use crate::members::MemberId;
+use lockstep_events::{Event, Stamped};
 use std::time::{Duration, Instant};
 
 /// A member that reports nothing is looked at again after this, also where its file tells of no change.
@@ -59,8 +59,8 @@ impl Stage {
         id: MemberId,
         what: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, RunError> {
         self.wait_for_nth(id, what, 1, limit, wanted)
     }
 
@@ -71,8 +71,8 @@ impl Stage {
         what: &'static str,
         times: usize,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, RunError> {
         Ok(self.members.wait_for(id, what, times, limit, wanted)?)
     }
 
@@ -81,13 +81,13 @@ impl Stage {
     pub(crate) fn happens_within(
         &mut self,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<bool, RunError> {
         let deadline = Instant::now() + limit;
         loop {
             let told = self.members.logs();
             let mut events = told.iter().flat_map(|(_, events)| events);
-            if events.any(|e| wanted(&e.kind)) {
+            if events.any(|e| wanted(&e.event)) {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -110,10 +110,20 @@ fn more_in_a_status_is_left_out_and_less_is_refused() {
         (BACKUP, r#""received":9,"#),
         (BACKUP, r#""state":"connecting","#),
     ] {
-        let less = all.replace(gone, if gone.ends_with("held") { r#""held"# } else { "" });
+        let less = all.replace(
+            gone,
+            if gone.ends_with("held") {
+                r#""held"#
+            } else {
+                ""
+            },
+        );
         assert_ne!(less, all);
         let refusal = MemberStatus::read(less.as_bytes()).unwrap_err().to_string();
-        assert!(refusal.starts_with("a member's status cannot be read: "), "{refusal}");
+        assert!(
+            refusal.starts_with("a member's status cannot be read: "),
+            "{refusal}"
+        );
     }
     assert!(MemberStatus::read(b"error there is no such request\n").is_err());
 }

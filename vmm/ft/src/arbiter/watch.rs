@@ -4,7 +4,7 @@ use super::{Arbiter, Unreachable, damaged, name, read_claim, read_open};
 use crate::{EventLog, now, unix_ns};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{Claim, Look, MemberId, RecordKind, Standing, judge_look};
-use serde_json::json;
+use lockstep_events::Event;
 use std::time::Duration;
 
 /// A member looks at its records this often.
@@ -78,14 +78,14 @@ impl Watch {
             Told::Held(_) => tracing::warn!("outputs are held: {why}"),
             Told::Wrong(_) => tracing::warn!("{why}"),
         }
-        events.emit("record_missing", json!({"why": why}));
+        events.emit(Event::RecordMissing { why: why.into() });
         self.wrong = Some((told, now));
     }
 
     /// All is well again.
     pub fn mend(&mut self, events: &mut EventLog) {
         if self.wrong.take().is_some() {
-            events.emit("record_back", json!({}));
+            events.emit(Event::RecordBack {});
         }
     }
 

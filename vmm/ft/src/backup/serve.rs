@@ -27,11 +27,13 @@ use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap, Waker};
+use lockstep_events::Event;
+use lockstep_machine::Parts;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
 use lockstep_vcpu::CpuBackends;
-use serde_json::json;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -133,8 +135,8 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel, timing().heartbeat)?;
     let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
-    let me = runtime.me.to_string();
-    runtime.events.emit("connecting", json!({"member": me}));
+    let member = runtime.me;
+    runtime.events.emit(Event::Connecting { member });
     let outcome = runtime.run(&mut answers, &mut news).await;
     if let Ok(Step::Live(generation)) = outcome {
         return Ok(Served::Live(Box::new(runtime.go_live(generation)?)));
@@ -342,11 +344,10 @@ impl Runtime {
             } => {
                 self.recording = self.recording.take().or(recording);
                 self.backup.handle_booted(now(), generation);
-                let event = match copied {
-                    true => "joining",
-                    false => "joined",
-                };
-                self.events.emit(event, json!({"generation": generation}));
+                self.events.emit(match copied {
+                    true => Event::Joining { generation },
+                    false => Event::Joined { generation },
+                });
             }
             News::Loaded { bytes } => {
                 self.loaded_bytes = bytes;
@@ -361,17 +362,20 @@ impl Runtime {
             }
             News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
             News::Diverged { at, what, parts } => {
-                self.events.emit(
-                    "diverged",
-                    json!({"position": at.exit, "edges": at.edges, "what": what, "parts": parts}),
-                );
+                let parts = parts.map(|parts| named(&parts));
+                self.events.emit(Event::Diverged {
+                    position: at.exit,
+                    edges: at.edges,
+                    what: what.clone(),
+                    parts,
+                });
                 self.backup.handle_diverged(now(), at, what);
             }
             News::Failed(why) => return Ok(Some(Outcome::Halted(1, why))),
             News::Ended(reason) => {
                 self.ended = Some(reason);
                 let status = crate::end_status(reason);
-                self.events.emit("ended", json!({"status": status}));
+                self.events.emit(Event::Ended { status });
                 let taken = self.feed.taken(false);
                 self.backup.handle_consumed(now(), taken.bytes, taken.seq);
                 self.backup.handle_drained(now(), self.feed.last_seq());
@@ -395,12 +399,11 @@ impl Runtime {
                     ClaimAnswer::Won => {
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.records.mend(&mut self.events);
-                        self.events
-                            .emit("claim_won", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimWon { generation });
                     }
-                    ClaimAnswer::Lost { .. } => self
-                        .events
-                        .emit("claim_lost", json!({"generation": generation})),
+                    ClaimAnswer::Lost { .. } => {
+                        self.events.emit(Event::ClaimLost { generation });
+                    }
                     ClaimAnswer::Missing(why) => {
                         self.records.tell(&mut self.events, Told::Held(why.clone()));
                     }
@@ -435,6 +438,12 @@ impl Runtime {
             tracing::error!("{e}");
         }
     }
+}
+
+/// A machine's parts, by name.
+fn named(parts: &Parts) -> BTreeMap<String, String> {
+    let hex = |(name, digest): (&str, u64)| (name.to_owned(), format!("{digest:016x}"));
+    parts.iter().map(hex).collect()
 }
 
 async fn connect_to(channel: SocketAddr) -> TcpStream {

@@ -12,13 +12,13 @@ use crate::state_digest;
 use ft_protocol::transfer::Capture;
 use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
 use lockstep_backends::Waker;
+use lockstep_events::CopyProgress;
 use lockstep_machine::Machine;
 use lockstep_memory::pages::CHUNK_PAGES;
 use lockstep_memory::ram::PAGE;
 use lockstep_memory::{PageSender, PageSet};
 use lockstep_replay::record::{Controls, Visited};
 use lockstep_vcpu::DirtyReader;
-use serde::Serialize;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -39,34 +39,13 @@ const NICE: i32 = 10;
 /// Pieces of the copy that wait for the runtime; then the thread waits.
 const WAITING_PIECES: usize = 4;
 
-/// How far a copy is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Progress {
-    /// Rounds begun.
-    pub round: u32,
-    /// Pages that this round sends.
-    pub pages: usize,
-    /// Pages sent in all, and how many of them were zero.
-    pub pages_sent: u64,
-    /// Zero pages, of which only the number is sent.
-    pub zero_pages: u64,
-    /// Bytes sent in all.
-    pub bytes_sent: u64,
-    /// Memory copied in a second, in the round before: MiB.
-    pub rate_mib_s: f64,
-    /// Memory written in a second during the round before: MiB.
-    pub dirty_mib_s: f64,
-    /// How long stopping now would take, milliseconds.
-    pub estimated_pause_ms: f64,
-}
-
 /// What comes of copying.
 #[derive(Debug)]
 pub enum FromCopy {
     /// To be sent.
     Send(Message),
     /// A round begins.
-    Round(Progress),
+    Round(CopyProgress),
 }
 
 /// The machine as it was where it was stopped.
@@ -81,7 +60,7 @@ pub struct Captured {
     /// How long the machine was stopped.
     pub pause: Duration,
     /// How far the copy is with that.
-    pub progress: Progress,
+    pub progress: CopyProgress,
 }
 
 /// The runtime's hold on a copy. Dropping it ends the copy.
@@ -212,7 +191,7 @@ struct Source {
     /// Taken and not copied yet.
     left: PageSet,
     sender: PageSender,
-    progress: Progress,
+    progress: CopyProgress,
     /// Time that copying took, without sending.
     worked: Duration,
     worked_pages: u64,
@@ -241,7 +220,7 @@ impl Copier {
                 dirty: machine.dirty_pages(),
                 left: PageSet::empty(machine.ram().pages()),
                 sender: PageSender::new(machine.ram()),
-                progress: Progress::default(),
+                progress: CopyProgress::default(),
                 worked: Duration::ZERO,
                 worked_pages: 0,
             };
@@ -261,7 +240,7 @@ impl Copier {
         let mut left = source.take()?;
         loop {
             source.progress.round += 1;
-            source.progress.pages = left.len();
+            source.progress.pages = left.len() as u64;
             if self
                 .pieces
                 .blocking_send(FromCopy::Round(source.progress))

@@ -5,7 +5,7 @@ mod join;
 mod network;
 mod records;
 
-use super::copy::{Copy, Progress};
+use super::copy::Copy;
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::announcer::Announcer;
@@ -28,11 +28,11 @@ use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::wire::{Beat, Message, Request};
 use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
+use lockstep_events::{CopyProgress, Event};
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::LogDirWriter;
 use lockstep_replay::journal::{Chunk, FLUSH_INTERVAL};
 use lockstep_replay::record::{Controls, mark_progress};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -91,7 +91,7 @@ pub(super) struct Runtime {
     /// Copies begun so far.
     pub(super) copies: u64,
     /// How far the last one is.
-    pub(super) progress: Option<Progress>,
+    pub(super) progress: Option<CopyProgress>,
     /// Why the generation could not be closed when it was tried last.
     pub(super) unclosed: Option<String>,
     /// The longest silence of a backup so far.
@@ -108,8 +108,8 @@ pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let (listener, beats) = port.listen()?;
     let beats = Beats::on(beats, timing().heartbeat)?;
     let mut runtime = Runtime::new(parts, sender, beats);
-    let me = runtime.me.to_string();
-    runtime.events.emit("waiting", json!({"member": me}));
+    let member = runtime.me;
+    runtime.events.emit(Event::Waiting { member });
     let mut lobby = Some(Lobby::open(listener));
     let outcome = runtime.run(&mut lobby, &mut signals, &mut answers).await;
     runtime.end(&outcome);
@@ -295,9 +295,10 @@ impl Runtime {
         let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
         if matters && due || !matters && self.lag_told.is_some() {
             self.lag_told = matters.then_some(now);
-            let lag_ms = lag.as_secs_f64() * 1e3;
-            self.events
-                .emit("lag", json!({"lag_ms": lag_ms, "throttle_percent": rest}));
+            self.events.emit(Event::Lag {
+                lag_ms: lag.as_secs_f64() * 1e3,
+                throttle_percent: rest,
+            });
         }
     }
 
@@ -385,7 +386,7 @@ impl Runtime {
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);
-                self.events.emit("ended", json!({"status": status}));
+                self.events.emit(Event::Ended { status });
                 let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
                 self.primary.handle_guest_end(now(), journal.last_seq());
             }
@@ -408,16 +409,14 @@ impl Runtime {
                     ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
                     ClaimAnswer::Lost { .. } => {
                         let generation = self.primary.generation();
-                        self.events
-                            .emit("claim_lost", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimLost { generation });
                     }
                     ClaimAnswer::Won => {
                         let generation = self.primary.generation();
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.won = Some(generation);
                         self.watch.mend(&mut self.events);
-                        self.events
-                            .emit("claim_won", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimWon { generation });
                     }
                     ClaimAnswer::Missing(why) => {
                         self.watch.tell(&mut self.events, Told::Held(why.clone()));

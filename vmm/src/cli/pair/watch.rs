@@ -167,10 +167,10 @@ impl Pair {
     /// What follows from a member's end; the pair's status if that is over.
     async fn ended(&mut self, end: &End) -> io::Result<Option<ExitCode>> {
         let other = 1 - end.side;
-        if end.told.has("ended") {
+        if end.told.ended() {
             self.no_more();
         }
-        if !self.place.told("primary").has("started") {
+        if !self.place.told("primary").started() {
             // What ended before the guest ran has said why; there is no pair without it.
             let failed = *self.failed.get_or_insert(code(end.status));
             return Ok(match &self.sides[other].member {

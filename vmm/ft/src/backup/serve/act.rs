@@ -12,9 +12,9 @@ use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, ReadBackAnswer};
 use ft_protocol::backup::{BackupAction, Delivery};
 use ft_protocol::log::Header;
+use lockstep_events::Event;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
-use serde_json::json;
 use std::io;
 use std::sync::mpsc::channel;
 
@@ -47,7 +47,7 @@ impl Runtime {
             }
             BackupAction::TakeOver => {
                 self.suspects = true;
-                self.events.emit("takes_over", json!({}));
+                self.events.emit(Event::TakesOver {});
                 self.note_progress();
             }
             BackupAction::ReadBack { .. }
@@ -84,8 +84,7 @@ impl Runtime {
                 });
             }
             BackupAction::Armed { generation } => {
-                self.events
-                    .emit("joined", json!({"generation": generation}));
+                self.events.emit(Event::Joined { generation });
             }
             BackupAction::Discard => {
                 self.feed.close();
@@ -96,12 +95,12 @@ impl Runtime {
             BackupAction::Suspect(loss) => {
                 self.suspects = true;
                 let reason = loss.to_string();
-                self.events.emit("suspect", json!({"reason": reason}));
+                self.events.emit(Event::Suspect { reason });
                 self.note_progress();
             }
             BackupAction::Withdraw => {
                 self.suspects = false;
-                self.events.emit("withdraw", json!({}));
+                self.events.emit(Event::Withdraw {});
             }
             BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
             BackupAction::EmitHeld => self.emit_held()?,
@@ -273,8 +272,10 @@ impl Runtime {
         if matches!(action, BackupAction::Claim { .. }) && !self.asked {
             self.asked = true;
             let at = self.received_at;
-            self.events
-                .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
+            self.events.emit(Event::CaughtUp {
+                position: at.exit,
+                edges: at.edges,
+            });
         }
         let claims = matches!(action, BackupAction::Claim { .. });
         let (asker, answers) = (&self.asker, &self.answers);

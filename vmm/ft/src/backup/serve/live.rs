@@ -10,8 +10,8 @@ use crate::now;
 use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
 use ft_protocol::wire::Request;
+use lockstep_events::Event;
 use lockstep_pulse::PulseWatch;
-use serde_json::json;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ impl Runtime {
     pub(super) fn go_live(mut self, generation: u64) -> io::Result<SurvivorParts> {
         self.drain_tap()?;
         let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
-        let shadowed = early.len();
+        let shadowed = early.len() as u64;
         let (live, direct) = self.backends.take().expect("a side goes live once");
         let survivor = self.backup.survivor(self.held.last());
         let (consumer, recording) = match self.recording.take() {
@@ -39,10 +39,11 @@ impl Runtime {
             seat: vcpu.seat(survivor.outputs),
         })));
         self.feed.close();
-        self.events.emit(
-            "live",
-            json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
-        );
+        self.events.emit(Event::Live {
+            generation,
+            reemitted: self.reemitted as u64,
+            shadowed,
+        });
         self.control.finish(Request::Switchover, Ok(()));
         if self.control.is_waited_for(Request::Stop) {
             // It was passed on, and may have died with the primary.

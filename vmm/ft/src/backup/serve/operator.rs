@@ -3,7 +3,7 @@
 use super::Runtime;
 use crate::control::{Asked, Wish};
 use crate::{Outcome, StopSignal, now};
-use serde_json::{Value, json};
+use lockstep_events::{BackupStatus, Event, MemberStatus, RoleStatus};
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +15,7 @@ impl Runtime {
         if self.backup.handle_leave(now()) {
             // The primary is told.
             self.perform()?;
-            self.events.emit("left", json!({}));
+            self.events.emit(Event::Left {});
             return Ok(Some(Outcome::Left));
         }
         if self.controls.stop.swap(true, Ordering::AcqRel) {
@@ -47,18 +47,20 @@ impl Runtime {
     }
 
     /// How it stands, for `lockstep status`.
-    fn status(&self) -> Value {
-        json!({
-            "vm": self.vm,
-            "member": self.me.to_string(),
-            "state": self.backup.state(),
-            "generation": self.backup.generation(),
-            "received": self.backup.received(),
-            "copied_bytes": self.loaded_bytes,
-            "network": self.network.status(),
-            "records": self.records.wrong(),
-            "record": self.record(),
-            "longest_silence_ms": self.silence.ms(),
-        })
+    fn status(&self) -> MemberStatus {
+        MemberStatus {
+            vm: self.vm.clone(),
+            member: self.me,
+            state: self.backup.state().into(),
+            generation: self.backup.generation(),
+            longest_silence_ms: self.silence.ms(),
+            network: self.network.status(),
+            records: self.records.wrong().map(str::to_owned),
+            record: self.record(),
+            role: RoleStatus::Backup(BackupStatus {
+                received: self.backup.received(),
+                copied_bytes: self.loaded_bytes,
+            }),
+        }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Answer, Runtime};
 use crate::arbiter::{Question, look};
 use ft_protocol::arbiter::{Look, Standing};
-use serde_json::{Value, json};
+use lockstep_events::RecordStatus;
 
 impl Runtime {
     /// Looks at its record, if it has one, and keeps it from cleaners.
@@ -29,16 +29,11 @@ impl Runtime {
     }
 
     /// What an operator needs who puts a record back, for `lockstep status`.
-    pub(super) fn record(&self) -> Value {
-        self.backup.right().map_or(Value::Null, |right| {
-            json!({
-                "generation": right.generation,
-                "primary": right.members.primary.to_string(),
-                "backup": right.members.backup.map(|backup| backup.to_string()),
-                "nonce": right.nonce.to_string(),
-                "won": false,
-                "holds": self.records.holds(),
-            })
-        })
+    pub(super) fn record(&self) -> Option<RecordStatus> {
+        let standing = Standing {
+            right: self.backup.right()?,
+            won: false,
+        };
+        Some(RecordStatus::new(&standing, self.records.holds()))
     }
 }

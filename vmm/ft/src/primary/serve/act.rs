@@ -8,7 +8,7 @@ use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
 use ft_protocol::primary::PrimaryAction;
 use ft_protocol::wire::{Message, Request};
-use serde_json::json;
+use lockstep_events::Event;
 use std::io;
 use std::sync::atomic::Ordering;
 
@@ -62,7 +62,7 @@ impl Runtime {
                 self.unsent.clear();
                 self.arm_by = None;
                 if self.copy.take().is_some() {
-                    self.events.emit("copy_ended", json!({}));
+                    self.events.emit(Event::CopyEnded {});
                 }
             }
             PrimaryAction::Protected { generation } => {
@@ -72,8 +72,7 @@ impl Runtime {
                 for message in behind {
                     self.send(&message);
                 }
-                self.events
-                    .emit("protected", json!({"generation": generation}));
+                self.events.emit(Event::Protected { generation });
             }
             PrimaryAction::SendLog { up_to } => {
                 self.send_log(up_to);
@@ -140,25 +139,23 @@ impl Runtime {
                 );
             }
             PrimaryAction::HandedOver { generation } => {
-                self.events
-                    .emit("handed_over", json!({"generation": generation}));
+                self.events.emit(Event::HandedOver { generation });
                 return Ok(Some(Outcome::HandedOver));
             }
             PrimaryAction::Leave => return Ok(Some(self.leave())),
             PrimaryAction::Start => {
                 let generation = self.primary.generation();
                 let (machine, live) = self.idle.take().expect("the guest starts once");
-                self.events
-                    .emit("started", json!({"generation": generation}));
+                self.events.emit(Event::Started { generation });
                 self.vcpu.start(machine, live.restarted())?;
             }
             PrimaryAction::BackupLost(loss) => {
                 let reason = loss.to_string();
-                self.events.emit("backup_lost", json!({"reason": reason}));
+                self.events.emit(Event::BackupLost { reason });
             }
             PrimaryAction::GoSolo { generation } => {
                 self.unsent.clear();
-                self.events.emit("solo", json!({"generation": generation}));
+                self.events.emit(Event::Solo { generation });
                 self.announce();
                 self.cuts.pass(CutPoint::LiveAnnounced);
             }

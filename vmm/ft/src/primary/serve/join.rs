@@ -4,7 +4,7 @@ use super::Runtime;
 use crate::now;
 use crate::primary::copy::{Captured, Copy, FromCopy};
 use ft_protocol::Time;
-use serde_json::{Value, json};
+use lockstep_events::{Event, MemberStatus, PrimaryStatus, RoleStatus};
 use std::time::Duration;
 
 /// From the copy until whoever has it is armed: proving it, opening the generation, its acknowledgements.
@@ -40,31 +40,33 @@ impl Runtime {
             }
             FromCopy::Round(progress) => {
                 self.progress = Some(progress);
-                self.events.emit("copying", json!(progress));
+                self.events.emit(Event::Copying(progress));
             }
         }
     }
 
     /// How it stands, for `lockstep status`.
-    pub(super) fn status(&self) -> Value {
+    pub(super) fn status(&self) -> MemberStatus {
         let now = now();
         let stalls = self.primary.stalls();
-        json!({
-            "vm": self.header.vm,
-            "member": self.me.to_string(),
-            "state": self.primary.state(),
-            "generation": self.primary.generation(),
-            "lag_ms": self.primary.lag(now).as_secs_f64() * 1e3,
-            "throttle_percent": self.primary.rest(),
-            "held_outputs": self.primary.held_outputs(),
-            "window_stalls": stalls.window,
-            "gate_stalls": stalls.gate,
-            "longest_silence_ms": self.silence.ms(),
-            "copy": self.copy.as_ref().and(self.progress),
-            "network": self.network.status(),
-            "records": self.watch.wrong(),
-            "record": self.record(),
-        })
+        MemberStatus {
+            vm: self.header.vm.clone(),
+            member: self.me,
+            state: self.primary.state().into(),
+            generation: self.primary.generation(),
+            longest_silence_ms: self.silence.ms(),
+            network: self.network.status(),
+            records: self.watch.wrong().map(str::to_owned),
+            record: self.record(),
+            role: RoleStatus::Primary(PrimaryStatus {
+                lag_ms: self.primary.lag(now).as_secs_f64() * 1e3,
+                throttle_percent: self.primary.rest(),
+                held_outputs: self.primary.held_outputs() as u64,
+                window_stalls: stalls.window,
+                gate_stalls: stalls.gate,
+                copy: self.copy.as_ref().and(self.progress),
+            }),
+        }
     }
 
     /// The machine was stopped and copied, or could not be.
@@ -81,10 +83,7 @@ impl Runtime {
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
         self.progress = Some(progress);
-        self.events.emit(
-            "copied",
-            json!({"pause_ms": pause_ms, "progress": progress}),
-        );
+        self.events.emit(Event::Copied { pause_ms, progress });
         self.arm_by = Some(now().after(ARM_LIMIT));
         self.primary.handle_captured(now(), captured.capture);
     }

@@ -4,7 +4,7 @@ use super::{Answer, Runtime};
 use crate::arbiter::{Question, look, put_back};
 use crate::now;
 use ft_protocol::arbiter::{Look, Standing};
-use serde_json::{Value, json};
+use lockstep_events::RecordStatus;
 
 impl Runtime {
     /// Looks at its records, if it has any, and keeps them from cleaners.
@@ -55,17 +55,10 @@ impl Runtime {
     }
 
     /// What an operator needs who puts a record back, for `lockstep status`.
-    pub(super) fn record(&self) -> Value {
+    pub(super) fn record(&self) -> Option<RecordStatus> {
+        let right = self.primary.right()?;
         let won = self.primary.standing().is_some_and(|standing| standing.won);
-        self.primary.right().map_or(Value::Null, |right| {
-            json!({
-                "generation": right.generation,
-                "primary": right.members.primary.to_string(),
-                "backup": right.members.backup.map(|backup| backup.to_string()),
-                "nonce": right.nonce.to_string(),
-                "won": won,
-                "holds": self.watch.holds(),
-            })
-        })
+        let standing = Standing { right, won };
+        Some(RecordStatus::new(&standing, self.watch.holds()))
     }
 }
