@@ -147,6 +147,7 @@ fn a_log_on_a_file_that_is_full_is_taken_up_again() {
     let to_log = redirected("2>>", &log);
     let mut primary = Member::start(&scratch, "primary", to_log, &["primary", "echo"], &told);
     let mut backup = Member::backup(&scratch, "backup", &told);
+    primary.await_event("started");
     backup.await_event("joined");
     fill(&log);
     limit_files(primary.process.pid(), Some(FILE_LIMIT));
