@@ -86,3 +86,101 @@ fn only_the_command_names_a_cpu_backend() {
     let naming: Vec<&String> = naming.map(|(name, _)| name).collect();
     assert_eq!(naming, ["vmm"]);
 }
+
+/// Files whose errors are still texts.
+const TEXTS: [&str; 4] = [
+    "ft-protocol/src/backup/outcome.rs",
+    "ft-protocol/src/primary/outcome.rs",
+    "ft-protocol/src/simulation/seat.rs",
+    "vmm/ft/src/cuts.rs",
+];
+
+/// The error of each `Result<…, …>` in a source text.
+fn error_types(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("Result<") {
+        let args = &text[at + "Result<".len()..];
+        let (mut depth, mut begun, mut before) = (0, 0, ' ');
+        for (i, c) in args.char_indices() {
+            match c {
+                '<' | '(' | '[' => depth += 1,
+                // The end of an arrow closes nothing.
+                '>' if before == '-' => {}
+                '>' if depth == 0 => {
+                    // An alias such as io::Result has no error of its own here.
+                    found.extend((begun > 0).then(|| args[begun..i].trim()));
+                    break;
+                }
+                '>' | ')' | ']' => depth -= 1,
+                // One at the end of a line of its own separates nothing.
+                ',' if depth == 0 && !args[i + 1..].trim_start().starts_with('>') => begun = i + 1,
+                _ => {}
+            }
+            before = c;
+        }
+    }
+    found
+        .iter()
+        .map(|error| error.trim_end_matches(',').trim())
+        .collect()
+}
+
+fn is_a_text(error: &str) -> bool {
+    error == "String" || error.starts_with('&') && error.ends_with("str")
+}
+
+/// The source files below a directory.
+fn sources(dir: &Path, found: &mut Vec<std::path::PathBuf>) {
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Errors are types. Only the command makes sentences of its own, and exit statuses.
+#[test]
+fn no_error_is_a_text_outside_the_command() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = Vec::new();
+    sources(&top.join("ft-protocol/src"), &mut files);
+    sources(&top.join("vmm"), &mut files);
+    files.retain(|file| !file.starts_with(top.join("vmm/src/cli")));
+    assert!(files.len() > 200, "{files:?}");
+    let mut texts = BTreeSet::new();
+    for file in &files {
+        let text = fs::read_to_string(file).expect("a source");
+        let parses = text.contains("type Err = String;");
+        if parses || error_types(&text).into_iter().any(is_a_text) {
+            let name = file.strip_prefix(&top).expect("it is below");
+            texts.insert(name.to_string_lossy().into_owned());
+        }
+    }
+    assert_eq!(texts, TEXTS.map(str::to_owned).into());
+}
+
+#[test]
+fn errors_that_are_texts_are_found() {
+    for text in [
+        "fn f() -> Result<(), String> {",
+        "fn f() -> Result<Vec<(u8, String)>, String> {",
+        "Result<\n    Vec<u8>,\n    String,\n>",
+        "answer: impl FnOnce(Result<(), &'static str>) -> T",
+        "Result<Result<(), String>, Unreachable>",
+        "Result<impl Fn() -> u8, String>",
+    ] {
+        assert!(error_types(text).into_iter().any(is_a_text), "{text}");
+    }
+    for text in [
+        "io::Result<String>",
+        "Result<String, Unreachable>",
+        "Result<Option<String>, E>",
+        "Result<(Header, LogStart), HeadError>",
+        "HashMap<Result<u8, E>, String>",
+    ] {
+        assert!(!error_types(text).into_iter().any(is_a_text), "{text}");
+    }
+}

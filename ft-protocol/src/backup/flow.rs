@@ -4,9 +4,26 @@ use super::{
     ACK_CONSUMED_BYTES, BUFFER_BYTES, Backup, BackupAction, Delivery, LogItem, Phase, Received,
 };
 use crate::Time;
-use crate::log::{Event, codec};
+use crate::log::codec::PayloadError;
+use crate::log::{Damage, Event, codec};
 use crate::mutant::Mutant;
 use crate::wire::Message;
+use thiserror::Error;
+
+/// What is wrong with a message of the log.
+#[derive(Debug, Error)]
+enum Unsound {
+    #[error("a log {0}")]
+    Frames(#[from] Damage),
+    #[error("entry {seq}: {source}")]
+    Entry { seq: u64, source: PayloadError },
+    #[error("entry {seq} cannot follow the one before it")]
+    Order { seq: u64 },
+    #[error("a log message that ends inside a frame")]
+    Cut,
+    #[error("more of the log than was asked for")]
+    TooMuch,
+}
 
 impl Backup {
     /// The log goes on: into the buffer first, then the acknowledgement.
@@ -16,22 +33,22 @@ impl Backup {
                 self.push(BackupAction::Deliver(Delivery { items, frames }));
                 self.acknowledge();
             }
-            Err(what) => self.broke(what),
+            Err(unsound) => self.broke(unsound.to_string()),
         }
     }
 
     /// Looks into frames of the log. Nothing is acknowledged that could not be executed: where one
     /// entry is unsound, the whole message counts as not received.
-    fn take_frames(&mut self, frames: &[u8]) -> Result<Vec<LogItem>, String> {
+    fn take_frames(&mut self, frames: &[u8]) -> Result<Vec<LogItem>, Unsound> {
         let mut items = Vec::new();
         let mut log = self.log;
         self.frames.push(frames);
-        while let Some(frame) = self.frames.next_frame().map_err(|e| format!("a log {e}"))? {
+        while let Some(frame) = self.frames.next_frame()? {
             let (seq, bytes) = (frame.seq, frame.size() as u64);
-            let entry =
-                codec::decode_entry(frame.payload).map_err(|e| format!("entry {seq}: {e}"))?;
+            let entry = codec::decode_entry(frame.payload);
+            let entry = entry.map_err(|source| Unsound::Entry { seq, source })?;
             if log.ended || entry.at < log.at {
-                return Err(format!("entry {seq} cannot follow the one before it"));
+                return Err(Unsound::Order { seq });
             }
             let ended = matches!(entry.event, Event::End(_));
             log = Received {
@@ -43,10 +60,10 @@ impl Backup {
             items.push(LogItem { seq, bytes, entry });
         }
         if self.frames.pending() > 0 {
-            return Err("a log message that ends inside a frame".into());
+            return Err(Unsound::Cut);
         }
         if log.bytes - self.consumed > BUFFER_BYTES {
-            return Err("more of the log than was asked for".into());
+            return Err(Unsound::TooMuch);
         }
         self.log = log;
         Ok(items)

@@ -155,7 +155,7 @@ pub enum BackupAction {
     },
     /// Send what is to be sent, then close the connection.
     Disconnect,
-    /// Stop for good, with [`HaltReason::status`]; emit nothing.
+    /// Stop for good; emit nothing.
     Halt(HaltReason),
     /// The guest has ended and everything is done.
     Finish {

@@ -41,6 +41,19 @@ pub struct Damage {
     pub what: String,
 }
 
+/// What is wrong with a frame.
+#[derive(Debug, Error)]
+enum Unsound {
+    #[error("the checksum of a frame's header does not hold")]
+    Header,
+    #[error("frame {seq} where {due} belongs")]
+    Sequence { seq: u64, due: u64 },
+    #[error("a payload of {len} bytes, the limit is {limit}")]
+    Length { len: usize, limit: usize },
+    #[error("the checksum of frame {0}'s payload does not hold")]
+    Payload(u64),
+}
+
 /// A payload that does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PayloadError {
@@ -228,10 +241,10 @@ impl FrameDecoder {
         let len = match self.check() {
             Ok(Some(len)) => len,
             Ok(None) => return Ok(None),
-            Err(what) => {
+            Err(unsound) => {
                 let damage = Damage {
                     offset: self.offset,
-                    what,
+                    what: unsound.to_string(),
                 };
                 self.damage = Some(damage.clone());
                 return Err(damage);
@@ -250,24 +263,23 @@ impl FrameDecoder {
     }
 
     /// The payload's length, if a whole frame is there and sound.
-    fn check(&self) -> Result<Option<usize>, String> {
+    fn check(&self) -> Result<Option<usize>, Unsound> {
         let bytes = &self.buf[self.start..];
         let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEADER_LEN>() else {
             return Ok(None);
         };
         if crc32fast::hash(&head[..12]).to_le_bytes() != head[12..] {
-            return Err("the checksum of a frame's header does not hold".into());
+            return Err(Unsound::Header);
         }
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let seq = u64::from_le_bytes(head[4..12].try_into().expect("eight bytes"));
         if seq != self.next_seq {
-            return Err(format!("frame {seq} where {} belongs", self.next_seq));
+            let due = self.next_seq;
+            return Err(Unsound::Sequence { seq, due });
         }
         if len > self.max_payload {
-            return Err(format!(
-                "a payload of {len} bytes, the limit is {}",
-                self.max_payload
-            ));
+            let limit = self.max_payload;
+            return Err(Unsound::Length { len, limit });
         }
         let Some((payload, rest)) = rest.split_at_checked(len) else {
             return Ok(None);
@@ -276,9 +288,7 @@ impl FrameDecoder {
             return Ok(None);
         };
         if crc32fast::hash(payload).to_le_bytes() != *crc {
-            return Err(format!(
-                "the checksum of frame {seq}'s payload does not hold"
-            ));
+            return Err(Unsound::Payload(seq));
         }
         Ok(Some(len))
     }

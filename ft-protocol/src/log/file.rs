@@ -10,7 +10,7 @@
 //!
 //! A file cut anywhere is a log that ends early, which is no error: see [`Tail`].
 
-use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD};
+use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD, PayloadError};
 use super::{Entry, Event, Header, LogStart, Position};
 use std::io::{self, Read, Write};
 use thiserror::Error;
@@ -304,12 +304,20 @@ impl<R: Read> LogReader<R> {
     }
 }
 
+/// Why frame 0 does not begin a log.
+#[derive(Debug, Error)]
+enum HeadError {
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    #[error("it begins where no log can")]
+    Start,
+}
+
 /// Frame 0.
-fn decode_head(payload: &[u8]) -> Result<(Header, LogStart), String> {
-    let (header, start): (Header, LogStart) =
-        codec::decode_payload(payload).map_err(|e| e.to_string())?;
+fn decode_head(payload: &[u8]) -> Result<(Header, LogStart), HeadError> {
+    let (header, start): (Header, LogStart) = codec::decode_payload(payload)?;
     match start.seq.max(start.outputs).max(start.at.exit) > MAX_START {
-        true => Err("it begins where no log can".into()),
+        true => Err(HeadError::Start),
         false => Ok((header, start)),
     }
 }

@@ -139,7 +139,7 @@ pub enum PrimaryAction {
     },
     /// Send what is to be sent, then close the connection.
     Disconnect,
-    /// Stop for good, with [`HaltReason::status`]; release nothing more.
+    /// Stop for good; release nothing more.
     Halt(HaltReason),
     /// The guest has ended and everything is done.
     Finish {

@@ -57,7 +57,7 @@ fn check(observation: &Observation) -> Vec<String> {
     let mut violations = suspicions(observation, killed_ns);
     let survivor = observation.events(BACKUP);
     if let Err(reason) = Failover::measure(killed_ns, survivor) {
-        violations.push(reason);
+        violations.push(reason.to_string());
     }
     violations.extend(ends(observation, Some(BACKUP), &[], ANSWERS_AFTER));
     violations

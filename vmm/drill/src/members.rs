@@ -1,5 +1,7 @@
 //! The processes that a drill starts, follows and ends.
 
+mod error;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -14,13 +16,14 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal,
 };
-use thiserror::Error;
 
 use super::clock::mono_ns;
 use super::events::{EventFile, EventsError};
 use super::interrupt::Interrupts;
 use lockstep_events::{Event, Stamped};
 use lockstep_netns::enter_network;
+
+pub use error::MemberError;
 
 /// Events files are read again after this even if nothing reported a change, for file systems
 /// that report none.
@@ -31,38 +34,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 const STATUS_CANNOT: i32 = 2;
 /// How much of a dead member's last line is quoted, in characters.
 const LAST_WORDS_LIMIT: usize = 400;
-
-/// What went wrong with a member.
-#[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say what each variant is")]
-pub enum MemberError {
-    #[error("the {name} cannot run on this host: {words}")]
-    HostCannot { name: &'static str, words: String },
-    #[error("the {name} {how} before {what}; its last words: {words}")]
-    Died {
-        name: &'static str,
-        how: String,
-        what: &'static str,
-        words: String,
-    },
-    #[error("not within {seconds} s: {what}", seconds = limit.as_secs())]
-    Late { what: &'static str, limit: Duration },
-    #[error("the {name} cannot be started: {source}")]
-    Start {
-        name: &'static str,
-        source: io::Error,
-    },
-    #[error("the {name}'s events: {source}")]
-    Events {
-        name: &'static str,
-        source: EventsError,
-    },
-    #[error("the {name} cannot be followed or ended: {source}")]
-    Follow {
-        name: &'static str,
-        source: io::Error,
-    },
-}
 
 /// The program that members run.
 #[derive(Debug, Clone)]

@@ -242,7 +242,7 @@ pub(super) fn too_slow(seen: &Observation) -> Option<String> {
     let (_, struck) = seen.killed?;
     let took = match Failover::measure(struck, seen.events(BACKUP)) {
         Ok(took) => Duration::from_nanos(took.vmm),
-        Err(why) => return Some(why),
+        Err(why) => return Some(why.to_string()),
     };
     (took > SILENT_LIMIT).then(|| {
         format!(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use thiserror::Error;
 
 use super::client::{Answer, End, Record};
 use super::lane::Counts;
@@ -121,6 +122,15 @@ pub(super) fn longest_gap_ns(answers: &[Answer]) -> Option<u64> {
     answers.windows(2).map(gap).max()
 }
 
+/// Why a failover cannot be measured.
+#[derive(Debug, Error)]
+pub(super) enum Unmeasured {
+    #[error("the survivor did not {0} in its turn")]
+    Missing(&'static str),
+    #[error("the survivor's step '{0}' ended before it began")]
+    Early(&'static str),
+}
+
 /// How long a failover took, from the kill on, in nanoseconds. The parts add up to `vmm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failover {
@@ -133,7 +143,7 @@ pub(super) struct Failover {
 
 impl Failover {
     /// Measures it from what the survivor reported. The error says what is missing or out of order.
-    pub(super) fn measure(killed_ns: u64, survivor: &[Stamped]) -> Result<Self, String> {
+    pub(super) fn measure(killed_ns: u64, survivor: &[Stamped]) -> Result<Self, Unmeasured> {
         // Backwards, each step before the one that followed it: a suspicion may have been withdrawn
         // and come again, and a second reason may be told while the first is acted upon.
         let (rest, live) = last(survivor, "go live", |e| matches!(e, Event::Live { .. }))?;
@@ -142,10 +152,7 @@ impl Failover {
         })?;
         let (rest, caught_up) = last(rest, "catch up", |e| matches!(e, Event::CaughtUp { .. }))?;
         let (_, suspect) = last(rest, "suspect", |e| matches!(e, Event::Suspect { .. }))?;
-        let step = |name: &str, from: u64, to: u64| {
-            to.checked_sub(from)
-                .ok_or_else(|| format!("the survivor's step '{name}' ended before it began"))
-        };
+        let step = |name, from: u64, to: u64| to.checked_sub(from).ok_or(Unmeasured::Early(name));
         Ok(Self {
             detect: step("detect", killed_ns, suspect)?,
             catch_up: step("catch up", suspect, caught_up)?,
@@ -159,11 +166,11 @@ impl Failover {
 /// When the last event that `wanted` accepts happened, and what was reported before it.
 fn last<'a>(
     events: &'a [Stamped],
-    what: &str,
+    what: &'static str,
     wanted: impl Fn(&Event) -> bool,
-) -> Result<(&'a [Stamped], u64), String> {
+) -> Result<(&'a [Stamped], u64), Unmeasured> {
     let found = events.iter().rposition(|e| wanted(&e.event));
-    let found = found.ok_or_else(|| format!("the survivor did not {what} in its turn"))?;
+    let found = found.ok_or(Unmeasured::Missing(what))?;
     Ok((&events[..found], events[found].mono_ns))
 }
 
@@ -392,10 +399,12 @@ mod tests {
         for missing in 1..survivor().len() {
             let mut events = survivor();
             events.remove(missing);
-            let refusal = Failover::measure(1_000, &events).unwrap_err();
+            let refusal = Failover::measure(1_000, &events).unwrap_err().to_string();
             assert!(refusal.contains("did not"), "{refusal}");
         }
-        let refusal = Failover::measure(1_200, &survivor()).unwrap_err();
+        let refusal = Failover::measure(1_200, &survivor())
+            .unwrap_err()
+            .to_string();
         assert!(refusal.contains("'detect' ended before"), "{refusal}");
     }
 

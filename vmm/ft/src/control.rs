@@ -82,6 +82,43 @@ pub struct Asked {
     stream: UnixStream,
 }
 
+/// Why a member does not even begin what an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody can take over.
+    #[error("it runs without a backup")]
+    NoBackup,
+    /// A backup has nobody to pass it on to.
+    #[error("there is no pair here: ask where the VM runs")]
+    NoPair,
+}
+
+/// Why what an operator asked for came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDone {
+    /// There is nothing left to hand over.
+    #[error("the guest has ended")]
+    GuestEnded,
+    /// Nobody is left to take over.
+    #[error("the backup was lost, this side runs on alone")]
+    BackupLost,
+    /// What was to be stopped is elsewhere now.
+    #[error("it was handed over to the other side, and runs on there: ask again")]
+    HandedOver,
+    /// The member that was asked has left.
+    #[error("the member has left")]
+    Left,
+    /// The backup that was asked has left.
+    #[error("this backup has left, and the VM may run on elsewhere: ask there")]
+    BackupLeft,
+    /// The host has failed the member.
+    #[error("the member failed on its host")]
+    Failed,
+    /// The member ended with this sentence.
+    #[error("{0}")]
+    Ended(String),
+}
+
 /// What a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
@@ -128,7 +165,7 @@ impl Control {
     }
 
     /// It will be done, or not for this reason.
-    pub fn answer(&mut self, asked: Asked, accepted: Result<(), String>) {
+    pub fn answer(&mut self, asked: Asked, accepted: Result<(), Refusal>) {
         let request = match (asked.wish, accepted) {
             (Wish::Do(request), Ok(())) => request,
             (Wish::Status, Ok(())) => return,
@@ -156,7 +193,7 @@ impl Control {
     }
 
     /// What was asked for by this is done, or came to nothing.
-    pub fn finish(&mut self, request: Request, done: Result<(), &str>) {
+    pub fn finish(&mut self, request: Request, done: &Result<(), NotDone>) {
         for (_, stream) in self
             .waiting
             .extract_if(.., |(wanted, _)| *wanted == request)
@@ -170,25 +207,23 @@ impl Control {
 
     /// The member has ended like this, with whatever was asked of it. `left`: what it means for the VM if it
     /// left.
-    pub fn end(&mut self, outcome: &io::Result<Outcome>, left: Result<(), &str>) {
+    pub fn end(&mut self, outcome: &io::Result<Outcome>, left: Result<(), NotDone>) {
         let (stopped, switched) = match outcome {
-            Ok(Outcome::Ended(_)) => (Ok(()), Err("the guest has ended")),
-            Ok(Outcome::LeftOpen(_, why) | Outcome::Halted(_, why)) => {
-                (Err(why.as_str()), Err(why.as_str()))
-            }
-            Ok(Outcome::HandedOver) => (
-                Err("it was handed over to the other side, and runs on there: ask again"),
-                Ok(()),
-            ),
-            Ok(Outcome::Left) => (left, Err("the member has left")),
-            Err(_) => {
-                let why = "the member failed on its host";
-                (Err(why), Err(why))
-            }
+            Ok(Outcome::Ended(_)) => (Ok(()), Err(NotDone::GuestEnded)),
+            Ok(Outcome::LeftOpen(_, why)) => neither(|| NotDone::Ended(why.to_string())),
+            Ok(Outcome::Halted(why)) => neither(|| NotDone::Ended(why.to_string())),
+            Ok(Outcome::HandedOver) => (Err(NotDone::HandedOver), Ok(())),
+            Ok(Outcome::Left) => (left, Err(NotDone::Left)),
+            Err(_) => neither(|| NotDone::Failed),
         };
-        self.finish(Request::Stop, stopped);
-        self.finish(Request::Switchover, switched);
+        self.finish(Request::Stop, &stopped);
+        self.finish(Request::Switchover, &switched);
     }
+}
+
+/// Neither of two things was done.
+fn neither(why: impl Fn() -> NotDone) -> (Result<(), NotDone>, Result<(), NotDone>) {
+    (Err(why()), Err(why()))
 }
 
 impl Drop for Control {

@@ -1,5 +1,6 @@
 //! `--events`: what a member does, one JSON object a line, for drills and supervisors.
 
+use super::fence::FenceError;
 use lockstep_events::{Event, Stamped};
 use lockstep_out as out;
 use lockstep_out::{Queue, Target};
@@ -63,9 +64,11 @@ impl EventLog {
     }
 
     /// The fence failed: nobody is live before it succeeds.
-    pub fn unfenced(&mut self, why: &str) {
+    pub fn unfenced(&mut self, why: &FenceError) {
         tracing::warn!("outputs are held, and it is run again: {why}");
-        self.emit(Event::FenceFailed { why: why.into() });
+        self.emit(Event::FenceFailed {
+            why: why.to_string(),
+        });
     }
 
     /// Writes one event with the time on the host's monotonic clock, in one write. An event that cannot be

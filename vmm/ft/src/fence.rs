@@ -2,13 +2,29 @@
 //! and going live.
 
 use ft_protocol::arbiter::MemberId;
-use std::process::Stdio;
+use std::io;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
+use thiserror::Error;
 use tokio::process::Command;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// A fence that takes longer is ended, and has failed.
 pub const FENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Why the other side is not known to be shut out.
+#[derive(Debug, Error)]
+pub enum FenceError {
+    /// The command says so.
+    #[error("the fence command failed ({0})")]
+    Failed(ExitStatus),
+    /// There is no command.
+    #[error("the fence command cannot be started ({0})")]
+    NotStarted(io::Error),
+    /// The command hangs.
+    #[error("the fence command did not end within {} s", FENCE_LIMIT.as_secs())]
+    Late,
+}
 
 /// The operator's command.
 #[derive(Clone, Debug)]
@@ -28,7 +44,7 @@ impl Fence {
         &self,
         generation: u64,
         answers: &UnboundedSender<T>,
-        answer: impl FnOnce(Result<(), String>) -> T + Send + 'static,
+        answer: impl FnOnce(Result<(), FenceError>) -> T + Send + 'static,
     ) {
         let (fence, answers) = (self.clone(), answers.clone());
         tokio::spawn(async move {
@@ -38,7 +54,7 @@ impl Fence {
         });
     }
 
-    async fn fenced(&self, generation: u64) -> Result<(), String> {
+    async fn fenced(&self, generation: u64) -> Result<(), FenceError> {
         let Some(command) = &self.command else {
             return Ok(());
         };
@@ -54,12 +70,9 @@ impl Fence {
             .status();
         match tokio::time::timeout(FENCE_LIMIT, run).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(format!("the fence command failed ({status})")),
-            Ok(Err(e)) => Err(format!("the fence command cannot be started ({e})")),
-            Err(_) => Err(format!(
-                "the fence command did not end within {} s",
-                FENCE_LIMIT.as_secs()
-            )),
+            Ok(Ok(status)) => Err(FenceError::Failed(status)),
+            Ok(Err(e)) => Err(FenceError::NotStarted(e)),
+            Err(_) => Err(FenceError::Late),
         }
     }
 }
@@ -68,7 +81,7 @@ impl Fence {
 mod tests {
     use super::*;
 
-    fn fence(command: &str) -> Result<(), String> {
+    fn fence(command: &str) -> Result<(), FenceError> {
         let fence = Fence {
             command: Some(command.into()),
             vm: "shop".into(),
@@ -83,15 +96,16 @@ mod tests {
 
     #[test]
     fn a_command_that_succeeds_fences_and_knows_what_for() {
-        assert_eq!(fence("true"), Ok(()));
+        fence("true").unwrap();
         let knows =
             r#"test "$LOCKSTEP_VM $LOCKSTEP_GENERATION" = "shop 3" && test -n "$LOCKSTEP_MEMBER""#;
-        assert_eq!(fence(knows), Ok(()));
+        fence(knows).unwrap();
     }
 
     #[test]
     fn a_command_that_fails_or_is_not_there_does_not() {
-        assert!(fence("exit 3").unwrap_err().contains("exit status: 3"));
+        let why = fence("exit 3").unwrap_err().to_string();
+        assert!(why.contains("exit status: 3"), "{why}");
         assert!(fence("/nonexistent/fence").is_err());
     }
 }

@@ -17,6 +17,7 @@ pub mod fence;
 pub mod link;
 pub mod lobby;
 pub mod network;
+mod outcome;
 pub mod outputs;
 pub mod pace;
 pub mod primary;
@@ -27,6 +28,7 @@ mod strangers;
 
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
+pub use outcome::{Halt, MachineFailed, Outcome, StillOpen};
 
 use ft_protocol::Time;
 use ft_protocol::log::EndReason;
@@ -39,38 +41,6 @@ use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, Instant};
-
-/// How a member ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The guest ended.
-    Ended(EndReason),
-    /// Left: before the guest ran, or as a backup.
-    Left,
-    /// Handed over to the backup, as it was asked to.
-    HandedOver,
-    /// The guest ended, and a generation that could not be closed is still open: the sentence says which.
-    LeftOpen(EndReason, String),
-    /// Stopped for good, with this exit status and sentence.
-    Halted(u8, String),
-}
-
-impl Outcome {
-    /// The guest ended, and a generation is still open, if there is one, for this reason.
-    fn of_end(reason: EndReason, open: Option<u64>, why: Option<String>) -> Outcome {
-        let Some(generation) = open else {
-            return Outcome::Ended(reason);
-        };
-        let why = why.unwrap_or_else(|| "the arbiter did not answer".into());
-        Outcome::LeftOpen(
-            reason,
-            format!(
-                "the guest has ended, and generation {generation} is still open: {why}; then start the VM \
-                 with `lockstep primary --force`"
-            ),
-        )
-    }
-}
 
 /// The status that an end stands for in events: the guest's own, 0 if it was stopped.
 fn end_status(reason: EndReason) -> u32 {

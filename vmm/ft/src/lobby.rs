@@ -4,12 +4,14 @@
 //! by a heartbeat that it is there, waits as a candidate until there is a place for a backup. So nobody
 //! who says nothing, or who is gone again, keeps a backup waiting or costs a generation.
 
-use super::link::{ACCEPT_AGAIN, Link};
+use super::link::{ACCEPT_AGAIN, Link, LinkError};
 use super::strangers::{Known, Strangers};
 use ft_protocol::wire::Message;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, Semaphore};
@@ -36,6 +38,23 @@ pub struct Candidate {
     pub hello: Message,
     /// Where it comes from.
     pub peer: SocketAddr,
+}
+
+/// Why a connection does not become a candidate.
+#[derive(Debug, Error)]
+enum NoCandidate {
+    #[error("{0}")]
+    Socket(io::Error),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("it says nothing")]
+    Silent,
+    #[error("it says nothing more")]
+    Gone,
+    #[error("too many others wait")]
+    Crowd,
+    #[error("it says {0}, out of turn")]
+    OutOfTurn(&'static str),
 }
 
 /// The port's connections. Dropping it closes the port.
@@ -132,21 +151,21 @@ impl Door {
         stream: TcpStream,
         peer: SocketAddr,
         known: Known,
-    ) -> Result<(), String> {
-        let mut link = Link::new(stream).map_err(|e| e.to_string())?;
+    ) -> Result<(), NoCandidate> {
+        let mut link = Link::new(stream).map_err(NoCandidate::Socket)?;
         let hello = timeout(HELLO_LIMIT, link.next_short(MESSAGE_BYTES)).await;
-        let hello = hello.map_err(|_| "it says nothing".to_owned())??;
+        let hello = hello.map_err(|_| NoCandidate::Silent)??;
         known.note();
         let place = self.places.try_acquire();
-        let _place = place.map_err(|_| "too many others wait".to_owned())?;
+        let _place = place.map_err(|_| NoCandidate::Crowd)?;
         let mut there = false;
         loop {
             tokio::select! {
                 biased;
                 said = timeout(SILENT_CANDIDATE, link.next_short(MESSAGE_BYTES)) => {
-                    match said.map_err(|_| "it says nothing more".to_owned())?? {
+                    match said.map_err(|_| NoCandidate::Gone)?? {
                         Message::Heartbeat => there = true,
-                        other => return Err(format!("it says {}, out of turn", other.name())),
+                        other => return Err(NoCandidate::OutOfTurn(other.name())),
                     }
                 }
                 () = self.call.notified(), if there => break,

@@ -6,4 +6,4 @@ pub mod image;
 pub mod tables;
 
 pub use boot::{LoadError, default_mac, prepare, start_state};
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, NotAnImage};

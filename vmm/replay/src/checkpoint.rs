@@ -76,6 +76,21 @@ impl From<Damage> for CheckpointError {
     }
 }
 
+/// Why a piece is not one of a machine.
+#[derive(Debug, Error)]
+enum PieceError {
+    #[error(transparent)]
+    Payload(PayloadError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    #[error("its memory is not all there")]
+    Memory,
+    #[error("its pieces are out of order")]
+    Order,
+}
+
 /// What a frame carries.
 #[derive(Encode, Decode)]
 enum Piece {
@@ -150,9 +165,12 @@ impl Checkpoint {
         loop {
             while let Some(frame) = frames.next_frame()? {
                 let offset = frame.offset;
-                let damaged = |what| CheckpointError::Damaged { offset, what };
-                let piece = decode_payload(frame.payload)
-                    .map_err(|e: PayloadError| damaged(e.to_string()))?;
+                let damaged = |why: PieceError| CheckpointError::Damaged {
+                    offset,
+                    what: why.to_string(),
+                };
+                let piece = decode_payload(frame.payload);
+                let piece = piece.map_err(|e| damaged(PieceError::Payload(e)))?;
                 if let Piece::Start { start: its, guest } = &piece
                     && (*its != start || *guest != header.guest.hash)
                 {
@@ -202,24 +220,22 @@ struct Reading {
 
 impl Reading {
     /// Takes the next piece; true if it was the last.
-    fn take(&mut self, piece: Piece) -> Result<bool, String> {
+    fn take(&mut self, piece: Piece) -> Result<bool, PieceError> {
         match (piece, self.begun, &self.state) {
             (Piece::Start { .. }, false, None) => self.begun = true,
             (Piece::State(bytes), true, None) => {
-                let state = MachineState::decode(&bytes);
-                self.state = Some(state.map_err(|e: StateError| e.to_string())?);
+                self.state = Some(MachineState::decode(&bytes)?);
             }
             (Piece::Pages(bytes), true, Some(_)) => {
-                let taken = self.memory.take(&bytes);
-                taken.map_err(|e: PageError| e.to_string())?;
+                self.memory.take(&bytes)?;
             }
             (Piece::End { memory }, true, Some(_)) => {
                 return match memory == self.memory.digest() {
                     true => Ok(true),
-                    false => Err("its memory is not all there".into()),
+                    false => Err(PieceError::Memory),
                 };
             }
-            _ => return Err("its pieces are out of order".into()),
+            _ => return Err(PieceError::Order),
         }
         Ok(false)
     }

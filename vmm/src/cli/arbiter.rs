@@ -68,7 +68,7 @@ pub fn run(command: ArbiterCommand) -> Result<Status, CliError> {
     let (ArbiterCommand::Show(ShowArgs { vm, .. })
     | ArbiterCommand::Restore(RestoreArgs { vm, .. })
     | ArbiterCommand::Forget(ForgetArgs { vm, .. })) = &command;
-    check_vm_name(&vm.vm).map_err(CliError::refused)?;
+    check_vm_name(&vm.vm)?;
     match &command {
         ArbiterCommand::Show(args) => show(args),
         ArbiterCommand::Restore(args) => put_back(args),
@@ -81,7 +81,7 @@ fn members(vm: &str) -> Result<Vec<MemberStatus>, CliError> {
     match status(Some(vm)) {
         Ok(members) => Ok(members),
         Err(StatusOfError::Directory(_)) => Ok(Vec::new()),
-        Err(e @ StatusOfError::Answer(_)) => Err(CliError::refused(e)),
+        Err(e @ StatusOfError::Answer(_)) => Err(e.into()),
     }
 }
 
@@ -93,8 +93,7 @@ fn print(text: &str) -> Result<Status, CliError> {
 fn show(args: &ShowArgs) -> Result<Status, CliError> {
     let vm = &args.vm.vm;
     let asker = args.vm.arbiter.asker(vm)?;
-    let found = asker.ask_now(|arbiter, vm, _| survey(arbiter, vm));
-    let found = found.map_err(CliError::refused)?;
+    let found = asker.ask_now(|arbiter, vm, _| survey(arbiter, vm))?;
     let members = members(vm)?;
     print(&match args.json {
         true => format!("{}\n", as_json(vm, &found, &members)),
@@ -204,8 +203,7 @@ fn put_back(args: &RestoreArgs) -> Result<Status, CliError> {
     let standing = record.standing();
     let asker = args.vm.arbiter.asker(vm)?;
     let done = asker.ask_now(move |arbiter, vm, _| restore(arbiter, vm, member, &standing));
-    done.map_err(CliError::refused)?
-        .map_err(CliError::refused)?;
+    done??;
     print(&format!(
         "generation {generation} of VM {vm} is in the arbiter again\n"
     ))
@@ -227,7 +225,6 @@ fn remove(args: &ForgetArgs) -> Result<Status, CliError> {
             latest.generation
         )));
     }
-    let gone = asker.ask_now(|arbiter, vm, _| forget(arbiter, vm));
-    gone.map_err(CliError::refused)?;
+    asker.ask_now(|arbiter, vm, _| forget(arbiter, vm))?;
     print(&format!("the arbiter knows nothing of VM {vm} any more\n"))
 }

@@ -4,7 +4,7 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use ft_protocol::wire::Request;
-use lockstep_ft::control::{AskError, ask};
+use lockstep_ft::control::ask;
 
 /// Arguments of both.
 #[derive(Args, Debug)]
@@ -16,10 +16,7 @@ pub struct ControlArgs {
 
 /// Asks for it, and waits until it is done.
 pub fn run(args: &ControlArgs, request: Request) -> Result<Status, CliError> {
-    check_vm_name(&args.vm).map_err(CliError::refused)?;
-    match ask(&args.vm, request) {
-        Ok(()) => Ok(Status::Done),
-        Err(e @ AskError::Failed(..)) => Err(CliError::failed(e)),
-        Err(e) => Err(CliError::refused(e)),
-    }
+    check_vm_name(&args.vm)?;
+    ask(&args.vm, request)?;
+    Ok(Status::Done)
 }

@@ -93,10 +93,9 @@ pub struct BackupArgs {
 /// Runs a primary.
 pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     let member = &args.member;
-    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    check_vm_name(&member.vm)?;
     let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
-    let generation = next_generation(&member.vm, found.as_ref(), args.force);
-    let generation = generation.map_err(CliError::refused)?;
+    let generation = next_generation(&member.vm, found.as_ref(), args.force)?;
     let image = load_guest(&args.guest)?;
     let tools = Tools::open(member, Some(("--channel", member.channel)))?;
     let ready = Ready::make(member, &tools, image)?;
@@ -137,18 +136,18 @@ pub(super) fn serve_primary(
         fence: member.fence.clone(),
         cuts: Cuts::new(member.cut),
     };
-    let outcome = runtime()?.block_on(primary::serve(parts, port));
+    let outcome: io::Result<Outcome> = runtime()?.block_on(primary::serve(parts, port));
     // The machine outlives its recording: that it could not be kept was said when it happened.
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
     }
-    served(outcome)
+    outcome.map_err(|e| CliError::of_member(&e))
 }
 
 /// Runs a backup.
 pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
     let member = &args.member;
-    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    check_vm_name(&member.vm)?;
     check(("--channel", member.channel))?;
     let tools = Tools::open(member, args.listen.map(|listen| ("--listen", listen)))?;
     latest_of(&member.arbiter.proved(&member.vm)?)?;
@@ -193,7 +192,7 @@ pub(super) fn serve_backup(
             Served::Live(survivor) => primary::serve_survivor(*survivor).await,
         }
     });
-    served(outcome)
+    outcome.map_err(|e| CliError::of_member(&e))
 }
 
 impl BackupArgs {
@@ -211,20 +210,6 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
         .map_err(|e| CliError::failed(format!("cannot start the runtime ({e})")))
 }
 
-/// What became of a member; what its host did to it is an error.
-fn served(outcome: io::Result<Outcome>) -> Result<Outcome, CliError> {
-    outcome.map_err(|e| match e.kind() {
-        // The address was free when it was reserved, and others may reserve it, too.
-        io::ErrorKind::AddrInUse => CliError::refused(format!(
-            "cannot listen where it was told ({e}); choose another --channel for a primary, another \
-             --listen for a member"
-        )),
-        _ => CliError::failed(format!(
-            "the member failed on this host ({e}); its peer goes on"
-        )),
-    })
-}
-
 /// Tells the operator what became of a member.
 pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
     match outcome {
@@ -235,20 +220,12 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
         }
         Outcome::LeftOpen(reason, why) => {
             report(Driven::Ended(reason));
-            Err(CliError::failed(why))
+            Err(why.into())
         }
         Outcome::Left => {
             out::tell("left");
             Ok(Status::Done)
         }
-        Outcome::Halted(status, why) => {
-            let status = match status {
-                2 => Status::Refused,
-                3 => Status::Diverged,
-                4 => Status::OtherSideLive,
-                _ => Status::Failed,
-            };
-            Err(CliError::with(status, why))
-        }
+        Outcome::Halted(halt) => Err(halt.into()),
     }
 }

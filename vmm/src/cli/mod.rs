@@ -67,13 +67,6 @@ enum Command {
     Log(log::LogCommand),
 }
 
-fn drilled(done: Result<ExitCode, lockstep_drill::DrillError>) -> ExitCode {
-    done.unwrap_or_else(|error| {
-        out::tell(&error);
-        ExitCode::from(error.exit_status())
-    })
-}
-
 /// Wrong usage is one sentence and status 2; asking for help is no error, unless it cannot be given.
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
@@ -135,9 +128,17 @@ fn run_command() -> ExitCode {
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
         Command::Pair(args) => return pair::run(args).unwrap_or_else(failed),
-        Command::Drill(args) => return drilled(lockstep_drill::run(&args)),
+        Command::Drill(args) => drill(&args),
     };
     done.map_or_else(failed, ExitCode::from)
+}
+
+/// A drill that was held and did not pass has said why.
+fn drill(args: &lockstep_drill::DrillArgs) -> Result<Status, CliError> {
+    Ok(match lockstep_drill::run(args)? {
+        true => Status::Done,
+        false => Status::Failed,
+    })
 }
 
 /// Says why, and gives the status.

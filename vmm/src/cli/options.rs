@@ -128,7 +128,7 @@ impl NetArg {
     /// Opens the TAP, which is looked after from here on.
     pub fn open(&self) -> Result<Option<Arc<Tap>>, CliError> {
         let open = |name| {
-            let tap = Arc::new(Tap::open(name).map_err(CliError::refused)?);
+            let tap = Arc::new(Tap::open(name)?);
             look_after(&tap)
                 .map_err(|e| CliError::failed(format!("cannot start a thread ({e})")))?;
             Ok(tap)

@@ -53,7 +53,7 @@ pub struct PairArgs {
 
 /// Runs the pair to its end; the status is the survivor's, or that of the member which ended last.
 pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
-    check_vm_name(&args.vm).map_err(CliError::refused)?;
+    check_vm_name(&args.vm)?;
     let nets = args.nets()?;
     // Both sides would say it.
     load_guest(&args.guest)?;

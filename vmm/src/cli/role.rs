@@ -33,7 +33,7 @@ pub struct RoleArgs {
 
 /// Asks the arbiter for the role, and plays it.
 pub fn run(args: RoleArgs) -> Result<Status, CliError> {
-    check_vm_name(&args.member.vm).map_err(CliError::refused)?;
+    check_vm_name(&args.member.vm)?;
     args.check_addresses()?;
     let asker = args.member.arbiter.proved(&args.member.vm)?;
     let known = args.known_role(&asker)?;
@@ -129,14 +129,13 @@ impl RoleArgs {
     /// Founds the VM, unless somebody has.
     fn found(&self, asker: &Asker<()>) -> Result<Role, CliError> {
         let (vm, listen) = (&self.member.vm, self.listen);
-        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen));
-        let start = start.map_err(CliError::refused)?;
+        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen))?;
         // Meanwhile the VM may have been founded, run and ended.
         if let Some(role) = self.known_role(asker)? {
             return Ok(role);
         }
-        let role = judge_start(vm, self.listen, self.member.channel, &start);
-        role.map_err(CliError::refused)
+        let role = judge_start(vm, self.listen, self.member.channel, &start)?;
+        Ok(role)
     }
 
     /// Says what an open generation means for this member.

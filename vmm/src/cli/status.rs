@@ -25,13 +25,9 @@ pub struct StatusArgs {
 /// Prints it. A VM that was named and of which nobody runs here is a refusal.
 pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
     if let Some(vm) = &args.vm {
-        check_vm_name(vm).map_err(CliError::refused)?;
+        check_vm_name(vm)?;
     }
-    let members = status(args.vm.as_deref()).map_err(|e| {
-        CliError::refused(format!(
-            "cannot look for members on this host ({e}); run this as the user who started them"
-        ))
-    })?;
+    let members = status(args.vm.as_deref())?;
     if let (Some(vm), []) = (&args.vm, &members[..]) {
         return Err(CliError::refused(format!(
             "no member of VM {vm} was found on this host; run this where one runs, as the same user"

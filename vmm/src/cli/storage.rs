@@ -57,7 +57,7 @@ impl ArbiterArgs {
                 _ => None,
             },
         };
-        self.arbiter.connect(access).map_err(CliError::refused)
+        Ok(self.arbiter.connect(access)?)
     }
 
     fn user(&self) -> Result<Option<(String, String)>, CliError> {
@@ -86,8 +86,7 @@ impl ArbiterArgs {
     /// that when it is too late to find out.
     pub(super) fn proved(&self, vm: &str) -> Result<Asker<()>, CliError> {
         let asker = self.asker(vm)?;
-        let proof = asker.ask_now(|arbiter, vm, _| arbiter.prove(vm));
-        proof.map_err(CliError::refused)?;
+        asker.ask_now(|arbiter, vm, _| arbiter.prove(vm))?;
         Ok(asker)
     }
 
@@ -100,6 +99,5 @@ impl ArbiterArgs {
 
 /// The VM's latest generation.
 pub(super) fn latest_of(asker: &Asker<()>) -> Result<Option<Latest>, CliError> {
-    let latest = asker.ask_now(|arbiter, vm, _| latest(arbiter, vm));
-    latest.map_err(CliError::refused)
+    Ok(asker.ask_now(|arbiter, vm, _| latest(arbiter, vm))?)
 }

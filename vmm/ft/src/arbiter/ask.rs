@@ -3,11 +3,13 @@
 use super::{Arbiter, Unreachable};
 use ft_protocol::arbiter::MemberId;
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// A storage that answers later than this does not answer, for each of the places where it is asked.
@@ -46,6 +48,15 @@ impl Question {
             Question::Look | Question::PutBack => false,
         }
     }
+}
+
+/// Why a question is not even put.
+#[derive(Debug, Error)]
+enum NotAsked {
+    #[error("{MAX_WAITING} questions before have no answer yet")]
+    TooMany,
+    #[error("no thread to ask it: {0}")]
+    NoThread(io::Error),
 }
 
 /// Attempts at a question, without an answer yet.
@@ -163,12 +174,12 @@ impl<T: Send + 'static> Asker<T> {
         &self,
         ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> U + Send + 'static,
         answered: impl FnOnce(U) + Send + 'static,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotAsked> {
         let (arbiter, vm, me) = (self.arbiter.clone(), self.vm.clone(), self.me);
         let waiting = self.waiting.clone();
         if waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
             waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(format!("{MAX_WAITING} questions before have no answer yet"));
+            return Err(NotAsked::TooMany);
         }
         let asked = thread::Builder::new()
             .name("arbiter".into())
@@ -179,7 +190,7 @@ impl<T: Send + 'static> Asker<T> {
             });
         asked.map(drop).map_err(|e| {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
-            format!("no thread to ask it: {e}")
+            NotAsked::NoThread(e)
         })
     }
 }

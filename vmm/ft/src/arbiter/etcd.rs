@@ -6,9 +6,9 @@
 
 mod client;
 
-pub use client::EtcdAccess;
+pub use client::{AccessError, EtcdAccess};
 
-use super::{Arbiter, Unreachable};
+use super::{Arbiter, Unreachable, UrlError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::{Client, REQUEST_LIMIT};
@@ -26,7 +26,7 @@ pub struct EtcdArbiter {
 }
 
 /// Reads what follows `etcd:` in a URL: one or more endpoints, separated by commas.
-pub fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
+pub fn parse_endpoints(text: &str) -> Result<Vec<String>, UrlError> {
     let endpoint = |url: &str| {
         let (scheme, host) = url.split_once("://")?;
         let host = host.trim_end_matches('/');
@@ -34,14 +34,7 @@ pub fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
         (good && ["http", "https"].contains(&scheme)).then(|| format!("{scheme}://{host}"))
     };
     text.split(',')
-        .map(|url| {
-            endpoint(url).ok_or_else(|| {
-                format!(
-                    "`{url}` is no endpoint of etcd: give etcd:http://HOST:PORT or \
-                     etcd:https://HOST:PORT, more of them after commas"
-                )
-            })
-        })
+        .map(|url| endpoint(url).ok_or_else(|| UrlError::NotAnEndpoint(url.into())))
         .collect()
 }
 
@@ -49,8 +42,8 @@ impl EtcdArbiter {
     /// The arbiter behind these endpoints, which are those of one cluster.
     ///
     /// # Errors
-    /// A sentence, if the access does not fit.
-    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<EtcdArbiter, String> {
+    /// If the access does not fit.
+    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<EtcdArbiter, AccessError> {
         let client = Client::new(endpoints, access)?;
         Ok(EtcdArbiter { client })
     }

@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
+use thiserror::Error;
 
 /// Longest record that is read, bytes; ours are far shorter.
 const MAX_RECORD: u64 = 64 << 10;
@@ -23,6 +24,22 @@ const UTIME_NOW_SPEC: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: UTIME_NOW as _,
 };
+
+/// What a member cannot do where a VM's records are.
+#[derive(Debug, Error)]
+enum ProofError {
+    #[error("cannot {step} {} ({source})", .path.display())]
+    Step {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "cannot link {} ({source}): records need link(2) there, on a file system that has it",
+        .path.display()
+    )]
+    Link { path: PathBuf, source: io::Error },
+}
 
 /// An arbiter in a directory.
 #[derive(Debug)]
@@ -60,9 +77,11 @@ impl FileArbiter {
     }
 
     /// Does all that [`FileArbiter::try_create`] does, and undoes it.
-    fn try_prove(&self, vm: &str) -> Result<(), String> {
-        let why = |what: &str, path: &Path, e: io::Error| {
-            format!("cannot {what} {} ({e})", path.display())
+    fn try_prove(&self, vm: &str) -> Result<(), ProofError> {
+        let why = |step, path: &Path, source| ProofError::Step {
+            step,
+            path: path.into(),
+            source,
         };
         let dir = self
             .make_vm_dir(vm)
@@ -70,11 +89,9 @@ impl FileArbiter {
         let id = rand::random::<u128>();
         let [draft, proof] = ["draft", "proof"].map(|kind| dir.join(format!(".{kind}.{id:032x}")));
         write_durably(&draft, "").map_err(|e| why("write", &draft, e))?;
-        let linked = fs::hard_link(&draft, &proof).map_err(|e| {
-            format!(
-                "{}: records need link(2) there, on a file system that has it",
-                why("link", &proof, e)
-            )
+        let linked = fs::hard_link(&draft, &proof).map_err(|source| ProofError::Link {
+            path: proof.clone(),
+            source,
         });
         let removed = fs::remove_file(&draft).map_err(|e| why("remove", &draft, e));
         linked?;

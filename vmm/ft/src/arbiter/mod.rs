@@ -8,9 +8,9 @@ mod survey;
 mod watch;
 
 pub use ask::{ANSWER_LIMIT, Asker, Question};
-pub use etcd::{EtcdAccess, EtcdArbiter};
+pub use etcd::{AccessError, EtcdAccess, EtcdArbiter};
 pub use file::FileArbiter;
-pub use survey::{Generation, Survey, forget, restore, survey};
+pub use survey::{Generation, NotRestored, Survey, forget, restore, survey};
 pub use watch::{LOOK_INTERVAL, Told, Watch, look, put_back};
 
 use super::unix_ns;
@@ -45,16 +45,28 @@ pub enum ArbiterUrl {
     Etcd(Vec<String>),
 }
 
-impl FromStr for ArbiterUrl {
-    type Err = String;
+/// Why a text is not an arbiter's URL.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UrlError {
+    /// It is something else.
+    #[error("`{0}` is no arbiter: give file:/DIR or etcd:http://HOST:PORT")]
+    NotAnArbiter(String),
+    /// This is not one of etcd's endpoints.
+    #[error(
+        "`{0}` is no endpoint of etcd: give etcd:http://HOST:PORT or etcd:https://HOST:PORT, more of them \
+         after commas"
+    )]
+    NotAnEndpoint(String),
+}
 
-    fn from_str(url: &str) -> Result<ArbiterUrl, String> {
+impl FromStr for ArbiterUrl {
+    type Err = UrlError;
+
+    fn from_str(url: &str) -> Result<ArbiterUrl, UrlError> {
         match url.split_once(':') {
             Some(("file", dir)) if dir.starts_with('/') => Ok(ArbiterUrl::File(dir.into())),
             Some(("etcd", endpoints)) => Ok(ArbiterUrl::Etcd(etcd::parse_endpoints(endpoints)?)),
-            _ => Err(format!(
-                "`{url}` is no arbiter: give file:/DIR or etcd:http://HOST:PORT"
-            )),
+            _ => Err(UrlError::NotAnArbiter(url.into())),
         }
     }
 }
@@ -63,14 +75,10 @@ impl ArbiterUrl {
     /// The arbiter there.
     ///
     /// # Errors
-    /// A sentence, if the access is not one to this arbiter.
-    pub fn connect(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, String> {
+    /// If the access is not one to this arbiter.
+    pub fn connect(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, AccessError> {
         Ok(match self {
-            ArbiterUrl::File(_) if !access.is_empty() => {
-                return Err(
-                    "--etcd-… says how to reach an etcd, and --arbiter is a directory".into(),
-                );
-            }
+            ArbiterUrl::File(_) if !access.is_empty() => return Err(AccessError::Directory),
             ArbiterUrl::File(dir) => Arc::new(FileArbiter::new(dir)),
             ArbiterUrl::Etcd(endpoints) => Arc::new(EtcdArbiter::new(endpoints.clone(), access)?),
         })

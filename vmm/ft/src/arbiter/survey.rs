@@ -6,6 +6,7 @@ use ft_protocol::arbiter::{
     StartRecord,
 };
 use std::collections::BTreeSet;
+use thiserror::Error;
 
 /// All records of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,24 +62,55 @@ pub fn survey(arbiter: &dyn Arbiter, vm: &str) -> Result<Survey, Unreachable> {
     })
 }
 
+/// Why a record is not put back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotRestored {
+    /// The VM went on without it.
+    #[error(
+        "generation {later} of VM {vm} is in the arbiter, so generation {generation} is over: look with \
+         `lockstep arbiter show`"
+    )]
+    Over {
+        /// The VM.
+        vm: String,
+        /// The generation that was to be put back.
+        generation: u64,
+        /// One after it.
+        later: u64,
+    },
+    /// Another pair has it.
+    #[error(
+        "generation {generation} of VM {vm} belongs to others in the arbiter: look with `lockstep arbiter \
+         show`"
+    )]
+    Others {
+        /// The VM.
+        vm: String,
+        /// The generation.
+        generation: u64,
+    },
+}
+
 /// Puts back what `member` says that it had, unless a later generation is there: then it is of no use, and
 /// may give a right that has gone to others. Whether it does that otherwise is the caller's to know.
 ///
 /// # Errors
-/// The inner one is a sentence.
+/// The inner one is for the operator, the outer one the storage's.
 pub fn restore(
     arbiter: &dyn Arbiter,
     vm: &str,
     member: MemberId,
     standing: &Standing,
-) -> Result<Result<(), String>, Unreachable> {
+) -> Result<Result<(), NotRestored>, Unreachable> {
     let generation = standing.right.generation;
     let later = arbiter.list(vm)?.into_iter();
     if let Some(later) = later.map(|name| name.generation).find(|&g| g > generation) {
-        return Ok(Err(format!(
-            "generation {later} of VM {vm} is in the arbiter, so generation {generation} is over: look \
-             with `lockstep arbiter show`"
-        )));
+        let vm = vm.to_owned();
+        return Ok(Err(NotRestored::Over {
+            vm,
+            generation,
+            later,
+        }));
     }
     put_back(arbiter, vm, member, standing)?;
     let found = read_open(arbiter, vm, generation)?;
@@ -87,10 +119,10 @@ pub fn restore(
         found.is_some_and(|found| (found.members, found.nonce) == (ours.members, ours.nonce));
     Ok(match same {
         true => Ok(()),
-        false => Err(format!(
-            "generation {generation} of VM {vm} belongs to others in the arbiter: look with `lockstep \
-             arbiter show`"
-        )),
+        false => Err(NotRestored::Others {
+            vm: vm.to_owned(),
+            generation,
+        }),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
-use super::vcpu::{Built, Job, News, Recording};
+use super::vcpu::{BuildError, Built, Job, News, Recording};
 use crate::cuts::{CutPoint, Cuts};
 use crate::state_digest;
 use ft_protocol::log::{Header, LogStart};
@@ -33,8 +33,8 @@ impl Room {
         image: Image,
         record: Option<PathBuf>,
         cuts: Cuts,
-    ) -> Result<Room, String> {
-        let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
+    ) -> Result<Room, BuildError> {
+        let ram = Ram::new(header.machine.mem_mib)?;
         Ok(Room {
             cpus,
             pages: PageReceiver::new(ram),
@@ -53,12 +53,12 @@ pub fn receive(
     jobs: &Receiver<Job>,
     tell: &impl Fn(News),
     pulse: &Pulse,
-) -> Result<Option<Built>, String> {
+) -> Result<Option<Built>, BuildError> {
     let rest = pulse.rest();
     loop {
         match jobs.recv() {
             Ok(Job::Load(pages)) => {
-                room.pages.take(&pages).map_err(|e| e.to_string())?;
+                room.pages.take(&pages)?;
                 room.loaded += pages.len() as u64;
                 tell(News::Loaded { bytes: room.loaded });
             }
@@ -80,15 +80,15 @@ fn restore(
     tell: &impl Fn(News),
     rest: Rest<'_>,
     pulse: &Pulse,
-) -> Result<Built, String> {
-    let state = MachineState::decode(state).map_err(|e| e.to_string())?;
+) -> Result<Built, BuildError> {
+    let state = MachineState::decode(state)?;
     let (memory, digest) = room.pages.into_parts();
     let mut machine = Machine::restore(room.cpus, &room.header.machine, memory, digest, &state)
-        .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
-    plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
+        .map_err(BuildError::Copy)?;
+    plant(&mut machine, &room.cuts)?;
     // What the machine is, not what it was made from.
-    let memory = machine.memory_digest().map_err(|e| e.to_string())?;
-    let ours = machine.save().map_err(|e| e.to_string())?;
+    let memory = machine.memory_digest()?;
+    let ours = machine.save()?;
     // Said before the checkpoint is written, which takes longer than all the rest: nobody waits for it.
     tell(News::Restored {
         digest: state_digest(&ours.parts(memory)),

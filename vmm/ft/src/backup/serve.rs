@@ -10,11 +10,11 @@ use super::shadow::Shadow;
 use super::vcpu::{Job, News, Recording};
 use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
-use crate::control::Control;
+use crate::control::{Control, NotDone};
 use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
-use crate::fence::Fence;
-use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
+use crate::fence::{Fence, FenceError};
+use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
 use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
@@ -56,7 +56,7 @@ enum Answer {
     ReadBack(ReadBackAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
-    Fenced(Result<(), String>),
+    Fenced(Result<(), FenceError>),
     Looked(Option<Standing>, Look),
 }
 
@@ -145,8 +145,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
         Step::Done(outcome) => outcome,
         Step::Live(_) => unreachable!("that was looked at"),
     });
-    let left = Err("this backup has left, and the VM may run on elsewhere: ask there");
-    runtime.control.end(&outcome, left);
+    runtime.control.end(&outcome, Err(NotDone::BackupLeft));
     runtime.finish_recording();
     outcome.map(Served::Done)
 }
@@ -310,7 +309,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn message(&mut self, message: Result<Message, String>) {
+    fn message(&mut self, message: Result<Message, LinkError>) {
         match message {
             Ok(message) => self.backup.handle_message(now(), message),
             Err(why) => {
@@ -360,7 +359,7 @@ impl Runtime {
                 self.record_delivered()?;
                 self.note_progress();
             }
-            News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
+            News::BootFailed(why) => self.backup.handle_boot_failed(now(), why.to_string()),
             News::Diverged { at, what, parts } => {
                 let parts = parts.map(|parts| named(&parts));
                 self.events.emit(Event::Diverged {
@@ -371,7 +370,7 @@ impl Runtime {
                 });
                 self.backup.handle_diverged(now(), at, what);
             }
-            News::Failed(why) => return Ok(Some(Outcome::Halted(1, why))),
+            News::Failed(why) => return Ok(Some(Outcome::Halted(why.into()))),
             News::Ended(reason) => {
                 self.ended = Some(reason);
                 let status = crate::end_status(reason);
@@ -423,6 +422,7 @@ impl Runtime {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
                 }
+                let fenced = fenced.map_err(|why| why.to_string());
                 self.backup.handle_fenced(now(), fenced);
             }
         }

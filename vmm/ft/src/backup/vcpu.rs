@@ -2,6 +2,7 @@
 //! alone when it is told to.
 
 use super::copy::{self, Room};
+use crate::MachineFailed;
 use crate::cuts::Cuts;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
@@ -9,14 +10,16 @@ use crate::primary::Seat;
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
 use ft_protocol::transfer::StateDigest;
 use lockstep_backends::Live;
-use lockstep_loader::Image;
+use lockstep_loader::{Image, ImageError};
 use lockstep_machine::drive::{DriveError, Driven, drive};
-use lockstep_machine::{Machine, Parts};
+use lockstep_machine::{Machine, MachineError, Parts, StateError};
+use lockstep_memory::{PageError, RamError};
 use lockstep_pulse::Pulse;
-use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
+use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirError, LogDirWriter};
 use lockstep_vcpu::CpuBackends;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// News from the vCPU's thread.
@@ -40,7 +43,7 @@ pub enum News {
         recording: Option<Recording>,
     },
     /// The machine cannot be built.
-    BootFailed(String),
+    BootFailed(BuildError),
     /// The machine did not do what the log says.
     Diverged {
         at: Position,
@@ -49,9 +52,38 @@ pub enum News {
         parts: Option<Parts>,
     },
     /// The host failed the machine.
-    Failed(String),
+    Failed(MachineFailed),
     /// The machine ended, by the log.
     Ended(EndReason),
+}
+
+/// Why the machine cannot be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// What arrived is not a guest.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It is another guest.
+    #[error("the guest image that arrived is not the one that the primary named")]
+    OtherImage,
+    /// This host has no room, or not there.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// A piece of the copy is damaged.
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    /// The rest of the copy is damaged.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The copy does not fit here.
+    #[error("this host cannot take the copy of the machine: {0}")]
+    Copy(MachineError),
+    /// The machine cannot be made, or looked at.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// What was to be recorded cannot be.
+    #[error(transparent)]
+    Recording(#[from] LogDirError),
 }
 
 /// A recording of what the backup receives, and does once it is live.
@@ -167,7 +199,7 @@ pub fn run(
                 parts: parts(&mut built.machine),
             });
         }
-        Err(error) => tell(News::Failed(error.to_string())),
+        Err(error) => tell(News::Failed(error.into())),
     }
 }
 
@@ -177,12 +209,12 @@ fn build(
     jobs: &Receiver<Job>,
     tell: &impl Fn(News),
     pulse: &Pulse,
-) -> Result<Option<Built>, String> {
+) -> Result<Option<Built>, BuildError> {
     let rest = pulse.rest();
     let (generation, copied) = (boot.generation, boot.copied);
-    let image = Image::parse(&boot.header.guest.name, boot.image).map_err(|e| e.to_string())?;
+    let image = Image::parse(&boot.header.guest.name, boot.image)?;
     if image.hash() != boot.header.guest.hash {
-        return Err("the guest image that arrived is not the one that the primary named".into());
+        return Err(BuildError::OtherImage);
     }
     let booted = |recording| News::Booted {
         generation,
@@ -195,17 +227,15 @@ fn build(
         drop(rest);
         return copy::receive(room, jobs, tell, pulse);
     }
-    let mut machine =
-        Machine::new(boot.cpus, &boot.header.machine, &image).map_err(|e| e.to_string())?;
-    copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
+    let mut machine = Machine::new(boot.cpus, &boot.header.machine, &image)?;
+    copy::plant(&mut machine, &boot.cuts)?;
     // On a slow host the pair may have come to nothing meanwhile: the next one begins the recording.
     if let Err(TryRecvError::Disconnected) = jobs.try_recv() {
         return Ok(None);
     }
     let recording = match &boot.record {
         Some(dir) => {
-            let writer =
-                LogDirWriter::create(dir, &boot.header, &image).map_err(|e| e.to_string())?;
+            let writer = LogDirWriter::create(dir, &boot.header, &image)?;
             Some(Recording::new(writer, boot.header))
         }
         None => None,

@@ -13,17 +13,18 @@ use ft_protocol::transfer::Capture;
 use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
 use lockstep_backends::Waker;
 use lockstep_events::CopyProgress;
-use lockstep_machine::Machine;
+use lockstep_machine::{Machine, MachineError};
 use lockstep_memory::pages::CHUNK_PAGES;
 use lockstep_memory::ram::PAGE;
 use lockstep_memory::{PageSender, PageSet};
 use lockstep_replay::record::{Controls, Visited};
-use lockstep_vcpu::DirtyReader;
+use lockstep_vcpu::{CpuError, DirtyReader};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use thiserror::Error;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// The machine is stopped once copying the rest takes no longer than this, as far as can be told.
@@ -38,6 +39,17 @@ const STUCK_ROUNDS: u32 = 3;
 const NICE: i32 = 10;
 /// Pieces of the copy that wait for the runtime; then the thread waits.
 const WAITING_PIECES: usize = 4;
+
+/// Why a machine cannot be copied.
+#[derive(Debug, Error)]
+pub enum CopyError {
+    /// Nobody knows what it has written.
+    #[error(transparent)]
+    Dirty(#[from] CpuError),
+    /// It cannot be looked at.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
 
 /// What comes of copying.
 #[derive(Debug)]
@@ -233,7 +245,7 @@ impl Copier {
     }
 
     /// Sends what was written since, again and again, until the rest is small. None: given up.
-    fn rounds(&self, mut source: Source) -> Result<Option<Source>, String> {
+    fn rounds(&self, mut source: Source) -> Result<Option<Source>, CopyError> {
         let mut stuck = 0;
         let mut before = usize::MAX;
         let mut began = Instant::now();
@@ -295,8 +307,8 @@ impl Copier {
 }
 
 impl Source {
-    fn take(&self) -> Result<PageSet, String> {
-        self.dirty.take().map_err(|e| e.to_string())
+    fn take(&self) -> Result<PageSet, CpuError> {
+        self.dirty.take()
     }
 
     fn encode(&mut self, pages: &[usize]) -> Vec<u8> {
@@ -319,7 +331,7 @@ impl Source {
         self.progress.estimated_pause_ms = left as f64 * page_ms;
     }
 
-    fn capture(mut self, machine: &mut Machine, at: Visited) -> Result<Captured, String> {
+    fn capture(mut self, machine: &mut Machine, at: Visited) -> Result<Captured, CopyError> {
         let began = Instant::now();
         let mut left = self.take()?;
         left.merge(&self.left);
@@ -331,8 +343,8 @@ impl Source {
             self.encode(some)
         };
         let pages = left.chunks(CHUNK_PAGES).map(encode).collect();
-        let state = machine.save().map_err(|e| e.to_string())?;
-        let memory = machine.memory_digest().map_err(|e| e.to_string())?;
+        let state = machine.save()?;
+        let memory = machine.memory_digest()?;
         Ok(Captured {
             pages,
             state: Message::State {

@@ -11,14 +11,14 @@ use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::announcer::Announcer;
 use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
-use crate::control::{Asked, Control, Wish};
+use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
-use crate::fence::Fence;
-use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
+use crate::fence::{Fence, FenceError};
+use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
 use crate::lobby::{Candidate, Lobby};
 use crate::network::Network;
 use crate::silence::LongestSilence;
-use crate::{EventLog, Outcome, StopSignal, StopSignals};
+use crate::{EventLog, Halt, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
@@ -50,7 +50,7 @@ pub(super) enum Answer {
     Opened(OpenAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
-    Fenced(Result<(), String>),
+    Fenced(Result<(), FenceError>),
     /// What a look found, or that what was put back is there.
     Looked(Option<Standing>, Look),
     PutBack,
@@ -314,12 +314,12 @@ impl Runtime {
     }
 
     /// An operator asks for something, here or at the backup.
-    fn request(&mut self, request: Request) -> Result<(), String> {
+    fn request(&mut self, request: Request) -> Result<(), Refusal> {
         match request {
             Request::Stop if self.idle.is_some() => self.primary.handle_leave(now()),
             Request::Stop => self.stop_guest(),
             Request::Switchover if self.primary.handle_switchover(now()) => {}
-            Request::Switchover => return Err("it runs without a backup".into()),
+            Request::Switchover => return Err(Refusal::NoBackup),
         }
         Ok(())
     }
@@ -336,7 +336,7 @@ impl Runtime {
         self.primary.handle_message(now(), candidate.hello);
     }
 
-    fn message(&mut self, message: Result<Message, String>) {
+    fn message(&mut self, message: Result<Message, LinkError>) {
         match message {
             Ok(message) => {
                 if matches!(message, Message::Ack { .. }) {
@@ -391,7 +391,7 @@ impl Runtime {
                 self.primary.handle_guest_end(now(), journal.last_seq());
             }
             // This host cannot go on; the backup will.
-            News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
+            News::Ended(Err(why)) => return Some(Outcome::Halted(why.into())),
         }
         None
     }
@@ -438,6 +438,7 @@ impl Runtime {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
                 }
+                let fenced = fenced.map_err(|why| why.to_string());
                 self.primary.handle_fenced(now(), fenced);
             }
         }
@@ -450,11 +451,10 @@ impl Runtime {
             if signal == StopSignal::HungUp {
                 return None;
             }
-            let why = match self.ended {
-                Some(_) => "cut off before the generation was closed: start again with --force",
-                None => "cut off before the guest reached its next position",
-            };
-            return Some(Outcome::Halted(1, why.into()));
+            return Some(Outcome::Halted(match self.ended {
+                Some(_) => Halt::CutOffOpen,
+                None => Halt::CutOff,
+            }));
         }
         self.stop_guest();
         if self.idle.is_some() {
@@ -476,13 +476,7 @@ impl Runtime {
         });
         match closed {
             Ok(()) => Outcome::Left,
-            Err(why) => Outcome::Halted(
-                1,
-                format!(
-                    "it left before anything ran, and generation {generation} is still open: {why}; \
-                     then start the VM with `lockstep primary --force`"
-                ),
-            ),
+            Err(why) => Outcome::Halted(Halt::NotClosed { generation, why }),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The vCPU thread of a machine that runs from live inputs, and what it hands to the runtime.
 
-use super::copy::Captured;
+use super::copy::{Captured, CopyError};
+use crate::MachineFailed;
 use crate::cuts::{CutPoint, Cuts};
 use crate::outputs::HeldOutputs;
 use crate::pace::Pace;
@@ -38,9 +39,9 @@ pub enum News {
         seq: u64,
     },
     /// The machine was stopped and copied, for the copy of this number, or could not be.
-    Captured(u64, Result<Box<Captured>, String>),
+    Captured(u64, Result<Box<Captured>, CopyError>),
     /// The machine ended, or failed.
-    Ended(Result<EndReason, String>),
+    Ended(Result<EndReason, MachineFailed>),
 }
 
 /// What news weighs besides what it carries, bytes.
@@ -157,8 +158,8 @@ impl Seat {
                 .with_first(first);
         let ended = match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
-            Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
-            Err(error) => Err(error.to_string()),
+            Ok(Driven::Stopped) => Err(MachineFailed::Unasked),
+            Err(error) => Err(error.into()),
         };
         runtime.hand(News::Ended(ended));
         // Giving a large memory back takes its time, and nobody waits for this thread any more.

@@ -113,8 +113,7 @@ impl Runtime {
                 }
             }
             BackupAction::Halt(reason) => {
-                let outcome = Outcome::Halted(reason.status(), reason.to_string());
-                return Ok(Some(Step::Done(outcome)));
+                return Ok(Some(Step::Done(Outcome::Halted(reason.into()))));
             }
             BackupAction::Finish { closed } => {
                 let reason = self.ended.expect("the guest ended");

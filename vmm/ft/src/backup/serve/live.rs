@@ -44,7 +44,7 @@ impl Runtime {
             reemitted: self.reemitted as u64,
             shadowed,
         });
-        self.control.finish(Request::Switchover, Ok(()));
+        self.control.finish(Request::Switchover, &Ok(()));
         if self.control.is_waited_for(Request::Stop) {
             // It was passed on, and may have died with the primary.
             self.controls.stop.store(true, Ordering::Release);

@@ -1,8 +1,8 @@
 //! What an operator wants of a backup: by signals and by its control socket.
 
 use super::Runtime;
-use crate::control::{Asked, Wish};
-use crate::{Outcome, StopSignal, now};
+use crate::control::{Asked, Refusal, Wish};
+use crate::{Halt, Outcome, StopSignal, now};
 use lockstep_events::{BackupStatus, Event, MemberStatus, RoleStatus};
 use std::io;
 use std::sync::atomic::Ordering;
@@ -22,11 +22,10 @@ impl Runtime {
             if signal == StopSignal::HungUp {
                 return Ok(None);
             }
-            let why = match self.ended.is_some() {
-                true => "cut off before the generation was closed: start again with --force",
-                false => "cut off before the guest reached its next position",
-            };
-            return Ok(Some(Outcome::Halted(1, why.into())));
+            return Ok(Some(Outcome::Halted(match self.ended {
+                Some(_) => Halt::CutOffOpen,
+                None => Halt::CutOff,
+            })));
         }
         self.waker.wake();
         Ok(None)
@@ -39,7 +38,7 @@ impl Runtime {
             Wish::Do(request) => {
                 let accepted = match self.backup.handle_request(now(), request) {
                     true => Ok(()),
-                    false => Err("there is no pair here: ask where the VM runs".into()),
+                    false => Err(Refusal::NoPair),
                 };
                 self.control.answer(asked, accepted);
             }

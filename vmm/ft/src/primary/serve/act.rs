@@ -2,6 +2,7 @@
 
 use super::{Answer, Runtime};
 use crate::arbiter::Question;
+use crate::control::NotDone;
 use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
@@ -133,10 +134,8 @@ impl Runtime {
             }
             PrimaryAction::Resume => {
                 self.vcpu.pace.resume();
-                self.control.finish(
-                    Request::Switchover,
-                    Err("the backup was lost, this side runs on alone"),
-                );
+                let lost = Err(NotDone::BackupLost);
+                self.control.finish(Request::Switchover, &lost);
             }
             PrimaryAction::HandedOver { generation } => {
                 self.events.emit(Event::HandedOver { generation });
@@ -166,7 +165,7 @@ impl Runtime {
                 }
             }
             PrimaryAction::Halt(reason) => {
-                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
+                return Ok(Some(Outcome::Halted(reason.into())));
             }
             PrimaryAction::Finish { closed } => {
                 let reason = self.ended.expect("the guest ended");

@@ -2,7 +2,7 @@
 
 use super::Runtime;
 use crate::now;
-use crate::primary::copy::{Captured, Copy, FromCopy};
+use crate::primary::copy::{Captured, Copy, CopyError, FromCopy};
 use ft_protocol::Time;
 use lockstep_events::{Event, MemberStatus, PrimaryStatus, RoleStatus};
 use std::time::Duration;
@@ -70,14 +70,14 @@ impl Runtime {
     }
 
     /// The machine was stopped and copied, or could not be.
-    pub(super) fn captured(&mut self, copy: u64, captured: Result<Box<Captured>, String>) {
+    pub(super) fn captured(&mut self, copy: u64, captured: Result<Box<Captured>, CopyError>) {
         // Of one that was given up it means nothing.
         let Some(copy) = self.copy.as_mut().filter(|of| of.is(copy)) else {
             return;
         };
         let mut captured = match captured {
             Ok(captured) => captured,
-            Err(why) => return self.primary.handle_copy_failed(now(), why),
+            Err(why) => return self.primary.handle_copy_failed(now(), why.to_string()),
         };
         copy.take(&mut captured);
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
