@@ -77,6 +77,7 @@ fn redis_benchmark_runs_on_over_a_failover_without_an_error() {
         arbiter: arbiter(&scratch, "arbiter"),
         channel: "10.78.0.1:7700".into(),
         more: vec!["--net".into(), "tap=tap0".into()],
+        program: LOCKSTEP,
     };
     let host = |place| segment.command(place, LOCKSTEP);
     let mut backup = Member::start(&scratch, "backup", host(Place::B), &["backup"], &told);

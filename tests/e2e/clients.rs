@@ -19,6 +19,7 @@ pub fn kv_pair(scratch: &Scratch, segment: &Segment) -> (Member, Member) {
         arbiter: arbiter(scratch, "arbiter"),
         channel: "10.78.0.1:7700".into(),
         more: vec!["--net".into(), "tap=tap0".into()],
+        program: LOCKSTEP,
     };
     let host = |place| segment.command(place, LOCKSTEP);
     let mut backup = Member::start(scratch, "backup", host(Place::B), &["backup"], &told);

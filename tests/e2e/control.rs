@@ -112,7 +112,7 @@ fn a_side_that_was_stopped_halts_with_4_when_it_wakes_up() {
 fn a_primary_whose_vcpu_hangs_is_no_primary() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
-    let hangs = told.and(&["--cut", "vcpu-hangs:50"]);
+    let hangs = told.planting("vcpu-hangs:50");
     let mut primary = Member::primary(&scratch, "primary", "ticker", &hangs);
     let mut backup = Member::backup(&scratch, "backup", &told);
     let reason = backup.await_event("suspect")["reason"].to_string();
@@ -132,7 +132,7 @@ fn a_backup_whose_vcpu_hangs_is_no_backup() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
     let mut primary = Member::primary(&scratch, "primary", "echo", &told);
-    let hangs = told.and(&["--cut", "vcpu-hangs:10"]);
+    let hangs = told.planting("vcpu-hangs:10");
     let backup = Member::backup(&scratch, "backup", &hangs);
     let reason = primary.await_event("backup_lost")["reason"].to_string();
     assert!(reason.contains("silent"), "{reason}");
@@ -210,7 +210,7 @@ fn a_primary_killed_at_a_cut_point_leaves_a_backup_that_goes_on() {
     ] {
         let (_stage, scratch) = (stage(), Scratch::new());
         let told = Told::new(&scratch);
-        let cut = told.and(&["--cut", &format!("{point}:5")]);
+        let cut = told.planting(&format!("{point}:5"));
         let primary = Member::primary(&scratch, "primary", "ticker", &cut);
         let mut backup = Member::backup(&scratch, "backup", &told);
         let before = primary.process.end();
@@ -220,12 +220,6 @@ fn a_primary_killed_at_a_cut_point_leaves_a_backup_that_goes_on() {
         assert!(after.contains("ticker: done"), "{point}: {after}");
         replay_equal(&scratch.join("backup"));
     }
-    let sentence = lockstep(["primary", "echo", "--vm", "vm", "--arbiter", "file:/tmp"])
-        .args(["--channel", "127.0.0.1:1", "--cut", "nowhere"])
-        .output()
-        .expect("run");
-    let sentence = String::from_utf8_lossy(&sentence.stderr).into_owned();
-    assert!(sentence.contains("entry-logged"), "{sentence}");
 }
 
 #[test]

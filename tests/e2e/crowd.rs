@@ -25,7 +25,7 @@ fn a_runtime_that_gets_no_processor_for_a_while_is_not_given_up() {
     for side in ["primary", "backup"] {
         let (_stage, scratch) = (stage(), Scratch::new());
         let told = Told::new(&scratch);
-        let stalls = told.and(&["--cut", "runtime-stalls:30"]);
+        let stalls = told.planting("runtime-stalls:30");
         let of = |name| if name == side { &stalls } else { &told };
         let mut primary = Member::primary(&scratch, "primary", "echo", of("primary"));
         let mut backup = Member::backup(&scratch, "backup", of("backup"));

@@ -210,6 +210,7 @@ fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end_by_a_pair() {
         arbiter: arbiter(&scratch, "arbiter"),
         channel: "10.78.0.1:7700".into(),
         more: vec!["--net".into(), "tap=tap0".into()],
+        program: LOCKSTEP,
     };
     let host = |place| segment.command(place, LOCKSTEP);
     let mut backup = Member::start(&scratch, "backup", host(Place::B), &["backup"], &told);

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 /// The command under test.
 pub const LOCKSTEP: &str = env!("CARGO_BIN_EXE_lockstep");
+/// The same with faults that can be planted.
+pub const LOCKSTEP_FAULTS: &str = env!("CARGO_BIN_EXE_lockstep-faults");
 /// No command of these tests takes longer, unless it says so.
 pub const LIMIT: Duration = Duration::from_secs(60);
 

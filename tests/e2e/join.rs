@@ -73,7 +73,7 @@ fn a_copy_with_one_wrong_byte_or_register_is_refused_by_name() {
     let mut primary = Member::primary(&scratch, "primary", "echo", &told.and(&["--solo"]));
     primary.await_event("started");
     for (plant, part) in [("page-flips", "memory"), ("device-flips", "clock")] {
-        let backup = Member::backup(&scratch, plant, &told.and(&["--cut", plant]));
+        let backup = Member::backup(&scratch, plant, &told.planting(plant));
         let sentence = backup.process.end().refused();
         assert!(sentence.contains(part), "{sentence}");
         echo(&mut primary, plant);

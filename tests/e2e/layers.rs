@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 type Layers = BTreeMap<String, BTreeSet<String>>;
 
@@ -76,13 +76,42 @@ fn the_layers_are_those_in_the_picture() {
     assert_eq!(drawn(&picture), there);
 }
 
+/// The crates that are built on this one.
+fn naming(below: &str) -> Vec<String> {
+    let vmm = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let picture = fs::read_to_string(vmm.join("../docs/architecture.md")).expect("the document");
+    let layers = drawn(&picture).into_iter();
+    let naming = layers.filter(|(_, named)| named.contains(below));
+    naming.map(|(name, _)| name).collect()
+}
+
 /// Nothing but the command names a CPU backend: the machine stays free of it.
 #[test]
 fn only_the_command_names_a_cpu_backend() {
-    let vmm = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let picture = fs::read_to_string(vmm.join("../docs/architecture.md")).expect("the document");
-    let layers = drawn(&picture);
-    let naming = layers.iter().filter(|(_, below)| below.contains("kvm"));
-    let naming: Vec<&String> = naming.map(|(name, _)| name).collect();
-    assert_eq!(naming, ["vmm"]);
+    assert_eq!(naming("kvm"), ["vmm"]);
+}
+
+/// The Rust files in `dir` and below that contain `text`.
+fn containing(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(containing(&path, text));
+        } else if path.extension().is_some_and(|kind| kind == "rs")
+            && fs::read_to_string(&path).expect("text").contains(text)
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The command's crate is two programs, and one of them plants faults.
+#[test]
+fn only_the_program_that_plants_faults_names_them() {
+    assert_eq!(naming("faults"), ["vmm"]);
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let program = src.join("bin/lockstep-faults.rs");
+    assert_eq!(containing(&src, "lockstep_faults"), [program]);
 }

@@ -19,6 +19,7 @@ mod counter;
 mod crowd;
 mod damage;
 mod descriptors;
+mod faults;
 mod guest_network;
 mod hard_guests;
 mod harness;

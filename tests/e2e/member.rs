@@ -1,6 +1,6 @@
 //! Members of a pair as an operator starts them, and what they tell about themselves.
 
-use crate::harness::{Done, LOCKSTEP, Process, Scratch};
+use crate::harness::{Done, LOCKSTEP, LOCKSTEP_FAULTS, Process, Scratch};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
@@ -40,6 +40,8 @@ pub struct Told {
     pub channel: String,
     /// More arguments.
     pub more: Vec<String>,
+    /// The program.
+    pub program: &'static str,
 }
 
 impl Told {
@@ -50,6 +52,7 @@ impl Told {
             arbiter: arbiter(scratch, "arbiter"),
             channel: free_address(),
             more: Vec::new(),
+            program: LOCKSTEP,
         }
     }
 
@@ -58,6 +61,14 @@ impl Told {
         let mut told = self.clone();
         told.more.extend(more.iter().map(|&arg| arg.to_owned()));
         told
+    }
+
+    /// The same with a fault planted.
+    pub fn planting(&self, cut: &str) -> Told {
+        Told {
+            program: LOCKSTEP_FAULTS,
+            ..self.and(&["--cut", cut])
+        }
     }
 }
 
@@ -82,19 +93,15 @@ impl Member {
     /// Starts a primary.
     #[track_caller]
     pub fn primary(scratch: &Scratch, name: &str, guest: &str, told: &Told) -> Member {
-        Member::start(
-            scratch,
-            name,
-            Command::new(LOCKSTEP),
-            &["primary", guest],
-            told,
-        )
+        let command = Command::new(told.program);
+        Member::start(scratch, name, command, &["primary", guest], told)
     }
 
     /// Starts a backup.
     #[track_caller]
     pub fn backup(scratch: &Scratch, name: &str, told: &Told) -> Member {
-        Member::start(scratch, name, Command::new(LOCKSTEP), &["backup"], told)
+        let command = Command::new(told.program);
+        Member::start(scratch, name, command, &["backup"], told)
     }
 
     /// Starts `command`, which ends in `lockstep`, with these arguments, and with input to type.

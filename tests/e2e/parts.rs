@@ -75,7 +75,7 @@ fn a_backup_that_diverges_tells_in_which_parts() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
     let mut primary = Member::primary(&scratch, "primary", "echo", &told);
-    let flipped = told.and(&["--cut", "page-flips"]);
+    let flipped = told.planting("page-flips");
     let mut backup = Member::backup(&scratch, "backup", &flipped);
     backup.await_event("joined");
     primary.await_event("started");

@@ -40,6 +40,7 @@ use std::time::Duration;
 use lockstep_out as out;
 use thiserror::Error;
 
+pub use cut_points::SCENARIOS as PLANTING;
 pub use lockstep_netns::NetworkError;
 pub use members::MemberError;
 pub use stage::RunError;
@@ -59,7 +60,8 @@ const STATUS_FAILED: u8 = 1;
 const STATUS_CANNOT: u8 = 2;
 
 /// One kind of failure, and how the pair must take it.
-struct Scenario {
+#[derive(Debug)]
+pub struct Scenario {
     name: &'static str,
     /// One sentence for `drill list`.
     about: &'static str,
@@ -73,7 +75,7 @@ struct Scenario {
     check: fn(&Observation) -> Vec<String>,
 }
 
-/// All scenarios, in the order in which `all` plays them.
+/// The scenarios that every program plays, in the order in which `all` plays them.
 const SCENARIOS: &[Scenario] = &[
     kill_primary::SCENARIO,
     kill_computing::SCENARIO,
@@ -90,13 +92,6 @@ const SCENARIOS: &[Scenario] = &[
     links::PARTITION_BACKUP_MUTE,
     links::HEARTBEAT_LOSS_ONLY,
     links::SLOW_LINK,
-    cut_points::ENTRY_LOGGED,
-    cut_points::LOG_SENT,
-    cut_points::ACK_RECEIVED,
-    cut_points::OUTPUT_RELEASED,
-    cut_points::CLAIM_ASKED,
-    cut_points::CLAIM_WON,
-    cut_points::LIVE_ANNOUNCED,
     transfer::JOIN,
     transfer::KILL_JOINER,
     transfer::KILL_SOURCE,
@@ -109,7 +104,8 @@ const SCENARIOS: &[Scenario] = &[
 /// Cause failures on purpose, and check that the guest outlives them
 #[derive(Debug, clap::Args)]
 pub struct DrillArgs {
-    /// The scenario to play, `all` of them, or `list` to describe them
+    /// The scenario to play, `all` of them, or `list` to describe them. Those that plant faults inside a
+    /// member are in `lockstep-faults drill`, which plays these too
     scenario: String,
     /// How often to play it; of a chain, how many failovers it has
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=RUNS_LIMIT))]
@@ -142,8 +138,13 @@ pub struct DrillArgs {
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each variant is")]
 pub enum DrillError {
-    #[error("there is no drill '{name}': choose one of {known}, 'all' or 'list'")]
-    UnknownScenario { name: String, known: String },
+    #[error("there is no drill '{name}': choose one of {known}, 'all' or 'list'{elsewhere}")]
+    UnknownScenario {
+        name: String,
+        known: String,
+        /// Where more are.
+        elsewhere: String,
+    },
     #[error(
         "this host has no /dev/kvm: load KVM's module for its processor (modprobe kvm_intel or kvm_amd), and inside a virtual machine enable nested virtualisation"
     )]
@@ -176,16 +177,21 @@ impl DrillError {
     }
 }
 
-/// Holds the drill and prints its verdict. The status is 0 if all checks held, else 1.
+/// What a program says that has no drills which plant faults.
+const ELSEWHERE: &str =
+    "drills that plant faults inside a member are those of `lockstep-faults drill`";
+
+/// Holds the drill and prints its verdict. The status is 0 if all checks held, else 1. `planting` are the
+/// scenarios that this program plays besides those of every program.
 ///
 /// Must be called on the main thread while it is the process's only one: it enters namespaces of
 /// its own, and members end with the thread that started them.
-pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
+pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<ExitCode, DrillError> {
     if args.scenario == "list" {
-        list(args.json)?;
+        list(planting, args.json)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let chosen = choose(&args.scenario)?;
+    let chosen = choose(&args.scenario, planting)?;
     check_kvm()?;
     lockstep_netns::gain_network_rights()?;
     // Every run makes a network anew. This first one shows that the host can, before any file is made.
@@ -213,31 +219,38 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
     })
 }
 
-fn choose(name: &str) -> Result<&'static [Scenario], DrillError> {
+fn choose(name: &str, planting: &'static [Scenario]) -> Result<Vec<&'static Scenario>, DrillError> {
+    let all: Vec<&Scenario> = SCENARIOS.iter().chain(planting).collect();
     if name == "all" {
-        return Ok(SCENARIOS);
+        return Ok(all);
     }
-    let found = SCENARIOS.iter().find(|s| s.name == name);
-    found
-        .map(std::slice::from_ref)
-        .ok_or_else(|| DrillError::UnknownScenario {
-            name: name.to_owned(),
-            known: SCENARIOS
-                .iter()
-                .map(|s| format!("'{}'", s.name))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    if let Some(found) = all.iter().find(|s| s.name == name) {
+        return Ok(vec![found]);
+    }
+    let names: Vec<String> = all.iter().map(|s| format!("'{}'", s.name)).collect();
+    Err(DrillError::UnknownScenario {
+        name: name.to_owned(),
+        known: names.join(", "),
+        elsewhere: match planting.is_empty() {
+            true => format!("; {ELSEWHERE}"),
+            false => String::new(),
+        },
+    })
 }
 
-fn list(json: bool) -> io::Result<()> {
+fn list(planting: &[Scenario], json: bool) -> io::Result<()> {
+    let all = SCENARIOS.iter().chain(planting);
     if json {
         let describe = |s: &Scenario| serde_json::json!({"name": s.name, "about": s.about});
-        let all: Vec<_> = SCENARIOS.iter().map(describe).collect();
+        let all: Vec<_> = all.map(describe).collect();
         return out::print(serde_json::json!({ "scenarios": all }));
     }
     let describe = |s: &Scenario| format!("{}\n    {}\n", s.name, s.about);
-    out::print_text(&SCENARIOS.iter().map(describe).collect::<String>())
+    out::print_text(&all.map(describe).collect::<String>())?;
+    if planting.is_empty() {
+        say(ELSEWHERE);
+    }
+    Ok(())
 }
 
 /// Looks at /dev/kvm before anything is made; the members look closer.

@@ -49,6 +49,6 @@ pub struct BackupParts {
     pub shadow: bool,
     /// Run between a won test-and-set and going live.
     pub fence: Option<String>,
-    /// Where to die, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }

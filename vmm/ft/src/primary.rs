@@ -45,7 +45,7 @@ pub struct PrimaryParts {
     pub events: EventLog,
     /// Run between a won test-and-set and going on alone.
     pub fence: Option<String>,
-    /// Where to die, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }
 

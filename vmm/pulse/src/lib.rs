@@ -4,6 +4,7 @@
 //! come back from a system call). So the thread notes what it does, and is kicked out of the guest by a
 //! signal when it has been there for a while: coming back is the answer.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -31,9 +32,13 @@ struct Shared {
     beats: AtomicU64,
     resting: AtomicBool,
     in_guest: AtomicBool,
-    /// For drills: the thread hangs at this position.
-    stops_at: Option<u64>,
-    positions: AtomicU64,
+    seen_by: Option<Box<dyn AtPositions>>,
+}
+
+/// Is called at every position, on the vCPU's thread: where a program plants a fault there.
+pub trait AtPositions: Debug + Send + Sync {
+    /// The thread is at a position.
+    fn position(&self);
 }
 
 /// The thread rests while this lives: it waits for something that may legitimately not come.
@@ -41,11 +46,11 @@ struct Shared {
 pub struct Rest<'a>(&'a Pulse);
 
 impl Pulse {
-    /// The pulse of a thread that hangs for good at its position number `at`, from 1: for drills.
-    pub fn that_stops(at: u64) -> Pulse {
+    /// The pulse of a thread whose positions something sees.
+    pub fn seen_by(this: Box<dyn AtPositions>) -> Pulse {
         Pulse {
             shared: Arc::new(Shared {
-                stops_at: Some(at),
+                seen_by: Some(this),
                 ..Shared::default()
             }),
         }
@@ -54,13 +59,8 @@ impl Pulse {
     /// On the vCPU's thread, at a position.
     pub fn position(&self) {
         self.beat();
-        if let Some(at) = self.shared.stops_at
-            && self.shared.positions.fetch_add(1, Ordering::Relaxed) + 1 == at
-        {
-            tracing::warn!("the vCPU's thread hangs, as it was told to");
-            loop {
-                std::thread::park();
-            }
+        if let Some(seer) = &self.shared.seen_by {
+            seer.position();
         }
     }
 

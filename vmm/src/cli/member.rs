@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
 use ft_protocol::backup::Expectations;
 use lockstep_ft::backup::{BackupParts, Served};
-use lockstep_ft::cuts::{Cut, Cuts};
+use lockstep_ft::cuts::Cuts;
 use lockstep_ft::primary::PrimaryParts;
 use lockstep_ft::{Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
@@ -50,9 +50,6 @@ pub(super) struct MemberArgs {
     /// answered at once: needs bridges that do not learn where the guest is.
     #[arg(long, value_name = "on|off", default_value = "on")]
     shadow: Switch,
-    /// Kill this member at a step of the protocol, for drills.
-    #[arg(long, value_name = "POINT[:N]", hide = true)]
-    cut: Option<Cut>,
 }
 
 /// An option that is on or off.
@@ -90,8 +87,8 @@ pub struct BackupArgs {
     pub(super) member: MemberArgs,
 }
 
-/// Runs a primary.
-pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
+/// Runs a primary, with this planted.
+pub fn run_primary(args: PrimaryArgs, cuts: Cuts) -> Result<Status, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
@@ -105,6 +102,7 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
         args.solo,
         (tools, ready),
         generation,
+        cuts,
     )?)
 }
 
@@ -114,6 +112,7 @@ pub(super) fn serve_primary(
     solo: bool,
     (tools, ready): (Tools, Ready),
     generation: u64,
+    cuts: Cuts,
 ) -> Result<Outcome, CliError> {
     let Ready {
         header,
@@ -135,7 +134,7 @@ pub(super) fn serve_primary(
         solo,
         events: tools.events,
         fence: member.fence.clone(),
-        cuts: Cuts::new(member.cut),
+        cuts,
     };
     let outcome = runtime()?.block_on(primary::serve(parts, port));
     // The machine outlives its recording: that it could not be kept was said when it happened.
@@ -145,14 +144,14 @@ pub(super) fn serve_primary(
     served(outcome)
 }
 
-/// Runs a backup.
-pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
+/// Runs a backup, with this planted.
+pub fn run_backup(args: BackupArgs, cuts: Cuts) -> Result<Status, CliError> {
     let member = &args.member;
     check_vm_name(&member.vm).map_err(CliError::refused)?;
     check(("--channel", member.channel))?;
     let tools = Tools::open(member, args.listen.map(|listen| ("--listen", listen)))?;
     latest_of(&member.arbiter.proved(&member.vm)?)?;
-    told(serve_backup(member, tools, args.guest_hash()?)?)
+    told(serve_backup(member, tools, args.guest_hash()?, cuts)?)
 }
 
 /// Runs a backup of a primary that runs the image with this hash, if that was said; and what it becomes.
@@ -160,6 +159,7 @@ pub(super) fn serve_backup(
     member: &MemberArgs,
     tools: Tools,
     image: Option<u128>,
+    cuts: Cuts,
 ) -> Result<Outcome, CliError> {
     let tap = tools.backends.tap.clone();
     let (live, direct) = tools.backends.live_in_pair()?;
@@ -185,7 +185,7 @@ pub(super) fn serve_backup(
         events: tools.events,
         shadow: member.shadow == Switch::On,
         fence: member.fence.clone(),
-        cuts: Cuts::new(member.cut),
+        cuts,
     };
     let outcome = runtime()?.block_on(async {
         match backup::serve(parts).await? {

@@ -18,9 +18,11 @@ mod tools;
 
 pub use error::{CliError, Status};
 
+use crate::Program;
 use clap::error::ErrorKind as Misuse;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ft_protocol::wire::Request;
+use lockstep_ft::cuts::Cuts;
 use lockstep_out as out;
 use lockstep_signals as signals;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -100,15 +102,24 @@ fn misused(error: &clap::Error) -> ExitCode {
     Status::Refused.into()
 }
 
-/// Runs the command that the process was started with.
-pub fn main() -> ExitCode {
+/// Runs the command that the process was started with, as this program.
+pub fn main(program: Program) -> ExitCode {
     out::abort_on_panic();
-    out::end(run_command())
+    out::end(run_command(program))
 }
 
-fn run_command() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+/// The command, and what is planted into the member that it runs.
+fn parse(program: Program) -> Result<(Cli, Cuts), clap::Error> {
+    let mut command = (program.extend)(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let cuts = (program.cuts)(&matches);
+    let cli = Cli::from_arg_matches_mut(&mut matches);
+    Ok((cli.map_err(|error| error.format(&mut command))?, cuts))
+}
+
+fn run_command(program: Program) -> ExitCode {
+    let (cli, cuts) = match parse(program) {
+        Ok(parsed) => parsed,
         Err(error) => return misused(&error),
     };
     if let Err(e) = signals::survive_file_limit() {
@@ -128,14 +139,14 @@ fn run_command() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Log(command) => log::run(command),
         Command::Arbiter(command) => arbiter::run(command),
-        Command::Primary(args) => member::run_primary(args),
-        Command::Backup(args) => member::run_backup(args),
-        Command::Member(args) => role::run(args),
+        Command::Primary(args) => member::run_primary(args, cuts),
+        Command::Backup(args) => member::run_backup(args, cuts),
+        Command::Member(args) => role::run(args, cuts),
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
         Command::Pair(args) => return pair::run(args).unwrap_or_else(failed),
-        Command::Drill(args) => return drilled(lockstep_drill::run(&args)),
+        Command::Drill(args) => return drilled(lockstep_drill::run(&args, program.drills)),
     };
     done.map_or_else(failed, ExitCode::from)
 }

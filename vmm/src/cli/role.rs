@@ -9,6 +9,7 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
 use lockstep_ft::arbiter::{Asker, found};
+use lockstep_ft::cuts::Cuts;
 use lockstep_ft::{Outcome, unix_ns};
 use lockstep_out as out;
 use std::net::SocketAddr;
@@ -31,8 +32,8 @@ pub struct RoleArgs {
     listen: SocketAddr,
 }
 
-/// Asks the arbiter for the role, and plays it.
-pub fn run(args: RoleArgs) -> Result<Status, CliError> {
+/// Asks the arbiter for the role, and plays it with this planted.
+pub fn run(args: RoleArgs, cuts: Cuts) -> Result<Status, CliError> {
     check_vm_name(&args.member.vm).map_err(CliError::refused)?;
     args.check_addresses()?;
     let asker = args.member.arbiter.proved(&args.member.vm)?;
@@ -57,14 +58,14 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
     };
     let outcome = match (role, ready) {
         (Role::Founder, Some(ready)) => {
-            serve_primary(&member, false, (tools, ready), FIRST_GENERATION)?
+            serve_primary(&member, false, (tools, ready), FIRST_GENERATION, cuts)?
         }
         (Role::Founder, None) => unreachable!("whoever has opened a generation is no founder"),
         (Role::Backup, ready) => {
             if let Some(ready) = ready {
                 ready.discard()?;
             }
-            serve_backup(&member, tools, Some(hash))?
+            serve_backup(&member, tools, Some(hash), cuts)?
         }
         (Role::Ended { generation }, _) => return Ok(args.has_ended(generation)),
     };

@@ -1,13 +1,12 @@
 //! Taking the copy of a machine that runs, on the vCPU's thread.
 
 use super::vcpu::{Built, Job, News, Recording};
-use crate::cuts::{CutPoint, Cuts};
+use crate::cuts::Cuts;
 use crate::state_digest;
 use ft_protocol::log::{Header, LogStart};
 use lockstep_loader::Image;
-use lockstep_machine::{Input, Machine, MachineState};
-use lockstep_memory::ram::PAGE;
-use lockstep_memory::{PageReceiver, Ram, RamError};
+use lockstep_machine::{Machine, MachineState};
+use lockstep_memory::{PageReceiver, Ram};
 use lockstep_pulse::{Pulse, Rest};
 use lockstep_replay::LogDirWriter;
 use lockstep_vcpu::CpuBackends;
@@ -85,7 +84,7 @@ fn restore(
     let (memory, digest) = room.pages.into_parts();
     let mut machine = Machine::restore(room.cpus, &room.header.machine, memory, digest, &state)
         .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
-    plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
+    room.cuts.built(&mut machine).map_err(|e| e.to_string())?;
     // What the machine is, not what it was made from.
     let memory = machine.memory_digest().map_err(|e| e.to_string())?;
     let ours = machine.save().map_err(|e| e.to_string())?;
@@ -125,20 +124,4 @@ fn record(
             None
         }
     }
-}
-
-/// What drills plant, to see that the digest finds it: one bit of one page, which the guest does not read,
-/// or a clock that is 1 ns fast.
-pub(super) fn plant(machine: &mut Machine, cuts: &Cuts) -> Result<(), RamError> {
-    if cuts.is_now(CutPoint::PageFlips) {
-        let at = lockstep_abi::BOOT_INFO + PAGE as u64 - 1;
-        let mut byte = [0];
-        machine.ram().read(at, &mut byte)?;
-        machine.ram().write(at, &[byte[0] ^ 1])?;
-    }
-    if cuts.is_now(CutPoint::DeviceFlips) {
-        let ns = machine.view().now_ns + 1;
-        machine.apply(Input::Clock { ns });
-    }
-    Ok(())
 }

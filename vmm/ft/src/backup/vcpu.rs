@@ -112,7 +112,7 @@ pub struct Boot {
     pub record: Option<PathBuf>,
     /// Where the thread shows that it gets on.
     pub pulse: Pulse,
-    /// What to plant, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }
 
@@ -197,7 +197,7 @@ fn build(
     }
     let mut machine =
         Machine::new(boot.cpus, &boot.header.machine, &image).map_err(|e| e.to_string())?;
-    copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
+    boot.cuts.built(&mut machine).map_err(|e| e.to_string())?;
     // On a slow host the pair may have come to nothing meanwhile: the next one begins the recording.
     if let Err(TryRecvError::Disconnected) = jobs.try_recv() {
         return Ok(None);
