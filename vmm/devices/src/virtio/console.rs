@@ -1,6 +1,6 @@
 //! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
 
-use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
 use crate::{InputKind, Output};
 use ft_protocol::log::OutputPort;
@@ -27,14 +27,6 @@ impl VirtioDevice for Console {
     const NAME: &'static str = "virtio-console";
     const ID: u32 = 3;
     const POLLS: bool = false;
-
-    fn features(&self) -> u64 {
-        F_VERSION_1
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
 
     fn process(
         &mut self,

@@ -48,10 +48,14 @@ pub trait VirtioDevice: Send {
     const QUEUE_COUNT: usize = QUEUES;
 
     /// Feature bits offered.
-    fn features(&self) -> u64;
+    fn features(&self) -> u64 {
+        F_VERSION_1
+    }
 
     /// Device-specific configuration space.
-    fn config(&self) -> &[u8];
+    fn config(&self) -> &[u8] {
+        &[]
+    }
 
     /// Does the device look at its rings at every position, so that a driver's notifications would be
     /// wasted exits?

@@ -1,7 +1,7 @@
 //! virtio-rng (Virtio 1.2, section 5.4): the driver's buffers are filled with random bytes, which are
 //! an input like any other.
 
-use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
 use crate::{InputKind, Output};
 use lockstep_memory::ram::GuestMap;
@@ -38,14 +38,6 @@ impl VirtioDevice for Rng {
     const ID: u32 = 4;
     const QUEUE_COUNT: usize = 1;
     const POLLS: bool = false;
-
-    fn features(&self) -> u64 {
-        F_VERSION_1
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
 
     fn process(
         &mut self,
