@@ -291,6 +291,29 @@ impl fmt::Display for Report {
             self.split_brains,
             self.divergences
         )?;
+        self.tell_times(f)?;
+        if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
+            writeln!(
+                f,
+                "  the first survivor held {} KiB and {} files, the last {} KiB and {} files",
+                memory.first, files.first, memory.last, files.last
+            )?;
+        }
+        for text in self.violations.iter().take(SHOWN_LIMIT) {
+            writeln!(f, "  {text}")?;
+        }
+        let more = self.violations.len().saturating_sub(SHOWN_LIMIT);
+        if more > 0 {
+            writeln!(f, "  and {more} more findings, in the report")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// How long things took, as far as there were such things.
+    fn tell_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let runs = self.runs;
         if let Some(vmm) = self.vmm_ms {
             writeln!(f, "  from the kill until live: {}", spread(vmm, runs))?;
             let steps = [
@@ -320,20 +343,6 @@ impl fmt::Display for Report {
                 f,
                 "  the longest silence of a side that the other heard: {silence:.1} ms"
             )?;
-        }
-        if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
-            writeln!(
-                f,
-                "  the first survivor held {} KiB and {} files, the last {} KiB and {} files",
-                memory.first, files.first, memory.last, files.last
-            )?;
-        }
-        for text in self.violations.iter().take(SHOWN_LIMIT) {
-            writeln!(f, "  {text}")?;
-        }
-        let more = self.violations.len().saturating_sub(SHOWN_LIMIT);
-        if more > 0 {
-            writeln!(f, "  and {more} more findings, in the report")?;
         }
         Ok(())
     }

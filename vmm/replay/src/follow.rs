@@ -179,6 +179,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
     }
 
     /// One entry of this position.
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of entry")]
     fn step(&mut self, view: &View, event: Event) -> Result<Option<Next>, FollowError> {
         let moment = view.moment;
         if self.vector.is_some() {
