@@ -2,9 +2,11 @@
 
 mod etcd;
 
-use crate::harness::{Done, LOCKSTEP, Process, Scratch, lockstep, run, text};
-use crate::member::{Member, Told, arbiter, free_address, pair, stage};
-use crate::pair::{echo, records};
+use crate::harness::{Done, LOCKSTEP, Process, Scratch, run, text};
+use crate::member::{
+    Member, Told, arbiter, echo, echo_and_end, free_address, kill_one, pair, records, stage,
+};
+use crate::operator::operator;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -30,13 +32,6 @@ fn vanish(scratch: &Scratch) {
     for name in records(scratch) {
         fs::remove_file(record(scratch, &name)).expect("removed");
     }
-}
-
-/// `lockstep` with the runtime directory of the members.
-fn operator<'a>(scratch: &Scratch, args: impl IntoIterator<Item = &'a str>) -> Process {
-    let mut command = lockstep(args);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    Process::start(&mut command)
 }
 
 fn of_arbiter<'a>(scratch: &Scratch, command: &'a str, url: &'a str, more: &[&'a str]) -> Done {
@@ -69,18 +64,8 @@ fn who_needs_a_record_that_vanished_holds_until_an_operator_puts_it_back() {
         backup.process.signal(Signal::STOP);
         primary.process.signal(Signal::STOP);
         vanish(&scratch);
-        let (mut survivor, alone) = match dies {
-            "primary" => {
-                primary.kill();
-                backup.process.signal(Signal::CONT);
-                (backup, "live")
-            }
-            _ => {
-                backup.kill();
-                primary.process.signal(Signal::CONT);
-                (primary, "solo")
-            }
-        };
+        let (mut survivor, alone) = kill_one(dies, primary, backup);
+        survivor.process.signal(Signal::CONT);
         holds(&scratch, &mut survivor);
         let url = told.arbiter.as_str();
         let shown = of_arbiter(&scratch, "show", url, &[]).expect(0).stdout;
@@ -121,9 +106,7 @@ fn a_pair_that_is_well_puts_its_record_back_and_fails_over_as_ever() {
     assert_eq!(same(&before), same(&after), "all but the time");
     primary.kill();
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -141,9 +124,7 @@ fn who_runs_alone_puts_its_claim_back_and_a_stale_side_finds_it() {
     primary.process.signal(Signal::CONT);
     let sentence = primary.process.end().one_sentence(4);
     assert!(sentence.contains("goes on alone"), "{sentence}");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -197,12 +178,7 @@ fn roles<'a>(url: &'a str, one: &'a str, two: &'a str) -> [Vec<&'a str>; 3] {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to mount")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare, mount and setpriv (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
     let scratch = Scratch::new();
     let url = arbiter(&scratch, "arbiter");
@@ -274,9 +250,7 @@ fn a_storage_that_hangs_is_unreachable_after_a_second_and_nobodys_end_waits_for_
         if mended {
             fs::rename(scratch.join("kept"), &open).expect("renamed");
             backup.await_event("live");
-            echo(&mut backup, "alone");
-            backup.process.end_input();
-            backup.process.end().expect(0);
+            echo_and_end(backup, "alone");
         } else {
             backup.process.signal(Signal::TERM);
             // The first one was taken by now: two that wait are one to the kernel.

@@ -1,22 +1,16 @@
 //! What operators ask of a pair, and sides that hang, sleep, or must be shut out before the other goes
 //! on.
 
-use crate::harness::{Done, Scratch, lockstep, replay_equal};
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::harness::{Scratch, replay_equal};
+use crate::member::{
+    Member, Told, both_stopped, echo, echo_and_end, kill_one, pair, records, stage,
+};
+use crate::operator::ask;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-
-/// Runs `lockstep stop` or `switchover` as the members' user.
-#[track_caller]
-fn ask(scratch: &Scratch, what: &str) -> Done {
-    let mut command = lockstep([what, "--vm", "vm"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    crate::harness::Process::start(&mut command).end()
-}
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
@@ -25,12 +19,7 @@ fn stop_ends_both_sides_and_closes_the_generation() {
     let (mut primary, backup) = pair(&scratch, "echo", &Told::new(&scratch));
     echo(&mut primary, "before the end");
     ask(&scratch, "stop").expect(0);
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
-    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+    both_stopped(&scratch, primary, backup);
     let sentence = ask(&scratch, "stop").refused();
     assert!(sentence.contains("no member of VM vm"), "{sentence}");
     let left = fs::read_dir(scratch.join("runtime")).expect("a directory");
@@ -73,9 +62,7 @@ fn a_backup_that_is_told_to_leaves_and_the_primary_goes_on_by_right() {
     assert_eq!(reason, "it was told to leave");
     primary.await_event("claim_won");
     primary.await_event("solo");
-    echo(&mut primary, "alone");
-    primary.process.end_input();
-    primary.process.end().expect(0);
+    echo_and_end(primary, "alone");
 }
 
 #[test]
@@ -137,9 +124,7 @@ fn a_backup_whose_vcpu_hangs_is_no_backup() {
     let reason = primary.await_event("backup_lost")["reason"].to_string();
     assert!(reason.contains("silent"), "{reason}");
     primary.await_event("solo");
-    echo(&mut primary, "alone");
-    primary.process.end_input();
-    primary.process.end().expect(0);
+    echo_and_end(primary, "alone");
     backup.kill();
 }
 
@@ -156,16 +141,7 @@ fn nobody_goes_on_before_the_fence_succeeds() {
         let told = Told::new(&scratch).and(&["--fence", &fence]);
         let (mut primary, backup) = pair(&scratch, "echo", &told);
         echo(&mut primary, "together");
-        let (mut survivor, alone) = match dies {
-            "primary" => {
-                primary.kill();
-                (backup, "live")
-            }
-            _ => {
-                backup.kill();
-                (primary, "solo")
-            }
-        };
+        let (mut survivor, alone) = kill_one(dies, primary, backup);
         let why = survivor.await_event("fence_failed")["why"].to_string();
         assert!(why.contains("exit status: 1"), "{why}");
         survivor.await_event("claim_won");
@@ -194,9 +170,7 @@ fn an_arbiter_that_is_away_is_asked_until_it_is_back() {
     assert!(!backup.has_told("claim_won") && !backup.has_told("live"));
     fs::rename(scratch.join("away"), scratch.join("arbiter")).expect("renamed");
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]

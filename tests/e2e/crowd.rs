@@ -1,8 +1,7 @@
 //! What healthy sides take: threads that get no processor for a while, and strangers at their door.
 
 use crate::harness::Scratch;
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, echo, pair, records, stage};
 use rustix::process::Signal;
 use std::io::Read;
 use std::net::TcpStream;

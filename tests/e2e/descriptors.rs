@@ -4,8 +4,8 @@
 use crate::harness::{
     LOCKSTEP, Process, Random, Scratch, lockstep, record, replay_equal, run, text,
 };
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::echo;
+use crate::member::{Member, Told, echo, echo_and_end, pair, stage};
+use crate::operator::{operator, status};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, mkfifoat};
 use rustix::process::Signal;
@@ -102,14 +102,6 @@ fn muted(scratch: &Scratch, name: &str, role: &[&str], told: &Told) -> Muted {
     }
 }
 
-/// Types a line, and waits until it comes back.
-#[track_caller]
-fn echoes(process: &mut Process, line: &str) {
-    process.input(&format!("{line}\n"));
-    let wanted = format!("{line}\n");
-    process.await_stdout("the line comes back", |out| out.contains(&wanted));
-}
-
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_pair_that_nobody_listens_to_runs_and_fails_over_and_tells_all_of_it_later() {
@@ -128,14 +120,14 @@ fn a_pair_that_nobody_listens_to_runs_and_fails_over_and_tells_all_of_it_later()
         let mut primary = muted(&scratch, "primary", &["primary", "echo"], &told);
         let backup = muted(&scratch, "backup", &["backup"], &told);
         // Only half of a pair gives an answer away.
-        echoes(&mut primary.process, "together");
+        primary.process.echo("together");
         let (dead, mut survivor) = match dies {
             "primary" => (primary, backup),
             _ => (backup, primary),
         };
         dead.process.signal(Signal::KILL);
         dead.process.end();
-        echoes(&mut survivor.process, "alone");
+        survivor.process.echo("alone");
         let last = format!("\"event\":\"{}\"", story[4]);
         let events = survivor.events.await_text(|text| text.contains(&last));
         let places = story.map(|event| events.find(&format!("\"event\":\"{event}\"")));
@@ -156,7 +148,7 @@ fn a_member_that_nobody_listens_to_ends_all_the_same() {
     let told = Told::new(&scratch);
     let solo = &["primary", "echo", "--solo"];
     let mut member = muted(&scratch, "primary", solo, &told);
-    echoes(&mut member.process, "here");
+    member.process.echo("here");
     member.process.end_input();
     member.process.end_within(UNREAD_LIMIT).expect(0);
     // It said what it could: the events are cut, not garbled.
@@ -176,7 +168,7 @@ fn a_fifo_that_nobody_reads_yet_keeps_the_events() {
     command.arg("--events").arg(&path);
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
     let mut member = Process::with_input(&mut command);
-    echoes(&mut member, "here");
+    member.echo("here");
     let mut reader = File::open(&path).expect("it is open at its other end");
     member.end_input();
     let done = member.end().expect(0);
@@ -205,9 +197,7 @@ fn a_standard_error_that_fails_ends_no_member() {
     echo(&mut primary, "together");
     primary.kill();
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -382,15 +372,9 @@ fn a_vm_of_the_longest_name_can_be_asked() {
     let mut told = Told::new(&scratch);
     told.vm = "a-vm-with-a-long-name.".repeat(3)[..64].to_owned();
     let (primary, backup) = pair(&scratch, "echo", &told);
-    let ask = |args: &[&str]| {
-        let mut command = lockstep(args);
-        command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-        Process::start(&mut command).end().expect(0)
-    };
-    let status = ask(&["status", "--vm", &told.vm, "--json"]).json();
-    let members = status["members"].as_array().expect("a list");
-    assert_eq!(members.len(), 2, "{status}");
-    ask(&["stop", "--vm", &told.vm]);
+    assert_eq!(status(&scratch, &told.vm).len(), 2);
+    let stopped = operator(&scratch, ["stop", "--vm", &told.vm]).end();
+    stopped.expect(0);
     let done = primary.process.end().expect(0);
     assert!(!done.stderr.contains("control socket"), "{done:#?}");
     backup.process.end().expect(0);

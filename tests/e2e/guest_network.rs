@@ -1,20 +1,19 @@
 //! The guest `kv` on networks as people have them: many clients, dead ones, links that carry less,
 //! hosts that remember another machine.
 
-use crate::by_hand::{await_ping, benchmark, no_error};
 use crate::harness::{LOCKSTEP, Process, Scratch};
 use crate::inside::frames::{
     FIRST, IP, MAC, Remote, Segment as Said, arp, segment as said_by, tagged,
 };
 use crate::inside::{Ghosts, ask, inside, open};
-use crate::member::{Member, Told, arbiter, stage};
+use crate::kv::{await_ping, benchmark, kv_pair, no_error, stop, widen};
+use crate::member::stage;
 use crate::network::{Place, Segment};
 use kv_net::PORT;
 use kv_net::connections::{ANSWER_LIMIT, CONNECTIONS};
 use kv_net::smoltcp::wire::{ArpOperation, EthernetAddress, Ipv4Address, TcpControl};
-use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SERVER: SocketAddrV4 = SocketAddrV4::new(IP, PORT);
@@ -88,10 +87,7 @@ fn answer(ghosts: &Ghosts, remote: Remote, control: TcpControl) -> Said {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn clients_with_addresses_of_their_own_are_answered_in_milliseconds() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -107,10 +103,7 @@ fn clients_with_addresses_of_their_own_are_answered_in_milliseconds() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn requests_whose_answers_are_lost_keep_nobody_out_for_long() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -125,10 +118,7 @@ fn requests_whose_answers_are_lost_keep_nobody_out_for_long() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -154,18 +144,6 @@ fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
     drop(kv);
 }
 
-/// Wide enough for a benchmark that opens a connection per command.
-pub fn widen(segment: &Segment) {
-    for setting in [
-        "net.ipv4.ip_local_port_range=1024 65535",
-        "net.ipv4.tcp_tw_reuse=1",
-    ] {
-        let mut sysctl = segment.command(Place::Middle, "sysctl");
-        let done = sysctl.args(["-qw", setting]).stdin(Stdio::null()).status();
-        assert!(done.expect("sysctl is there").success(), "{setting}");
-    }
-}
-
 /// A hundred clients, to the end: with a connection per command, and with one per client.
 #[track_caller]
 fn a_hundred_clients(segment: &Segment) {
@@ -180,48 +158,22 @@ fn a_hundred_clients(segment: &Segment) {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(
-    not(has_redis_tools),
-    ignore = "needs redis-benchmark (package redis-tools)"
-)]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
     a_hundred_clients(&segment);
-    kv.signal(Signal::TERM);
-    kv.end().expect(0);
+    stop(kv);
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(
-    not(has_redis_tools),
-    ignore = "needs redis-benchmark (package redis-tools)"
-)]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end_by_a_pair() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
-    let told = Told {
-        vm: "kv".into(),
-        arbiter: arbiter(&scratch, "arbiter"),
-        channel: "10.78.0.1:7700".into(),
-        more: vec!["--net".into(), "tap=tap0".into()],
-        program: LOCKSTEP,
-    };
-    let host = |place| segment.command(place, LOCKSTEP);
-    let mut backup = Member::start(&scratch, "backup", host(Place::B), &["backup"], &told);
-    let role = ["primary", "kv"];
-    let mut primary = Member::start(&scratch, "primary", host(Place::A), &role, &told);
-    primary.await_event("started");
-    backup.await_event("joined");
-    await_ping(&segment);
+    let pair = kv_pair(&scratch, &segment);
     a_hundred_clients(&segment);
     // A failover on a busy host is no error either.
-    drop((primary, backup));
+    drop(pair);
 }
 
 /// A host behind a router, the middle of the segment, whose link to it carries 1280 bytes; neither
@@ -267,10 +219,7 @@ fn run_ip(args: &[&str]) {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_large_reply_arrives_over_a_link_that_carries_less() {
     let (_stage, segment) = (stage(), Segment::new());
     let far = Far::new(&segment);
@@ -315,10 +264,7 @@ fn a_large_reply_arrives_over_a_link_that_carries_less() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -357,9 +303,7 @@ fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority()
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
+#[cfg_attr(not(can_segment), ignore = "needs KVM, root and iproute2")]
 fn a_guest_that_takes_over_an_address_is_found_by_hosts_that_remember_the_old_machine() {
     let (_stage, segment) = (stage(), Segment::new());
     let ghosts = Ghosts::new(&segment);

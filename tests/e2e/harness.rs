@@ -170,6 +170,14 @@ impl Process {
         stdin.write_all(text.as_bytes()).expect("it reads");
     }
 
+    /// Types a line to the guest `echo`, and waits until it comes back.
+    #[track_caller]
+    pub fn echo(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.input(&line);
+        self.await_stdout("the line comes back", |out| out.contains(&line));
+    }
+
     /// Ends its standard input.
     pub fn end_input(&mut self) {
         self.child.stdin = None;

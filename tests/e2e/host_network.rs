@@ -1,13 +1,12 @@
 //! What happens to a host's network under a running guest.
 
-use crate::by_hand::{GUEST, await_ping, benchmark, cli};
 use crate::harness::{LOCKSTEP, Process, Scratch};
-use crate::member::{Member, Told, arbiter, stage};
+use crate::kv::{GUEST, await_ping, benchmark, cli, kv_pair, recorded_kv, stop};
+use crate::member::stage;
 use crate::network::{Place, Segment};
+use crate::operator::{operator, status};
 use rustix::process::Signal;
-use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// So long a side is stopped: long after its peer went live.
@@ -19,47 +18,8 @@ const MOMENT: Duration = Duration::from_millis(100);
 /// Bridges know a survivor by then.
 const KNOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// `kv` on both hosts of the segment: a primary and a backup that has joined it.
-fn kv_pair(scratch: &Scratch, segment: &Segment) -> (Member, Member) {
-    let told = Told {
-        vm: "kv".into(),
-        arbiter: arbiter(scratch, "arbiter"),
-        channel: "10.78.0.1:7700".into(),
-        more: vec!["--net".into(), "tap=tap0".into()],
-        program: LOCKSTEP,
-    };
-    let host = |place| segment.command(place, LOCKSTEP);
-    let mut backup = Member::start(scratch, "backup", host(Place::B), &["backup"], &told);
-    let role = ["primary", "kv"];
-    let mut primary = Member::start(scratch, "primary", host(Place::A), &role, &told);
-    primary.await_event("started");
-    backup.await_event("joined");
-    await_ping(segment);
-    (primary, backup)
-}
-
-/// How the members of the VM stand, by their states.
-fn status(scratch: &Scratch) -> Vec<Value> {
-    let mut command = Command::new(LOCKSTEP);
-    command.args(["status", "--vm", "kv", "--json"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    let told = Process::start(&mut command).end().expect(0).json();
-    told["members"].as_array().expect("a list").clone()
-}
-
-/// What the members of the VM tell people.
-fn status_text(scratch: &Scratch) -> String {
-    let mut command = Command::new(LOCKSTEP);
-    command.args(["status", "--vm", "kv"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    Process::start(&mut command).end().expect(0).stdout
-}
-
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip and bridge (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, mut backup) = kv_pair(&scratch, &segment);
@@ -96,10 +56,7 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answered() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, backup) = kv_pair(&scratch, &segment);
@@ -109,7 +66,7 @@ fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answere
         primary.process.signal(Signal::CONT);
         assert_eq!(cli(&segment, &["PING"]), "PONG");
     }
-    let members = status(&scratch);
+    let members = status(&scratch, "kv");
     let mut states: Vec<&str> = members.iter().filter_map(|m| m["state"].as_str()).collect();
     states.sort_unstable();
     assert_eq!(states, ["protected", "protecting"]);
@@ -117,10 +74,7 @@ fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answere
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip and bridge (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_survivor_tells_bridges_that_learn_otherwise_where_the_guest_is() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, mut backup) = kv_pair(&scratch, &segment);
@@ -144,10 +98,7 @@ fn a_survivor_tells_bridges_that_learn_otherwise_where_the_guest_is() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_machine_whose_tap_is_removed_runs_on_and_takes_it_up_again() {
     let (_stage, segment) = (stage(), Segment::new());
     let mut command = segment.command(Place::A, LOCKSTEP);
@@ -171,10 +122,7 @@ fn a_machine_whose_tap_is_removed_runs_on_and_takes_it_up_again() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (mut primary, mut backup) = kv_pair(&scratch, &segment);
@@ -186,14 +134,15 @@ fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over
             (&"tap0".into(), &"down".into())
         );
     }
-    for member in status(&scratch) {
+    for member in status(&scratch, "kv") {
         let network = &member["network"];
         assert_eq!(
             (&network["tap"], &network["link"]),
             (&"tap0".into(), &"down".into())
         );
     }
-    assert_eq!(status_text(&scratch).matches("TAP tap0 is down").count(), 2);
+    let text = operator(&scratch, ["status", "--vm", "kv"]).end().expect(0);
+    assert_eq!(text.stdout.matches("TAP tap0 is down").count(), 2);
     for (place, member) in [(Place::A, &mut primary), (Place::B, &mut backup)] {
         segment.ip(place, &["link", "set", "tap0", "up"]);
         assert_eq!(member.await_nth("network", 2)["link"], "up");
@@ -227,18 +176,12 @@ fn log_bytes(recording: &Path) -> u64 {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn frames_for_others_are_not_logged() {
     const FRAMES: u64 = 3000;
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let recording = scratch.join("kv");
-    let mut command = segment.command(Place::A, LOCKSTEP);
-    command.args(["run", "kv", "--net", "tap=tap0", "--record"]);
-    let kv = Process::start(command.arg(&recording));
-    await_ping(&segment);
+    let kv = recorded_kv(&scratch, &segment);
     // An address that no bridge has met: its frames go to every port.
     let other = ["10.77.0.9", "lladdr", "02:00:00:00:00:77", "dev", "br0"];
     let add = ["neigh", "add"];
@@ -249,8 +192,7 @@ fn frames_for_others_are_not_logged() {
     Process::start(flood.args(["-c", &script])).end().expect(0);
     // What is asked after all of it is answered after all of it.
     assert_eq!(cli(&segment, &["PING"]), "PONG");
-    kv.signal(Signal::TERM);
-    kv.end().expect(0);
+    stop(kv);
     let grew = log_bytes(&recording) - before;
     assert!(
         grew < FRAMES * 20,

@@ -1,8 +1,9 @@
 //! The picture of the layers in docs/architecture.md is what cargo enforces.
 
+use crate::shape::sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 type Layers = BTreeMap<String, BTreeSet<String>>;
 
@@ -91,27 +92,12 @@ fn only_the_command_names_a_cpu_backend() {
     assert_eq!(naming("kvm"), ["vmm"]);
 }
 
-/// The Rust files in `dir` and below that contain `text`.
-fn containing(dir: &Path, text: &str) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).expect("a directory") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            found.extend(containing(&path, text));
-        } else if path.extension().is_some_and(|kind| kind == "rs")
-            && fs::read_to_string(&path).expect("text").contains(text)
-        {
-            found.push(path);
-        }
-    }
-    found
-}
-
 /// The command's crate is two programs, and one of them plants faults.
 #[test]
 fn only_the_program_that_plants_faults_names_them() {
     assert_eq!(naming("faults"), ["vmm"]);
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let program = src.join("bin/lockstep-faults.rs");
-    assert_eq!(containing(&src, "lockstep_faults"), [program]);
+    let naming = sources(&src).filter(|(_, text)| text.contains("lockstep_faults"));
+    let naming: Vec<_> = naming.map(|(path, _)| path).collect();
+    assert_eq!(naming, [src.join("bin/lockstep-faults.rs")]);
 }

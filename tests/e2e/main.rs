@@ -2,7 +2,7 @@
 //!
 //! Tests that need KVM fail with the command's one sentence where there is none, and are skipped
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
-//! are skipped with the reason where `vmm/images/build.rs` did not find it.
+//! are skipped with the reason where `vmm/hostcfg` did not find it.
 
 #![allow(
     clippy::print_stderr,
@@ -26,9 +26,11 @@ mod harness;
 mod host_network;
 mod inside;
 mod join;
+mod kv;
 mod layers;
 mod member;
 mod network;
+mod operator;
 mod pair;
 mod pair_command;
 mod pair_refusals;
@@ -41,5 +43,6 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod shape;
 mod signals;
 mod state;

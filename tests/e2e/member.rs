@@ -1,11 +1,11 @@
 //! Members of a pair as an operator starts them, and what they tell about themselves.
 
-use crate::harness::{Done, LOCKSTEP, LOCKSTEP_FAULTS, Process, Scratch};
+use crate::harness::{Done, LOCKSTEP, LOCKSTEP_FAULTS, Process, Scratch, replay_equal};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -192,4 +192,56 @@ pub fn pair(scratch: &Scratch, guest: &str, told: &Told) -> (Member, Member) {
     primary.await_event("started");
     backup.await_event("joined");
     (primary, backup)
+}
+
+/// Types a line to a member with the guest `echo`, and waits until it comes back.
+#[track_caller]
+pub fn echo(member: &mut Member, line: &str) {
+    member.process.echo(line);
+}
+
+/// The same with the last line: the guest ends, and the member with it.
+#[track_caller]
+pub fn echo_and_end(mut member: Member, line: &str) -> Done {
+    echo(&mut member, line);
+    member.process.end_input();
+    member.process.end().expect(0)
+}
+
+/// Fails unless both sides end well because the guest was stopped: the generation closed, and what they
+/// recorded the same.
+#[track_caller]
+pub fn both_stopped(scratch: &Scratch, primary: Member, backup: Member) {
+    primary.process.end().expect(0);
+    backup.process.end().expect(0);
+    assert_eq!(records(scratch), ["1.close", "1.open"]);
+    let verdict = replay_equal(&scratch.join("primary"));
+    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
+    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+}
+
+/// Kills one side of a pair; gives the other, and the event with which that goes on alone.
+#[track_caller]
+pub fn kill_one(dies: &str, primary: Member, backup: Member) -> (Member, &'static str) {
+    match dies {
+        "primary" => {
+            primary.kill();
+            (backup, "live")
+        }
+        _ => {
+            backup.kill();
+            (primary, "solo")
+        }
+    }
+}
+
+/// The names of an arbiter's records.
+pub fn records(scratch: &Scratch) -> Vec<String> {
+    let dir = fs::read_dir(scratch.join("arbiter/vm")).expect("records");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let mut names: Vec<_> = dir
+        .map(|entry| name(entry).into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
 }

@@ -1,30 +1,9 @@
 //! Pairs without a network: what members do when one of them is stopped or killed.
 
 use crate::harness::{Process, Scratch, lockstep, replay_equal, run};
-use crate::member::{Member, Told, pair, stage};
+use crate::member::{Member, Told, both_stopped, echo, pair, records, stage};
 use rustix::process::Signal;
 use std::fs;
-
-/// Types a line to a member with the guest `echo` and waits until it comes back.
-#[track_caller]
-pub fn echo(member: &mut Member, line: &str) {
-    member.process.input(&format!("{line}\n"));
-    let wanted = format!("{line}\n");
-    member
-        .process
-        .await_stdout("the line comes back", |out| out.contains(&wanted));
-}
-
-/// The names of an arbiter's records.
-pub fn records(scratch: &Scratch) -> Vec<String> {
-    let dir = fs::read_dir(scratch.join("arbiter/vm")).expect("records");
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-    let mut names: Vec<_> = dir
-        .map(|entry| name(entry).into_string().expect("text"))
-        .collect();
-    names.sort();
-    names
-}
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
@@ -51,12 +30,7 @@ fn a_signal_to_the_primary_ends_both_sides_and_closes_the_generation() {
     let (mut primary, backup) = pair(&scratch, "echo", &told);
     echo(&mut primary, "before the end");
     primary.process.signal(Signal::TERM);
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
-    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+    both_stopped(&scratch, primary, backup);
 
     // A closed VM starts again, in the next generation.
     let mut next = Member::primary(&scratch, "next", "hello", &told.and(&["--solo"]));

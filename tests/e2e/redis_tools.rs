@@ -1,9 +1,7 @@
 //! Redis's own tools by their defaults, to their ends.
 
-use crate::by_hand::{GUEST, benchmark, no_error, recorded_kv, stop};
-use crate::clients::kv_pair;
-use crate::guest_network::widen;
 use crate::harness::{Process, Scratch, replay_equal};
+use crate::kv::{GUEST, benchmark, kv_pair, no_error, recorded_kv, redis_cli, stop, widen};
 use crate::member::stage;
 use crate::network::{Place, Segment};
 use rustix::process::Signal;
@@ -68,13 +66,7 @@ macro_rules! with_redis_tools {
     ($(fn $name:ident() $body:block)*) => {
         $(
             #[test]
-            #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-            #[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-            #[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-            #[cfg_attr(
-                not(has_redis_tools),
-                ignore = "needs redis-benchmark and redis-cli (package redis-tools)"
-            )]
+            #[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
             fn $name() $body
         )*
     };
@@ -120,10 +112,7 @@ with_redis_tools! {
     fn redis_cli_watches_and_searches() {
         let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
         let kv = recorded_kv(&scratch, &segment);
-        let cli = |args: &[&str]| {
-            let mut command = segment.command(Place::Middle, "redis-cli");
-            Process::start(command.args(["-h", GUEST]).args(args))
-        };
+        let cli = |args: &[&str]| redis_cli(&segment, args);
         let filled = cli(&["MSET", "a", "1", "b", "22"]).end().expect(0);
         assert_eq!(filled.stdout, "OK\n");
         // It tells until it is ended, and as a file's reader it would tell late.

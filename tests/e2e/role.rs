@@ -1,8 +1,8 @@
 //! Members that take their role from the arbiter: started and restarted blindly, they boot one guest.
 
 use crate::harness::{LOCKSTEP, Random, Scratch, recordings, replay_equal, run};
-use crate::member::{Member, Told, arbiter, free_address, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, arbiter, echo, echo_and_end, free_address, records, stage};
+use crate::operator::ask;
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
@@ -242,10 +242,7 @@ fn members_hand_over_to_each_other_and_are_protected_again_by_themselves() {
     // How often each has joined and was protected by then.
     for (round, joined, protected) in [(1, 1, 1), (2, 2, 1), (3, 2, 2)] {
         echo(&mut live, &format!("line {round}"));
-        let mut command = Command::new(LOCKSTEP);
-        command.env("LOCKSTEP_RUNTIME_DIR", hosts.scratch.join("runtime"));
-        command.args(["switchover", "--vm", "vm"]);
-        crate::harness::Process::start(&mut command).end().expect(0);
+        ask(&hosts.scratch, "switchover").expect(0);
         // The same process, as the other's backup.
         live.await_nth("joined", joined);
         backup.await_nth("protected", protected);
@@ -272,9 +269,7 @@ fn a_member_that_is_killed_and_restarted_protects_the_survivor() {
         restarted.await_event("joined");
         (live, backup, host) = (backup, restarted, 1 - host);
     }
-    echo(&mut live, "the last line");
-    live.process.end_input();
-    live.process.end().expect(0);
+    echo_and_end(live, "the last line");
     backup.process.end().expect(0);
 }
 

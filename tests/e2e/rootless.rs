@@ -24,12 +24,7 @@ exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=
 const NOBODY: u32 = 65534;
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to drop it")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare, mount and setpriv (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn a_drill_needs_no_root() {
     let (_stage, scratch) = (stage(), Scratch::new());
     set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("ours");
@@ -50,12 +45,7 @@ fn a_drill_needs_no_root() {
 
 /// Without the devices one sentence says so.
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to hide devices")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare and mount (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn a_host_without_kvm_is_told_so_in_a_sentence() {
     let script = "mount -t tmpfs none /dev && exec \"$0\" \"$@\"";
     for args in [&["drill", "kill-primary"][..], &["run", "hello"]] {

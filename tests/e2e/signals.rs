@@ -2,8 +2,7 @@
 
 use crate::descriptors::redirected;
 use crate::harness::{LOCKSTEP, Process, Scratch, replay_equal};
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, both_stopped, echo, pair, stage};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::fs::{self, File};
 use std::io::Write;
@@ -39,11 +38,7 @@ fn the_end_of_a_terminal_ends_a_pair_cleanly_however_often_it_is_told() {
     for _ in 0..3 {
         primary.process.signal(Signal::HUP);
     }
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
+    both_stopped(&scratch, primary, backup);
 }
 
 #[test]
