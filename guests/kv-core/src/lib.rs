@@ -24,6 +24,7 @@ mod error;
 mod float;
 mod glob;
 mod inline;
+mod long_double;
 mod number;
 mod random;
 mod reply;

@@ -2,7 +2,7 @@
 
 use super::{Context, ONE_KEY, Outcome, Spec, integer, specs};
 use crate::error::Error;
-use crate::float::{self, Decimal};
+use crate::long_double::LongDouble;
 use crate::resp::Command;
 
 pub const SPECS: &[Spec] = specs! {
@@ -29,12 +29,12 @@ fn decrby(command: Command, on: &mut Context) -> Outcome {
 fn incrbyfloat(command: Command, on: &mut Context) -> Outcome {
     let key = command.arg(1);
     let old = on.keys.text(key)?.unwrap_or(b"0");
-    let number = |text| float::parse(text).ok_or(Error::NoFloat);
-    let sum = number(old)? + number(command.arg(2))?;
-    if !sum.is_finite() {
-        return Err(Error::Said("ERR increment would produce NaN or Infinity"));
-    }
-    let sum = Decimal::of(sum);
+    let number = |text| LongDouble::parse(text).ok_or(Error::NoFloat);
+    let sum = number(old)?.plus(number(command.arg(2))?);
+    let endless = Error::Said("ERR increment would produce NaN or Infinity");
+    let sum = sum.ok_or(endless)?.text();
+    // A large number has thousands of digits.
+    on.reply.reserve(sum.len())?;
     on.keys.set(key, sum.as_bytes())?;
     on.reply.bulk(sum.as_bytes());
     Ok(())

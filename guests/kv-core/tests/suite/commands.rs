@@ -132,6 +132,39 @@ fn numbers() {
     }
 }
 
+/// With the 64 bits of significand that C's `long double` has, as a real Redis answers.
+#[test]
+fn floating_point_numbers() {
+    let sums: [(&[&str], &str); 9] = [
+        (&["2.51", "-1"], "1.51"),
+        (&["0.1", "0.2"], "0.3"),
+        (&["1", "1e-17"], "1.00000000000000001"),
+        (&["1", "4e-18"], "1"),
+        (&["0.999999999999999999"], "1"),
+        (&["-0.000000000000000004"], "0"),
+        (&["1e18", "0.5"], "1000000000000000000.5"),
+        (&["18446744073709551615", "1"], "18446744073709551616"),
+        (&["1e25"], "10000000000000000000000000"),
+    ];
+    for (amounts, sum) in sums {
+        let commands: Vec<_> = amounts
+            .iter()
+            .map(|amount| format!("INCRBYFLOAT a {amount}"))
+            .collect();
+        let commands: Vec<_> = commands.iter().map(String::as_str).collect();
+        check(&commands, &format!("${}\r\n{sum}\r\n", sum.len()));
+    }
+    for text in ["x", "1e", "1e+", "nan", "1e4933", "1e-4960", "--1", "1 "] {
+        let command = format!("INCRBYFLOAT a \"{text}\"");
+        check(&[&command], "-ERR value is not a valid float\r\n");
+    }
+    let endless = "-ERR increment would produce NaN or Infinity\r\n";
+    check(&["INCRBYFLOAT a inf"], endless);
+    check(&["INCRBYFLOAT a 1e4932", "INCRBYFLOAT a 1e4932"], endless);
+    let huge = "INCRBYFLOAT a 1e4900";
+    check(&[huge, "INCRBYFLOAT a -1e4900"], "$1\r\n0\r\n");
+}
+
 #[test]
 fn about_the_server() {
     check(&["PING"], "+PONG\r\n");
