@@ -1,4 +1,4 @@
-//! Guest images: static ELF files, checked before anything of them is loaded.
+//! Guest images: static ELF files, which are checked before any part of them is loaded.
 
 use super::allowlist;
 use lockstep_abi::IMAGE_BASE;
@@ -12,10 +12,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// Largest image file, bytes.
 pub const MAX_IMAGE_BYTES: usize = 32 << 20;
-/// Largest place an image may take in RAM, bytes (its `.bss` included).
+/// Most RAM that an image may occupy, bytes (its `.bss` included).
 pub const MAX_LOADED_BYTES: u64 = 64 << 20;
 
-/// Why a file is no guest.
+/// Why a file is not accepted as a guest.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Not an ELF file for this machine.
@@ -55,7 +55,7 @@ pub fn image_hash(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
 }
 
-/// A loaded segment's place and rights.
+/// Address range and rights of a loaded segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First byte.
@@ -69,7 +69,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The addresses of the pages it touches, as a range.
+    /// The address range of the pages that it touches.
     pub fn pages(&self) -> Range<u64> {
         self.start & !(PAGE as u64 - 1)..self.end.next_multiple_of(PAGE as u64)
     }
@@ -86,7 +86,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Checks `bytes`: a static ELF whose code holds allowed instructions only.
+    /// Checks a file: it must be a static ELF file whose code has allowed instructions only.
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
         let image = Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
             name: name.to_string(),
@@ -162,12 +162,12 @@ impl Image {
         image_hash(&self.bytes)
     }
 
-    /// Where it starts.
+    /// Address of its entry point.
     pub fn entry(&self) -> u64 {
         self.entry
     }
 
-    /// First page after it.
+    /// Address of the first page after it.
     pub fn end(&self) -> u64 {
         let end = self.segments.iter().map(|(s, _)| s.pages().end).max();
         end.expect("an image has a segment")
@@ -178,7 +178,7 @@ impl Image {
         self.segments.iter().map(|(s, _)| *s).collect()
     }
 
-    /// Copies it into `ram`.
+    /// Copies the segments into `ram`.
     pub fn load(&self, ram: &Ram) -> Result<(), ImageError> {
         let too_small = |_: RamError| ImageError::TooSmall {
             name: self.name.clone(),
@@ -257,7 +257,7 @@ fn check_layout(segments: &mut [(Segment, Range<usize>)]) -> Result<(), String> 
     Ok(())
 }
 
-/// Names of functions by address, for messages; an image without symbols has none.
+/// Names of functions by address, for messages; empty for an image without symbols.
 fn symbols(
     header: &FileHeader64<Endianness>,
     endian: Endianness,
