@@ -1,9 +1,9 @@
 //! The pure machine: a vCPU, RAM and device models on one thread, between a [`Source`] and a
 //! [`Sink`].
 //!
-//! It never reads a clock, a socket, a file or a random number. Its state after `n` exits is a
-//! function of its initial state and of what its source gave it up to there, and of nothing else
-//! (invariant I1; proved by `tests/e2e/replay.rs`).
+//! It never reads a clock, a socket, a file or a random number. Its state after `n` exits is a function
+//! of its initial state and of the inputs that its source gave it until then, and of nothing else
+//! (invariant I1; shown by `tests/e2e/replay.rs`).
 
 pub mod bus;
 pub mod drive;
@@ -84,7 +84,7 @@ enum Waiting {
 }
 
 impl Waiting {
-    /// What it is, and what the guest has seen.
+    /// The kind of wait, and what the guest has seen, as words for the digest.
     fn words(self) -> [u64; 2] {
         match self {
             Waiting::No => [0, 0],
@@ -94,14 +94,15 @@ impl Waiting {
     }
 }
 
-/// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
-/// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
+/// What is reported of the vCPU at a position. Completing its instruction later changes RIP on some
+/// hosts and may end an interrupt shadow. The report does not change, so that everyone who compares
+/// sees the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 struct Arrival {
     check: Check,
-    /// Would it take an interrupt?
+    /// Would the vCPU take an interrupt now?
     ready: bool,
-    /// Its digest, if its instruction was finished since.
+    /// The vCPU's digest on arrival, if its instruction was completed since.
     digest: Option<u64>,
 }
 
@@ -118,33 +119,34 @@ impl Arrival {
 /// A virtual machine with one vCPU.
 #[derive(Debug)]
 pub struct Machine {
-    // Before the RAM that it runs on.
+    // Declared, and so dropped, before the RAM that it runs on.
     cpu: Box<dyn Vcpu>,
     ram: Ram,
     bus: Bus,
     at: Position,
-    /// Everything at this position is done: the guest is to be entered.
+    /// Everything at this position is done; the next step is to enter the guest.
     left: bool,
-    /// The vCPU as it came to this position, whatever is finished of its instruction later.
+    /// The vCPU as it arrived at this position, even if its instruction was completed since.
     arrived: Arrival,
-    /// Its instruction is finished, so that its state is complete.
+    /// Its instruction was completed, so that its state is complete.
     settled: bool,
     waiting: Waiting,
     ended: Option<EndReason>,
-    /// An exit that waits for the time before it can be handled.
+    /// An exit that cannot be handled before the source gives the time.
     unhandled: Option<Exit>,
     ram_digest: RamDigest,
-    /// For the digest.
+    /// Which pages to read again for the next digest.
     dirty: DirtyReader,
     outputs: Vec<Output>,
     pulse: Pulse,
-    /// Exits in a row at which an interrupt waited and the guest could not take it. No part of the state.
+    /// Exits in a row at which an interrupt waited and the guest could not take it. Not a part of the
+    /// state.
     unheard: u32,
 }
 
 impl Machine {
-    /// Builds the machine and loads its guest: everything that follows depends on `config`,
-    /// `image` and the inputs alone.
+    /// Builds the machine and loads its guest. All that happens afterwards depends on `config`, `image`
+    /// and the inputs alone.
     pub fn new(
         cpus: CpuBackends,
         config: &MachineConfig,
@@ -163,7 +165,8 @@ impl Machine {
             waiting: Waiting::No,
             ended: None,
             unhandled: None,
-            // The memory was all zeros when it was mapped: only what was written since has to be read.
+            // The memory was all zeros when it was mapped: only pages that were written since must be
+            // read.
             ram_digest: RamDigest::zeroed(ram.pages()),
             dirty: cpu.dirty_pages().reader_of_all_writes(),
             outputs: Vec::new(),
@@ -175,8 +178,8 @@ impl Machine {
     }
 
     /// A machine of this configuration in this state, with `ram` as its memory and `digest` as that
-    /// memory's digest. The state may come from anybody; whether it is the one that was meant shows in the
-    /// components' digests.
+    /// memory's digest. The state may come from an untrusted peer or file. Whether it is the right one
+    /// must be checked by comparing the components' digests.
     pub fn restore(
         cpus: CpuBackends,
         config: &MachineConfig,
@@ -271,18 +274,18 @@ impl Machine {
         self.left
     }
 
-    /// A reader of which pages are written, by the guest or by the machine; good on any thread, while
-    /// the guest runs.
+    /// A reader that reports which pages are written, by the guest or by the machine. It may be used on
+    /// any thread, while the guest runs.
     pub fn dirty_pages(&self) -> DirtyReader {
         self.cpu.dirty_pages().reader()
     }
 
-    /// Where the thread that runs it shows that it gets on. No part of the machine's state.
+    /// Sets the pulse on which the machine's thread beats. It is not a part of the machine's state.
     pub fn set_pulse(&mut self, pulse: Pulse) {
         self.pulse = pulse;
     }
 
-    /// Where its thread shows that it gets on.
+    /// The pulse on which the machine's thread beats.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
@@ -297,7 +300,7 @@ impl Machine {
         self.at
     }
 
-    /// The position and a cheap look at the vCPU.
+    /// The position, and RIP and a hash of the registers there.
     pub fn moment(&self) -> Moment {
         Moment {
             at: self.at,
@@ -319,7 +322,7 @@ impl Machine {
         }
     }
 
-    /// If the guest waits and nothing has come yet that it waits for: until when.
+    /// Until when the guest waits, if it waits and nothing that it waits for has come yet.
     fn wait(&self) -> Option<Wait> {
         let interrupt = self.bus.pic.requests() && self.arrived.ready;
         let wake_ns = match self.waiting {
@@ -340,8 +343,9 @@ impl Machine {
         })
     }
 
-    /// Guest time of the next edge that can end the guest's wait: for one that halts, by an interrupt that the
-    /// guest would take; one that idles learns of every edge. `u64::MAX` if there is none.
+    /// Guest time of the next edge that can end the guest's wait, nanoseconds; `u64::MAX` if there is
+    /// none. A guest that idles is woken by every edge. A guest that halts is woken by an interrupt
+    /// that it would take.
     fn edge_that_ends_it(&self) -> u64 {
         let edge = match self.waiting {
             Waiting::Idle { .. } => self.bus.next_edge_ns(),
@@ -504,7 +508,7 @@ impl Machine {
     }
 }
 
-/// Hash of an output's bytes, as [`ft_protocol::log::OutputMark`] carries it.
+/// Hash of an output's bytes, for [`ft_protocol::log::OutputMark`].
 pub fn output_hash(data: &[u8]) -> u64 {
     xxh3_64(data)
 }
