@@ -1,4 +1,4 @@
-//! Sorted sets: members come, and scores change.
+//! Sorted sets: new members and changed scores.
 
 use super::sorted::Sorted;
 use super::{ANY, Context, ONE_KEY, Outcome, Spec, is, specs};
@@ -13,7 +13,7 @@ pub const SPECS: &[Spec] = specs! {
     "zincrby" 4..=4 Write ONE_KEY, zincrby, "Adds to the score of a member.";
 };
 
-/// Which scores ZADD sets, and what it answers.
+/// Which scores ZADD sets, and what it returns.
 #[derive(Clone, Copy, Default)]
 struct Options {
     nx: bool,
@@ -27,7 +27,7 @@ struct Options {
 }
 
 impl Options {
-    /// The options, and the argument behind them.
+    /// Reads the options. Returns them and the index of the first argument after them.
     fn parse(command: Command) -> Result<(Self, usize), Error> {
         let mut options = Self::default();
         let mut at = 2;
@@ -47,7 +47,7 @@ impl Options {
         Ok((options, at))
     }
 
-    /// The errors, in the order in which Redis finds them.
+    /// Finds errors in the same order as Redis.
     fn check(self, rest: usize) -> Outcome {
         if rest == 0 || !rest.is_multiple_of(2) {
             return Err(Error::Syntax);
@@ -70,7 +70,7 @@ impl Options {
         Ok(())
     }
 
-    /// The score that a member gets; none if it keeps what it has.
+    /// The new score of a member; `None` if its score does not change.
     fn score(self, old: Option<Score>, given: f64) -> Result<Option<Score>, Error> {
         let unwanted = match old {
             Some(_) => self.nx,
@@ -100,7 +100,7 @@ struct Done {
 }
 
 impl Done {
-    /// Gives `member` a score.
+    /// Sets the score of `member`.
     fn add(
         &mut self,
         set: &mut Sorted,
@@ -124,9 +124,9 @@ fn number(argument: &[u8]) -> Result<f64, Error> {
     float::parse(argument).ok_or(Error::NoFloat)
 }
 
-/// Gives the members, each behind its score from argument `first` on, their scores.
+/// Sets the scores of the members from argument `first` on; each score precedes its member.
 fn add(command: Command, on: &mut Context, first: usize, options: Options) -> Result<Done, Error> {
-    // One score that is none, and nothing happens.
+    // If one score is not a number, nothing is changed.
     for at in (first..command.len()).step_by(2) {
         number(command.arg(at))?;
     }
