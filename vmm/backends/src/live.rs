@@ -73,7 +73,7 @@ pub struct Live {
     console: ConsoleInput,
     waker: Waker,
     polled_ns: u64,
-    /// Frames that came before this side went live, oldest first.
+    /// Frames that came before this side was live, oldest first.
     early: VecDeque<Vec<u8>>,
     pulse: Pulse,
 }
@@ -123,7 +123,7 @@ impl Live {
         self.waker.clone()
     }
 
-    /// Waits until a backend has an input, [`Waker::wake`] is called, or guest time is `until_ns`.
+    /// Waits until a backend has something, the waker calls, or guest time is `until_ns`.
     fn wait(&self, view: &View, until_ns: u64) -> io::Result<()> {
         if view.net_room > 0 && !self.early.is_empty() {
             return Ok(());
@@ -247,7 +247,7 @@ impl Direct {
         self.tap.as_ref()
     }
 
-    /// Writes one output to its backend.
+    /// Lets one output go.
     pub fn release(&mut self, output: &Output) -> io::Result<()> {
         match (output.port, &self.tap) {
             (OutputPort::Net, Some(tap)) => tap.send(&output.data),
