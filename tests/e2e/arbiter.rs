@@ -1,4 +1,4 @@
-//! Storage of an arbiter that loses its records, cannot be written, or hangs.
+//! An arbiter whose storage loses its records, cannot be written, or hangs.
 
 mod etcd;
 
@@ -12,14 +12,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What does not wait for a storage that hangs is done within this: its limit of one to three seconds, and some.
+/// What does not wait for a hanging storage is done within this time: the limit of one to three
+/// seconds, plus a reserve.
 const SOON: Duration = Duration::from_secs(6);
 
 fn record(scratch: &Scratch, name: &str) -> PathBuf {
     scratch.join("arbiter/vm").join(name)
 }
 
-/// The records; who was killed may have left a draft.
+/// The names of the records. A member that was killed may have left a temporary file, which is not
+/// counted.
 fn kept(scratch: &Scratch) -> Vec<String> {
     let mut names = records(scratch);
     names.retain(|name| !name.starts_with('.'));
@@ -44,7 +46,7 @@ fn of_arbiter<'a>(scratch: &Scratch, command: &'a str, url: &'a str, more: &[&'a
     operator(scratch, args.into_iter().chain(more.iter().copied())).end()
 }
 
-/// A member whose record vanished is told of by `status`, and holds.
+/// Fails unless `status` reports that the member's record vanished, and the member holds.
 #[track_caller]
 fn holds(scratch: &Scratch, member: &mut Member) {
     let why = member.await_event("record_missing")["why"].to_string();
@@ -65,7 +67,7 @@ fn who_needs_a_record_that_vanished_holds_until_an_operator_puts_it_back() {
         let told = Told::new(&scratch);
         let (mut primary, backup) = pair(&scratch, "echo", &told);
         echo(&mut primary, "together");
-        // Nobody can put it back by himself.
+        // Neither side can put the record back by itself.
         backup.process.signal(Signal::STOP);
         primary.process.signal(Signal::STOP);
         vanish(&scratch);
@@ -88,7 +90,7 @@ fn who_needs_a_record_that_vanished_holds_until_an_operator_puts_it_back() {
             shown.contains("no generation") && shown.contains("here: member"),
             "{shown}"
         );
-        // Only the operator can know.
+        // Only the operator can know that no member went on alone.
         let sentence = of_arbiter(&scratch, "restore", url, &[]).refused();
         assert!(sentence.contains("--nobody-went-on"), "{sentence}");
         assert!(!survivor.has_told(alone));
@@ -166,7 +168,7 @@ fn restore_and_forget_refuse_where_they_would_do_harm() {
     assert!(open.contains("--force"), "{open}");
     of_arbiter(&scratch, "forget", &url, &["--force"]).expect(0);
     assert_eq!(kept(&scratch), [""; 0]);
-    // It can be started anew.
+    // The VM can be started anew.
     let solo = told.and(&["--solo"]);
     let mut anew = Member::primary(&scratch, "anew", "echo", &solo);
     anew.await_event("started");
@@ -176,7 +178,7 @@ fn restore_and_forget_refuse_where_they_would_do_harm() {
     assert_eq!(kept(&scratch), [""; 0]);
 }
 
-/// Command lines of members of each role.
+/// The command lines of members of each role.
 fn roles<'a>(url: &'a str, one: &'a str, two: &'a str) -> [Vec<&'a str>; 3] {
     let told = [
         "--vm",
@@ -221,7 +223,7 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
         assert!(sentence.contains("Read-only"), "{sentence}");
         assert!(sentence.contains(&text(&dir.join("vm"))), "{sentence}");
     }
-    // Another user's directory, as root's is for a root that the server squashes.
+    // Another user's directory; the same happens to root if the server maps root to another user.
     for path in [scratch.path(), &dir] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
     }
@@ -235,7 +237,7 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
         assert!(sentence.contains(&text(&dir)), "{sentence}");
     }
     assert!(!dir.join("vm").exists(), "nothing was founded");
-    // Who may make the VM's directory and not write there; root is not held up by that.
+    // A user who may make the VM's directory, but not write there. Root is not stopped by that.
     fs::create_dir(dir.join("vm")).expect("made");
     chown(&dir, Some(65534), Some(65534)).expect("root");
     for role in roles(&url, &one, &two) {
@@ -247,7 +249,8 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
     }
 }
 
-/// Opening this file hangs, as on a server that went away, until it is answered or removed.
+/// Makes opening this file hang, as on a server that went away, until somebody opens its other end or
+/// removes it.
 fn hang(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status().expect("mkfifo");
     assert!(made.success());
@@ -279,7 +282,7 @@ fn a_storage_that_hangs_is_unreachable_after_a_second_and_nobodys_end_waits_for_
             backup.process.end().expect(0);
         } else {
             backup.process.signal(Signal::TERM);
-            // The first one was taken by now: two that wait are one to the kernel.
+            // The first signal was handled by now: two pending signals of one kind would be one.
             backup.await_nth("unreachable", 4);
             backup.process.signal(Signal::TERM);
             backup.process.end_within(SOON).expect(1);
@@ -311,7 +314,7 @@ fn a_guest_ends_on_a_storage_that_hangs() {
     echo(&mut primary, "together");
     hang(&record(&scratch, "1.close"));
     primary.process.signal(Signal::TERM);
-    // Both close the generation as far as they can, and a second signal does not wait for that.
+    // Both sides try to close the generation, and a second signal does not wait for that.
     primary.await_event("unreachable");
     primary.process.signal(Signal::TERM);
     backup.await_event("unreachable");

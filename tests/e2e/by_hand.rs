@@ -87,8 +87,8 @@ fn redis_benchmark_runs_on_over_a_failover_without_an_error() {
     await_ping(&segment);
     assert_eq!(cli(&segment, &["SET", "kept", "yes"]), "OK");
 
-    // Long enough that the failover is in its midst. It tells of itself after every quarter of a
-    // second: the first time it does, it is well under way.
+    // Long enough that the failover comes in the middle. The benchmark reports every quarter of a
+    // second: after its first report it is well under way.
     let args = ["-c", "50", "-P", "4", "-n", "60000", "-t", "set,get,incr"];
     let running = benchmark(&segment, &args);
     running.await_stdout("the benchmark is under way", |out| {

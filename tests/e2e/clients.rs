@@ -1,4 +1,4 @@
-//! Ordinary Redis clients, each by its defaults, through the loss of the primary.
+//! Ordinary Redis clients, each with its defaults, through the loss of the primary.
 
 use crate::by_hand::{GUEST, await_ping, recorded_kv, stop};
 use crate::harness::{LOCKSTEP, Process, Scratch, replay_equal};
@@ -7,9 +7,9 @@ use crate::network::{Place, Segment};
 use rustix::process::Signal;
 use std::path::Path;
 
-/// What `.ci/run` installed: a virtual environment of Python, and modules for Node.
+/// The directory into which `.ci/run` installs: a virtual environment of Python, and modules for Node.
 const INSTALLED: &str = env!("LOCKSTEP_CLIENTS");
-/// A client counts at least this far before the kill, and so much further after it.
+/// A client counts at least this far before the kill, and at least this much further after it.
 const STRETCH: u64 = 300;
 
 /// A pair with `kv`, each member with a TAP on a host of its own; the guest answers.
@@ -43,7 +43,7 @@ fn client(segment: &Segment, program: &str) -> Process {
     Process::with_input(command.arg(Path::new(INSTALLED).join("node")))
 }
 
-/// How far a client has counted, as far as it told in whole lines.
+/// How far a client has counted, according to its complete lines.
 fn counted(out: &str) -> u64 {
     let whole = out.rfind('\n').map_or("", |end| &out[..end]);
     let last = whole
@@ -53,8 +53,8 @@ fn counted(out: &str) -> u64 {
     last.map_or(0, |value| value.parse().expect("a number"))
 }
 
-/// A client does what its users do, counts through the loss of the primary, and finds no answer
-/// missing or repeated, on the connection that it had before.
+/// A client does what its users do, counts through the loss of the primary, and finds no answer missing
+/// or repeated, on the same connection as before.
 #[track_caller]
 fn counts_through_a_kill(program: &str) {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());

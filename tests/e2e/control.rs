@@ -1,4 +1,4 @@
-//! What operators ask of a pair, and sides that hang, sleep, or must be shut out before the other goes
+//! What operators ask of a pair; and sides that hang, sleep, or must be shut out before the other goes
 //! on.
 
 use crate::harness::{Done, Scratch, lockstep, replay_equal};
@@ -41,7 +41,7 @@ fn stop_ends_both_sides_and_closes_the_generation() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_switchover_makes_the_backup_live_and_the_primary_ends_well() {
     let (_stage, scratch) = (stage(), Scratch::new());
-    // A fence is for the dead: a primary that handed over is not shut out.
+    // A fence is for a dead peer: a primary that handed over is not fenced.
     let told = Told::new(&scratch).and(&["--fence", "false"]);
     let (mut primary, mut backup) = pair(&scratch, "echo", &told);
     echo(&mut primary, "on the primary");
@@ -51,7 +51,7 @@ fn a_switchover_makes_the_backup_live_and_the_primary_ends_well() {
     assert_eq!(before, "echo: ready\non the primary\n");
     assert_eq!(backup.await_event("live")["reemitted"], 0);
     echo(&mut backup, "on the survivor");
-    // There is no pair any more.
+    // There is no pair now.
     let sentence = ask(&scratch, "switchover").refused();
     assert!(sentence.contains("without a backup"), "{sentence}");
     ask(&scratch, "stop").expect(0);
@@ -121,7 +121,7 @@ fn a_primary_whose_vcpu_hangs_is_no_primary() {
     primary.await_event("backup_lost");
     let survived = backup.process.end().expect(0);
     assert!(survived.stdout.contains("ticker: done"), "{survived:#?}");
-    // Its own claim waits for a vCPU that never answers.
+    // The primary's own claim waits for a vCPU that never answers.
     primary.kill();
     assert_eq!(replay_equal(&scratch.join("backup"))["go_lives"], 1);
 }
@@ -243,7 +243,7 @@ fn a_backup_told_another_guest_or_quantum_is_refused() {
     }
 }
 
-/// The control socket of the member that told of its id in this event.
+/// The control socket of the member whose id is in this event.
 fn socket(scratch: &Scratch, member: &mut Member, event: &str) -> std::path::PathBuf {
     let id = member.await_event(event)["member"].clone();
     let id = id.as_str().expect("an id").to_owned();
@@ -259,7 +259,7 @@ fn clients_that_say_nothing_keep_no_operator_waiting() {
         socket(&scratch, &mut primary, "waiting"),
         socket(&scratch, &mut backup, "connecting"),
     ];
-    // More than there is room for.
+    // More connections than there is room for.
     let silent = || -> Vec<UnixStream> {
         let connect = |path| UnixStream::connect(path).expect("it listens");
         (0..40).flat_map(|_| sockets.iter().map(connect)).collect()
@@ -311,7 +311,7 @@ fn a_stop_that_leaves_the_generation_open_says_so_with_status_1() {
 fn a_stop_at_the_backup_is_done_once_the_generation_is_closed() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
-    // The primary's way to the arbiter is another one, which is cut.
+    // The primary reaches the arbiter by another path, which is cut.
     let theirs = Told {
         arbiter: format!("file:{}", scratch.join("way").display()),
         ..told.clone()
@@ -326,6 +326,6 @@ fn a_stop_at_the_backup_is_done_once_the_generation_is_closed() {
     ask(&scratch, "stop").expect(0);
     assert_eq!(records(&scratch), ["1.close", "1.open"]);
     backup.process.end().expect(0);
-    // It does not know that.
+    // The primary does not know that.
     primary.process.end().expect(1);
 }

@@ -1,5 +1,6 @@
-//! Standard output, standard error and `--events` that are full, closed or broken: nobody waits for them
-//! who has something better to do, nobody fails by them, and what was to be printed is a status.
+//! Standard output, standard error and `--events` that are full, closed or broken. No thread that has
+//! other work waits for them, no process fails because of them, and a result that could not be printed
+//! shows in the status.
 
 use crate::harness::{
     LOCKSTEP, Process, Random, Scratch, lockstep, record, replay_equal, run, text,
@@ -15,12 +16,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A process whose reader does not read ends within this: once it has ended, it waits for a second.
+/// A process whose reader does not read ends within this time: at its end it waits for a second.
 const UNREAD_LIMIT: Duration = Duration::from_secs(15);
-/// Whatever is told is there within this.
+/// What must be reported is there within this time.
 const TOLD_LIMIT: Duration = Duration::from_secs(30);
 
-/// `lockstep` with a descriptor (`1>`, `2>`) that goes to `path`. It says all that it says to a user.
+/// `lockstep` with a descriptor (`1>`, `2>`) that goes to `path`. It logs everything that it logs by
+/// default.
 pub fn redirected(descriptor: &str, path: &Path) -> Command {
     let mut command = Command::new("sh");
     let script = format!("LOCKSTEP_LOG=info exec \"$0\" \"$@\" {descriptor}\"$TO\"");
@@ -28,7 +30,7 @@ pub fn redirected(descriptor: &str, path: &Path) -> Command {
     command
 }
 
-/// A FIFO, and both its ends: nothing of it is read unless the test does.
+/// A FIFO with both its ends open: nothing is read from it unless the test reads.
 struct Fifo(File);
 
 impl Fifo {
@@ -40,7 +42,7 @@ impl Fifo {
         Fifo(file)
     }
 
-    /// One that takes nothing.
+    /// A FIFO that is full.
     fn full(path: &Path) -> Fifo {
         let mut fifo = Fifo::new(path);
         for piece in [4096, 1] {
@@ -50,7 +52,7 @@ impl Fifo {
         fifo
     }
 
-    /// Reads until what was read satisfies `wanted`, which it returns.
+    /// Reads until `wanted` is true for the text, which it returns.
     #[track_caller]
     fn await_text(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let (deadline, mut bytes) = (Instant::now() + TOLD_LIMIT, Vec::new());
@@ -76,7 +78,7 @@ impl Fifo {
     }
 }
 
-/// A member whose standard error and events go where nobody reads.
+/// A member whose standard error and events are not read.
 struct Muted {
     process: Process,
     messages: Fifo,
@@ -159,7 +161,7 @@ fn a_member_that_nobody_listens_to_ends_all_the_same() {
     echoes(&mut member.process, "here");
     member.process.end_input();
     member.process.end_within(UNREAD_LIMIT).expect(0);
-    // It said what it could: the events are cut, not garbled.
+    // The events are cut, but not mixed up.
     let bytes = member.events.await_text(|text| text.len() >= 4096);
     assert!(bytes.bytes().all(|byte| byte == b'x' || byte == b'\n'));
 }
@@ -227,7 +229,7 @@ fn a_console_that_fails_ends_no_member() {
     backup.process.end().expect(0);
 }
 
-/// Commands whose output is the point of them.
+/// Commands whose purpose is their output.
 fn that_print(recording: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["replay", recording],
@@ -249,7 +251,7 @@ fn a_result_that_cannot_be_printed_is_a_failure_and_no_panic() {
     record("hello", &scratch.join("recording"));
     let recording = &scratch.arg("recording");
     let mut all = that_print(recording);
-    // Lists may be cut off by who reads them; a disk may not.
+    // The reader of a list may stop reading; a full disk is an error all the same.
     let lists = [
         vec!["log", "show", recording],
         vec!["log", "stat", recording],
@@ -308,14 +310,14 @@ fn a_message_that_cannot_be_printed_leaves_the_status_as_it_is() {
     }
 }
 
-/// Set for a process that is to panic.
+/// Set in a process that must panic.
 const PANICS: &str = "LOCKSTEP_TEST_PANICS";
 
 #[test]
 fn a_panic_ends_the_process_and_is_told_if_anybody_reads() {
     if std::env::var_os(PANICS).is_some() {
         lockstep_out::abort_on_panic();
-        // A thread's panic is the process's end.
+        // A panic on any thread ends the process.
         let thread = std::thread::Builder::new().name("vcpu".into());
         let panics = thread.spawn(|| panic!("as it was told to"));
         let _never = panics.expect("started").join();
@@ -353,7 +355,7 @@ fn a_guest_that_waits_for_its_consoles_reader_stops_when_it_is_told_to() {
     let mut command = redirected("1>", &path);
     command.args(["run", "hello", "--record", &scratch.arg("recording")]);
     let running = Process::start(&mut command);
-    // It sleeps where a write or a poll does: the guest has printed.
+    // It sleeps in a write or a poll: the guest has printed.
     let place = format!("/proc/{}/wchan", running.pid().as_raw_nonzero());
     let deadline = Instant::now() + TOLD_LIMIT;
     loop {

@@ -1,5 +1,5 @@
-//! The guest `kv` on networks as people have them: many clients, dead ones, links that carry less,
-//! hosts that remember another machine.
+//! The guest `kv` on networks as they occur in practice: many clients, dead clients, links that carry
+//! less, hosts that remember another machine.
 
 use crate::by_hand::{await_ping, benchmark, no_error};
 use crate::harness::{LOCKSTEP, Process, Scratch};
@@ -20,31 +20,31 @@ use std::time::{Duration, Instant};
 const SERVER: SocketAddrV4 = SocketAddrV4::new(IP, PORT);
 /// `--net` for the addresses that the frames of tests name.
 const NET: &str = "tap=tap0,mac=02:4c:53:00:00:02";
-/// What is answered without a wait takes less, on a busy host as well. Each fault that these tests
-/// are for costs a second or more.
+/// What is answered without a wait takes less than this, on a busy host too. Each fault for which there
+/// is a test here costs a second or more.
 const AT_ONCE: Duration = Duration::from_millis(900);
-/// What takes a repetition or two.
+/// What needs one or two repetitions takes less than this.
 const SECONDS: Duration = Duration::from_secs(8);
-/// Nothing that is to happen takes longer.
+/// Nothing that must happen takes longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A benchmark with 40,000 connections takes no longer.
+/// A benchmark with 40,000 connections must end within this time.
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(300);
 const ALL: EthernetAddress = EthernetAddress::BROADCAST;
 
-/// A machine with `kv`, not waited for.
+/// Starts a machine with `kv`, and does not wait for it.
 fn start(segment: &Segment, net: &str) -> Process {
     let mut command = segment.command(Place::A, LOCKSTEP);
     Process::start(command.args(["run", "kv", "--console", "none", "--net", net]))
 }
 
-/// A machine with `kv` that serves.
+/// Starts a machine with `kv`, and waits until it serves.
 fn serving(segment: &Segment) -> Process {
     let kv = start(segment, NET);
     await_ping(segment);
     kv
 }
 
-/// One PING over a connection of its own; how long both took.
+/// One PING on a new connection. Returns how long both took together.
 fn ping(from: Option<Ipv4Addr>, limit: Duration) -> std::io::Result<Duration> {
     let began = Instant::now();
     let mut stream = open(from, SERVER, limit)?;
@@ -52,7 +52,7 @@ fn ping(from: Option<Ipv4Addr>, limit: Duration) -> std::io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// The same from the middle of the segment; it must be answered.
+/// The same from the middle of the segment. It must be answered.
 #[track_caller]
 fn ping_from_the_middle(segment: &Segment, from: Option<Ipv4Addr>) -> Duration {
     let answer = inside(&segment.name(Place::Middle), || ping(from, LIMIT));
@@ -64,7 +64,7 @@ fn ghost(number: usize) -> Remote {
     Remote::neighbor(200).at(2000 + number as u16)
 }
 
-/// Machines on the bridge, and that host's MAC address known to the guest.
+/// Makes machines on the bridge, whose host's MAC address the guest knows.
 #[track_caller]
 fn ghosts(segment: &Segment) -> Ghosts {
     let ghosts = Ghosts::new(segment);
@@ -76,7 +76,7 @@ fn ghosts(segment: &Segment) -> Ghosts {
     ghosts
 }
 
-/// The segment to `remote` that comes within the limit.
+/// The segment to `remote`, which must come within the limit.
 #[track_caller]
 fn answer(ghosts: &Ghosts, remote: Remote, control: TcpControl) -> Said {
     let wanted = |frame: &[u8]| {
@@ -223,8 +223,8 @@ fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end_by_a_pair() {
     drop((primary, backup));
 }
 
-/// A host behind a router, the middle of the segment, whose link to it carries 1280 bytes; neither
-/// the host nor the guest knows.
+/// A host behind a router, which is the middle of the segment. The link from the router to the host
+/// carries 1280 bytes; neither the host nor the guest knows that.
 struct Far(String);
 
 impl Far {
@@ -293,7 +293,7 @@ fn a_large_reply_arrives_over_a_link_that_carries_less() {
         assert_eq!(reply[9..9 + value.len()], value);
         assert!(took < SECONDS, "{took:?}");
     }
-    // The router had something to say: else this showed nothing.
+    // The router must have sent such a message: otherwise this test showed nothing.
     let told = segment
         .command(Place::Middle, "cat")
         .arg("/proc/net/snmp")
@@ -342,7 +342,7 @@ fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority()
     // A connection with priority 7 and no VLAN.
     ghosts.say(&tagged(&neighbor.syn(), 0xe000));
     answer(&ghosts, neighbor, TcpControl::Syn);
-    // One of VLAN 5 is none of ours: the answer to what follows it comes first.
+    // A connection of VLAN 5 is not for the guest: the answer to the later request comes first.
     let (other, last) = (neighbor.at(40_001), neighbor.at(40_002));
     ghosts.say(&tagged(&other.syn(), 5));
     ghosts.say(&last.syn());

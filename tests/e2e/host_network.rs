@@ -1,4 +1,4 @@
-//! What happens to a host's network under a running guest.
+//! Changes of a host's network under a running guest.
 
 use crate::by_hand::{GUEST, await_ping, benchmark, cli};
 use crate::harness::{LOCKSTEP, Process, Scratch};
@@ -10,13 +10,13 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// So long a side is stopped: long after its peer went live.
+/// How long a side is stopped: until long after its peer went live.
 const STOPPED: Duration = Duration::from_secs(5);
-/// So long a backup rests while its primary's outputs wait for it: no reason for a suspicion.
+/// How long a backup rests while its primary's outputs wait for it: too short for a suspicion.
 const REST: Duration = Duration::from_millis(80);
-/// So long a primary is stopped that is not missed: longer than it trusts itself, too.
+/// How long a primary is stopped without being suspected: long enough that it distrusts itself.
 const MOMENT: Duration = Duration::from_millis(100);
-/// Bridges know a survivor by then.
+/// Bridges must know where the survivor is within this time.
 const KNOWN_LIMIT: Duration = Duration::from_secs(5);
 
 /// `kv` on both hosts of the segment: a primary and a backup that has joined it.
@@ -66,8 +66,8 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     let args = ["-c", "50", "-P", "4", "-n", "100000000", "-t", "get"];
     let load = benchmark(&segment, &args);
     load.await_stdout("the load is on", |out| out.contains("rps="));
-    // The primary's outputs wait for the backup, which rests. It acknowledges them to one that is
-    // stopped: what lets them go lies in the socket of a side that is not there any more.
+    // The primary's outputs wait for the backup, which rests. When the backup acknowledges them, the
+    // primary is stopped: the acknowledgements, which would let the outputs go, wait in its socket.
     backup.process.signal(Signal::STOP);
     std::thread::sleep(REST);
     primary.process.signal(Signal::STOP);
@@ -79,7 +79,8 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     assert_eq!(segment.port_of(&mac).as_deref(), Some("to-b"));
 
     let before = segment.frames_from(Place::A);
-    // Nothing that it sends to its peer arrives: a reset would come before what was said could be read.
+    // Nothing that the primary sends to its peer arrives: a reset would come before it could read the
+    // acknowledgements.
     segment.ip(Place::A, &["route", "add", "blackhole", "10.78.0.2"]);
     primary.process.signal(Signal::CONT);
     primary.process.end().one_sentence(4);
@@ -126,7 +127,7 @@ fn a_survivor_tells_bridges_that_learn_otherwise_where_the_guest_is() {
     let mac = segment.mac_of(GUEST);
     primary.kill();
     backup.await_event("live");
-    // Nobody asks the guest anything, and it says nothing by itself.
+    // No client asks the guest anything, and it sends nothing by itself.
     std::thread::sleep(STOPPED);
     segment.forget("to-b");
     let forgotten = Instant::now();
@@ -207,11 +208,11 @@ fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over
     backup.await_event("live");
     await_ping(&segment);
 
-    // Alone it goes on without, until there is one again.
+    // Alone, the backup goes on without a TAP until there is one again.
     segment.ip(Place::B, &["link", "del", "tap0"]);
     assert_eq!(backup.await_nth("network", 3)["link"], "gone");
     segment.make_tap(Place::B);
-    // It may be seen before it is up.
+    // The TAP may be seen before it is up.
     let mut events = 4..;
     while backup.await_nth("network", events.next().expect("a number"))["link"] != "up" {}
     await_ping(&segment);
@@ -246,7 +247,7 @@ fn frames_for_others_are_not_logged() {
     let script = format!("for n in $(seq {FRAMES}); do echo > /dev/udp/10.77.0.9/9; done");
     let mut flood = segment.command(Place::Middle, "bash");
     Process::start(flood.args(["-c", &script])).end().expect(0);
-    // What is asked after all of it is answered after all of it.
+    // This request is answered only after everything before it was handled.
     assert_eq!(cli(&segment, &["PING"]), "PONG");
     kv.signal(Signal::TERM);
     kv.end().expect(0);

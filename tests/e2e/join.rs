@@ -4,7 +4,8 @@ use crate::harness::Scratch;
 use crate::member::{Member, Told, free_address, pair, stage};
 use crate::pair::{echo, records};
 
-/// What a new backup is told that joins who listens at `at`, and where it will listen itself.
+/// The options of a new backup that joins the member which listens at `at`, and where it will listen
+/// itself.
 fn joiner(told: &Told, at: &str, listen: &str) -> Told {
     let mut told = told.and(&["--listen", listen]);
     told.channel = at.into();
@@ -78,7 +79,7 @@ fn a_copy_with_one_wrong_byte_or_register_is_refused_by_name() {
         assert!(sentence.contains(part), "{sentence}");
         echo(&mut primary, plant);
     }
-    // Nothing is left of it: the next one joins, in the next generation.
+    // Nothing of the first backup is left: the next one joins, in the next generation.
     let mut second = Member::backup(&scratch, "second", &told);
     assert_eq!(second.await_event("joined")["generation"], 2);
     primary.process.end_input();

@@ -1,4 +1,4 @@
-//! The picture of the layers in docs/architecture.md is what cargo enforces.
+//! The table of layers in docs/architecture.md must be what cargo enforces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,15 +6,15 @@ use std::path::Path;
 
 type Layers = BTreeMap<String, BTreeSet<String>>;
 
-/// Crates that are no layers: for build scripts, and shared with the guests.
+/// Crates that are not layers: one is for build scripts, the other is shared with the guests.
 const ASIDE: [&str; 2] = ["hostcfg", "abi"];
 
-/// The name that the table gives a crate.
+/// A crate's name in the table.
 fn short(name: &str) -> String {
     name.trim_start_matches("lockstep-").to_owned()
 }
 
-/// The rows of the table: a crate, and those that it is built on.
+/// The rows of the table: a crate, and the crates on which it is built.
 fn drawn(text: &str) -> Layers {
     let rows = text
         .lines()
@@ -37,7 +37,8 @@ fn drawn(text: &str) -> Layers {
     .collect()
 }
 
-/// What the manifest says that a crate is built on, tests and build scripts aside.
+/// The crates on which a crate is built according to its manifest, without those for tests and build
+/// scripts.
 fn built_on(manifest: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(manifest).expect("a manifest");
     let dependencies = text

@@ -1,4 +1,4 @@
-//! End-to-end tests: real processes on real KVM, started and judged as a user would.
+//! End-to-end tests: real processes on real KVM, started and judged as by a user.
 //!
 //! Tests that need KVM fail with the command's one sentence where there is none, and are skipped
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root

@@ -1,4 +1,4 @@
-//! Members of a pair as an operator starts them, and what they tell about themselves.
+//! Members of a pair, started like an operator starts them, and their events.
 
 use crate::harness::{Done, LOCKSTEP, Process, Scratch};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,23 +13,23 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An event takes no longer.
+/// An event must come within this time.
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Pairs measure silence in fractions of a second: tests play one at a time, so that each has the
-/// processors to itself as far as that is in our hands.
+/// Pairs measure silence in fractions of a second. So tests with pairs run one at a time: then each has
+/// the processors to itself, as far as the tests can influence that.
 pub fn stage() -> MutexGuard<'static, ()> {
     static STAGE: Mutex<()> = Mutex::new(());
     STAGE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An address on this host that nobody listens on.
+/// An address of this host on which no process listens.
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").to_string()
 }
 
-/// What the members of a pair are told in common.
+/// The options that all members of a pair have in common.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// `--vm`.
@@ -43,7 +43,7 @@ pub struct Told {
 }
 
 impl Told {
-    /// A VM that nobody else runs.
+    /// Options for a VM that no other test runs.
     pub fn new(scratch: &Scratch) -> Told {
         Told {
             vm: "vm".into(),
@@ -61,7 +61,7 @@ impl Told {
     }
 }
 
-/// A directory in the scratch directory for an arbiter's records; its URL.
+/// Makes a directory in the scratch directory for an arbiter's records. Returns its URL.
 pub fn arbiter(scratch: &Scratch, name: &str) -> String {
     let dir = scratch.join(name);
     std::fs::create_dir_all(&dir).expect("made");
@@ -97,8 +97,8 @@ impl Member {
         Member::start(scratch, name, Command::new(LOCKSTEP), &["backup"], told)
     }
 
-    /// Starts `command`, which ends in `lockstep`, with these arguments, and with input to type.
-    /// It records into `scratch/name` and its events go to `scratch/name.events`.
+    /// Starts `command`, which ends in `lockstep`, with these arguments and a pipe to its standard
+    /// input. It records into `scratch/name`, and its events go to `scratch/name.events`.
     #[track_caller]
     pub fn start(
         scratch: &Scratch,
@@ -111,7 +111,7 @@ impl Member {
         File::create(&path).expect("made");
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
         inotify::add_watch(&changes, &path, inotify::WatchFlags::MODIFY).expect("watched");
-        // What goes well need not be said here, so that a refusal is all there is.
+        // Only warnings are logged, so that a refusal is the only sentence.
         command.env("LOCKSTEP_LOG", "warn");
         command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
         command.args(role);
@@ -128,13 +128,13 @@ impl Member {
         }
     }
 
-    /// Waits until the member tells of this event; gives what it told.
+    /// Waits for this event of the member. Returns the event.
     #[track_caller]
     pub fn await_event(&mut self, name: &str) -> Value {
         self.await_nth(name, 1)
     }
 
-    /// The same for the `times`-th such event.
+    /// Waits for the `times`-th such event.
     #[track_caller]
     pub fn await_nth(&mut self, name: &str, times: usize) -> Value {
         let deadline = Instant::now() + EVENT_LIMIT;

@@ -1,4 +1,4 @@
-//! The same where the arbiter is a real etcd, with a user and TLS as an operator gives them.
+//! The same with a real etcd as the arbiter, with a user and TLS like an operator configures them.
 
 use super::*;
 use std::net::TcpListener;
@@ -57,7 +57,7 @@ impl Etcd {
         }
     }
 
-    /// As a cluster that lost its disks.
+    /// Restarts it like a cluster that has lost its disks.
     fn restart_empty(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("a child");
@@ -92,7 +92,7 @@ fn an_etcd_that_is_restarted_empty_costs_nobody_the_vm() {
             backup.await_event("live");
             etcd.restart_empty();
             backup.await_event("record_back");
-            // The one that it had won from must not win now.
+            // The primary, against which the backup had won, must not win now.
             primary.process.signal(Signal::CONT);
             primary.process.end().expect(4);
         } else {
