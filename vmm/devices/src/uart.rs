@@ -87,8 +87,8 @@ impl Component for Uart {
         "16550"
     }
 
-    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR, and received bytes not read yet. What was sent and an
-    /// edge of the line are carried on at once, so they are no part of the state.
+    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR, and received bytes that were not read yet. Sent bytes
+    /// and an edge of the line are handed on at once, so they are not part of the state.
     fn save(&self, words: &mut Words) {
         assert!(
             self.serial.writer().is_empty() && !self.edges.0.load(Ordering::Relaxed),

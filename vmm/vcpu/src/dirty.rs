@@ -103,8 +103,8 @@ impl DirtyPages {
 impl DirtyReader {
     /// Pages written since this reader's last call, and perhaps others.
     pub fn take(&self) -> Result<PageSet, CpuError> {
-        // Held until the end: whoever reads the records must also add them to all readers, before
-        // another reader asks.
+        // Held until the end: reading clears the records, so they must be added for all readers before
+        // another one asks.
         let mut readers = self.tracker.lock();
         let by_guest = self.tracker.source.take()?;
         let by_vmm = self.tracker.ram.take_written();
