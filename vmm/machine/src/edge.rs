@@ -97,8 +97,8 @@ pub trait Source {
     /// means: stop driving here. Driving may go on later, with another source.
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, Self::Error>;
 
-    /// Does the source want to stop before the guest is entered? A guest may compute for ever, so an
-    /// answer at its next position would come too late. Called whenever the guest is about to be
+    /// Has the source come to its end, so that the guest need not be entered? A guest may compute for ever,
+    /// so an answer at its next position would come too late. Called whenever the guest is about to be
     /// entered: after a position was left, and again when the thread was `kicked` out of the guest. May
     /// block if it was kicked.
     fn is_over(&mut self, _kicked: bool) -> Result<bool, Self::Error> {

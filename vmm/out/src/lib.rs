@@ -127,7 +127,7 @@ pub fn finish() {
 
 fn settle(limit: Duration) {
     let deadline = Instant::now() + limit;
-    // If another thread holds the lock, it is adding a queue: that queue is left out.
+    // This never waits for the lock: a panic may come while it is held. Then only messages are waited for.
     if let Ok(others) = OTHERS.try_lock() {
         for settle in others.iter() {
             settle(deadline);
