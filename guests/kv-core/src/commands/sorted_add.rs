@@ -15,7 +15,7 @@ pub const SPECS: &[Spec] = specs! {
 
 /// Which scores ZADD sets, and what it returns.
 #[derive(Clone, Copy, Default)]
-struct Options {
+struct AddOptions {
     nx: bool,
     xx: bool,
     gt: bool,
@@ -26,7 +26,7 @@ struct Options {
     increment: bool,
 }
 
-impl Options {
+impl AddOptions {
     /// Reads the options. Returns them and the index of the first argument after them.
     fn parse(command: Command) -> Result<(Self, usize), Error> {
         let mut options = Self::default();
@@ -105,7 +105,7 @@ impl Done {
         &mut self,
         set: &mut Sorted,
         member: &[u8],
-        options: Options,
+        options: AddOptions,
         given: f64,
         budget: &mut Budget,
     ) -> Outcome {
@@ -125,7 +125,12 @@ fn number(argument: &[u8]) -> Result<f64, Error> {
 }
 
 /// Sets the scores of the members from argument `first` on; each score precedes its member.
-fn add(command: Command, on: &mut Context, first: usize, options: Options) -> Result<Done, Error> {
+fn add(
+    command: Command,
+    on: &mut Context,
+    first: usize,
+    options: AddOptions,
+) -> Result<Done, Error> {
     // If one score is not a number, nothing is changed.
     for at in (first..command.len()).step_by(2) {
         number(command.arg(at))?;
@@ -145,7 +150,7 @@ fn add(command: Command, on: &mut Context, first: usize, options: Options) -> Re
 }
 
 fn zadd(command: Command, on: &mut Context) -> Outcome {
-    let (options, first) = Options::parse(command)?;
+    let (options, first) = AddOptions::parse(command)?;
     options.check(command.len() - first)?;
     let done = add(command, on, first, options)?;
     match (options.increment, done.score) {
@@ -158,9 +163,9 @@ fn zadd(command: Command, on: &mut Context) -> Outcome {
 }
 
 fn zincrby(command: Command, on: &mut Context) -> Outcome {
-    let options = Options {
+    let options = AddOptions {
         increment: true,
-        ..Options::default()
+        ..AddOptions::default()
     };
     let done = add(command, on, 2, options)?;
     let sum = done.score.map_or(0.0, Score::value);

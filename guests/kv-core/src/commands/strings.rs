@@ -31,7 +31,7 @@ fn get(command: Command, on: &mut Context) -> Outcome {
 
 /// The conditions of SET, and when the new value expires.
 #[derive(Default)]
-struct Options {
+struct SetOptions {
     /// Set only if the key exists (true), or only if it does not (false).
     if_exists: Option<bool>,
     /// Return the old value.
@@ -41,7 +41,7 @@ struct Options {
     expiry: Option<(Expiry, i64)>,
 }
 
-impl Options {
+impl SetOptions {
     fn parse(command: Command) -> Result<Self, Error> {
         let mut options = Self::default();
         let mut args = command.args_from(3);
@@ -76,7 +76,7 @@ fn set(command: Command, on: &mut Context) -> Outcome {
         on.reply.status("OK");
         return Ok(());
     }
-    let options = Options::parse(command)?;
+    let options = SetOptions::parse(command)?;
     let until = match options.expiry {
         Some((expiry, time)) => Some(deadline(expiry, time, on.keys.now_ms(), "set")?),
         None => None,
