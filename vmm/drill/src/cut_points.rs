@@ -1,8 +1,8 @@
 //! Scenarios cut-*: the primary dies between two steps of the protocol.
 //!
-//! While it has a backup, that one goes live and the client notices nothing. Where the primary dies on
-//! its way to going on alone, its backup is dead already: the VM is down, and nobody boots it a second
-//! time.
+//! If it dies while it has a backup, the backup goes live and the client notices nothing. If it dies on
+//! its way to going on alone, its backup is dead already: the VM is down, and must not be booted a
+//! second time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RESTART, RunError, Stage};
 use super::verdict::Observation;
 
-/// At which passing of its point the primary dies: in mid-stream.
+/// The primary dies when it passes its point for the n-th time: while requests are under way.
 const PASSINGS: std::ops::RangeInclusive<u64> = 300..=900;
 /// How many answers come before the backup is killed, and how many must follow a failover.
 const ANSWERS: u64 = 200;
@@ -103,14 +103,14 @@ fn die_on_the_way_alone(stage: &mut Stage, point: &str) -> Result<(), RunError> 
     let pair = stage.start_pair_with(Guest::Kv, &["--cut", point])?;
     stage.start_client()?;
     stage.wait_for_answers(ANSWERS, LIMIT)?;
-    // The VM goes down: a client would wait in vain.
+    // The VM goes down, and the client would get no more answers.
     stage.finish_client();
     stage.kill(BACKUP, pair.backup)?;
     stage.await_end(PRIMARY, pair.primary)?;
     stage.restart()
 }
 
-/// How it ended by itself: none for a signal.
+/// The status with which a member ended by itself; an inner `None` stands for a signal.
 fn status(seen: &Observation, name: &str) -> Option<Option<i32>> {
     let found = seen.statuses.iter().find(|(who, _)| *who == name);
     found.map(|(_, status)| *status)

@@ -1,5 +1,5 @@
-//! How a run was to end: who went on alone and how often, who ended by itself and how, and that the
-//! client was served to the last.
+//! How a run must end: which member went on alone and how often, which members ended by themselves and
+//! how, and whether the client was served to the end.
 
 use super::events::{Event, Kind};
 use super::verdict::Observation;
@@ -15,7 +15,7 @@ pub(super) fn failovers(members: &[(&'static str, Vec<Event>)]) -> Vec<(&'static
     members.iter().flat_map(of).collect()
 }
 
-/// What is wrong with who went on alone: it was to be this member, once, or nobody.
+/// Violations of: `survivor` went on alone, once, or no member did.
 pub(super) fn alone(seen: &Observation, survivor: Option<&'static str>) -> Vec<String> {
     let went = failovers(&seen.members);
     let mut violations: Vec<String> = went
@@ -33,8 +33,8 @@ pub(super) fn alone(seen: &Observation, survivor: Option<&'static str>) -> Vec<S
     violations
 }
 
-/// What is wrong with the statuses of members and commands that were to end by themselves; no other may
-/// have.
+/// Violations of: these members and commands ended by themselves with these statuses, and no others
+/// did.
 pub(super) fn statuses(seen: &Observation, wanted: &[(&'static str, i32)]) -> Vec<String> {
     let mut violations = Vec::new();
     for &(name, wanted) in wanted {
@@ -55,14 +55,14 @@ pub(super) fn statuses(seen: &Observation, wanted: &[(&'static str, i32)]) -> Ve
     violations
 }
 
-/// Whether fewer than `due` answers came after a moment, which has a name.
+/// A violation if fewer than `due` answers came after a moment; `moment` is its name.
 pub(super) fn served(seen: &Observation, after_ns: u64, due: u64, moment: &str) -> Option<String> {
     let answers = seen.answers().iter();
     let came = answers.filter(|a| a.answered_ns > after_ns).count() as u64;
     (came < due).then(|| format!("{came} answers came after {moment}, {due} were due"))
 }
 
-/// All of this: the survivor, the statuses, and `due` answers after it went on alone.
+/// All of these: the survivor, the statuses, and `due` answers after it went on alone.
 pub(super) fn ends(
     seen: &Observation,
     survivor: Option<&'static str>,
@@ -78,7 +78,7 @@ pub(super) fn ends(
     violations
 }
 
-/// Each suspicion before a moment: there was nothing to suspect.
+/// Each suspicion before a moment, when there was nothing to suspect.
 pub(super) fn suspicions(seen: &Observation, before_ns: u64) -> Vec<String> {
     let mut violations = Vec::new();
     for (name, events) in &seen.members {
@@ -93,8 +93,8 @@ pub(super) fn suspicions(seen: &Observation, before_ns: u64) -> Vec<String> {
     violations
 }
 
-/// What shows that a VM which is down was booted again by one of the members `restarted`: its only
-/// generation has to stay open.
+/// Signs that a VM which is down was booted again by one of the members `restarted`: its only
+/// generation must stay open.
 pub(super) fn booted_again(seen: &Observation, restarted: &[&str]) -> Vec<String> {
     let mut violations = Vec::new();
     for name in restarted {

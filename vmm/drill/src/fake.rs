@@ -1,7 +1,7 @@
 //! Stand-ins for tests that need no KVM: a private network, and a pair without a guest.
 //!
-//! Both run the test binary again: the network because a user namespace wants a process with one
-//! thread, the pair because members are processes.
+//! For both, the test binary is run again: only a process with one thread can make the network's user
+//! namespace, and members are processes.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ const SERVED: SocketAddrV4 = SocketAddrV4::new(HOST, 6379);
 /// How long a fake backup tries to reach its primary.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Holds kill-primary with a pair that has `fault`. Must run in a process with its own network.
+/// Runs kill-primary with a pair that has `fault`. Must run in a process with its own network.
 fn drill(fault: &str, runs: u32) -> Result<(Report, Vec<RunResult>), DrillError> {
     let module = module_path!().split_once("::").unwrap().1;
     let mut setting = Setting::new(Interrupts::default(), true);
@@ -102,7 +102,7 @@ fn a_member_whose_host_cannot_ends_the_drill_with_status_2() {
     });
 }
 
-/// A member, if the arguments are a member's; otherwise a test of nothing.
+/// Plays a member if the arguments are a member's; otherwise this test does nothing.
 #[test]
 fn member() {
     let args: Vec<String> = std::env::args().collect();
@@ -184,8 +184,8 @@ fn backup(events: &str, channel: &str, fault: &str) {
     }
 }
 
-/// Serves one client of Redis's protocol: everything with OK, but the n-th INCR with `answer(n)`,
-/// or by hanging up if that is empty.
+/// Serves one client of Redis's protocol. Answers everything with OK, but the n-th INCR with
+/// `answer(n)`; if that is empty, it closes the connection.
 pub(super) fn converse(stream: TcpStream, answer: impl Fn(u64) -> String) {
     let mut incremented = 0;
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();

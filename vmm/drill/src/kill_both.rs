@@ -1,4 +1,4 @@
-//! Scenario kill-both: nobody is left, and supervisors restart both members.
+//! Scenario kill-both: both members are killed, and supervisors restart both.
 
 use std::thread;
 use std::time::Duration;
@@ -22,15 +22,15 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long the restarted members may do what they want.
+/// How long the restarted members are watched.
 const WATCHED: Duration = Duration::from_millis(500);
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     stage.separate_hosts()?;
     let pair = begin(stage)?;
-    // The VM goes down: a client would wait in vain.
+    // The VM goes down, and the client would get no more answers.
     stage.finish_client();
-    // Stopped first, so that neither sees the other's end.
+    // They are stopped first, so that neither notices the other's end.
     stage.send(pair.primary, Signal::STOP)?;
     stage.send(pair.backup, Signal::STOP)?;
     stage.kill(PRIMARY, pair.primary)?;
@@ -39,7 +39,7 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
         let has_role = |k: &Kind| matches!(k, Kind::Connecting | Kind::Waiting);
         stage.wait_for(id, "the restarted member found its role", LIMIT, has_role)?;
     }
-    // Not a wait for anything: nothing may happen.
+    // This sleep waits for no event: nothing must happen in this time.
     thread::sleep(WATCHED);
     Ok(())
 }

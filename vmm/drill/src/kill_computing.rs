@@ -1,7 +1,7 @@
 //! Scenario kill-computing: SIGKILL to the primary of a guest that only computes.
 //!
-//! The guest `threads` prints a numbered line now and then, whose sums depend on where its timer
-//! interrupts landed. What the two members printed, one after the other, must be one history.
+//! The guest `threads` prints a numbered line from time to time, with sums that depend on where its
+//! timer interrupts came. The output of both members together must be one history.
 
 use std::thread;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let kill_after = Duration::from_micros(stage.random.within(KILL_AFTER_US));
     let pair = stage.start_pair(Guest::Threads)?;
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(kill_after);
     stage.kill(PRIMARY, pair.primary)?;
     stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {

@@ -1,4 +1,4 @@
-//! Scenario kill-primary: SIGKILL to the primary in mid-stream.
+//! Scenario kill-primary: SIGKILL to the primary while requests are under way.
 
 use std::thread;
 use std::time::Duration;
@@ -21,7 +21,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// After how many answers the primary is killed.
 const KILL_AFTER: std::ops::RangeInclusive<u64> = 200..=3000;
-/// How long after that answer, in microseconds: a few requests, so that every phase of one is hit.
+/// How long after that answer, in microseconds: as long as a few requests, so that every phase of a
+/// request is hit.
 const KILL_DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
 /// How many answers must follow the failover.
 const ANSWERS_AFTER: u64 = 500;
@@ -36,10 +37,10 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
     let pair = stage.start_pair(Guest::Kv)?;
     stage.start_client()?;
     if !stage.wait_for_answers(kill_after, ANSWERS_LIMIT)? {
-        // What the client saw is judged all the same, and says why.
+        // The client's record is judged all the same, and says why.
         return Ok(());
     }
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(kill_delay);
     stage.kill(PRIMARY, pair.primary)?;
     stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {

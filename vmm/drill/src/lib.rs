@@ -1,7 +1,8 @@
 //! Drills: failures made on purpose, on real processes and real KVM, each with a verdict.
 //!
-//! A scenario is a file with one [`Scenario`] constant, listed in [`SCENARIOS`]: `play` acts on a
-//! [`stage::Stage`], `check` judges what was seen beyond the checks that all scenarios share.
+//! A scenario is a file with one [`Scenario`] constant, which is listed in [`SCENARIOS`]: `play` acts
+//! on a [`stage::Stage`]; `check` judges what was seen, in addition to the checks that all scenarios
+//! share.
 
 mod busy;
 mod client;
@@ -50,9 +51,9 @@ use report::{AllReports, KeptReport, LegResult, Report, RunResult};
 use stage::{Setting, Stage, make_private};
 use verdict::{Failover, Leg, Observation, Tally};
 
-/// How many minutes it may be quiet: a week.
+/// Longest duration of `quiet`, minutes: a week.
 const MINUTES_LIMIT: i64 = 7 * 24 * 60;
-/// How many runs one drill may have.
+/// Most runs of a drill.
 const RUNS_LIMIT: i64 = 10_000;
 /// Exit status when a check did not hold, and when the command or the host cannot do it.
 const STATUS_FAILED: u8 = 1;
@@ -63,13 +64,13 @@ struct Scenario {
     name: &'static str,
     /// One sentence for `drill list`.
     about: &'static str,
-    /// Whether a client counts all the while.
+    /// Does a client count all the time?
     client: bool,
-    /// Whether `--runs` says how many legs one run has, rather than how many runs there are.
+    /// Does `--runs` give the number of legs of one run, and not the number of runs?
     chain: bool,
-    /// Acts it out once, with random moments from the stage.
+    /// Plays it once, with random moments from the stage.
     play: fn(&mut Stage) -> Result<(), RunError>,
-    /// What was wrong with a run beyond [`verdict::common`]; empty if nothing.
+    /// Violations in a run beyond those of [`verdict::common`]; empty if there are none.
     check: fn(&Observation) -> Vec<String>,
 }
 
@@ -188,7 +189,8 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
     let chosen = choose(&args.scenario)?;
     check_kvm()?;
     lockstep_netns::gain_network_rights()?;
-    // Every run makes a network anew. This first one shows that the host can, before any file is made.
+    // Every run makes a new network. This first one shows that the host allows it, before any file is
+    // made.
     lockstep_netns::enter_new_network()?;
     let seed = args.seed.unwrap_or_else(seed::fresh);
     let dir = report_dir(args.report.as_deref())?;
@@ -240,7 +242,7 @@ fn list(json: bool) -> io::Result<()> {
     out::print_text(&SCENARIOS.iter().map(describe).collect::<String>())
 }
 
-/// Looks at /dev/kvm before anything is made; the members look closer.
+/// Checks /dev/kvm before anything is made; the members check more.
 fn check_kvm() -> Result<(), DrillError> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened {
@@ -250,7 +252,7 @@ fn check_kvm() -> Result<(), DrillError> {
     }
 }
 
-/// Makes the directory that keeps everything, and returns its absolute path.
+/// Makes the directory for the report, and returns its absolute path.
 fn report_dir(told: Option<&Path>) -> Result<PathBuf, DrillError> {
     let path = match told {
         Some(path) => path.to_owned(),
@@ -259,7 +261,7 @@ fn report_dir(told: Option<&Path>) -> Result<PathBuf, DrillError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     let made = parent.map_or(Ok(()), fs::create_dir_all);
     let made = made.and_then(|()| match make_private(&path) {
-        // An empty directory may have been prepared; an old report must stay as it is.
+        // An empty directory may have been prepared. An old report must not be changed.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_empty(&path) => Ok(()),
         other => other,
     });
@@ -293,7 +295,7 @@ fn hold(
         false => (runs, 1),
     };
     for run in 1..=runs {
-        // So that `--seed` with a later run's own seed repeats that run first.
+        // With `--seed` and the seed of a later run, that run comes first.
         let run_seed = seed.wrapping_add(u64::from(run - 1));
         let run_dir = dir.join(format!("{}-{run:03}", scenario.name));
         let mut stage = Stage::new(setting, &run_dir, run_seed).map_err(DrillError::Host)?;
@@ -364,13 +366,13 @@ fn play(
     })
 }
 
-/// The legs of a chain, each from one death to the next.
+/// The legs of a chain: each lasts from one death to the next.
 fn legs(seen: &Observation) -> Vec<LegResult> {
     let ends = seen.legs.iter().skip(1).map(|leg| leg.killed_ns);
     let ends = ends.chain(std::iter::once(u64::MAX));
     let leg = |(leg, end): (&Leg, u64)| {
         let answers = seen.answers();
-        // The last answer before the death counts: the wait began with it.
+        // The last answer before the death counts too, as the wait began with it.
         let first = answers.partition_point(|a| a.answered_ns < leg.killed_ns);
         let last = answers.partition_point(|a| a.answered_ns < end);
         let events = seen.events(leg.survivor);
@@ -413,7 +415,7 @@ fn print(reports: &[(Report, Vec<RunResult>)], all: bool, json: bool) -> io::Res
     out.flush()
 }
 
-/// Tells a person who watches how it goes.
+/// Reports progress to the user.
 fn say(text: &str) {
     out::say(format_args!("lockstep drill: {text}"));
 }

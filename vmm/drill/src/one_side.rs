@@ -1,4 +1,4 @@
-//! Scenarios in which one side dies, hangs or is told to go, and the other goes on.
+//! Scenarios in which one side dies, hangs or is ended by an operator, and the other goes on.
 
 use std::thread;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use super::events::{Event, Kind};
 use super::stage::{BACKUP, Guest, PRIMARY, Pair, RunError, Stage};
 use super::verdict::{Failover, Observation};
 
-/// How many answers come before it happens, and how many must follow.
+/// How many answers come before the failure, and how many must follow.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 100..=600;
 pub(super) const ANSWERS_AFTER: u64 = 200;
-/// How long the moment lies behind that answer, in microseconds.
+/// How long after that answer the failure comes, in microseconds.
 const DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
-/// How long answers, and the other side's going on, may take.
+/// How long answers may take, and the other side's going on.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How often a missing arbiter is told of before it comes back, and after what time again: a second, and
-/// an attempt to ask.
+/// How often the backup must report the missing arbiter before the arbiter comes back, and the time
+/// between two reports: a second, plus the time of an attempt.
 const TIMES_MISSED: usize = 2;
 const MISSED_AGAIN: std::ops::Range<Duration> =
     Duration::from_millis(900)..Duration::from_millis(2000);
-/// From a silent death to going live: the detection timeout, and what may be added to it.
+/// Longest time from a silent death until live: the limit of silence, plus a reserve.
 pub(super) const SILENT_LIMIT: Duration = Duration::from_millis(250 + 50);
 
 pub(super) const KILL_BACKUP: Scenario = Scenario {
@@ -106,7 +106,7 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
     },
 };
 
-/// What is wrong with how the backup missed the arbiter and waited for it.
+/// Violations in how the backup noticed that the arbiter was missing, and waited for it.
 fn not_missed(seen: &Observation) -> Vec<String> {
     let events = seen.events(BACKUP);
     let missed = |e: &&Event| e.kind == Kind::Unreachable;
@@ -163,7 +163,7 @@ pub(super) const STOP: Scenario = Scenario {
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
-        // A client has no part in a planned end.
+        // A client would only see that the planned end closes its connection.
         stage.finish_client();
         stage.command(&["stop", "--vm", "drill"])?;
         stage.await_end(PRIMARY, pair.primary)?;
@@ -197,14 +197,14 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
     },
 };
 
-/// A pair with a client, up to a random moment in mid-stream.
+/// A pair with a client, up to a random moment while requests are under way.
 pub(super) fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
     let answers = stage.random.within(ANSWERS_BEFORE);
     let delay = Duration::from_micros(stage.random.within(DELAY_US));
     let pair = stage.start_pair(Guest::Kv)?;
     stage.start_client()?;
     stage.wait_for_answers(answers, LIMIT)?;
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(delay);
     Ok(pair)
 }
@@ -221,14 +221,14 @@ fn await_solo(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
     Ok(())
 }
 
-/// The client goes on being answered.
+/// Waits until the client has more answers.
 pub(super) fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     let enough = stage.answers() + ANSWERS_AFTER;
     stage.wait_for_answers(enough, LIMIT)?;
     Ok(())
 }
 
-/// How the run was to end, see [`ends::ends`].
+/// Violations of how the run must end, see [`ends::ends`].
 pub(super) fn ends(
     seen: &Observation,
     survivor: Option<&'static str>,
@@ -237,7 +237,7 @@ pub(super) fn ends(
     ends::ends(seen, survivor, statuses, ANSWERS_AFTER)
 }
 
-/// Whether the backup took longer to go live than a silent death may take.
+/// A violation if the backup took longer to go live than is allowed after a silent death.
 pub(super) fn too_slow(seen: &Observation) -> Option<String> {
     let (_, struck) = seen.killed?;
     let took = match Failover::measure(struck, seen.events(BACKUP)) {

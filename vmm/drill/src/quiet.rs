@@ -1,4 +1,4 @@
-//! Scenario quiet: nothing fails, for as long as it is told, and so nothing may happen.
+//! Scenario quiet: nothing fails for the given time, and so nothing may happen.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long it is quiet unless told.
+/// How long it is quiet by default.
 pub(super) const UNLESS_TOLD: Duration = Duration::from_secs(5);
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {

@@ -23,11 +23,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// How many answers come between two deaths, and how many must follow each failover.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 50..=300;
 const ANSWERS_AFTER: u64 = 50;
-/// How long the kill comes after the last of them, in microseconds.
+/// How long after the last of them the kill comes, in microseconds.
 const KILL_DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
 /// How long answers, a failover and a copy may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The last survivors may hold so much more memory than the first, KiB, and so many more files.
+/// How much more memory, KiB, and how many more files the last survivors may use than the first.
 const MORE_MEMORY_KIB: u64 = 24 << 10;
 const MORE_FILES: u64 = 4;
 
@@ -58,7 +58,7 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
         if !stage.wait_for_answers(before, LIMIT)? {
             return Ok(());
         }
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(Duration::from_micros(delay));
         stage.kill(live.name, live.id)?;
         let is_live = |k: &Kind| matches!(k, Kind::Live { .. });
@@ -99,7 +99,7 @@ fn check(seen: &Observation) -> Vec<String> {
     violations
 }
 
-/// What is wrong with one leg: each survivor is live in the next generation, and protected in the one
+/// Violations in one leg: the survivor must be live in the next generation, and protected in the one
 /// after it.
 fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String> {
     let events = seen.events(leg.survivor);
@@ -137,7 +137,7 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
     violations
 }
 
-/// What survivors hold more and more of.
+/// Violations if the survivors use more and more of a resource.
 fn growth(legs: &[Leg]) -> Vec<String> {
     let (Some(first), Some(last)) = (legs.first(), legs.last()) else {
         return Vec::new();

@@ -21,21 +21,22 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long the backup stands still at a time, and runs then: well under the silence that is suspicious.
+/// How long the backup is stopped at a time, and then runs: well below the silence that causes a
+/// suspicion.
 const STOPPED: Duration = Duration::from_millis(30);
 const RUNNING: Duration = Duration::from_millis(10);
-/// How often.
+/// How often it is stopped.
 const ROUNDS: u32 = 80;
-/// The throttle is given so long, and then the lag is judged.
+/// The throttle gets this much time to settle; after that the lag is judged.
 const SETTLED_NS: u64 = 1_200_000_000;
-/// Twice the target: room for a stop of the backup and a heartbeat until it is told.
+/// Twice the target: a reserve for a stop of the backup and for a heartbeat until the lag is reported.
 const LAG_LIMIT_MS: f64 = 200.0;
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let pair = stage.start_pair(Guest::Threads)?;
     stage.strike(BACKUP, pair.backup, Signal::STOP)?;
     for _ in 0..ROUNDS {
-        // Not waits for anything: the rhythm is what this run is about.
+        // These sleeps wait for no event: the rhythm is the subject of this run.
         thread::sleep(STOPPED);
         stage.send(pair.backup, Signal::CONT)?;
         thread::sleep(RUNNING);

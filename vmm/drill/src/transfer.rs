@@ -1,5 +1,5 @@
-//! Scenarios in which a backup joins a VM that runs: how long that stops it, and what a death on the way
-//! comes to.
+//! Scenarios in which a backup joins a VM that runs: how long that stops the VM, and what happens when
+//! a member dies meanwhile.
 
 use std::thread;
 use std::time::Duration;
@@ -11,20 +11,21 @@ use super::members::MemberId;
 use super::stage::{BACKUP, PRIMARY, RunError, Stage};
 use super::verdict::{Observation, longest_gap_ns};
 
-/// The guest's memory, MiB, what it writes of it in a second, MiB, and into how much of it.
+/// The guest's memory, MiB; how much it writes in a second, MiB; and into how many MiB of it.
 const MEMORY_MIB: u32 = 256;
 const CHURN_MIB: u32 = 20;
 const CHURN_POOL_MIB: u32 = 48;
-/// How many answers come before the backup joins, and how many after it has joined or failed to.
+/// How many answers come before the backup joins, and how many after it has joined or failed to join.
 const ANSWERS_BEFORE: u64 = 200;
 const ANSWERS_AFTER: u64 = 200;
 /// How long answers and a copy may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longest stop that a machine may be made: VMware's FT VMotion promises as much.
+/// Longest time for which a machine may be stopped; VMware's FT VMotion promises the same.
 const PAUSE_LIMIT: Duration = Duration::from_secs(1);
-/// When somebody is killed, after room was made for the copy, in microseconds: a copy takes about so long.
+/// When a member is killed after there was room for the copy, in microseconds: a copy takes about this
+/// long.
 const KILL_AFTER_US: std::ops::RangeInclusive<u64> = 0..=900_000;
-/// The third member, and the exit status of one that could not join.
+/// The third member, and the exit status of a member that could not join.
 const SECOND: &str = "backup-2";
 const NOT_JOINED: i32 = 1;
 
@@ -56,7 +57,7 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
     play: |stage| {
         let (primary, backup) = begin(stage)?;
         let delay = Duration::from_micros(stage.random.within(KILL_AFTER_US));
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(delay);
         stage.kill(BACKUP, backup)?;
         go_on(stage)?;
@@ -67,7 +68,8 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
     check: |seen| {
         let armed = armed(seen, PRIMARY);
         let mut violations = statuses(seen, &[]);
-        // Who gave the backup its right must win it back, and nobody else had any.
+        // The source that armed the joiner must win its right back. In no case may another member go on
+        // alone.
         violations.extend(alone(seen, armed.then_some(PRIMARY)));
         violations.extend(protected_later(seen, PRIMARY));
         violations
@@ -82,9 +84,9 @@ pub(super) const KILL_SOURCE: Scenario = Scenario {
     play: |stage| {
         let (primary, backup) = begin(stage)?;
         let delay = Duration::from_micros(stage.random.within(KILL_AFTER_US));
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(delay);
-        // The VM may go down: a client would wait in vain.
+        // The VM may go down, and the client would get no more answers.
         stage.finish_client();
         stage.kill(PRIMARY, primary)?;
         if stage.ends_or_tells(backup, BACKUP, LIMIT, |k| matches!(k, Kind::Live { .. }))? {
@@ -107,7 +109,7 @@ pub(super) const KILL_SOURCE: Scenario = Scenario {
     },
 };
 
-/// A primary runs alone and serves a client; a backup has room for its copy.
+/// A primary that runs alone and serves a client, and a backup that has room for the copy.
 fn begin(stage: &mut Stage) -> Result<(MemberId, MemberId), RunError> {
     let primary = stage.start_alone(MEMORY_MIB)?;
     stage.await_guest()?;
@@ -134,7 +136,7 @@ fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Whether a member had armed its backup when it lost it.
+/// Had a member armed its backup when it lost it?
 fn armed(seen: &Observation, name: &str) -> bool {
     let lost = |e: &&Event| matches!(e.kind, Kind::BackupLost { .. });
     let mut events = seen.events(name).iter().take_while(|e| !lost(e));
@@ -147,13 +149,13 @@ fn not_protected(seen: &Observation, name: &str, generation: u64) -> Option<Stri
     (!found).then(|| format!("the {name} was not protected in generation {generation}"))
 }
 
-/// Whether a survivor was not joined by the second backup.
+/// A violation if the second backup did not join the survivor.
 fn protected_later(seen: &Observation, name: &str) -> Option<String> {
     let joined = seen.events(SECOND).iter().any(|e| e.kind == Kind::Joined);
     (!joined).then(|| format!("no second backup joined the {name}"))
 }
 
-/// What took too long.
+/// Violations of the time limits.
 fn too_long(seen: &Observation) -> Vec<String> {
     let limit = PAUSE_LIMIT.as_millis();
     let mut violations = Vec::new();
@@ -173,7 +175,8 @@ fn too_long(seen: &Observation) -> Vec<String> {
     violations
 }
 
-/// How long a machine was stopped to be copied, in nanoseconds: the last time, if there were more.
+/// How long a machine was stopped to be copied, in nanoseconds; if it happened more than once, the last
+/// time.
 pub(super) fn pause_ns(seen: &Observation) -> Option<u64> {
     let of = |(_, events): &(&str, Vec<Event>)| pause_of(events);
     seen.members.iter().filter_map(of).next_back()
@@ -251,7 +254,7 @@ mod tests {
         assert!((JOIN.check)(&run)[0].contains("not protected in generation 2"));
     }
 
-    /// The joiner was killed, before or after it was armed.
+    /// A run in which the joiner was killed, before or after it was armed.
     fn joiner_killed(armed: bool) -> Observation {
         let mut run = joined();
         run.killed = Some((BACKUP, 4_000));
@@ -304,7 +307,7 @@ mod tests {
         assert!((KILL_JOINER.check)(&run)[0].contains("no second backup"));
     }
 
-    /// The source was killed, before or after it had armed the backup.
+    /// A run in which the source was killed, before or after it had armed the backup.
     fn source_killed(armed: bool) -> Observation {
         let mut run = joined();
         run.killed = Some((PRIMARY, 4_000));

@@ -1,4 +1,5 @@
-//! What a run's observations mean. Pure functions, so that each check is tested with planted faults.
+//! Judges the observations of a run. These are pure functions, so that each check is tested with
+//! planted faults.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +9,10 @@ use super::client::{Answer, End, Record};
 use super::events::{Event, Kind};
 use super::lane::Counts;
 
-/// How many texts of one kind a run reports; the rest is only counted.
+/// Most messages of one kind that a run reports; the others are only counted.
 const VIOLATIONS_LIMIT: usize = 10;
 
-/// All that was seen in one run.
+/// Everything that was seen in one run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observation {
     /// Each member's name and events.
@@ -20,13 +21,13 @@ pub(super) struct Observation {
     pub(super) printed: Vec<(&'static str, String)>,
     /// The member that was killed, and when (CLOCK_MONOTONIC, in nanoseconds).
     pub(super) killed: Option<(&'static str, u64)>,
-    /// How members and commands ended that ended by themselves; none for a signal.
+    /// The statuses of members and commands that ended by themselves; `None` for a signal.
     pub(super) statuses: Vec<(&'static str, Option<i32>)>,
-    /// What the client saw, if it ever connected.
+    /// The client's record, if it ever connected.
     pub(super) client: Option<Record>,
-    /// What was done to the links between the members' hosts, where each has its own.
+    /// Changes of the links between the members' hosts, if each has its own.
     pub(super) links: Links,
-    /// The names of the arbiter's records in the end, in order.
+    /// The names of the arbiter's records at the end, in order.
     pub(super) records: Vec<String>,
     /// The legs of a chain of failovers.
     pub(super) legs: Vec<Leg>,
@@ -43,14 +44,14 @@ pub(super) struct Leg {
     pub(super) open_files: u64,
 }
 
-/// What was done to links, and what came of it.
+/// Changes of links, and their effects.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Links {
     /// When the last change was made (CLOCK_MONOTONIC, in nanoseconds).
     pub(super) changed_ns: Option<u64>,
-    /// What a message and its answer then take at least, in nanoseconds.
+    /// The least time that a message and its answer take then, in nanoseconds.
     pub(super) round_trip_ns: u64,
-    /// What became of the frames of the primary's host, and of those of the backup's.
+    /// Counts of the frames of the primary's host, and of those of the backup's.
     pub(super) counts: [Counts; 2],
 }
 
@@ -73,14 +74,14 @@ impl Observation {
     }
 }
 
-/// What the client counted. All but `acked` must be zero.
+/// The client's counts. All but `acked` must be zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Tally {
     /// Requests answered.
     pub(super) acked: u64,
-    /// Numbers that were left out: the answers must be 1, 2, 3, …
+    /// Numbers that are missing: the answers must be 1, 2, 3, …
     pub(super) lost: u64,
-    /// Answers with a number that was reached before.
+    /// Answers with a number that had come before.
     pub(super) repeated: u64,
     /// Broken connections, each of which would have made a client reconnect.
     pub(super) reconnects: u64,
@@ -154,7 +155,7 @@ impl Failover {
     }
 }
 
-/// When the last event that `wanted` accepts happened, and what was reported before it.
+/// The time of the last event that `wanted` accepts, and the events before it.
 fn last<'a>(
     events: &'a [Event],
     what: &str,
@@ -200,8 +201,8 @@ pub(super) fn divergences(members: &[(&'static str, Vec<Event>)]) -> u64 {
         .count() as u64
 }
 
-/// The checks that hold in every scenario: the answers to a client, if there is one, are 1, 2, 3, … on one connection, nobody
-/// went on alone beside another, and the execution never differed.
+/// The checks of every scenario: if there is a client, its answers are 1, 2, 3, … on one connection; no
+/// member went on alone beside another; and the executions never differed.
 pub(super) fn common(observation: &Observation) -> Vec<String> {
     let mut violations = match &observation.client {
         Some(record) => answers(record),
@@ -230,7 +231,7 @@ fn answers(record: &Record) -> Vec<String> {
         if answer.value != due && violations.len() < VIOLATIONS_LIMIT {
             violations.push(format!("answer {} came where {due} was due", answer.value));
         }
-        // Only the answer that leaves the count is a finding, not all that follow it.
+        // Only the first answer that is wrong counts as a finding, not all that follow it.
         due = answer.value.saturating_add(1);
     }
     let after = record.answers.len();
@@ -325,7 +326,7 @@ mod tests {
         );
         let violations = common(&observation(repeat));
         assert_eq!(violations, ["answer 2 came where 3 was due"]);
-        // A forgotten state counts every number that it reaches again.
+        // If the guest forgets its state, every number that comes again counts.
         assert_eq!(Tally::of(&record(&[1, 2, 3, 1, 2, 3, 4])).repeated, 3);
         assert_eq!(Tally::of(&record(&[1, i64::MIN, 2])).repeated, 1);
     }

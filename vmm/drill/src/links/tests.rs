@@ -16,7 +16,7 @@ fn counts(cut: u64, lost_udp: u64) -> Counts {
     }
 }
 
-/// A run in which `survivor` went on alone, if one did, and the other ended with `status`.
+/// A run in which `survivor`, if any, went on alone, and the other member ended with `status`.
 fn seen(survivor: Option<&'static str>, status: Option<i32>, counts: [Counts; 2]) -> Observation {
     let at = |mono_ns, kind| Event { mono_ns, kind };
     let reason = "it was silent for 250 ms".to_owned();

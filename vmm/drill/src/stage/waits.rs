@@ -1,4 +1,4 @@
-//! What a scenario waits for on its stage.
+//! Waits for what a scenario needs on its stage.
 
 use super::{BETWEEN_ATTEMPTS, PING_LIMIT, RunError, Stage, files};
 use crate::client::{self, Client, Connected};
@@ -6,11 +6,12 @@ use crate::events::{Event, Kind};
 use crate::members::MemberId;
 use std::time::{Duration, Instant};
 
-/// A member that reports nothing is looked at again after this, also where its file tells of no change.
+/// A member that reports nothing is checked again after this time, even without a notification about
+/// its file.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Stage {
-    /// Connects the client, which may take until the guest has booted, and starts it counting.
+    /// Connects the client, which may have to wait until the guest has booted, and lets it count.
     pub(crate) fn start_client(&mut self) -> Result<(), RunError> {
         let connected = self.await_guest()?;
         let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
@@ -35,13 +36,13 @@ impl Stage {
         }
     }
 
-    /// How many answers the client has.
+    /// The number of answers that the client has.
     pub(crate) fn answers(&self) -> u64 {
         self.client.as_ref().map_or(0, Client::answers)
     }
 
-    /// Waits until the client has `answers`, and returns whether it has them: not if it ended or
-    /// `limit` passed. A member's unasked end is an error.
+    /// Waits until the client has `answers`. Returns false if it ended before that, or `limit` passed.
+    /// If a member ends unexpectedly, it is an error.
     pub(crate) fn wait_for_answers(
         &mut self,
         answers: u64,
@@ -76,8 +77,8 @@ impl Stage {
         Ok(self.members.wait_for(id, what, times, limit, wanted)?)
     }
 
-    /// Waits for `limit`, less if a member reports something that `wanted` accepts; whether one did. A
-    /// member's end is an error.
+    /// Waits for `limit`, or less if a member reports an event that `wanted` accepts; returns whether
+    /// one did. If a member ends, it is an error.
     pub(crate) fn happens_within(
         &mut self,
         limit: Duration,
