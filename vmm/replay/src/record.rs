@@ -1,5 +1,6 @@
-//! The recording edge: live inputs in, outputs out, and everything that a replay needs into the
-//! journal. A machine that nobody records runs on it too, with a journal that nobody reads.
+//! The recording edge: inputs come from live backends, outputs go to them, and everything that a replay
+//! needs goes into the journal. A machine that is not recorded uses this edge too, with a journal
+//! without consumers.
 
 use super::journal::{Journal, JournalError};
 use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
@@ -12,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How often the whole machine is digested while it is recorded.
+/// Time between two digests of the whole machine while it is recorded.
 pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why recording stopped.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// The log cannot be kept.
+    /// The log cannot be recorded.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A backend failed.
@@ -26,7 +27,7 @@ pub enum RecordError {
     Backend(#[from] std::io::Error),
 }
 
-/// What others may ask of a recording machine, or tell it.
+/// What other threads may ask of a recording machine, and what it tells them.
 #[derive(Default)]
 pub struct Controls {
     /// End the machine at the next position.
@@ -40,14 +41,14 @@ pub struct Controls {
     visit: Mutex<Option<Visit>>,
 }
 
-/// What somebody does with the machine where it stands, on its thread: its instruction is complete, its
-/// log is handed on.
+/// What a visitor does with the machine at a position, on the machine's thread: the vCPU's instruction
+/// is complete and the log was handed on.
 pub type Visit = Box<dyn FnOnce(&mut Machine, Visited) + Send>;
 
-/// Where the log is when the machine is visited.
+/// The state of the log during a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visited {
-    /// Its last entry.
+    /// Sequence number of its last entry.
     pub seq: u64,
     /// Number of the last output.
     pub outputs: u64,
@@ -60,8 +61,8 @@ impl std::fmt::Debug for Controls {
 }
 
 impl Controls {
-    /// Visits the machine at its next position, unless whoever wants to was told to stop by
-    /// [`Controls::stop_visits`]: then `visit` is dropped. The machine may have to be woken.
+    /// Lets `visit` see the machine at its next position. If [`Controls::stop_visits`] was called for
+    /// `stopped`, `visit` is dropped. The caller may have to wake the machine.
     pub fn visit(&self, stopped: &AtomicBool, visit: Visit) {
         let mut visits = self.visits();
         if !stopped.load(Ordering::Acquire) {
@@ -70,7 +71,7 @@ impl Controls {
         }
     }
 
-    /// Whoever looks at `stopped` visits the machine no more.
+    /// From now on no visit with this `stopped` happens.
     pub fn stop_visits(&self, stopped: &AtomicBool) {
         let mut visits = self.visits();
         stopped.store(true, Ordering::Release);
@@ -103,7 +104,7 @@ pub struct Recorder<I, O> {
     /// Where inputs were gathered last: once per position is enough while the guest runs.
     gathered: Option<Position>,
     outputs: u64,
-    /// Goes into the log at the first position.
+    /// An event to log at the first position.
     first: Option<Event>,
     /// The log has an output that was not handed on yet.
     output_waits: bool,
@@ -137,13 +138,13 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         }
     }
 
-    /// The same, for a machine that stands between two positions: what is to be logged at the next one.
+    /// The same, for a machine between two positions: `event` is logged at the next one.
     pub fn with_first(mut self, event: Option<Event>) -> Recorder<I, O> {
         self.first = event;
         self
     }
 
-    /// Hands on what has gathered and lets the log's consumers go.
+    /// Hands on the rest of the log and drops its consumers.
     pub fn close(&mut self) -> Result<(), JournalError> {
         let mut journal = self.journal();
         let flushed = journal.flush();
@@ -159,7 +160,8 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         self.journal().append(moment.at, Some(moment.check), event)
     }
 
-    /// Hands the log on, up to and with everything before `horizon`; gives its last entry.
+    /// Hands the log on, with a mark that no entry before `horizon` will follow. Returns the last
+    /// sequence number.
     fn flush(&mut self, horizon: Position) -> Result<u64, JournalError> {
         self.output_waits = false;
         let mut journal = self.journal();
