@@ -1,4 +1,4 @@
-//! `lockstep arbiter`: what the arbiter has of a VM, and what an operator may do about it.
+//! `lockstep arbiter`: shows and repairs the records that the arbiter has of a VM.
 
 use super::storage::{ArbiterArgs, latest_of};
 use super::{CliError, Status};
@@ -63,7 +63,7 @@ pub struct ForgetArgs {
     force: bool,
 }
 
-/// Runs one.
+/// Runs one of the commands.
 pub fn run(command: ArbiterCommand) -> Result<Status, CliError> {
     let (ArbiterCommand::Show(ShowArgs { vm, .. })
     | ArbiterCommand::Restore(RestoreArgs { vm, .. })

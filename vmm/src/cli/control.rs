@@ -1,4 +1,4 @@
-//! `lockstep stop` and `lockstep switchover`: what operators ask of a running VM.
+//! `lockstep stop` and `lockstep switchover`: an operator's requests to a running VM.
 
 use super::{CliError, Status};
 use clap::Args;
@@ -14,7 +14,7 @@ pub struct ControlArgs {
     vm: String,
 }
 
-/// Asks for it, and waits until it is done.
+/// Sends the request to a member on this host, and waits until it is done.
 pub fn run(args: &ControlArgs, request: Request) -> Result<Status, CliError> {
     check_vm_name(&args.vm).map_err(CliError::refused)?;
     match ask(&args.vm, request) {

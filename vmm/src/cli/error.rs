@@ -8,7 +8,7 @@ use lockstep_vcpu::CpuError;
 use std::fmt;
 use std::process::ExitCode;
 
-/// What the command's exit status says.
+/// The meaning of the command's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
@@ -30,12 +30,12 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// An error as the user sees it: one sentence and a status.
+/// An error for the user: one sentence and a status.
 #[derive(Debug)]
 pub struct CliError {
-    /// The process ends with it.
+    /// The exit status of the process.
     pub status: Status,
-    /// What, why, what to do.
+    /// What failed, why, and what to do.
     pub message: String,
 }
 
@@ -99,7 +99,7 @@ impl From<LogDirError> for CliError {
     }
 }
 
-/// A cut log is a log that ends early; damage is treated as a divergence.
+/// A cut log is a log that ends early, without an error; damage has the status of a divergence.
 pub(super) fn log_status(error: &LogError) -> Status {
     match error {
         LogError::CutInHeader => Status::Done,

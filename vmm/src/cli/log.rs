@@ -1,4 +1,4 @@
-//! `lockstep log`: looking into a recording.
+//! `lockstep log`: prints the contents of a recording.
 
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
@@ -61,7 +61,7 @@ impl<E: Into<CliError>> From<Described<E>> for Failure {
     }
 }
 
-/// Keeps errors of the log apart from those of standard output.
+/// Distinguishes errors of the log from those of standard output.
 struct Described<E>(E);
 
 impl From<LogError> for CliError {

@@ -108,7 +108,7 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
     )?)
 }
 
-/// Runs a primary that opens this generation.
+/// Runs a primary that opens `generation`.
 pub(super) fn serve_primary(
     member: &MemberArgs,
     solo: bool,
@@ -155,7 +155,8 @@ pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
     told(serve_backup(member, tools, args.guest_hash()?)?)
 }
 
-/// Runs a backup of a primary that runs the image with this hash, if that was said; and what it becomes.
+/// Runs a backup, and then the primary that it becomes. If `image` is a hash, the primary must run that
+/// image.
 pub(super) fn serve_backup(
     member: &MemberArgs,
     tools: Tools,

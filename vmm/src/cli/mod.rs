@@ -78,7 +78,7 @@ fn drilled(done: Result<ExitCode, lockstep_drill::DrillError>) -> ExitCode {
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print().and_then(|()| std::io::stdout().flush()) {
-            // `lockstep --help | head` is no failure.
+            // `lockstep --help | head` is not a failure.
             Err(e) if e.kind() != ErrorKind::BrokenPipe => failed(CliError::unprinted(&e)),
             Ok(()) | Err(_) => ExitCode::SUCCESS,
         };

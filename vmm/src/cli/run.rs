@@ -1,4 +1,4 @@
-//! `lockstep run`: one machine, unprotected.
+//! `lockstep run`: runs one machine, unprotected.
 
 use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// How long a stopped guest has to reach its next position.
+/// How long a guest that must stop may take to reach its next position.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Arguments of `run`.
@@ -72,7 +72,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     Ok(report(driven))
 }
 
-/// Says how the guest ended; its status decides the command's.
+/// Says how the guest ended. The guest's status decides the command's.
 pub(super) fn report(driven: Driven) -> Status {
     match driven {
         Driven::Ended(EndReason::Exited { status: 0 }) => Status::Done,
@@ -91,7 +91,7 @@ pub(super) fn report(driven: Driven) -> Status {
     }
 }
 
-/// What it takes to end a machine from another thread.
+/// What is needed to end a machine from another thread.
 struct Stop {
     waker: Waker,
     hurry: Hurry,
@@ -100,7 +100,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// The machine ends at its next position.
+    /// Makes the machine end at its next position.
     fn ask(&self) {
         self.controls.stop.store(true, Ordering::Release);
         self.waker.wake();
@@ -130,7 +130,7 @@ fn stop_on_signal(stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
         .enable_all()
         .build()
         .map_err(cannot)?;
-    // The handlers are in place before the guest runs, not when the thread gets to run.
+    // The handlers must be in place before the guest runs, not only when the thread runs.
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         (

@@ -1,4 +1,4 @@
-//! `lockstep status`: how the members on this host stand.
+//! `lockstep status`: the state of the members on this host.
 
 use super::{CliError, Status};
 use clap::Args;
@@ -19,7 +19,7 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// Prints it. A VM that was named and of which nobody runs here is a refusal.
+/// Prints it. If a VM was named and none of its members runs here, it is refused.
 pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
     if let Some(vm) = &args.vm {
         check_vm_name(vm).map_err(CliError::refused)?;

@@ -1,4 +1,4 @@
-//! One member's process, and what its events tell.
+//! A member's process, and its events.
 
 use lockstep_ft::control::{private_dir, runtime_dir};
 use rustix::fs::{FlockOperation, flock};
@@ -16,16 +16,18 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-/// What the members share. The arbiter goes when this is dropped: nobody may join later.
+/// What the members share. The arbiter's directory is removed when this is dropped: no member can join
+/// later.
 pub struct Place {
     dir: TempDir,
-    /// The members' events: read here also if a cleaner of old files took their names away.
+    /// The files of the members' events. They stay open, so that they can be read even if a cleaner of
+    /// old files has removed their names.
     events: HashMap<String, File>,
-    /// The directory, locked against such.
+    /// The directory, locked against such cleaners.
     _locked: Option<File>,
     /// `--arbiter`.
     pub arbiter: String,
-    /// Where each side listens.
+    /// The address on which each side listens.
     pub listen: [String; 2],
 }
 
@@ -33,7 +35,8 @@ impl Place {
     pub fn make() -> io::Result<Place> {
         let mut made = tempfile::Builder::new();
         made.prefix("lockstep-pair-");
-        // Nobody removes old files there; where there is no such place, a lock keeps them.
+        // Old files are not removed from the private directory. If there is none, a lock keeps the
+        // files.
         let dir = match private_dir() {
             Ok(_) => made.tempdir_in(runtime_dir())?,
             Err(_) => made.tempdir()?,
@@ -42,7 +45,8 @@ impl Place {
         let lock = flock(&locked, FlockOperation::NonBlockingLockShared);
         let arbiter = dir.path().join("arbiter");
         fs::create_dir(&arbiter)?;
-        // The ports are free again for the members; one that loses its own to another says so.
+        // The ports are released for the members. If another program takes one meanwhile, the member
+        // reports it.
         let free = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
         let (one, other) = (free()?, free()?);
         Ok(Place {
@@ -57,22 +61,22 @@ impl Place {
         })
     }
 
-    /// Where the member of this name tells its events.
+    /// The file to which the member of this name adds its events.
     pub fn events(&self, name: &str) -> PathBuf {
         self.dir.path().join(format!("{name}.events"))
     }
 
-    /// Makes the file where the member of this name will tell them.
+    /// Creates the file for the events of the member of this name.
     pub fn await_events(&mut self, name: &str) {
         let mut options = File::options();
         let file = options.read(true).append(true).create(true);
-        // What is in its way is in the member's too, and that says so.
+        // An error is ignored: it hits the member too, and the member reports it.
         if let Ok(file) = file.open(self.events(name)) {
             self.events.insert(name.to_owned(), file);
         }
     }
 
-    /// What the member of this name has told.
+    /// The events so far of the member of this name.
     pub fn told(&self, name: &str) -> Told {
         let read = |file: &File| {
             let mut bytes = vec![0; file.metadata()?.len() as usize];
@@ -110,18 +114,18 @@ impl Told {
         })
     }
 
-    /// Whether it has run the guest by itself, not only followed.
+    /// Has it run the guest by itself, and not only followed?
     pub fn ran(&self) -> bool {
         self.has("started") || self.has("solo") || self.has("live")
     }
 
-    /// The generation that it has a part in; 0 if it has none.
+    /// The generation in which it has a part; 0 if it has none.
     pub fn generation(&self) -> u64 {
         let parts = ["started", "joined", "protected", "solo", "live"];
         self.last_of(&parts).map_or(0, |(_, generation)| generation)
     }
 
-    /// The generation in which it runs alone, with nobody to lose it to; 0 if it does not.
+    /// The generation in which it runs alone, so that no peer could take it; 0 if it does not.
     pub fn alone(&self) -> u64 {
         match self.last_of(&["started", "protected", "solo", "live"]) {
             Some(("solo" | "live", generation)) => generation,
@@ -132,9 +136,9 @@ impl Told {
 
 /// A running member.
 pub struct Member {
-    /// Its name; the first two have their role's.
+    /// Its name; the first two are named after their role.
     pub name: String,
-    /// Members before it.
+    /// Number of members that were started before it.
     pub number: u32,
     child: Child,
     started: Instant,
@@ -150,17 +154,17 @@ impl Member {
         })
     }
 
-    /// Its end. Cancel-safe, and gives the same again.
+    /// Waits until it ends. Cancel-safe, and can be repeated.
     pub async fn end(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// How long it has been there.
+    /// How long it has been running.
     pub fn lived(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// A signal to end, if it still runs.
+    /// Sends a signal that ends it, if it still runs.
     pub fn end_by(&self, signal: Signal) {
         let pid = self.child.id().and_then(|pid| Pid::from_raw(pid as i32));
         if let Some(pid) = pid
@@ -170,13 +174,13 @@ impl Member {
         }
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until it is gone.
     pub async fn kill(&mut self) -> io::Result<()> {
         self.child.kill().await
     }
 }
 
-/// How a member ended, to go on a sentence about it.
+/// How a member ended, as a part of a sentence.
 pub fn how(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(0), _) => "left".into(),
