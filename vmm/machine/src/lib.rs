@@ -84,7 +84,7 @@ enum Waiting {
 }
 
 impl Waiting {
-    /// The kind of wait, and what the guest has seen, as words for the digest.
+    /// What it is, and what the guest has seen.
     fn words(self) -> [u64; 2] {
         match self {
             Waiting::No => [0, 0],
@@ -94,15 +94,14 @@ impl Waiting {
     }
 }
 
-/// What is reported of the vCPU at a position. Completing its instruction later changes RIP on some
-/// hosts and may end an interrupt shadow. The report does not change, so that everyone who compares
-/// sees the same.
+/// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
+/// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 struct Arrival {
     check: Check,
-    /// Would the vCPU take an interrupt now?
+    /// Would it take an interrupt?
     ready: bool,
-    /// The vCPU's digest on arrival, if its instruction was completed since.
+    /// Its digest, if its instruction was finished since.
     digest: Option<u64>,
 }
 
