@@ -39,7 +39,7 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// RIP, and a hash of the others without the flags outside [`FLAGS_MASK`].
+    /// RIP, and a hash of the others without the flags outside `FLAGS_MASK`.
     pub fn check(&self) -> Check {
         let mut bytes = [0; 17 * 8];
         let words = self.general.into_iter().chain([self.rflags & FLAGS_MASK]);
