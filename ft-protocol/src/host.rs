@@ -34,7 +34,7 @@ pub trait Host {
     /// Writes the generation's close record, to be answered by `handle_closed`.
     fn close(&mut self, generation: u64);
 
-    /// Stops for good, with [`HaltReason::status`]; nothing more leaves.
+    /// Stops for good; nothing more leaves.
     fn halt(&mut self, reason: HaltReason) -> Self::End;
     /// The guest has ended and everything is done. If the generation is not `closed`, the next cold start
     /// will have to be forced.

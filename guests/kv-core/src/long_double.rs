@@ -72,7 +72,7 @@ impl LongDouble {
 fn with_fraction(significand: u64, shift: u32) -> String {
     let whole = significand.checked_shr(shift).unwrap_or(0);
     let rest = u128::from(significand) - (u128::from(whole) << shift.min(64));
-    // Below 2^64 times 10^17, so it fits. Bits that are shifted out are less than half of the last
+    // Below 2^64 times 10^17, so it fits. A shift of 128 or more leaves less than half of the last
     // digit.
     let scaled = rest * FRACTION_ONE;
     let (digits, left) = match shift {
@@ -99,9 +99,6 @@ fn integer(significand: u64, shift: usize) -> String {
         rest >>= 32;
     }
     let mut groups = Vec::new();
-    while limbs.last().is_some_and(|limb| *limb == 0) {
-        limbs.pop();
-    }
     while !limbs.is_empty() {
         let mut remainder = 0;
         for limb in limbs.iter_mut().rev() {

@@ -82,10 +82,11 @@ impl Event {
     }
 
     pub(crate) fn object(&self) -> Map<String, Value> {
-        match serde_json::to_value(self) {
-            Ok(Value::Object(object)) => object,
-            other => unreachable!("an event is an object, not {other:?}"),
-        }
+        let value = serde_json::to_value(self).expect("an event has text keys and plain values");
+        let Value::Object(object) = value else {
+            unreachable!("an event is an object");
+        };
+        object
     }
 }
 

@@ -1,7 +1,7 @@
 //! Questions to an arbiter, on threads of their own: only these may wait for its storage for ever.
 
-use super::{Arbiter, Unreachable};
-use ft_protocol::arbiter::MemberId;
+use super::{Arbiter, Unreachable, claim, close};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -96,6 +96,26 @@ impl<T: Send + 'static> Asker<T> {
             waiting: self.waiting,
             ..Asker::new(self.arbiter, &self.vm, self.me)
         }
+    }
+
+    /// Claims this generation, and sends what comes of it.
+    pub fn claim(&self, generation: u64, to: &UnboundedSender<T>, answer: fn(ClaimAnswer) -> T) {
+        self.ask(
+            Question::Claim(generation),
+            to,
+            move |arbiter, vm, me| answer(claim(arbiter, vm, generation, me)),
+            move |why| answer(ClaimAnswer::Unreachable(why)),
+        );
+    }
+
+    /// Writes this generation's close record, and sends what comes of it.
+    pub fn close(&self, generation: u64, to: &UnboundedSender<T>, answer: fn(CloseAnswer) -> T) {
+        self.ask(
+            Question::Close(generation),
+            to,
+            move |arbiter, vm, me| answer(close(arbiter, vm, generation, me)),
+            move |why| answer(CloseAnswer::Unreachable(why)),
+        );
     }
 
     /// Asks a question and sends the answer, or `unanswered` if there is none in time. Must be called

@@ -9,7 +9,7 @@ use crate::cuts::CutPoint;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, ReadBackAnswer};
+use ft_protocol::arbiter::ReadBackAnswer;
 use ft_protocol::backup::{Backup, Delivery};
 use ft_protocol::host::{BackupHost, Host};
 use ft_protocol::log::{Header, Position};
@@ -56,12 +56,7 @@ impl Host for Runtime {
                 edges: at.edges,
             });
         }
-        self.asker.ask(
-            Question::Claim(generation),
-            &self.answers,
-            move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-            |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-        );
+        self.asker.claim(generation, &self.answers, Answer::Claim);
         self.cuts.pass(CutPoint::ClaimAsked);
     }
 
@@ -70,12 +65,7 @@ impl Host for Runtime {
     }
 
     fn close(&mut self, generation: u64) {
-        self.asker.ask(
-            Question::Close(generation),
-            &self.answers,
-            move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
-            |why| Answer::Closed(CloseAnswer::Unreachable(why)),
-        );
+        self.asker.close(generation, &self.answers, Answer::Closed);
     }
 
     fn halt(&mut self, reason: HaltReason) -> Step {

@@ -6,7 +6,7 @@ use crate::control::NotDone;
 use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer, Standing};
+use ft_protocol::arbiter::{OpenAnswer, Standing};
 use ft_protocol::host::{Host, PrimaryHost};
 use ft_protocol::log::Header;
 use ft_protocol::primary::Primary;
@@ -42,12 +42,7 @@ impl Host for Runtime {
     }
 
     fn claim(&mut self, generation: u64) {
-        self.asker.ask(
-            Question::Claim(generation),
-            &self.answers,
-            move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-            |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-        );
+        self.asker.claim(generation, &self.answers, Answer::Claim);
         self.cuts.pass(CutPoint::ClaimAsked);
     }
 
@@ -56,12 +51,7 @@ impl Host for Runtime {
     }
 
     fn close(&mut self, generation: u64) {
-        self.asker.ask(
-            Question::Close(generation),
-            &self.answers,
-            move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
-            |why| Answer::Closed(CloseAnswer::Unreachable(why)),
-        );
+        self.asker.close(generation, &self.answers, Answer::Closed);
     }
 
     fn halt(&mut self, reason: HaltReason) -> Outcome {
