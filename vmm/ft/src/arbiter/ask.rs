@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -17,6 +17,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 /// A caller that has nothing else to do waits for this many times the limit.
 const PATIENCE: u32 = 3;
+/// If a wait took this many times the limit, this process stood still meanwhile, and waits again.
+const STOOD_STILL: u32 = 2;
 /// Most threads that wait for a hanging storage. With more, a question is not asked at all.
 const MAX_WAITING: usize = 8;
 
@@ -153,9 +155,9 @@ impl<T: Send + 'static> Asker<T> {
         }
         let (limit, to, open) = (self.arbiter.answer_limit(), to.clone(), self.open.clone());
         tokio::spawn(async move {
-            let answer = match tokio::time::timeout(limit, attempts.answers.recv()).await {
-                Ok(Some(answer)) => answer,
-                Ok(None) | Err(_) => {
+            let answer = match in_time(limit, &mut attempts.answers).await {
+                Some(answer) => answer,
+                None => {
                     lock(&open).insert(question, attempts);
                     unanswered(why)
                 }
@@ -213,6 +215,19 @@ impl<T: Send + 'static> Asker<T> {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
             NotAsked::NoThread(e)
         })
+    }
+}
+
+/// The answer, if it comes within this time. Time in which this process stood still does not count, as
+/// the thread that asks stood still as well.
+async fn in_time<T>(limit: Duration, answers: &mut UnboundedReceiver<T>) -> Option<T> {
+    loop {
+        let began = Instant::now();
+        match tokio::time::timeout(limit, answers.recv()).await {
+            Ok(answer) => return answer,
+            Err(_) if began.elapsed() > limit * STOOD_STILL => {}
+            Err(_) => return None,
+        }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::super::tests::Hangs;
 use super::*;
-use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -73,4 +72,27 @@ fn a_late_answer_is_the_answer_of_the_same_question_and_of_no_other() {
         let why = ask(&runtime, &asker, other);
         assert!(why.contains("did not answer"), "{other:?}: {why}");
     }
+}
+
+#[test]
+fn an_answer_that_came_while_the_process_stood_still_is_not_late() {
+    let storage = Arc::new(Hangs::new());
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let limit = storage.answer_limit();
+    let answer = runtime().block_on(async {
+        let (sender, mut answers) = unbounded_channel();
+        let asked = |arbiter: &dyn Arbiter, vm: &str, _| match arbiter.list(vm) {
+            Ok(_) => "answered".into(),
+            Err(e) => e.to_string(),
+        };
+        asker.ask(Question::Claim(1), &sender, asked, |why| why);
+        tokio::task::yield_now().await;
+        // Not a wait for anything: the runtime's thread stands still.
+        thread::sleep(limit * STOOD_STILL * 2);
+        // The runtime sees that the limit has passed before the storage's thread can answer.
+        tokio::time::sleep(limit / 2).await;
+        storage.answer();
+        answers.recv().await.expect("an answer")
+    });
+    assert_eq!(answer, "answered");
 }
