@@ -286,6 +286,29 @@ impl WireEncoder {
         self.next_seq += 1;
         Ok(())
     }
+
+    /// Appends the next message to `out`: a [`Message::Log`] of these frames, which are copied once.
+    ///
+    /// # Errors
+    /// See [`encode_message`].
+    pub fn encode_log<'a>(
+        &mut self,
+        frames: impl Iterator<Item = &'a [u8]> + Clone,
+        out: &mut Vec<u8>,
+    ) -> Result<(), TooLong> {
+        let empty = Message::Log { frames: Vec::new() };
+        let len = frames.clone().map(<[u8]>::len).sum::<usize>();
+        if len > MAX_MESSAGE_PAYLOAD - (1 << 10) {
+            let name = empty.name();
+            return Err(TooLong { name, len });
+        }
+        codec::frame_around(self.next_seq, MAX_MESSAGE_PAYLOAD, out, |out| {
+            codec::encode_bytes_of(&empty, len, out);
+            frames.for_each(|frames| out.extend_from_slice(frames));
+        });
+        self.next_seq += 1;
+        Ok(())
+    }
 }
 
 /// The receiving half of a connection.

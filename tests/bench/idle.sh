@@ -35,3 +35,4 @@ begin $a "$lockstep" primary kv --solo --vm "bench-$$" --arbiter "file:$scratch/
 serves
 sleep 3
 share "$pid" | awk '{ printf "idle alone: %.2f %%\n", $1 }'
+end "$pid"

@@ -62,7 +62,7 @@ impl Moving {
 impl Source for Moving {
     type Error = Stopped;
 
-    fn next(&mut self, view: &View) -> Result<Next, Stopped> {
+    fn next(&mut self, view: &View) -> Result<Next<'_>, Stopped> {
         if view.wait.is_some() && self.next.get() == 0 && !self.only_left {
             return Ok(Next::Capture);
         }
@@ -96,7 +96,7 @@ impl Source for Moving {
 impl Sink for Moving {
     type Error = Stopped;
 
-    fn output(&mut self, moment: Moment, output: Output) -> Result<(), Stopped> {
+    fn output(&mut self, moment: Moment, output: &Output) -> Result<(), Stopped> {
         self.follower
             .output(moment, output)
             .map_err(Stopped::Followed)

@@ -15,8 +15,9 @@
 //!
 //! This is the only module that calls bincode.
 
-use super::Entry;
+use super::{Check, Entry, Event, Position};
 use bincode::{Decode, Encode};
+use std::ops::Range;
 use thiserror::Error;
 
 /// Bytes before a frame's payload.
@@ -119,6 +120,11 @@ pub(crate) fn frame_around(
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
     fill(out);
+    finish_frame(start, seq, limit, out);
+}
+
+/// Completes the frame that begins at `start`: room for its header is there, and its payload.
+fn finish_frame(start: usize, seq: u64, limit: usize, out: &mut Vec<u8>) {
     let payload = start + FRAME_HEADER_LEN;
     let len = out.len() - payload;
     assert!(
@@ -131,6 +137,106 @@ pub(crate) fn frame_around(
     out[start + 4..start + 12].copy_from_slice(&seq.to_le_bytes());
     let crc = crc32fast::hash(&out[start..start + 12]);
     out[start + 12..payload].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// An input that is bytes, and comes from elsewhere: its log entry is made around them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BytesInput {
+    /// [`Event::Frame`].
+    Frame,
+    /// [`Event::ConsoleInput`].
+    Console,
+    /// [`Event::Entropy`].
+    Entropy,
+}
+
+impl BytesInput {
+    /// Its event, of no bytes.
+    fn empty(self) -> Event {
+        let data = Vec::new();
+        match self {
+            BytesInput::Frame => Event::Frame { data },
+            BytesInput::Console => Event::ConsoleInput { data },
+            BytesInput::Entropy => Event::Entropy { data },
+        }
+    }
+}
+
+/// Appends a log entry's frame to `out` whose input `fill` puts where it belongs: into a buffer of `room`
+/// bytes, of which it says how many it used. Gives where they are in `out`. None if there is no input: then
+/// nothing is appended.
+///
+/// The bytes are not moved if the length of the input is encoded like a length of `guess`: both are shorter
+/// than 251 bytes, or none is.
+///
+/// # Errors
+/// Those of `fill`; `out` is as it was.
+///
+/// # Panics
+/// If `room` is over 65535, or `fill` used more.
+pub fn encode_bytes<E>(
+    (seq, at, check): (u64, Position, Option<Check>),
+    input: BytesInput,
+    out: &mut Vec<u8>,
+    (room, guess): (usize, usize),
+    fill: impl FnOnce(&mut [u8]) -> Result<Option<usize>, E>,
+) -> Result<Option<Range<usize>>, E> {
+    assert!(room <= usize::from(u16::MAX), "a length in three bytes");
+    let start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEADER_LEN]);
+    let event = input.empty();
+    encode_up_to_bytes(&Entry { at, check, event }, out);
+    let length = out.len();
+    let data = length + length_len(guess);
+    // Two more: the bytes may have to move.
+    out.resize(data + room + 2, 0);
+    let filled = fill(&mut out[data..data + room]);
+    let Ok(Some(used)) = filled else {
+        out.truncate(start);
+        return filled.map(|_| None);
+    };
+    assert!(used <= room, "{used} bytes in a buffer of {room}");
+    let place = length + length_len(used);
+    if place != data {
+        out.copy_within(data..data + used, place);
+    }
+    encode_len(used, &mut out[length..place]);
+    out.truncate(place + used);
+    finish_frame(start, seq, MAX_ENTRY_PAYLOAD, out);
+    Ok(Some(place..place + used))
+}
+
+/// Appends the encoding of a value that ends with bytes, of which it has none: as if `len` of them came next.
+pub(crate) fn encode_bytes_of<T: Encode>(empty: &T, len: usize, out: &mut Vec<u8>) {
+    encode_up_to_bytes(empty, out);
+    encode_payload(&(len as u64), out);
+}
+
+/// The same, as far as their length.
+fn encode_up_to_bytes<T: Encode>(empty: &T, out: &mut Vec<u8>) {
+    encode_payload(empty, out);
+    let length = out.pop();
+    assert_eq!(length, Some(0), "the length of no bytes comes last");
+}
+
+/// Lengths from here on are encoded as this byte and two more (bincode's variable encoding).
+const TWO_BYTES: u8 = 251;
+
+/// How many bytes a length is encoded in.
+fn length_len(len: usize) -> usize {
+    if len < usize::from(TWO_BYTES) { 1 } else { 3 }
+}
+
+/// Encodes a length, of at most 65535, as the encoding of a `Vec` begins with it.
+fn encode_len(len: usize, out: &mut [u8]) {
+    match out {
+        [short] => *short = len as u8,
+        [mark, rest @ ..] => {
+            *mark = TWO_BYTES;
+            rest.copy_from_slice(&(len as u16).to_le_bytes());
+        }
+        [] => unreachable!("a length has a byte at least"),
+    }
 }
 
 /// Appends a value's encoding to `out`.

@@ -10,9 +10,9 @@
 //!
 //! A file that was cut anywhere is a log that ends early, which is not an error: see [`Tail`].
 
-use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD, PayloadError};
+use super::codec::{self, Damage, FRAME_HEADER_LEN, FrameDecoder, MAX_ENTRY_PAYLOAD, PayloadError};
 use super::{Entry, Event, Header, LogStart, Position};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use thiserror::Error;
 
 /// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
@@ -136,18 +136,26 @@ impl<W: Write> LogWriter<W> {
     /// If the output cannot be written.
     ///
     /// # Panics
-    /// If they are not whole, undamaged and next in order.
-    pub fn append_frames(&mut self, frames: &[u8]) -> io::Result<()> {
-        let mut decoder = FrameDecoder::new(self.next_seq, MAX_ENTRY_PAYLOAD, 0);
-        decoder.push(frames);
-        while let Some(frame) = decoder
-            .next_frame()
-            .expect("frames made by encode_entry, in order")
-        {
-            self.next_seq = frame.seq + 1;
+    /// If a piece is not the next in order.
+    pub fn append_pieces(&mut self, pieces: &[(&[u8], u64)]) -> io::Result<()> {
+        for (frames, last_seq) in pieces {
+            let first = frames.get(4..FRAME_HEADER_LEN - 4);
+            let first = first.and_then(|seq| seq.try_into().ok());
+            let (first, next) = (first.map(u64::from_le_bytes), Some(self.next_seq));
+            assert_eq!(first, next, "pieces are appended in order");
+            self.next_seq = last_seq + 1;
         }
-        assert_eq!(decoder.pending(), 0, "frames are appended whole");
-        self.out.write_all(frames)
+        let mut slices: Vec<_> = pieces.iter().map(|piece| IoSlice::new(piece.0)).collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            match self.out.write_vectored(left) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut left, written),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// The sequence number that the next entry gets.

@@ -72,6 +72,24 @@ fn messages_come_back_in_order_however_the_stream_is_cut() {
 }
 
 #[test]
+fn a_log_message_of_pieces_is_the_one_of_them_all() {
+    for lengths in [&[][..], &[0], &[3, 247], &[250, 1], &[70_000, 9, 300]] {
+        let pieces: Vec<Vec<u8>> = (1..).zip(lengths).map(|(n, len)| vec![n; *len]).collect();
+        let frames = pieces.concat();
+        let (mut wanted, mut out) = (Vec::new(), Vec::new());
+        let mut encoder = WireEncoder::default();
+        encoder.encode(&Message::Ready, &mut wanted).unwrap();
+        let log = Message::Log { frames };
+        encoder.encode(&log, &mut wanted).unwrap();
+        let mut encoder = WireEncoder::default();
+        encoder.encode(&Message::Ready, &mut out).unwrap();
+        let pieces = pieces.iter().map(Vec::as_slice);
+        encoder.encode_log(pieces, &mut out).unwrap();
+        assert_eq!(out, wanted, "{lengths:?}");
+    }
+}
+
+#[test]
 fn a_message_that_is_lost_repeated_or_garbled_is_damage() {
     let encoded = |seq, payload: &[u8]| {
         let mut stream = Vec::new();

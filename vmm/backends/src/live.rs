@@ -4,15 +4,14 @@ use super::console::{ConsoleInput, ConsoleOutput, Hurry, PatientConsole};
 use super::tap::Tap;
 use ft_protocol::log::OutputPort;
 use lockstep_devices::Output;
-use lockstep_devices::virtio::net::MAX_FRAME;
-use lockstep_machine::world::{Inputs, Outlet};
-use lockstep_machine::{Input, View};
+use lockstep_machine::View;
+use lockstep_machine::world::{Inputs, Looked, Outlet};
 use lockstep_pulse::Pulse;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -72,7 +71,10 @@ pub struct Live {
     tap: Option<Arc<Tap>>,
     console: ConsoleInput,
     waker: Waker,
-    polled_ns: u64,
+    /// Guest time when backends were asked last.
+    asked_ns: u64,
+    /// Guest time as it was answered at this position, which will do for the look at it.
+    answered_ns: Option<u64>,
     /// Frames that came before this side went live, oldest first.
     early: VecDeque<Vec<u8>>,
     pulse: Pulse,
@@ -89,7 +91,8 @@ impl Live {
             tap,
             console,
             waker: Waker::new()?,
-            polled_ns: 0,
+            asked_ns: 0,
+            answered_ns: None,
             early: VecDeque::new(),
             pulse: Pulse::default(),
         })
@@ -129,81 +132,80 @@ impl Live {
             return Ok(());
         }
         let _rest = self.pulse.rest();
-        let mut fds: Vec<BorrowedFd<'_>> = vec![self.waker.0.as_fd()];
-        if let Some(tap) = self.tap.as_ref().filter(|_| view.net_room > 0) {
-            fds.push(tap.poll_fd());
-        }
-        if view.console_room > 0 {
-            fds.extend(self.console.fd());
-        }
-        let mut polls: Vec<PollFd<'_>> = fds
-            .into_iter()
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
-        let left = until_ns.saturating_sub(self.clock.now_ns());
+        let waker = self.waker.0.as_fd();
+        let tap = self.tap.as_ref().filter(|_| view.net_room > 0);
+        let tap = tap.map(|tap| tap.poll_fd());
+        let console = self.console.fd().filter(|_| view.console_room > 0);
+        // The waker stands in for what is not there.
+        let fds = [waker, tap.unwrap_or(waker), console.unwrap_or(waker)];
+        let mut polls = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let left = until_ns.saturating_sub(self.asked_ns);
         let timeout = (until_ns != u64::MAX).then(|| timespec(left));
         match poll(&mut polls, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => Ok(()),
-            Err(e) => Err(e.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
         }
-    }
-
-    fn poll(&mut self, view: &View, queue: &mut VecDeque<Input>) -> io::Result<()> {
-        let mut frame = [0; MAX_FRAME + 1];
-        let room = view.net_room.min(FRAMES_PER_POSITION);
-        let early = self.early.len().min(room);
-        queue.extend(self.early.drain(..early).map(|data| Input::Frame { data }));
-        if let Some(tap) = &self.tap {
-            for _ in early..room {
-                let Some(len) = tap.recv(&mut frame)? else {
-                    break;
-                };
-                let data = frame[..len].to_vec();
-                queue.push_back(Input::Frame { data });
-            }
-        }
-        if view.console_room > 0 && self.console.is_readable()? {
-            let limit = view.console_room.min(CONSOLE_BYTES_PER_POSITION);
-            let data = self.console.read(limit);
-            queue.push_back(Input::Console { data });
+        if !polls[0].revents().is_empty() {
+            self.waker.clear();
         }
         Ok(())
     }
 }
 
 impl Inputs for Live {
-    fn gather(
-        &mut self,
-        view: &View,
-        may_wait: bool,
-        queue: &mut VecDeque<Input>,
-    ) -> io::Result<()> {
-        if let Some(wait) = view.wait.filter(|_| may_wait) {
-            self.wait(view, wait.until_ns)?;
-            self.waker.clear();
+    fn look(&mut self, view: &View, wait_until: Option<u64>) -> io::Result<Looked> {
+        if let Some((wait, limit)) = view.wait.zip(wait_until) {
+            self.wait(view, wait.until_ns.min(limit))?;
+            self.answered_ns = None;
         }
-        let mut now = self.clock.now_ns();
-        if view.wait.is_some() || now.saturating_sub(self.polled_ns) >= CLOCK_STEP_NS {
-            self.poll(view, queue)?;
-            now = self.clock.now_ns();
-            self.polled_ns = now;
+        let now_ns = match self.answered_ns.take() {
+            Some(answered_ns) => answered_ns,
+            None => self.clock.now_ns(),
+        };
+        let ask = view.wait.is_some() || now_ns.saturating_sub(self.asked_ns) >= CLOCK_STEP_NS;
+        if ask {
+            self.asked_ns = now_ns;
         }
-        if view.entropy_wanted > 0 {
-            let mut data = vec![0; view.entropy_wanted];
-            rand::fill(&mut data[..]);
-            queue.push_back(Input::Entropy { data });
-        }
+        let most = |room: usize, limit: usize| if ask { room.min(limit) } else { 0 };
         let due = view.wait.map_or(u64::MAX, |wait| wait.until_ns);
         let due = due.min(view.next_edge_ns.unwrap_or(u64::MAX));
-        let stale = view.wait.is_none() && now.saturating_sub(view.now_ns) >= CLOCK_STEP_NS;
-        if !queue.is_empty() || now >= due || stale {
-            queue.push_front(Input::Clock { ns: now });
+        let stale = view.wait.is_none() && now_ns.saturating_sub(view.now_ns) >= CLOCK_STEP_NS;
+        Ok(Looked {
+            now_ns,
+            clock: now_ns >= due || stale,
+            frames: most(view.net_room, FRAMES_PER_POSITION),
+            console: most(view.console_room, CONSOLE_BYTES_PER_POSITION),
+        })
+    }
+
+    fn frame(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if let Some(early) = self.early.pop_front() {
+            buffer[..early.len()].copy_from_slice(&early);
+            return Ok(Some(early.len()));
         }
-        Ok(())
+        match &self.tap {
+            Some(tap) => tap.recv(buffer),
+            None => Ok(None),
+        }
+    }
+
+    fn console(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        if !self.console.is_readable()? {
+            return Ok(None);
+        }
+        let data = self.console.read(buffer.len());
+        buffer[..data.len()].copy_from_slice(&data);
+        Ok(Some(data.len()))
+    }
+
+    fn entropy(&mut self, buffer: &mut [u8]) {
+        rand::fill(buffer);
     }
 
     fn now_ns(&mut self) -> u64 {
-        self.clock.now_ns()
+        let now_ns = self.clock.now_ns();
+        self.answered_ns = Some(now_ns);
+        now_ns
     }
 }
 
@@ -248,14 +250,14 @@ impl Direct {
     }
 
     /// Writes one output to its backend.
-    pub fn release(&mut self, output: &Output) -> io::Result<()> {
-        match (output.port, &self.tap) {
-            (OutputPort::Net, Some(tap)) => tap.send(&output.data),
+    pub fn release(&mut self, port: OutputPort, data: &[u8]) -> io::Result<()> {
+        match (port, &self.tap) {
+            (OutputPort::Net, Some(tap)) => tap.send(data),
             (OutputPort::Net, None) => Ok(()),
             (OutputPort::Console, _) => match &mut self.console {
-                Printer::Waiting(console, hurry) => console.write(&output.data, hurry),
+                Printer::Waiting(console, hurry) => console.write(data, hurry),
                 Printer::Patient(console) => {
-                    console.write(&output.data);
+                    console.write(data);
                     Ok(())
                 }
             },
@@ -264,7 +266,7 @@ impl Direct {
 }
 
 impl Outlet for Direct {
-    fn emit(&mut self, _: u64, _: u64, output: Output) -> io::Result<()> {
-        self.release(&output)
+    fn emit(&mut self, _: u64, _: u64, output: &Output) -> io::Result<()> {
+        self.release(output.port, &output.data)
     }
 }

@@ -1,7 +1,7 @@
 //! What the machine asks of every device.
 
 use crate::state::{BadState, Reader, Saved, Words};
-use crate::{Output, Pic};
+use crate::{Outputs, Pic};
 use lockstep_memory::ram::GuestMap;
 
 /// A part of the machine with a state of its own.
@@ -106,7 +106,7 @@ pub trait Device: Component {
 
     /// Works on its rings. Done after every exit and every input, so that when a ring is looked at depends
     /// on these alone.
-    fn process(&mut self, _mem: &GuestMap, _outputs: &mut Vec<Output>, _line: Line) {}
+    fn process(&mut self, _mem: &GuestMap, _outputs: &mut Outputs, _line: Line) {}
 
     /// How much input of this kind the device can take now: frames, or bytes. `None` if the device does
     /// not take this kind, or its driver is not up.
@@ -115,5 +115,19 @@ pub trait Device: Component {
     }
 
     /// Input arrives; what finds no room is lost.
-    fn receive(&mut self, _kind: InputKind, _data: Vec<u8>) {}
+    fn receive(&mut self, _kind: InputKind, _data: &[u8]) {}
+
+    /// Input arrives, and the device works on its rings: [`Device::receive`] and then [`Device::process`],
+    /// as far as anybody can see.
+    fn take_in(
+        &mut self,
+        kind: InputKind,
+        data: &[u8],
+        mem: &GuestMap,
+        outputs: &mut Outputs,
+        line: Line,
+    ) {
+        self.receive(kind, data);
+        self.process(mem, outputs, line);
+    }
 }

@@ -6,6 +6,7 @@
 pub mod clock;
 pub mod device;
 pub mod edges;
+pub mod outputs;
 pub mod pic;
 pub mod pit;
 pub mod state;
@@ -16,20 +17,10 @@ pub mod virtio;
 mod conformance;
 
 pub use device::{Component, Device, InputKind, Line, World};
+pub use outputs::{Output, Outputs};
 pub use pic::Pic;
 pub use state::{BadState, Saved};
-
-use ft_protocol::log::OutputPort;
 
 /// Most of a counter that only goes up, by less than this in any machine's life; so adding to it never
 /// overflows.
 pub const MAX_COUNT: u64 = u64::MAX / 2;
-
-/// Something the guest emits to the world outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// Where it goes.
-    pub port: OutputPort,
-    /// Its bytes: one frame, or console text.
-    pub data: Vec<u8>,
-}

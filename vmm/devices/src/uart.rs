@@ -1,7 +1,7 @@
 //! The 16550 console: the model of `vm-superio`, with an interrupt and a writer of our own.
 
 use crate::state::{BadState, Reader, Words};
-use crate::{Component, Device, InputKind, Line, Output, World};
+use crate::{Component, Device, InputKind, Line, Outputs, World};
 use ft_protocol::log::OutputPort;
 use lockstep_memory::ram::GuestMap;
 use std::convert::Infallible;
@@ -142,13 +142,10 @@ impl Device for Uart {
         }
     }
 
-    fn process(&mut self, _: &GuestMap, outputs: &mut Vec<Output>, mut line: Line) {
+    fn process(&mut self, _: &GuestMap, outputs: &mut Outputs, mut line: Line) {
         let sent = self.take_sent();
         if !sent.is_empty() {
-            outputs.push(Output {
-                port: OutputPort::Console,
-                data: sent,
-            });
+            outputs.push(OutputPort::Console, sent);
         }
         if self.take_edge() {
             line.pulse();
@@ -159,9 +156,9 @@ impl Device for Uart {
         (kind == InputKind::Console).then(|| self.room())
     }
 
-    fn receive(&mut self, kind: InputKind, data: Vec<u8>) {
+    fn receive(&mut self, kind: InputKind, data: &[u8]) {
         assert_eq!(kind, InputKind::Console);
-        self.receive(&data);
+        self.receive(data);
     }
 }
 

@@ -12,7 +12,7 @@ pub use net::Net;
 pub use rng::Rng;
 
 use crate::state::{BadState, Reader, Words};
-use crate::{InputKind, Output};
+use crate::{InputKind, Outputs};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
@@ -67,8 +67,20 @@ pub trait VirtioDevice: Send {
         &mut self,
         queues: &mut [Queue; QUEUES],
         mem: &GuestMap,
-        outputs: &mut Vec<Output>,
+        outputs: &mut Outputs,
     ) -> bool;
+
+    /// As [`crate::Device::take_in`]; returns what [`VirtioDevice::process`] does.
+    fn take_in(
+        &mut self,
+        data: &[u8],
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Outputs,
+    ) -> bool {
+        self.receive(data);
+        self.process(queues, mem, outputs)
+    }
 
     /// The driver reset the device.
     fn reset(&mut self);
@@ -83,5 +95,5 @@ pub trait VirtioDevice: Send {
     fn room(&self, kind: InputKind) -> Option<usize>;
 
     /// Input arrives, of the kind that the device takes; what finds no room is lost.
-    fn receive(&mut self, data: Vec<u8>);
+    fn receive(&mut self, data: &[u8]);
 }

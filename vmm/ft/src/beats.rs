@@ -8,6 +8,7 @@
 
 use super::priority;
 use ft_protocol::wire::Beat;
+use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
+
+/// How often a beat is sent: five of them within the silence that is suspicious
+/// ([`ft_protocol::detector::Timing::silence`]).
+pub const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Beats pass if one came within this time.
+const PASSES: Duration = Duration::from_millis(250);
 
 /// How long the last permitted beat is repeated: as long as a peer tolerates a channel that carries
 /// nothing, which is the runtime's part ([`ft_protocol::detector::Timing::stuck`]).
@@ -27,6 +35,8 @@ pub struct Beats {
     socket: Option<UdpSocket>,
     /// The address to which beats are sent.
     peer: Option<SocketAddr>,
+    /// When the last beat arrived.
+    heard: Cell<Option<Instant>>,
     /// `None` if nothing is sent.
     beater: Option<Beater>,
 }
@@ -42,6 +52,7 @@ impl Beats {
         Beats {
             socket: None,
             peer: None,
+            heard: Cell::new(None),
             beater: None,
         }
     }
@@ -61,6 +72,7 @@ impl Beats {
             beater: Some(Beater::start(socket.try_clone()?, every)?),
             socket: Some(UdpSocket::from_std(socket)?),
             peer,
+            heard: Cell::new(None),
         })
     }
 
@@ -88,6 +100,13 @@ impl Beats {
         }
     }
 
+    /// Do the peer's beats arrive at present? Then this side's arrive there as well: both use one path,
+    /// which the backup's beats open.
+    pub fn pass(&self) -> bool {
+        let heard = self.heard.get();
+        heard.is_some_and(|at| at.elapsed() < PASSES)
+    }
+
     /// The next beat, and its sender's address. Other datagrams are ignored. Cancel-safe.
     pub async fn next(&self) -> (Beat, SocketAddr) {
         let Some(socket) = &self.socket else {
@@ -98,6 +117,7 @@ impl Beats {
             match socket.recv_from(&mut datagram).await {
                 Ok((len, from)) => {
                     if let Some(beat) = Beat::decode(&datagram[..len]) {
+                        self.heard.set(Some(Instant::now()));
                         return (beat, from);
                     }
                 }
@@ -120,6 +140,7 @@ impl Beats {
                     let beat = Beat::decode(&datagram[..len]);
                     let from = from.and_then(|from| SocketAddr::try_from(from).ok());
                     if let Some(found) = beat.zip(from) {
+                        self.heard.set(Some(Instant::now()));
                         return Some(found);
                     }
                 }

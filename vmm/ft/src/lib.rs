@@ -5,6 +5,7 @@
 //! thread with the vCPU. On the primary they share the journal, the waiting outputs and a brake; on the
 //! backup, the log buffer. The map is in `docs/architecture.md`.
 
+pub mod alarm;
 pub mod announcer;
 pub mod arbiter;
 pub mod backup;
@@ -37,11 +38,9 @@ use ft_protocol::transfer::StateDigest;
 use lockstep_machine::Parts;
 use lockstep_signals::Hangup;
 use rustix::time::{ClockId, clock_gettime};
-use std::future::pending;
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Duration, Instant};
 
 /// The status of an end in events: the guest's own, or 0 if it was stopped.
 fn end_status(reason: EndReason) -> u32 {
@@ -70,15 +69,16 @@ fn now() -> Time {
     Time(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
 }
 
-/// Sleeps until `at`; for ever without it.
-async fn sleep_until(at: Option<Time>) {
-    match at {
-        Some(at) => {
-            let left = Duration::from_nanos(at.0.saturating_sub(now().0));
-            tokio::time::sleep_until(Instant::now() + left).await;
-        }
-        None => pending().await,
-    }
+/// How much later a tick may come while nothing is under way: mostly something else wakes this thread
+/// meanwhile, and the tick is done with it. Such a tick is not late.
+const CALM: Duration = Duration::from_millis(20);
+
+/// When a tick that is due at `tick` is done while nothing is under way: later than that only while the
+/// peer's beats arrive in time, which its silence shows.
+fn calm_tick(tick: Option<Time>, now: Time, silence: Option<Duration>) -> Option<Time> {
+    let heard = silence.is_none_or(|silence| silence < beats::INTERVAL + CALM);
+    let later = |tick: &Time| heard && *tick > now;
+    tick.map(|tick| if later(&tick) { tick.after(CALM) } else { tick })
 }
 
 /// SIGINT, SIGTERM and SIGHUP.
@@ -114,5 +114,26 @@ impl StopSignals {
             _ = self.terminate.recv() => StopSignal::End,
             () = self.hangup.recv() => StopSignal::HungUp,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_is_put_off_only_while_beats_come_as_they_should() {
+        let ms = Duration::from_millis;
+        let now = Time(1_000_000_000);
+        let tick = Some(now.after(ms(7)));
+        let later = Some(now.after(ms(7) + CALM));
+        for silence in [None, Some(ms(0)), Some(beats::INTERVAL)] {
+            assert_eq!(calm_tick(tick, now, silence), later);
+            assert_eq!(calm_tick(Some(now), now, silence), Some(now), "it is due");
+            assert_eq!(calm_tick(None, now, silence), None);
+        }
+        assert_eq!(calm_tick(tick, now, Some(ms(200))), tick);
+        let late = ft_protocol::detector::LATE_TICKS;
+        assert!(primary::timing().heartbeat + CALM < primary::timing().heartbeat * late);
     }
 }

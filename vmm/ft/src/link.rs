@@ -5,6 +5,7 @@ use ft_protocol::wire::{Message, TooLong, WireDecoder, WireEncoder};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -13,7 +14,11 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 const READ_BYTES: usize = 256 << 10;
 
 /// How long a connection that is given up stays open for its last messages.
-const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_millis(200);
+const CLOSE_LIMIT: Duration = Duration::from_millis(200);
+
+/// How often a heartbeat is sent on the channel while beats pass by UDP. A heartbeat says nothing that a
+/// beat does not, and this is enough to keep the channel from looking stuck.
+const HEARTBEAT: Duration = Duration::from_millis(150);
 
 /// Why a connection carries no more messages.
 #[derive(Clone, Debug, Error)]
@@ -50,6 +55,8 @@ pub struct Link {
     decoder: WireDecoder,
     unsent: Vec<u8>,
     sent: usize,
+    /// When the last message was.
+    sent_at: Instant,
     buffer: Vec<u8>,
     broken: Option<LinkError>,
 }
@@ -64,20 +71,49 @@ impl Link {
             decoder: WireDecoder::default(),
             unsent: Vec::new(),
             sent: 0,
+            sent_at: Instant::now(),
             buffer: vec![0; READ_BYTES],
             broken: None,
         })
     }
 
-    /// Sends a message. A broken connection shows at the next [`Link::next`].
+    /// Sends a message, after those that were queued. A broken connection shows at the next
+    /// [`Link::next`].
     pub fn send(&mut self, message: &Message) {
-        if let Err(e) = self.encoder.encode(message, &mut self.unsent) {
-            self.broken.get_or_insert(e.into());
-        }
+        self.queue(message);
         self.flush();
     }
 
-    fn flush(&mut self) {
+    /// Queues a message, to be sent with others by [`Link::flush`].
+    pub fn queue(&mut self, message: &Message) {
+        if let Err(e) = self.encoder.encode(message, &mut self.unsent) {
+            self.broken.get_or_insert(e.into());
+        }
+    }
+
+    /// Queues these frames of the log in one message. They are copied into it.
+    pub fn queue_log<'a>(&mut self, frames: impl Iterator<Item = &'a [u8]> + Clone) {
+        if let Err(e) = self.encoder.encode_log(frames, &mut self.unsent) {
+            self.broken.get_or_insert(e.into());
+        }
+    }
+
+    /// Shows that this side runs, unless beats pass and a message was sent a short time ago.
+    pub fn heartbeat(&mut self, beats_pass: bool) {
+        if !beats_pass || self.sent_at.elapsed() >= HEARTBEAT {
+            self.send(&Message::Heartbeat);
+        }
+    }
+
+    /// Sends what was queued.
+    pub fn flush(&mut self) {
+        if !self.unsent.is_empty() {
+            self.sent_at = Instant::now();
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
         while self.sent < self.unsent.len() && self.broken.is_none() {
             match self.stream.try_write(&self.unsent[self.sent..]) {
                 Ok(n) => self.sent += n,
@@ -132,7 +168,7 @@ impl Link {
             };
             let ready = self.stream.ready(interest).await?;
             if ready.is_writable() {
-                self.flush();
+                self.write();
             }
             if ready.is_readable() {
                 match self.stream.try_read(&mut self.buffer) {
@@ -177,7 +213,7 @@ impl Link {
                 if self.stream.writable().await.is_err() {
                     break;
                 }
-                self.flush();
+                self.write();
             }
             let _gone = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
             while self.stream.readable().await.is_ok() {
@@ -204,8 +240,8 @@ pub struct Port {
 
 /// Most connections that wait to be accepted.
 const WAITING_CONNECTIONS: u32 = 128;
-/// After a failed accept, the next one waits for this time.
-pub const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+/// After a connection that could not be accepted the next one waits so long.
+pub const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 impl Port {
     /// Reserves this address.
@@ -267,5 +303,35 @@ mod tests {
         assert_eq!(link.next().await.unwrap(), Message::Leave);
         drop(peer);
         assert!(matches!(link.arrived(), Some(Err(_))));
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_that_says_nothing_new_is_left_out() {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let mut link = Link::new(connected.unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        peer.set_nonblocking(true).unwrap();
+        let mut peer = Link::new(TcpStream::from_std(peer).unwrap()).unwrap();
+        let mut heard = async || {
+            let limit = Duration::from_millis(20);
+            let heard = tokio::time::timeout(limit, peer.next()).await;
+            heard.ok().map(|message| message.unwrap())
+        };
+        link.queue(&Message::Ready);
+        assert_eq!(heard().await, None, "it is queued");
+        link.flush();
+        assert_eq!(heard().await, Some(Message::Ready));
+        link.heartbeat(true);
+        assert_eq!(heard().await, None, "beats pass, and something was sent");
+        link.heartbeat(false);
+        assert_eq!(heard().await, Some(Message::Heartbeat));
+        link.sent_at -= HEARTBEAT;
+        link.heartbeat(true);
+        assert_eq!(
+            heard().await,
+            Some(Message::Heartbeat),
+            "nothing was for long"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! Outputs that wait: on the primary for the gate, on the backup until it goes live.
 
+use ft_protocol::log::OutputPort;
 use lockstep_devices::Output;
 use lockstep_machine::world::Outlet;
 use std::collections::VecDeque;
@@ -53,12 +54,7 @@ impl HeldOutputs {
         held.outputs.drain(..count).collect()
     }
 
-    /// Takes out the next one, if its number is not above `number`.
-    pub fn pop(&self, number: u64) -> Option<(u64, Output)> {
-        self.lock().outputs.pop_front_if(|(n, _)| *n <= number)
-    }
-
-    /// Drops all outputs up to `number`, now and when they come.
+    /// Drops everything up to `number`, now and when it comes.
     pub fn forget(&self, number: u64) {
         self.lock().forgotten = number;
         self.take(number);
@@ -67,9 +63,113 @@ impl HeldOutputs {
 
 /// The backup's outlet, which keeps everything.
 impl Outlet for HeldOutputs {
-    fn emit(&mut self, number: u64, _: u64, output: Output) -> io::Result<()> {
-        self.push(number, output);
+    fn emit(&mut self, number: u64, _: u64, output: &Output) -> io::Result<()> {
+        self.push(number, output.clone());
         Ok(())
+    }
+}
+
+/// Outputs on their way from the vCPU's thread to the gate: those that one piece of the log leads to.
+#[derive(Debug, Default)]
+pub struct Batch {
+    outputs: Vec<InBatch>,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InBatch {
+    number: u64,
+    seq: u64,
+    port: OutputPort,
+    len: usize,
+    /// Where its bytes end.
+    end: usize,
+}
+
+/// An output that waits at the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting<'a> {
+    /// Its number.
+    pub number: u64,
+    /// Its entry in the log.
+    pub seq: u64,
+    /// Where it goes.
+    pub port: OutputPort,
+    /// Its bytes.
+    pub data: &'a [u8],
+}
+
+impl Batch {
+    /// Adds an output.
+    pub fn push(&mut self, number: u64, seq: u64, output: &Output) {
+        self.bytes.extend_from_slice(&output.data);
+        self.outputs.push(InBatch {
+            number,
+            seq,
+            port: output.port,
+            len: output.data.len(),
+            end: self.bytes.len(),
+        });
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.outputs.is_empty()
+    }
+
+    /// Forgets all, and keeps the room.
+    pub fn clear(&mut self) {
+        self.outputs.clear();
+        self.bytes.clear();
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Waiting<'_>> {
+        (0..self.outputs.len()).filter_map(|index| self.get(index))
+    }
+
+    fn get(&self, index: usize) -> Option<Waiting<'_>> {
+        self.outputs.get(index).map(|output| Waiting {
+            number: output.number,
+            seq: output.seq,
+            port: output.port,
+            data: &self.bytes[output.end - output.len..output.end],
+        })
+    }
+
+    /// How many they are, and bytes of them.
+    pub fn size(&self) -> (usize, usize) {
+        (self.outputs.len(), self.bytes.len())
+    }
+}
+
+/// Outputs that wait until the gate lets them go, oldest first. The runtime's own.
+#[derive(Debug, Default)]
+pub struct AtGate {
+    batches: VecDeque<Arc<Batch>>,
+    /// How many of the first batch have left.
+    left: usize,
+}
+
+impl AtGate {
+    /// More come.
+    pub fn push(&mut self, batch: Arc<Batch>) {
+        self.batches.push_back(batch);
+    }
+
+    /// The next one, if it is not beyond `number`.
+    pub fn next(&self, number: u64) -> Option<Waiting<'_>> {
+        let next = self.batches.front()?.get(self.left)?;
+        (next.number <= number).then_some(next)
+    }
+
+    /// That one has left.
+    pub fn note_left(&mut self) {
+        self.left += 1;
+        let all = |batch: &mut Arc<Batch>| batch.size().0 == self.left;
+        if self.batches.pop_front_if(all).is_some() {
+            self.left = 0;
+        }
     }
 }
 
@@ -94,8 +194,31 @@ mod tests {
         held.push(3, output(3));
         held.push(4, output(4));
         assert_eq!(held.last(), 4);
-        assert_eq!(held.pop(3), None, "it is not its turn");
         let left: Vec<u64> = held.take(u64::MAX).into_iter().map(|(n, _)| n).collect();
         assert_eq!(left, [4]);
+    }
+
+    #[test]
+    fn outputs_leave_the_gate_in_order_across_batches() {
+        let mut gate = AtGate::default();
+        let mut numbers = 1..;
+        for size in [2, 1, 3] {
+            let mut batch = Batch::default();
+            for number in numbers.by_ref().take(size) {
+                batch.push(number, 10 * number, &output(number as u8));
+            }
+            gate.push(Arc::new(batch));
+        }
+        let mut left = Vec::new();
+        for up_to in [0, 1, 4, 4, 9] {
+            while let Some(next) = gate.next(up_to) {
+                assert_eq!(next.data, [next.number as u8]);
+                left.push((up_to, next.seq));
+                gate.note_left();
+            }
+        }
+        let wanted = [(1, 10), (4, 20), (4, 30), (4, 40), (9, 50), (9, 60)];
+        assert_eq!(left, wanted);
+        assert!(gate.batches.is_empty(), "their buffers are free");
     }
 }

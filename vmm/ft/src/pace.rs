@@ -1,7 +1,7 @@
 //! Stops the primary's vCPU while it may not run on.
 
 use lockstep_pulse::Pulse;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -17,23 +17,24 @@ const MAX_WORK: Duration = Duration::from_millis(20);
 /// Longest rest at a time.
 const MAX_REST: Duration = Duration::from_millis(50);
 
-/// The vCPU's brake.
+/// The vCPU's brake. A vCPU that need not wait takes no lock here.
 #[derive(Debug)]
 pub struct Pace {
+    /// Changed with the lock held, so that a vCPU that is about to wait learns of it.
+    stopped: AtomicBool,
+    /// Share of its time that the vCPU rests, percent; changed like that as well.
+    rest: AtomicU32,
+    unseen: AtomicUsize,
     state: Mutex<State>,
     changed: Condvar,
-    unseen: AtomicUsize,
     pulse: Pulse,
 }
 
 #[derive(Debug)]
 struct State {
-    may_run: bool,
-    /// The vCPU must rest until [`Pace::resume`].
+    /// The vCPU is to rest until it is told to run on.
     parked: bool,
-    /// The part of its time for which the vCPU must rest, percent.
-    rest: u32,
-    /// Since when the vCPU has worked.
+    /// The vCPU works since then; means something while it is to rest.
     works_since: Instant,
 }
 
@@ -47,14 +48,14 @@ impl Pace {
     /// A brake that is off, for a vCPU's thread with this pulse.
     pub fn new(pulse: Pulse) -> Pace {
         Pace {
+            stopped: AtomicBool::new(false),
+            rest: AtomicU32::new(0),
+            unseen: AtomicUsize::new(0),
             state: Mutex::new(State {
-                may_run: true,
                 parked: false,
-                rest: 0,
                 works_since: Instant::now(),
             }),
             changed: Condvar::new(),
-            unseen: AtomicUsize::new(0),
             pulse,
         }
     }
@@ -80,39 +81,56 @@ impl Pace {
     /// Lets the vCPU run, or stops it where it leaves its position; and sets the part of its time for
     /// which it must rest, percent.
     pub fn set(&self, may_run: bool, rest: u32) {
-        let mut state = self.lock();
-        state.rest = rest;
-        if state.may_run != may_run {
-            state.may_run = may_run;
-            self.changed.notify_all();
+        let before = self.rest.load(Ordering::Relaxed);
+        if self.stopped.load(Ordering::Relaxed) != may_run && before == rest {
+            return;
         }
+        let mut state = self.lock();
+        if before == 0 && rest > 0 {
+            state.works_since = Instant::now();
+        }
+        self.rest.store(rest, Ordering::Release);
+        self.stopped.store(!may_run, Ordering::Release);
+        self.changed.notify_all();
     }
 
-    fn must_wait(&self, state: &State) -> bool {
-        !state.may_run || self.unseen.load(Ordering::Acquire) >= MAX_UNSEEN_BYTES
+    fn must_wait(&self) -> bool {
+        let unseen = self.unseen.load(Ordering::Acquire);
+        self.stopped.load(Ordering::Acquire) || unseen >= MAX_UNSEEN_BYTES
+    }
+
+    /// How much of its time the vCPU rests, percent.
+    fn rest(&self) -> u32 {
+        self.rest.load(Ordering::Acquire)
     }
 
     /// Must the vCPU wait?
     pub fn holds(&self) -> bool {
-        let state = self.lock();
-        self.must_wait(&state) || state.rest > 0 && state.works_since.elapsed() >= WORK_SPAN
+        self.must_wait() || self.rest() > 0 && self.lock().works_since.elapsed() >= WORK_SPAN
     }
 
-    /// Waits until the vCPU may run.
-    pub fn wait(&self) {
+    /// Waits until it need not. Whether it had to.
+    pub fn wait(&self) -> bool {
+        if !self.must_wait() && self.rest() == 0 {
+            return false;
+        }
         let _rest = self.pulse.rest();
         let mut state = self.lock();
-        if state.rest > 0 {
+        let rest = self.rest();
+        if rest > 0 {
             let work = state.works_since.elapsed().min(MAX_WORK);
-            let rest = (work * state.rest / (100 - state.rest).max(1)).min(MAX_REST);
-            let held = self.changed.wait_timeout_while(state, rest, |s| s.rest > 0);
+            let time = (work * rest / (100 - rest).max(1)).min(MAX_REST);
+            let held = self
+                .changed
+                .wait_timeout_while(state, time, |_| self.rest() > 0);
             (state, _) = held.expect("nobody panics with this lock");
         }
-        while self.must_wait(&state) {
+        while self.must_wait() {
             let held = self.changed.wait(state);
             state = held.expect("nobody panics with this lock");
         }
         state.works_since = Instant::now();
+        true
     }
 
     /// On the vCPU's thread: calls `tell`, and rests until [`Pace::resume`], which may come as soon as
@@ -188,15 +206,14 @@ mod tests {
     #[test]
     fn a_parked_vcpu_runs_on_when_it_is_told_to() {
         let pace = Arc::new(Pace::default());
+        let (parks, parked) = channel();
         let vcpu = pace.clone();
         let thread = std::thread::spawn(move || {
             let resumed = vcpu.clone();
             vcpu.park(|| resumed.resume());
-            vcpu.park(|| ());
+            vcpu.park(|| parks.send(()).unwrap());
         });
-        while !pace.lock().parked {
-            std::thread::yield_now();
-        }
+        parked.recv().unwrap();
         pace.resume();
         thread.join().unwrap();
     }

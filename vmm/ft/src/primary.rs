@@ -1,6 +1,7 @@
 //! The primary's runtime.
 
 mod copy;
+mod marks;
 mod resume;
 mod serve;
 mod vcpu;

@@ -5,8 +5,8 @@ use super::EventLog;
 use lockstep_events::Event;
 use std::time::Duration;
 
-/// A shorter silence is normal between heartbeats: this is two intervals.
-const WORTH_TELLING: Duration = Duration::from_millis(40);
+/// A shorter silence is normal between beats: this is two intervals ([`crate::beats::INTERVAL`]).
+const WORTH_TELLING: Duration = Duration::from_millis(100);
 /// The longest silence is reported again when it has grown by this much.
 const STEP: Duration = Duration::from_millis(10);
 

@@ -7,7 +7,7 @@ use ft_protocol::log::MachineConfig;
 use lockstep_abi::{MMIO_STRIDE, port};
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
-use lockstep_devices::{BadState, Component, InputKind, Output, Pic, Saved, World};
+use lockstep_devices::{BadState, Component, InputKind, Outputs, Pic, Saved, World};
 use lockstep_memory::Ram;
 use lockstep_vcpu::Exit;
 use slot::{Place, Slot};
@@ -127,19 +127,28 @@ impl Bus {
         rooms.flatten().next().unwrap_or(0)
     }
 
-    /// Gives input to the last device in the list that takes its kind. Console input goes to
-    /// virtio-console when its driver is up, and to the 16550 before that.
-    pub fn receive(&mut self, kind: InputKind, data: Vec<u8>, ram: &Ram) {
-        let mut devices = self.slots.iter_mut().rev().map(|slot| &mut slot.device);
-        if let Some(device) = devices.find(|device| device.room(kind).is_some()) {
-            device.receive(kind, data);
+    /// Input arrives, at the last device in the list that takes its kind. Console input goes to
+    /// virtio-console once its driver is up, and before that to the 16550.
+    ///
+    /// Then the devices work, as by [`Bus::process`].
+    pub fn take_in(&mut self, kind: InputKind, data: &[u8], ram: &Ram, outputs: &mut Outputs) {
+        let takes = |slot: &Slot| slot.device.room(kind).is_some();
+        let target = self.slots.iter().rposition(takes);
+        if target.is_some() {
             self.clock.note_activity(ram);
+        }
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            let (device, line) = slot.with_line(&mut self.pic);
+            match Some(index) == target {
+                true => device.take_in(kind, data, ram.map(), outputs, line),
+                false => device.process(ram.map(), outputs, line),
+            }
         }
     }
 
-    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Called after
-    /// every exit and every input, so that a replay looks at the rings at the same positions.
-    pub fn process(&mut self, ram: &Ram, outputs: &mut Vec<Output>) {
+    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Done after
+    /// every exit and every input, so that when a ring is looked at depends on these alone.
+    pub fn process(&mut self, ram: &Ram, outputs: &mut Outputs) {
         for slot in &mut self.slots {
             let (device, line) = slot.with_line(&mut self.pic);
             device.process(ram.map(), outputs, line);

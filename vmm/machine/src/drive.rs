@@ -115,13 +115,13 @@ where
 }
 
 fn emit<E, X: Sink<Error = E>>(machine: &mut Machine, edge: &mut X) -> Result<(), DriveError<E>> {
-    let outputs = machine.take_outputs();
-    if outputs.is_empty() {
+    if machine.outputs().is_empty() {
         return Ok(());
     }
     let moment = machine.moment();
-    for output in outputs {
+    for output in machine.outputs() {
         edge.output(moment, output).map_err(DriveError::Edge)?;
     }
+    machine.clear_outputs();
     Ok(())
 }

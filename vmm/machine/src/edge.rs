@@ -15,8 +15,8 @@ pub struct Moment {
 }
 
 /// An input, applied at a position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
     /// Guest time is now this many nanoseconds.
     Clock {
         /// Nanoseconds since boot.
@@ -25,17 +25,17 @@ pub enum Input {
     /// A frame arrives at virtio-net.
     Frame {
         /// The frame.
-        data: Vec<u8>,
+        data: &'a [u8],
     },
     /// Bytes arrive at the console.
     Console {
         /// The bytes.
-        data: Vec<u8>,
+        data: &'a [u8],
     },
     /// Random bytes arrive at virtio-rng.
     Entropy {
-        /// As many as the device asked for, at most.
-        data: Vec<u8>,
+        /// As many as it asked for.
+        data: &'a [u8],
     },
 }
 
@@ -67,11 +67,11 @@ pub struct View {
     pub entropy_wanted: usize,
 }
 
-/// What a source wants to happen at a position.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Apply this input.
-    Apply(Input),
+/// What a source wants at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// Apply this.
+    Apply(Input<'a>),
     /// Make a digest and give it to [`Sink::digest`].
     Digest,
     /// The guest waits here. Complete its instruction and call [`Source::take_state`], then ask for the
@@ -90,8 +90,8 @@ pub trait Source {
     /// Why it can fail.
     type Error;
 
-    /// The next thing to do at this position. Called until it returns [`Next::Leave`]; may block.
-    fn next(&mut self, view: &View) -> Result<Next, Self::Error>;
+    /// The next thing to do at this position. Called until it says [`Next::Leave`]; may block.
+    fn next(&mut self, view: &View) -> Result<Next<'_>, Self::Error>;
 
     /// Guest time, nanoseconds, for a device that needs it to handle the exit at `moment`. `None`
     /// means: stop driving here. Driving may go on later, with another source.
@@ -122,8 +122,8 @@ pub trait Sink {
     /// Why it can fail.
     type Error;
 
-    /// The guest emitted `output`. Outputs come in order.
-    fn output(&mut self, moment: Moment, output: Output) -> Result<(), Self::Error>;
+    /// The guest emitted `output`; they come in order.
+    fn output(&mut self, moment: Moment, output: &Output) -> Result<(), Self::Error>;
 
     /// All inputs of this position are applied and `vector`, if any, was handed to the vCPU. The guest
     /// runs next.

@@ -83,7 +83,7 @@ impl Trace {
 impl Source for Trace {
     type Error = Infallible;
 
-    fn next(&mut self, view: &View) -> Result<Next, Infallible> {
+    fn next(&mut self, view: &View) -> Result<Next<'_>, Infallible> {
         if let Some(reason) = view.ended {
             return Ok(Next::Finish(reason));
         }
@@ -111,7 +111,7 @@ impl Source for Trace {
 impl Sink for Trace {
     type Error = Infallible;
 
-    fn output(&mut self, _: Moment, output: Output) -> Result<(), Infallible> {
+    fn output(&mut self, _: Moment, output: &Output) -> Result<(), Infallible> {
         self.hash.update(&output.data);
         Ok(())
     }

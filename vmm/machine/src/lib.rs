@@ -5,6 +5,7 @@
 //! of its initial state and of the inputs that its source gave it until then, and of nothing else
 //! (invariant I1; shown by `tests/e2e/replay.rs`).
 
+mod arrival;
 pub mod bus;
 pub mod drive;
 pub mod edge;
@@ -20,10 +21,10 @@ pub use fingerprint::host_print;
 pub use run::Entered;
 pub use state::{MachineState, Parts, StateError};
 
-use bincode::{Decode, Encode};
+use arrival::{Arrival, Waiting};
 use bus::Bus;
-use ft_protocol::log::{Check, EndReason, MachineConfig, Position};
-use lockstep_devices::{InputKind, Output};
+use ft_protocol::log::{EndReason, MachineConfig, Position};
+use lockstep_devices::{InputKind, Outputs};
 use lockstep_loader::{Image, ImageError, LoadError};
 use lockstep_memory::{Ram, RamDigest, RamError};
 use lockstep_pulse::Pulse;
@@ -62,51 +63,6 @@ impl From<LoadError> for MachineError {
     }
 }
 
-/// What the guest waits for, if it waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-enum Waiting {
-    No,
-    /// HLT with interrupts on.
-    Halted,
-    /// OUT to the idle port.
-    Idle {
-        seen: u32,
-    },
-}
-
-impl Waiting {
-    /// The kind of wait, and what the guest has seen, as words for the digest.
-    fn words(self) -> [u64; 2] {
-        match self {
-            Waiting::No => [0, 0],
-            Waiting::Halted => [1, 0],
-            Waiting::Idle { seen } => [2, u64::from(seen)],
-        }
-    }
-}
-
-/// What is reported of the vCPU at a position. Completing its instruction later changes RIP on some
-/// hosts and may end an interrupt shadow. The report does not change, so that everyone who compares
-/// sees the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-struct Arrival {
-    check: Check,
-    /// Would the vCPU take an interrupt now?
-    ready: bool,
-    /// The vCPU's digest on arrival, if its instruction was completed since.
-    digest: Option<u64>,
-}
-
-impl Arrival {
-    fn of(cpu: &mut dyn Vcpu) -> Arrival {
-        Arrival {
-            check: cpu.check(),
-            ready: cpu.ready(),
-            digest: None,
-        }
-    }
-}
-
 /// A virtual machine with one vCPU.
 #[derive(Debug)]
 pub struct Machine {
@@ -128,7 +84,7 @@ pub struct Machine {
     ram_digest: RamDigest,
     /// Which pages to read again for the next digest.
     dirty: DirtyReader,
-    outputs: Vec<Output>,
+    outputs: Outputs,
     pulse: Pulse,
     /// Exits in a row at which an interrupt waited and the guest could not take it. Not a part of the
     /// state.
@@ -160,7 +116,7 @@ impl Machine {
             // read.
             ram_digest: RamDigest::zeroed(ram.pages()),
             dirty: cpu.dirty_pages().reader_of_all_writes(),
-            outputs: Vec::new(),
+            outputs: Outputs::default(),
             pulse: Pulse::default(),
             unheard: 0,
             cpu,
@@ -192,7 +148,7 @@ impl Machine {
             unhandled: None,
             ram_digest: digest,
             dirty: cpu.dirty_pages().reader_from_now()?,
-            outputs: Vec::new(),
+            outputs: Outputs::default(),
             pulse: Pulse::default(),
             unheard: 0,
             cpu,

@@ -11,7 +11,7 @@ impl Machine {
     /// Unless the vCPU's instruction is finished ([`Machine::settle`]) and nothing at this position is
     /// under way: as in [`Source::take_state`](super::Source::take_state).
     pub fn save(&mut self) -> Result<MachineState, MachineError> {
-        assert!(self.settled && self.outputs.is_empty());
+        assert!(self.settled && self.outputs.waiting().is_empty());
         self.look()
     }
 

@@ -21,13 +21,19 @@ pub enum Entered {
 impl Machine {
     /// Applies an input at the current position.
     pub fn apply(&mut self, input: Input) {
-        match input {
-            Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
-            Input::Frame { data } => self.bus.receive(InputKind::Frame, data, &self.ram),
-            Input::Console { data } => self.bus.receive(InputKind::Console, data, &self.ram),
-            Input::Entropy { data } => self.bus.receive(InputKind::Entropy, data, &self.ram),
-        }
-        self.bus.process(&self.ram, &mut self.outputs);
+        let (kind, data) = match input {
+            Input::Clock { ns } => {
+                self.bus.set_time(ns, &self.ram);
+                return self.bus.process(&self.ram, &mut self.outputs);
+            }
+            Input::Frame { data } => (InputKind::Frame, data),
+            Input::Console { data } => (InputKind::Console, data),
+            Input::Entropy { data } => (InputKind::Entropy, data),
+        };
+        let Machine {
+            bus, ram, outputs, ..
+        } = self;
+        bus.take_in(kind, data, ram, outputs);
     }
 
     /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once
@@ -148,8 +154,13 @@ impl Machine {
         self.bus.process(&self.ram, &mut self.outputs);
     }
 
-    /// What the guest emitted since the last call, in order.
-    pub fn take_outputs(&mut self) -> Vec<Output> {
-        std::mem::take(&mut self.outputs)
+    /// What the guest has emitted, in order, since [`Machine::clear_outputs`].
+    pub fn outputs(&self) -> &[Output] {
+        self.outputs.waiting()
+    }
+
+    /// They were handed out.
+    pub fn clear_outputs(&mut self) {
+        self.outputs.clear();
     }
 }

@@ -1,20 +1,37 @@
 //! The world outside the machine's edge: what gathers its inputs, and what performs its outputs.
 
-use crate::edge::{Input, View};
+use crate::edge::View;
 use lockstep_devices::Output;
-use std::collections::VecDeque;
+use std::io;
+
+/// What a look at the world found for a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// Guest time, nanoseconds. Never goes back.
+    pub now_ns: u64,
+    /// The guest is to be told the time, whether there is more for it or not.
+    pub clock: bool,
+    /// So many frames may be taken in here.
+    pub frames: usize,
+    /// So many bytes of console input may be taken in here.
+    pub console: usize,
+}
 
 /// Live backends: clock, TAP and console.
 pub trait Inputs: Send {
-    /// Puts the inputs for this position into `queue`. If the guest waits (`view.wait`) and `may_wait`
-    /// is set, it may block until an input has come or is due, or return earlier. Otherwise it returns
-    /// at once.
-    fn gather(
-        &mut self,
-        view: &View,
-        may_wait: bool,
-        queue: &mut VecDeque<Input>,
-    ) -> std::io::Result<()>;
+    /// Looks what there is for this position. Returns at once, unless the guest waits (`view.wait`) and this
+    /// may take until a guest time, `wait_until`: then when something has come or is due, or for no reason.
+    fn look(&mut self, view: &View, wait_until: Option<u64>) -> io::Result<Looked>;
+
+    /// Puts the next frame into `buffer`, which has room for any, and a byte; gives its length. None: there
+    /// is none.
+    fn frame(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Puts console input into `buffer`, as much as there is and finds room. None: there is none.
+    fn console(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>>;
+
+    /// Fills `buffer` with random bytes.
+    fn entropy(&mut self, buffer: &mut [u8]);
 
     /// Guest time, nanoseconds. Never goes back.
     fn now_ns(&mut self) -> u64;
@@ -26,7 +43,18 @@ pub trait Outlet: Send {
     ///
     /// # Errors
     /// If the output cannot leave any more.
-    fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
+    fn emit(&mut self, number: u64, seq: u64, output: &Output) -> io::Result<()>;
+
+    /// Do outputs wait here for the log that leads to them? Then it is handed on where they were emitted.
+    fn needs_log(&self) -> bool {
+        false
+    }
+
+    /// The log is about to be handed on, with everything that led to the outputs so far.
+    fn hand_on(&mut self) {}
+
+    /// Something of the log is not handed on yet while the guest runs on; it was all handed on before.
+    fn log_waits(&self) {}
 
     /// Must the machine wait before it runs on? If so, the log's new entries are handed on, then
     /// [`Outlet::wait`] is called.
@@ -34,8 +62,10 @@ pub trait Outlet: Send {
         false
     }
 
-    /// Waits until the machine may run on.
-    fn wait(&self) {}
+    /// Waits until the machine may run on. Whether it had to.
+    fn wait(&self) -> bool {
+        false
+    }
 
     /// Called when the machine was asked to rest and everything up to entry `seq` was handed on. Blocks
     /// until the machine shall run on.

@@ -2,7 +2,8 @@
 
 use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::follow::{Ahead, Entries};
-use super::journal::{Chunk, Consumer, JournalError};
+use super::journal::{Consumer, JournalError};
+use super::writer::{IfSlow, LogQueue};
 use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
 use lockstep_loader::image::image_hash;
 use lockstep_loader::{Image, ImageError};
@@ -12,8 +13,6 @@ use std::fs::{self, File};
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use thiserror::Error;
 
@@ -24,8 +23,6 @@ pub const IMAGE_FILE: &str = "guest.elf";
 /// Name of the checkpoint's file in the directory: the machine with which the log begins, if it ran
 /// before.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
-/// Most bytes of the log that may wait for the disk.
-pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Why a recording cannot be made or read.
 #[derive(Debug, Error)]
@@ -189,22 +186,12 @@ impl Entries for LogFile {
     }
 }
 
-/// What to do when the disk fails or is too slow for the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IfSlow {
-    /// The machine waits, and fails with the disk: the recording is the purpose of the run.
-    Wait,
-    /// The recording ends, and the machine runs on: a protected VM is worth more than its recording.
-    GiveUp,
-}
-
-/// Writes a recording on a thread of its own, so that a slow disk does not delay the machine until the
-/// queue is full.
+/// Writes a recording on a thread of its own, so that a slow disk does not hold up the machine
+/// before its queue is full.
 #[derive(Debug)]
 pub struct LogDirWriter {
     dir: PathBuf,
-    queue: Option<Sender<Chunk>>,
-    state: Arc<WriterState>,
+    queue: LogQueue,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -268,25 +255,23 @@ impl LogDirWriter {
         }
         let log = LogWriter::create_at(file, header, start)
             .map_err(LogDirError::io("write", &path, advice))?;
-        let (queue, chunks) = channel();
-        let state = Arc::new(WriterState::default());
-        let report = state.clone();
+        let queue = LogQueue::default();
+        let writer = queue.clone();
         let thread = std::thread::Builder::new()
             .name("log writer".into())
             .spawn(move || {
-                if let Err(e) = write_chunks(log, &chunks, &report) {
+                if let Err(e) = writer.write_to(log) {
                     let message = format!(
                         "cannot write {} ({e}); free space and record again: the log is whole up to there",
                         path.display()
                     );
-                    report.fail(message);
+                    writer.fail(message);
                 }
             })
             .map_err(LogDirError::io("start a thread for", dir, "raise the limit on threads"))?;
         Ok(LogDirWriter {
             dir: dir.to_path_buf(),
-            queue: Some(queue),
-            state,
+            queue,
             thread: Some(thread),
         })
     }
@@ -294,11 +279,12 @@ impl LogDirWriter {
     /// A consumer for the journal. The recording is complete when all consumers are dropped and
     /// [`LogDirWriter::finish`] has returned.
     pub fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
-        Box::new(LogDirConsumer {
-            queue: Some(self.queue.clone().expect("not finished")),
-            state: self.state.clone(),
-            if_slow,
-        })
+        self.queue.consumer(if_slow)
+    }
+
+    /// What waits for the disk, to be looked at from elsewhere.
+    pub fn queue(&self) -> LogQueue {
+        self.queue.clone()
     }
 
     /// Removes a recording without entries, and its directory if that is then empty.
@@ -317,92 +303,22 @@ impl LogDirWriter {
         }
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written that the consumers took so far. What they take from here on is
+    /// dropped.
     pub fn finish(mut self) -> Result<(), JournalError> {
-        self.queue = None;
+        self.queue.close();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the log's writer panicked");
         }
-        match self.state.failed.get() {
-            Some(message) => Err(JournalError(message.clone())),
+        match self.queue.failed() {
+            Some(message) => Err(JournalError(message.into())),
             None => Ok(()),
         }
     }
 }
 
-/// Shared by the writing thread and the threads that wait for it.
-#[derive(Debug, Default)]
-struct WriterState {
-    /// Bytes that wait for the disk.
-    backlog: Mutex<usize>,
-    fell: Condvar,
-    failed: OnceLock<String>,
-}
-
-impl WriterState {
-    /// Reserves room for `bytes`. Returns false if there is none, or the writing thread has ended.
-    fn reserve(&self, bytes: usize, wait: bool) -> bool {
-        let mut backlog = self.backlog.lock().expect("nobody panics with this lock");
-        while *backlog >= WRITE_BACKLOG_BYTES && self.failed.get().is_none() {
-            if !wait {
-                return false;
-            }
-            let fell = self.fell.wait(backlog);
-            backlog = fell.expect("nobody panics with this lock");
-        }
-        *backlog += bytes;
-        self.failed.get().is_none()
-    }
-
-    fn written(&self, bytes: usize) {
-        *self.backlog.lock().expect("nobody panics with this lock") -= bytes;
-        self.fell.notify_all();
-    }
-
-    fn fail(&self, message: String) {
-        let _backlog = self.backlog.lock().expect("nobody panics with this lock");
-        self.failed.get_or_init(|| message);
-        self.fell.notify_all();
-    }
-}
-
-fn write_chunks(
-    mut log: LogWriter<File>,
-    chunks: &Receiver<Chunk>,
-    state: &WriterState,
-) -> io::Result<()> {
-    for chunk in chunks {
-        log.append_frames(&chunk.frames)?;
-        state.written(chunk.frames.len());
-    }
-    log.flush()
-}
-
-struct LogDirConsumer {
-    /// `None` after the recording was given up.
-    queue: Option<Sender<Chunk>>,
-    state: Arc<WriterState>,
-    if_slow: IfSlow,
-}
-
-impl Consumer for LogDirConsumer {
-    fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError> {
-        let Some(queue) = &self.queue else {
-            return Ok(());
-        };
-        let wait = self.if_slow == IfSlow::Wait;
-        if self.state.reserve(chunk.frames.len(), wait) && queue.send(chunk.clone()).is_ok() {
-            return Ok(());
-        }
-        let slow = || "the disk does not keep up with the log".to_string();
-        let why = self.state.failed.get().cloned().unwrap_or_else(slow);
-        match self.if_slow {
-            IfSlow::Wait => Err(JournalError(why)),
-            IfSlow::GiveUp => {
-                tracing::error!("recording ends here, the VM runs on: {why}");
-                self.queue = None;
-                Ok(())
-            }
-        }
+impl Drop for LogDirWriter {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }

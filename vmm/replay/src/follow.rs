@@ -74,6 +74,35 @@ pub struct Followed {
     pub end: Option<End>,
 }
 
+/// An input out of the log.
+#[derive(Debug)]
+enum Applied {
+    Clock { ns: u64 },
+    Frame { data: Vec<u8> },
+    Console { data: Vec<u8> },
+    Entropy { data: Vec<u8> },
+}
+
+impl Applied {
+    /// As the machine takes it.
+    fn input(&self) -> Input<'_> {
+        match self {
+            Applied::Clock { ns } => Input::Clock { ns: *ns },
+            Applied::Frame { data } => Input::Frame { data },
+            Applied::Console { data } => Input::Console { data },
+            Applied::Entropy { data } => Input::Entropy { data },
+        }
+    }
+}
+
+/// What an entry asks for.
+enum Step {
+    /// Apply the input that is to be applied.
+    Apply,
+    Digest,
+    Finish(EndReason),
+}
+
 /// The following edge.
 pub struct Follower<S, O> {
     entries: S,
@@ -86,6 +115,8 @@ pub struct Follower<S, O> {
     until: Option<u64>,
     /// Outputs of the guest that no entry has confirmed yet, oldest first.
     unconfirmed: VecDeque<OutputMark>,
+    /// The input that is applied.
+    applied: Applied,
     vector: Option<u8>,
     expected_digest: Option<MachineDigest>,
     expected_end: Option<End>,
@@ -103,6 +134,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
             exhausted: false,
             until,
             unconfirmed: VecDeque::new(),
+            applied: Applied::Clock { ns: 0 },
             vector: None,
             expected_digest: None,
             expected_end: None,
@@ -180,14 +212,14 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
 
     /// Handles an entry of this position.
     #[expect(clippy::too_many_lines, reason = "an arm for each kind of entry")]
-    fn step(&mut self, view: &View, event: Event) -> Result<Option<Next>, FollowError> {
+    fn step(&mut self, view: &View, event: Event) -> Result<Option<Step>, FollowError> {
         let moment = view.moment;
         if self.vector.is_some() {
             let what = "the log has more here after it delivered an interrupt";
             return Err(diverged(moment, what.into()));
         }
-        let next = match event {
-            Event::Clock { ns } => Next::Apply(Input::Clock { ns }),
+        let step = match event {
+            Event::Clock { ns } => self.apply(Applied::Clock { ns }),
             Event::Frame { .. } if view.net_room == 0 => {
                 let what = "the log has a frame here, and virtio-net takes none in";
                 return Err(diverged(moment, what.into()));
@@ -204,9 +236,9 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
                 );
                 return Err(diverged(moment, what));
             }
-            Event::Frame { data } => Next::Apply(Input::Frame { data }),
-            Event::ConsoleInput { data } => Next::Apply(Input::Console { data }),
-            Event::Entropy { data } => Next::Apply(Input::Entropy { data }),
+            Event::Frame { data } => self.apply(Applied::Frame { data }),
+            Event::ConsoleInput { data } => self.apply(Applied::Console { data }),
+            Event::Entropy { data } => self.apply(Applied::Entropy { data }),
             Event::Output(mark) => return self.confirm(moment, mark).map(|()| None),
             Event::Interrupt { vector } => {
                 // This is the last entry of its position: a survivor may add nothing before it leaves.
@@ -221,7 +253,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
             }
             Event::Digest(digest) => {
                 self.expected_digest = Some(digest);
-                Next::Digest
+                Step::Digest
             }
             Event::End(end) if view.ended.is_some_and(|reason| reason != end.reason) => {
                 let what = format!(
@@ -238,14 +270,19 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
             }
             Event::End(end) => {
                 self.expected_end = Some(end);
-                Next::Finish(end.reason)
+                Step::Finish(end.reason)
             }
             Event::Time { .. } => {
                 let what = "the log answers the time here, and the guest did not ask";
                 return Err(diverged(moment, what.into()));
             }
         };
-        Ok(Some(next))
+        Ok(Some(step))
+    }
+
+    fn apply(&mut self, input: Applied) -> Step {
+        self.applied = input;
+        Step::Apply
     }
 
     /// Nothing follows what was followed so far.
@@ -326,15 +363,18 @@ fn compare_digests(
 impl<S: Entries, O: Outlet> Source for Follower<S, O> {
     type Error = FollowError;
 
-    fn next(&mut self, view: &View) -> Result<Next, FollowError> {
+    fn next(&mut self, view: &View) -> Result<Next<'_>, FollowError> {
         let moment = view.moment;
         loop {
             let next_at = self.peek(moment.at)?.map(|entry| entry.at);
             match next_at {
                 Some(at) if at.exit == moment.at.exit => {
                     let event = self.take(moment)?;
-                    if let Some(next) = self.step(view, event)? {
-                        return Ok(next);
+                    match self.step(view, event)? {
+                        None => {}
+                        Some(Step::Apply) => return Ok(Next::Apply(self.applied.input())),
+                        Some(Step::Digest) => return Ok(Next::Digest),
+                        Some(Step::Finish(reason)) => return Ok(Next::Finish(reason)),
                     }
                 }
                 Some(at) if at.exit < moment.at.exit => {
@@ -400,7 +440,7 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
 impl<S: Entries, O: Outlet> Sink for Follower<S, O> {
     type Error = FollowError;
 
-    fn output(&mut self, _: Moment, output: Output) -> Result<(), FollowError> {
+    fn output(&mut self, _: Moment, output: &Output) -> Result<(), FollowError> {
         self.followed.outputs += 1;
         self.unconfirmed.push_back(OutputMark {
             number: self.followed.outputs,

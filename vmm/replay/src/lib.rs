@@ -5,9 +5,13 @@ pub mod dir;
 pub mod follow;
 pub mod journal;
 pub mod record;
+pub mod recycle;
+pub mod writer;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
-pub use dir::{IfSlow, LogDir, LogDirError, LogDirWriter};
+pub use dir::{LogDir, LogDirError, LogDirWriter};
 pub use follow::{Ahead, Divergence, Entries, FollowError, Follower};
 pub use journal::{Consumer, Journal, JournalError};
 pub use record::{RecordError, Recorder};
+pub use recycle::Recycled;
+pub use writer::{IfSlow, LogQueue};

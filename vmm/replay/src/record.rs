@@ -2,19 +2,25 @@
 //! needs goes into the journal. A machine that is not recorded uses this edge too, with a journal
 //! without consumers.
 
-use super::journal::{Journal, JournalError};
+use super::journal::{FLUSH_INTERVAL, Journal, JournalError, RECORD_INTERVAL};
+use ft_protocol::log::codec::BytesInput;
 use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
 use lockstep_devices::Output;
-use lockstep_machine::world::{Inputs, Outlet};
+use lockstep_devices::virtio::net::MAX_FRAME;
+use lockstep_machine::world::{Inputs, Looked, Outlet};
 use lockstep_machine::{Input, Machine, Moment, Next, Sink, Source, View, output_hash};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use thiserror::Error;
 
 /// Time between two digests of the whole machine while it is recorded.
 pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Room for inputs of one position from the start: all frames that a look gives, and the rest.
+const QUEUE: usize = 72;
 
 /// Why recording stopped.
 #[derive(Debug, Error)]
@@ -34,9 +40,11 @@ pub struct Controls {
     pub stop: AtomicBool,
     /// Rest at the next position, once.
     pub park: AtomicBool,
-    /// The vCPU's thread will add no entry before this position.
-    horizon: AtomicU64,
-    /// A visitor waits for the machine.
+    /// Stop driving as soon as the vCPU's thread is kicked out of the guest: it reaches no position.
+    pub cut_off: AtomicBool,
+    /// The log has something that is not handed on, and the guest runs.
+    log_waits: AtomicBool,
+    /// Somebody wants to see the machine.
     visited: AtomicBool,
     visit: Mutex<Option<Visit>>,
 }
@@ -79,6 +87,12 @@ impl Controls {
         self.visited.store(false, Ordering::Release);
     }
 
+    /// Whether the guest runs while something of the log, a mark of its progress at least, is not handed
+    /// on. A vCPU's thread that is kicked out of the guest hands it on.
+    pub fn log_waits(&self) -> bool {
+        self.log_waits.load(Ordering::SeqCst)
+    }
+
     fn is_visited(&self) -> bool {
         self.visited.load(Ordering::Acquire)
     }
@@ -94,48 +108,78 @@ impl Controls {
     }
 }
 
-/// The recording edge.
+/// An input that was gathered and logged, and is to be applied.
+#[derive(Clone, Debug)]
+enum Queued {
+    Clock {
+        ns: u64,
+    },
+    Bytes {
+        kind: BytesInput,
+        place: Range<usize>,
+    },
+}
+
+/// The recording edge. What it does at each position takes no lock, no memory and one look at the clock.
 pub struct Recorder<I, O> {
     inputs: I,
     outlet: O,
-    journal: Arc<Mutex<Journal>>,
+    journal: Journal,
     controls: Arc<Controls>,
-    queue: VecDeque<Input>,
-    /// The position at which inputs were gathered last: once per position is enough while the guest
-    /// runs.
+    queue: VecDeque<Queued>,
+    /// Where inputs were gathered last: once per position is enough while the guest runs.
     gathered: Option<Position>,
+    /// Guest time when that was.
+    now_ns: u64,
+    /// The position that was left last.
+    left: Position,
     outputs: u64,
     /// An event to log at the first position.
     first: Option<Event>,
-    /// The journal has an output that was not handed on yet.
+    /// An output waits for the log to be handed on.
     output_waits: bool,
-    digested: Instant,
-    /// The journal has a consumer.
+    /// As in the controls.
+    log_waits: bool,
+    /// Guest time when the machine was digested, and the log handed on.
+    digested_ns: u64,
+    flushed_ns: u64,
+    /// So old the log gets before it is handed on, if nothing waits for it: nanoseconds.
+    interval_ns: u64,
+    /// Somebody reads the journal.
     recorded: bool,
 }
 
 impl<I: Inputs, O: Outlet> Recorder<I, O> {
     /// An edge that adds to `journal`; `outputs` is the number of the last output so far.
     pub fn new(
-        inputs: I,
+        mut inputs: I,
         outlet: O,
-        journal: Arc<Mutex<Journal>>,
+        journal: Journal,
         controls: Arc<Controls>,
         outputs: u64,
     ) -> Recorder<I, O> {
-        let recorded = !lock(&journal).is_idle();
+        let now_ns = inputs.now_ns();
+        let interval = match outlet.needs_log() {
+            true => FLUSH_INTERVAL,
+            false => RECORD_INTERVAL,
+        };
         Recorder {
-            recorded,
+            interval_ns: interval.as_nanos() as u64,
+            recorded: !journal.is_idle(),
             inputs,
             outlet,
             journal,
             controls,
-            queue: VecDeque::new(),
+            queue: VecDeque::with_capacity(QUEUE),
             gathered: None,
+            now_ns,
+            left: Position::START,
             outputs,
             first: None,
             output_waits: false,
-            digested: Instant::now(),
+            log_waits: false,
+            digested_ns: now_ns,
+            flushed_ns: now_ns,
         }
     }
 
@@ -147,70 +191,146 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
 
     /// Hands on the rest of the log and drops its consumers.
     pub fn close(&mut self) -> Result<(), JournalError> {
-        let mut journal = self.journal();
-        let flushed = journal.flush();
-        journal.close();
+        let flushed = self.journal.flush();
+        self.journal.close();
         flushed
     }
 
-    fn journal(&self) -> MutexGuard<'_, Journal> {
-        lock(&self.journal)
+    /// Sequence number of the log's last entry.
+    pub fn last_seq(&self) -> u64 {
+        self.journal.last_seq()
     }
 
-    fn log(&self, moment: Moment, event: Event) -> u64 {
-        self.journal().append(moment.at, Some(moment.check), event)
+    fn log(&mut self, moment: Moment, event: Event) -> u64 {
+        self.journal.append(moment.at, Some(moment.check), event)
     }
 
     /// Hands the log on, with a mark that no entry before `horizon` will follow. Returns the last
     /// sequence number.
     fn flush(&mut self, horizon: Position) -> Result<u64, JournalError> {
         self.output_waits = false;
-        let mut journal = self.journal();
-        journal.progress(horizon);
-        journal.flush()?;
-        Ok(journal.last_seq())
+        self.flushed_ns = self.now_ns;
+        self.outlet.hand_on();
+        self.journal.progress(horizon);
+        self.journal.flush()?;
+        if std::mem::take(&mut self.log_waits) {
+            self.controls.log_waits.store(false, Ordering::SeqCst);
+        }
+        Ok(self.journal.last_seq())
     }
-}
 
-/// A poisoned journal means that a thread panicked while it wrote the log: the log cannot go on.
-fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
-    journal.lock().expect("the journal's writer panicked")
-}
-
-/// Adds the progress mark that a vCPU cannot add while it computes for long, and hands the log on. The
-/// primary's runtime calls this every millisecond.
-pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<(), JournalError> {
-    // The thread that holds the lock is about to hand the log on.
-    let Ok(mut journal) = journal.try_lock() else {
-        return Ok(());
-    };
-    if journal.due() {
-        journal.progress(Position::exit(controls.horizon.load(Ordering::Acquire)));
-        journal.flush()?;
+    /// Is it time to hand the log on?
+    fn flush_is_due(&self) -> bool {
+        let age = self.now_ns.saturating_sub(self.flushed_ns);
+        self.journal.is_long() || age >= self.interval_ns
     }
-    Ok(())
-}
 
-fn event(input: &Input) -> Event {
-    match input {
-        Input::Clock { ns } => Event::Clock { ns: *ns },
-        Input::Frame { data } => Event::Frame { data: data.clone() },
-        Input::Console { data } => Event::ConsoleInput { data: data.clone() },
-        Input::Entropy { data } => Event::Entropy { data: data.clone() },
+    /// The guest is about to wait here: until when it may. None: not yet.
+    ///
+    /// Those who follow must not wait for what this side has, so all of it is handed on. Where nobody follows,
+    /// it is once it is old enough. A guest whose wait ends at once makes entries all the same: the brake holds
+    /// here too.
+    fn before_wait(&mut self, here: Position) -> Result<Option<u64>, RecordError> {
+        if self.outlet.needs_log() || self.flush_is_due() {
+            self.flush(here)?;
+        }
+        if self.outlet.wait() {
+            // Time has passed since the first look here.
+            return Ok(None);
+        }
+        Ok(Some(match self.journal.is_empty() {
+            true => u64::MAX,
+            false => self.flushed_ns + self.interval_ns,
+        }))
+    }
+
+    /// Logs what has come for this position, the time first, and queues it to be applied.
+    fn gather(&mut self, view: &View, wait_until: Option<u64>) -> Result<(), RecordError> {
+        let looked = self.inputs.look(view, wait_until)?;
+        self.now_ns = looked.now_ns;
+        let comes = looked.frames > 0 || looked.console > 0 || view.entropy_wanted > 0;
+        if !comes && !looked.clock {
+            return Ok(());
+        }
+        // The time is for what comes with it: nothing may come.
+        let (mark, ns) = (self.journal.mark(), looked.now_ns);
+        self.log(view.moment, Event::Clock { ns });
+        self.queue.push_back(Queued::Clock { ns });
+        self.take_in(view, &looked)?;
+        if self.queue.len() == 1 && !looked.clock {
+            self.queue.clear();
+            self.journal.back_to(mark);
+        }
+        Ok(())
+    }
+
+    /// Reads frames, console input and random bytes, each into its entry.
+    fn take_in(&mut self, view: &View, looked: &Looked) -> Result<(), std::io::Error> {
+        let at = (view.moment.at, view.moment.check);
+        let (journal, inputs, queue) = (&mut self.journal, &mut self.inputs, &mut self.queue);
+        let mut queued = |kind, taken: Option<Range<usize>>| {
+            let came = taken.is_some();
+            queue.extend(taken.map(|place| Queued::Bytes { kind, place }));
+            came
+        };
+        for _ in 0..looked.frames {
+            let (kind, room) = (BytesInput::Frame, MAX_FRAME + 1);
+            if !queued(kind, journal.take_in(at, kind, room, |b| inputs.frame(b))?) {
+                break;
+            }
+        }
+        if looked.console > 0 {
+            let (kind, room) = (BytesInput::Console, looked.console);
+            queued(
+                kind,
+                journal.take_in(at, kind, room, |b| inputs.console(b))?,
+            );
+        }
+        if view.entropy_wanted > 0 {
+            let (kind, room) = (BytesInput::Entropy, view.entropy_wanted);
+            let fill = |bytes: &mut [u8]| {
+                inputs.entropy(bytes);
+                Ok::<_, std::io::Error>(Some(bytes.len()))
+            };
+            queued(kind, journal.take_in(at, kind, room, fill)?);
+        }
+        Ok(())
+    }
+
+    /// What was queued, as the machine takes it.
+    fn input(&self, queued: Queued) -> Input<'_> {
+        let (kind, data) = match queued {
+            Queued::Clock { ns } => return Input::Clock { ns },
+            Queued::Bytes { kind, place } => (kind, self.journal.bytes(place)),
+        };
+        match kind {
+            BytesInput::Frame => Input::Frame { data },
+            BytesInput::Console => Input::Console { data },
+            BytesInput::Entropy => Input::Entropy { data },
+        }
+    }
+
+    /// Is the machine to be digested here?
+    fn digest_is_due(&mut self) -> bool {
+        let age = self.now_ns.saturating_sub(self.digested_ns);
+        let due = self.recorded && age >= DIGEST_INTERVAL.as_nanos() as u64;
+        if due {
+            self.digested_ns = self.now_ns;
+        }
+        due
     }
 }
 
 impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
     type Error = RecordError;
 
-    fn next(&mut self, view: &View) -> Result<Next, RecordError> {
+    fn next(&mut self, view: &View) -> Result<Next<'_>, RecordError> {
         if let Some(event) = self.first.take() {
             self.log(view.moment, event);
         }
         loop {
-            if let Some(input) = self.queue.pop_front() {
-                self.log(view.moment, event(&input));
-                return Ok(Next::Apply(input));
+            if let Some(queued) = self.queue.pop_front() {
+                return Ok(Next::Apply(self.input(queued)));
             }
             if let Some(reason) = view.ended {
                 return Ok(Next::Finish(reason));
@@ -218,12 +338,12 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
             if self.controls.stop.load(Ordering::Acquire) {
                 return Ok(Next::Finish(EndReason::Stopped));
             }
-            if self.controls.park.swap(false, Ordering::AcqRel) {
+            let park = &self.controls.park;
+            if park.load(Ordering::Relaxed) && park.swap(false, Ordering::AcqRel) {
                 let seq = self.flush(view.moment.at)?;
                 self.outlet.park(seq);
             }
-            if self.recorded && self.digested.elapsed() >= DIGEST_INTERVAL {
-                self.digested = Instant::now();
+            if self.digest_is_due() {
                 return Ok(Next::Digest);
             }
             let here = Some(view.moment.at);
@@ -233,18 +353,25 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
             if view.wait.is_none() && self.gathered == here {
                 return Ok(Next::Leave);
             }
-            if view.wait.is_some() && self.gathered == here {
-                // The guest is about to wait. The log is handed on first, as the backup must not wait
-                // for entries that exist already. The brake holds here too: inputs that do not end the
-                // guest's wait make entries although it never leaves.
-                self.flush(view.moment.at)?;
-                self.outlet.wait();
-            }
-            // The first look at a position never waits, even if the guest does.
-            let may_wait = self.gathered == here;
+            // The first look at a position does not wait, even if the guest does.
+            let wait_until = match self.gathered == here {
+                true => self.before_wait(view.moment.at)?,
+                false => None,
+            };
             self.gathered = here;
-            self.inputs.gather(view, may_wait, &mut self.queue)?;
+            self.gather(view, wait_until)?;
         }
+    }
+
+    /// A kick hands on what waits of the log: the guest may compute for ever, and who follows must not wait.
+    fn is_over(&mut self, kicked: bool) -> Result<bool, RecordError> {
+        if !kicked {
+            return Ok(false);
+        }
+        if self.log_waits {
+            self.flush(self.left.next())?;
+        }
+        Ok(self.controls.cut_off.load(Ordering::Acquire))
     }
 
     fn wants_state(&self) -> bool {
@@ -280,16 +407,21 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
 impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
     type Error = RecordError;
 
-    fn output(&mut self, moment: Moment, output: Output) -> Result<(), RecordError> {
+    fn output(&mut self, moment: Moment, output: &Output) -> Result<(), RecordError> {
         self.outputs += 1;
         let mark = OutputMark {
             number: self.outputs,
             port: output.port,
             len: output.data.len() as u32,
-            hash: output_hash(&output.data),
+            // Nobody compares it where nobody reads the log.
+            hash: if self.recorded {
+                output_hash(&output.data)
+            } else {
+                0
+            },
         };
         let seq = self.log(moment, Event::Output(mark));
-        self.output_waits = true;
+        self.output_waits = self.outlet.needs_log();
         self.outlet.emit(self.outputs, seq, output)?;
         Ok(())
     }
@@ -298,13 +430,16 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
         if let Some(vector) = vector {
             self.log(moment, Event::Interrupt { vector });
         }
-        let next = moment.at.next();
-        self.controls.horizon.store(next.exit, Ordering::Release);
+        self.left = moment.at;
         if self.outlet.holds() {
-            self.flush(next)?;
+            self.flush(moment.at.next())?;
             self.outlet.wait();
-        } else if self.output_waits || self.journal().due() {
-            self.flush(next)?;
+        } else if self.output_waits || self.flush_is_due() {
+            self.flush(moment.at.next())?;
+        } else if self.recorded && !self.log_waits {
+            self.log_waits = true;
+            self.controls.log_waits.store(true, Ordering::SeqCst);
+            self.outlet.log_waits();
         }
         Ok(())
     }

@@ -10,19 +10,25 @@ use lockstep_backends::console::Hurry;
 use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
 use lockstep_out as out;
+use lockstep_pulse::{Pulse, PulseWatch, install_kick};
 use lockstep_replay::journal::Journal;
 use lockstep_replay::record::{Controls, Recorder};
-use lockstep_replay::{IfSlow, LogDirWriter};
+use lockstep_replay::{IfSlow, LogDirWriter, LogQueue};
 use lockstep_signals::Hangup;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// How long a guest that must stop may take to reach its next position.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long one that is cut off has to come out of its guest, and how often it is kicked.
+const CUT_LIMIT: Duration = Duration::from_millis(200);
+const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Arguments of `run`.
 #[derive(Args, Debug)]
@@ -51,21 +57,38 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         .iter()
         .map(|writer| writer.consumer(IfSlow::Wait))
         .collect();
-    let journal = Arc::new(Mutex::new(Journal::new(1, consumers)));
+    let journal = Journal::new(1, consumers);
     let controls = Arc::new(Controls::default());
     let hurry =
         Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
-    let (live, direct) = backends.live(hurry.clone())?;
+    let (mut live, direct) = backends.live(hurry.clone())?;
+    let mut watch = PulseWatch::new(Pulse::default());
+    machine.set_pulse(watch.pulse());
+    live.set_pulse(watch.pulse());
+    let waker = live.waker();
+    let mut recorder = Recorder::new(live, direct, journal, controls.clone(), 0);
+    let (begin, begins) = channel();
+    let (end, ended) = channel();
+    let thread = std::thread::Builder::new().name("vcpu".into());
+    let thread = thread.spawn(move || {
+        if begins.recv().is_ok() {
+            let driven = drive(&mut machine, &mut recorder);
+            // Who asked is waiting for it.
+            let _asked = end.send((driven, recorder.close()));
+        }
+    });
+    let cannot = |e| CliError::failed(format!("cannot start a thread for the vCPU ({e})"));
+    watch.attach(thread.map_err(cannot)?);
     let running = stop_on_signal(Stop {
-        waker: live.waker(),
+        waker,
         hurry,
-        controls: controls.clone(),
-        journal: journal.clone(),
+        controls,
+        disk: writer.as_ref().map(LogDirWriter::queue),
+        watch,
     })?;
-    let mut recorder = Recorder::new(live, direct, journal, controls, 0);
-    let driven = drive(&mut machine, &mut recorder);
+    let _begun = begin.send(());
+    let (driven, closed) = ended.recv().expect("the vCPU's thread tells of its end");
     drop(running);
-    let closed = recorder.close();
     let written = writer.map_or(Ok(()), LogDirWriter::finish);
     let driven = driven?;
     closed.and(written).map_err(CliError::failed)?;
@@ -84,9 +107,13 @@ pub(super) fn report(driven: Driven) -> Status {
             out::tell("the guest died: it halted with interrupts off or its CPU shut down");
             Status::Failed
         }
-        Driven::Ended(EndReason::Stopped) | Driven::Stopped => {
+        Driven::Ended(EndReason::Stopped) => {
             out::tell("stopped");
             Status::Done
+        }
+        Driven::Stopped => {
+            out::tell("the guest reached no position to stop at; it was cut off");
+            Status::Failed
         }
     }
 }
@@ -96,7 +123,9 @@ struct Stop {
     waker: Waker,
     hurry: Hurry,
     controls: Arc<Controls>,
-    journal: Arc<Mutex<Journal>>,
+    /// What waits for the recording's disk.
+    disk: Option<LogQueue>,
+    watch: PulseWatch,
 }
 
 impl Stop {
@@ -107,25 +136,35 @@ impl Stop {
         self.hurry.up();
     }
 
-    /// Why the machine did not end in time, as a part of a sentence.
+    /// The machine did not end in time, nor comes out of its guest: why, to go on a sentence about it.
     fn cut_off(&self) -> &'static str {
-        // If the vCPU's thread waits for the recording's disk, it holds the journal.
-        let Ok(mut journal) = self.journal.try_lock() else {
+        if self.disk.as_ref().is_some_and(LogQueue::is_full) {
             return "the recording's disk takes nothing, and the guest waited for it";
-        };
-        let _written = journal.flush();
+        }
         match self.hurry.is_waiting() {
             true => "the console takes nothing, and the guest waited for it",
             false => "the guest reached no position to stop at",
         }
     }
+
+    /// Has the machine come out of its guest where it is. Returns when that was tried for long enough.
+    async fn kick_out(&mut self) {
+        self.controls.cut_off.store(true, Ordering::Release);
+        let mut left = CUT_LIMIT;
+        while !left.is_zero() {
+            self.watch.nudge();
+            tokio::time::sleep(KICK_INTERVAL).await;
+            left = left.saturating_sub(KICK_INTERVAL);
+        }
+    }
 }
 
-/// Makes SIGINT, SIGTERM and SIGHUP end the machine at its next position, with an end entry. A guest
-/// that reaches no position in time, or gets SIGINT or SIGTERM a second time, is cut off; its log is
-/// complete up to there. After the returned sender was dropped, nothing is cut off.
-fn stop_on_signal(stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
+/// SIGINT, SIGTERM and SIGHUP end the machine at its next position, with an end entry. A guest that
+/// reaches none in time, or is not waited for (a second one of the first two), is cut off; its log is
+/// whole up to there all the same. Nothing is cut off once the sender that is returned is dropped.
+fn stop_on_signal(mut stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
     let cannot = |e| CliError::failed(format!("cannot wait for signals ({e})"));
+    install_kick().map_err(cannot)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -152,6 +191,11 @@ fn stop_on_signal(stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
             () = tokio::time::sleep(STOP_LIMIT) => {}
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = &mut ended => return,
+        }
+        // Then it ends by itself, with its log handed on.
+        tokio::select! {
+            () = stop.kick_out() => {}
             _ = &mut ended => return,
         }
         let why = stop.cut_off();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::log::{Event, Header};
+use crate::log::{Check, Event, Header, Position};
 use crate::testing::{self, Rng};
 
 /// Takes all frames that are complete.
@@ -197,4 +197,55 @@ fn random_payloads_and_streams_never_panic() {
         decoder.push(&payload);
         assert!(!matches!(decoder.next_frame(), Ok(Some(_))));
     }
+}
+
+#[test]
+fn an_entry_around_bytes_is_the_one_that_would_have_been_encoded() {
+    let inputs = [BytesInput::Frame, BytesInput::Console, BytesInput::Entropy];
+    let check = Some(Check {
+        rip: 0x1234_5678,
+        regs: 7,
+    });
+    let at = Position {
+        exit: 70_000,
+        edges: 300,
+    };
+    for (input, len) in inputs
+        .into_iter()
+        .flat_map(|input| [0, 1, 60, 249, 250, 251, 252, 253, 1518].map(|len| (input, len)))
+    {
+        let data: Vec<u8> = (0..len).map(|byte| byte as u8).collect();
+        let event = match input.empty() {
+            Event::Frame { .. } => Event::Frame { data: data.clone() },
+            Event::ConsoleInput { .. } => Event::ConsoleInput { data: data.clone() },
+            _ => Event::Entropy { data: data.clone() },
+        };
+        let mut wanted = b"before".to_vec();
+        encode_entry(9, &Entry { at, check, event }, &mut wanted);
+        for guess in [0, 1000] {
+            let mut out = b"before".to_vec();
+            let fill = |buffer: &mut [u8]| {
+                assert_eq!(buffer.len(), 1519);
+                buffer[..len].copy_from_slice(&data);
+                Ok::<_, ()>(Some(len))
+            };
+            let place = encode_bytes((9, at, check), input, &mut out, (1519, guess), fill);
+            let place = place.unwrap().expect("there is one");
+            assert_eq!(out, wanted, "{input:?} of {len} bytes");
+            assert_eq!(out[place], data);
+        }
+    }
+}
+
+#[test]
+fn no_input_makes_no_entry() {
+    let mut out = b"before".to_vec();
+    let place = (1, Position::START, None);
+    let mut encode = |filled: Result<Option<usize>, &'static str>| {
+        let end = encode_bytes(place, BytesInput::Frame, &mut out, (60, 60), |_| filled);
+        assert_eq!(out, b"before");
+        end
+    };
+    assert_eq!(encode(Ok(None)), Ok(None));
+    assert_eq!(encode(Err("the TAP is gone")), Err("the TAP is gone"));
 }

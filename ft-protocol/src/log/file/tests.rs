@@ -270,13 +270,16 @@ fn a_log_can_be_followed_while_it_is_written() {
 
 #[test]
 fn encoded_frames_append_like_entries() {
-    let mut frames = Vec::new();
-    for (i, entry) in entries().iter().enumerate().skip(1) {
-        encode_entry(i as u64 + 1, entry, &mut frames);
+    let (mut frames, mut last) = (Vec::new(), Vec::new());
+    let count = entries().len() as u64;
+    for (seq, entry) in (1..).zip(&entries()).skip(1) {
+        let piece = if seq < count { &mut frames } else { &mut last };
+        encode_entry(seq, entry, piece);
     }
     let mut log = LogWriter::create(Vec::new(), &header()).unwrap();
     assert_eq!(log.append(&entries()[0]).unwrap(), 1);
-    log.append_frames(&frames).unwrap();
+    log.append_pieces(&[(&frames, count - 1), (&last, count)])
+        .unwrap();
     assert_eq!(log.next_seq(), entries().len() as u64 + 1);
     assert_eq!(log.into_inner(), sample().0);
 }
@@ -287,5 +290,5 @@ fn frames_out_of_order_are_not_appended() {
     let mut frames = Vec::new();
     encode_entry(2, &entries()[0], &mut frames);
     let mut log = LogWriter::create(Vec::new(), &header()).unwrap();
-    let _ = log.append_frames(&frames);
+    let _ = log.append_pieces(&[(&frames, 2)]);
 }

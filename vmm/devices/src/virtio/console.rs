@@ -2,7 +2,7 @@
 
 use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
-use crate::{InputKind, Output};
+use crate::{InputKind, Outputs};
 use ft_protocol::log::OutputPort;
 use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
@@ -32,7 +32,7 @@ impl VirtioDevice for Console {
         &mut self,
         queues: &mut [Queue; QUEUES],
         mem: &GuestMap,
-        outputs: &mut Vec<Output>,
+        outputs: &mut Outputs,
     ) -> bool {
         let mut interrupt = false;
         let queue = &mut queues[TRANSMITQ];
@@ -43,11 +43,10 @@ impl VirtioDevice for Console {
                 break;
             };
             let head = chain.head_index();
-            if let Some(data) = chain::read(chain, mem, MAX_WRITE).filter(|d| !d.is_empty()) {
-                outputs.push(Output {
-                    port: OutputPort::Console,
-                    data,
-                });
+            let mut data = outputs.buffer();
+            match chain::read(chain, mem, MAX_WRITE, &mut data) && !data.is_empty() {
+                true => outputs.push(OutputPort::Console, data),
+                false => outputs.give_back(data),
             }
             used |= queue.add_used(mem, head, 0).is_ok();
         }
@@ -62,7 +61,7 @@ impl VirtioDevice for Console {
                 break;
             };
             let head = chain.head_index();
-            let written = chain::write(chain, mem, self.input.make_contiguous());
+            let written = chain::write(chain, mem, self.input.as_slices().into());
             self.input.drain(..written);
             used |= queue.add_used(mem, head, written as u32).is_ok();
         }
@@ -87,8 +86,8 @@ impl VirtioDevice for Console {
         (kind == InputKind::Console).then(|| INPUT_BYTES - self.input.len())
     }
 
-    fn receive(&mut self, data: Vec<u8>) {
+    fn receive(&mut self, data: &[u8]) {
         let room = INPUT_BYTES - self.input.len();
-        self.input.extend(data.into_iter().take(room));
+        self.input.extend(data.iter().take(room));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{QUEUE_SIZE, QUEUES, VirtioDevice};
 use crate::state::{BadState, Reader, Words};
-use crate::{Component, Device, InputKind, Line, Output, World};
+use crate::{Component, Device, InputKind, Line, Outputs, World};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueState, QueueT};
 
@@ -270,7 +270,7 @@ impl<D: VirtioDevice> Device for Mmio<D> {
         }
     }
 
-    fn process(&mut self, mem: &GuestMap, outputs: &mut Vec<Output>, mut line: Line) {
+    fn process(&mut self, mem: &GuestMap, outputs: &mut Outputs, mut line: Line) {
         if self.live() && self.device.process(&mut self.queues, mem, outputs) {
             self.registers.interrupt_status |= USED_BUFFER;
         }
@@ -281,8 +281,24 @@ impl<D: VirtioDevice> Device for Mmio<D> {
         self.device.room(kind).filter(|_| self.live())
     }
 
-    fn receive(&mut self, _: InputKind, data: Vec<u8>) {
+    fn receive(&mut self, _: InputKind, data: &[u8]) {
         self.device.receive(data);
+    }
+
+    fn take_in(
+        &mut self,
+        _: InputKind,
+        data: &[u8],
+        mem: &GuestMap,
+        outputs: &mut Outputs,
+        mut line: Line,
+    ) {
+        let (queues, device) = (&mut self.queues, &mut self.device);
+        // Who has no driver takes nothing in: there is no room.
+        if device.take_in(data, queues, mem, outputs) {
+            self.registers.interrupt_status |= USED_BUFFER;
+        }
+        line.set(self.registers.interrupt_status != 0);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
-use crate::{InputKind, MAX_COUNT, Output};
+use crate::{InputKind, MAX_COUNT, Outputs};
 use ft_protocol::log::OutputPort;
 use lockstep_memory::ram::GuestMap;
 use std::collections::VecDeque;
@@ -55,7 +55,7 @@ impl Net {
         }
     }
 
-    fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Vec<Output>) -> bool {
+    fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Outputs) -> bool {
         let mut used = false;
         // At most a ring's length at a time: the driver may move its ring while the device reads it.
         for _ in 0..queue.size() {
@@ -63,43 +63,93 @@ impl Net {
                 break;
             };
             let head = chain.head_index();
-            match chain::read(chain, mem, HEADER + MAX_FRAME) {
-                Some(mut data) if data.len() >= HEADER + MIN_FRAME => {
-                    data.drain(..HEADER);
-                    outputs.push(Output {
-                        port: OutputPort::Net,
-                        data,
-                    });
-                }
-                _ => self.state.malformed += 1,
+            let mut data = outputs.buffer();
+            let whole = chain::read(chain, mem, HEADER + MAX_FRAME, &mut data);
+            if whole && data.len() >= HEADER + MIN_FRAME {
+                data.drain(..HEADER);
+                outputs.push(OutputPort::Net, data);
+            } else {
+                outputs.give_back(data);
+                self.state.malformed += 1;
             }
             used |= queue.add_used(mem, head, 0).is_ok();
         }
         used
     }
 
-    fn deliver(&mut self, queue: &mut Queue, mem: &GuestMap) -> bool {
+    /// Hands the driver what waits, and then the frame that has just arrived, if there is one: that goes
+    /// straight into the driver's buffer, and waits only if there is none for it.
+    fn deliver(&mut self, queue: &mut Queue, mem: &GuestMap, arrived: Option<&[u8]>) -> bool {
+        let state = &mut self.state;
         let mut used = false;
-        while !self.state.inbox.is_empty() {
-            let Some(chain) = queue.pop_descriptor_chain(mem) else {
+        while let Some(frame) = state.inbox.front() {
+            let Some(put) = put(queue, mem, frame) else {
                 break;
             };
-            let Some(frame) = self.state.inbox.pop_front() else {
-                break;
-            };
-            let mut packet = vec![0; HEADER];
-            // num_buffers
-            packet[10] = 1;
-            packet.extend_from_slice(&frame);
-            let head = chain.head_index();
-            let written = chain::write(chain, mem, &packet);
-            let whole = written == packet.len();
-            self.state.dropped += u64::from(!whole);
-            let len = if whole { written as u32 } else { 0 };
-            used |= queue.add_used(mem, head, len).is_ok();
+            state.inbox.pop_front();
+            state.dropped += u64::from(!put.whole);
+            used |= put.used;
+        }
+        let Some(arrived) = arrived else {
+            return used;
+        };
+        match state.inbox.is_empty().then(|| put(queue, mem, arrived)) {
+            Some(Some(put)) => {
+                state.dropped += u64::from(!put.whole);
+                used |= put.used;
+            }
+            Some(None) | None => state.inbox.push_back(arrived.to_vec()),
         }
         used
     }
+
+    /// Whether this frame is taken in; counts one that is not.
+    fn takes(&mut self, frame: &[u8]) -> bool {
+        let takes = self.state.inbox.len() < INBOX_FRAMES && frame.len() <= MAX_FRAME;
+        self.state.dropped += u64::from(!takes);
+        takes
+    }
+
+    fn work(
+        &mut self,
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Outputs,
+        arrived: Option<&[u8]>,
+    ) -> bool {
+        let mut interrupt = false;
+        if self.transmit(&mut queues[TRANSMITQ], mem, outputs) {
+            interrupt |= wants_interrupt(&queues[TRANSMITQ], mem);
+        }
+        if self.deliver(&mut queues[RECEIVEQ], mem, arrived) {
+            interrupt |= wants_interrupt(&queues[RECEIVEQ], mem);
+        }
+        interrupt
+    }
+}
+
+/// `struct virtio_net_hdr` of a received frame: no offloads, one buffer.
+const RECEIVED: [u8; HEADER] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+
+/// What became of a frame for which the driver had a buffer.
+struct Put {
+    /// It found room.
+    whole: bool,
+    /// The buffer was given back.
+    used: bool,
+}
+
+/// Copies a frame into the driver's next buffer. None: there is none.
+fn put(queue: &mut Queue, mem: &GuestMap, frame: &[u8]) -> Option<Put> {
+    let chain = queue.pop_descriptor_chain(mem)?;
+    let head = chain.head_index();
+    let written = chain::write(chain, mem, [&RECEIVED, frame]);
+    let whole = written == HEADER + frame.len();
+    let len = if whole { written as u32 } else { 0 };
+    Some(Put {
+        whole,
+        used: queue.add_used(mem, head, len).is_ok(),
+    })
 }
 
 impl VirtioDevice for Net {
@@ -119,16 +169,20 @@ impl VirtioDevice for Net {
         &mut self,
         queues: &mut [Queue; QUEUES],
         mem: &GuestMap,
-        outputs: &mut Vec<Output>,
+        outputs: &mut Outputs,
     ) -> bool {
-        let mut interrupt = false;
-        if self.transmit(&mut queues[TRANSMITQ], mem, outputs) {
-            interrupt |= wants_interrupt(&queues[TRANSMITQ], mem);
-        }
-        if self.deliver(&mut queues[RECEIVEQ], mem) {
-            interrupt |= wants_interrupt(&queues[RECEIVEQ], mem);
-        }
-        interrupt
+        self.work(queues, mem, outputs, None)
+    }
+
+    fn take_in(
+        &mut self,
+        frame: &[u8],
+        queues: &mut [Queue; QUEUES],
+        mem: &GuestMap,
+        outputs: &mut Outputs,
+    ) -> bool {
+        let arrived = self.takes(frame).then_some(frame);
+        self.work(queues, mem, outputs, arrived)
     }
 
     fn reset(&mut self) {
@@ -163,11 +217,9 @@ impl VirtioDevice for Net {
         (kind == InputKind::Frame).then(|| INBOX_FRAMES - self.state.inbox.len())
     }
 
-    fn receive(&mut self, frame: Vec<u8>) {
-        if self.state.inbox.len() >= INBOX_FRAMES || frame.len() > MAX_FRAME {
-            self.state.dropped += 1;
-        } else {
-            self.state.inbox.push_back(frame);
+    fn receive(&mut self, frame: &[u8]) {
+        if self.takes(frame) {
+            self.state.inbox.push_back(frame.to_vec());
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
-use crate::{InputKind, Output};
+use crate::{InputKind, Outputs};
 use lockstep_memory::ram::GuestMap;
 use virtio_queue::{DescriptorChain, Queue, QueueT};
 
@@ -39,19 +39,14 @@ impl VirtioDevice for Rng {
     const QUEUE_COUNT: usize = 1;
     const POLLS: bool = false;
 
-    fn process(
-        &mut self,
-        queues: &mut [Queue; QUEUES],
-        mem: &GuestMap,
-        _: &mut Vec<Output>,
-    ) -> bool {
+    fn process(&mut self, queues: &mut [Queue; QUEUES], mem: &GuestMap, _: &mut Outputs) -> bool {
         let queue = &mut queues[REQUESTQ];
         let mut used = false;
         if !self.ready.is_empty()
             && let Some(chain) = queue.pop_descriptor_chain(mem)
         {
             let head = chain.head_index();
-            let written = chain::write(chain, mem, &self.ready);
+            let written = chain::write(chain, mem, [&self.ready, &[]]);
             used |= queue.add_used(mem, head, written as u32).is_ok();
             self.ready.clear();
             self.wanted = 0;
@@ -103,8 +98,8 @@ impl VirtioDevice for Rng {
         (kind == InputKind::Entropy).then_some(wanted)
     }
 
-    fn receive(&mut self, mut data: Vec<u8>) {
-        data.truncate(self.wanted);
-        self.ready = data;
+    fn receive(&mut self, data: &[u8]) {
+        self.ready.clear();
+        self.ready.extend(data.iter().take(self.wanted));
     }
 }

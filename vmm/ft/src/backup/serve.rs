@@ -8,8 +8,9 @@ mod records;
 use super::BackupParts;
 use super::shadow::Shadow;
 use super::vcpu::{Job, News, Recording};
+use crate::alarm::Alarm;
 use crate::arbiter::{Asker, Told, Watch};
-use crate::beats::Beats;
+use crate::beats::{self, Beats};
 use crate::control::{Control, NotDone};
 use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
@@ -19,7 +20,7 @@ use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
 use crate::silence::LongestSilence;
-use crate::{EventLog, Outcome, StopSignals, now, sleep_until};
+use crate::{EventLog, Outcome, StopSignals, calm_tick, now};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
@@ -110,6 +111,8 @@ struct Runtime {
     /// Position of the last entry received.
     received_at: Position,
     suspects: bool,
+    /// Nothing came since a tick at which everything was executed.
+    calm: bool,
     /// The arbiter was asked, which cannot be undone.
     asked: bool,
     reemitted: usize,
@@ -135,7 +138,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let signals = StopSignals::new()?;
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
-    let beats = Beats::towards(parts.channel, timing().heartbeat)?;
+    let beats = Beats::towards(parts.channel, beats::INTERVAL)?;
     let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
     let member = runtime.me;
     runtime.events.emit(Event::Connecting { member });
@@ -220,6 +223,7 @@ impl Runtime {
             loaded_bytes: 0,
             received_at: Position::START,
             suspects: false,
+            calm: false,
             asked: false,
             reemitted: 0,
             ended: None,
@@ -234,23 +238,26 @@ impl Runtime {
         answers: &mut UnboundedReceiver<Answer>,
         news: &mut UnboundedReceiver<News>,
     ) -> io::Result<Step> {
+        let mut alarm = Alarm::new()?;
         loop {
             if let Some(step) = drive_backup(self)? {
                 return Ok(step);
             }
-            let timeout = self.backup.poll_timeout();
+            let (ticks, looks) = (self.timeout(), self.records.due());
+            let due = [ticks, looks].into_iter().flatten().min();
             let connect = self.backup.wants_connection();
             let channel = self.channel;
             tokio::select! {
                 message = next_of(&mut self.link) => self.message(message),
-                () = self.feed.progress() => self.note_progress(),
+                () = self.feed.progress() => {
+                    self.note_progress();
+                }
                 Some(news) = news.recv() => {
                     if let Some(outcome) = self.take_news(news)? {
                         return Ok(Step::Done(outcome));
                     }
                 }
                 Some(answer) = answers.recv() => self.answer(answer),
-                () = sleep_until(self.records.due()) => self.look(),
                 (beat, _) = self.beats.next() => self.backup.handle_beat(now(), beat),
                 asked = self.control.next() => self.asked(asked),
                 link = self.network.changed() => self.network.tell(&link, &mut self.events),
@@ -258,12 +265,18 @@ impl Runtime {
                     self.link = Some(Link::new(stream)?);
                     self.backup.handle_connected(now());
                 }
-                () = sleep_until(timeout) => {
+                rung = alarm.until(due) => {
+                    rung?;
                     let now = now();
-                    if let Some(step) = self.hear_all()? {
-                        return Ok(step);
+                    if looks.is_some_and(|at| at <= now) {
+                        self.look();
                     }
-                    self.tick(now)?;
+                    if ticks.is_some_and(|at| at <= now) {
+                        if let Some(step) = self.hear_all()? {
+                            return Ok(step);
+                        }
+                        self.tick(now)?;
+                    }
                 }
                 () = tokio::time::sleep(KICK_INTERVAL), if self.suspects && !self.asked => self.watch.nudge(),
                 signal = self.signals.next() => {
@@ -272,6 +285,16 @@ impl Runtime {
                     }
                 }
             }
+        }
+    }
+
+    /// When the next tick is due.
+    fn timeout(&self) -> Option<Time> {
+        let tick = self.backup.poll_timeout();
+        let now = now();
+        match self.calm {
+            true => calm_tick(tick, now, self.backup.silence(now)),
+            false => tick,
         }
     }
 
@@ -299,13 +322,14 @@ impl Runtime {
     fn tick(&mut self, now: Time) -> io::Result<()> {
         self.cuts.tick();
         self.drain_tap()?;
-        self.note_progress();
+        let executed_all = self.note_progress();
         let answers = self.watch.answers();
         if !answers {
             self.beats.silence();
         }
         self.backup.handle_vcpu(answers);
         self.backup.handle_tick(now);
+        self.calm = answers && !self.suspects && executed_all;
         self.silence
             .note(self.backup.silence(now), &mut self.events);
         Ok(())
@@ -324,16 +348,17 @@ impl Runtime {
         }
     }
 
-    /// Reports to the protocol how far the vCPU has got.
-    fn note_progress(&mut self) {
+    /// Reports to the protocol how far the vCPU has got. Returns whether it has executed everything.
+    fn note_progress(&mut self) -> bool {
         if self.restoring {
-            return;
+            return false;
         }
         let taken = self.feed.taken(self.suspects);
         self.backup.handle_consumed(now(), taken.bytes, taken.seq);
         if let Some(seq) = taken.executed {
             self.backup.handle_drained(now(), seq);
         }
+        taken.executed.is_some()
     }
 
     fn take_news(&mut self, news: News) -> io::Result<Option<Outcome>> {

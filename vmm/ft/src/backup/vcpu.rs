@@ -254,11 +254,10 @@ fn parts(machine: &mut Machine) -> Option<Parts> {
     parts.inspect_err(failed).ok()
 }
 
-/// Goes on with live inputs, exactly where the log ended. Outputs that the guest emitted and the log
-/// does not have are added to the log first, so that the survivor's log replays like any other. If the
-/// log ended while the guest computes, its next position is the first one to which anything may be
-/// added.
-fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promotion: Promotion) {
+/// Goes on from live inputs, exactly where the log ended. What the guest emitted and the log does
+/// not have is added to it first, so that the survivor's log replays like any other. Where the log ended while
+/// the guest computes, its next position is the first to which anything may be added.
+fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, mut promotion: Promotion) {
     let alone = Event::Control(Control::GoLive {
         generation: promotion.generation,
     });
@@ -269,11 +268,7 @@ fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promoti
     let first = if machine.left() {
         Some(alone)
     } else {
-        let mut journal = promotion
-            .seat
-            .journal()
-            .lock()
-            .expect("nobody panics with this lock");
+        let journal = promotion.seat.journal();
         let mut log = |event| journal.append(moment.at, Some(moment.check), event);
         for mark in follower.unconfirmed() {
             log(Event::Output(*mark));

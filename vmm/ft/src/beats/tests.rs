@@ -84,7 +84,9 @@ async fn what_has_arrived_is_found_without_the_runtime_having_looked() {
     assert_eq!(beats.arrived(), None);
     peer.send_to(b"no beat", address).unwrap();
     peer.send_to(&beat(9).encode(), address).unwrap();
+    assert!(!beats.pass());
     let (beat, from) = beats.arrived().expect("a beat");
+    assert!(beats.pass());
     assert_eq!((beat.count, from), (9, peer.local_addr().unwrap()));
     assert_eq!(beats.arrived(), None);
 }

@@ -96,6 +96,7 @@ impl Resumed {
             announcer: None,
             direct: self.direct,
             unsent: VecDeque::new(),
+            log_queued: false,
             won: Some(survivor.right.generation),
             ended: None,
             waker: self.waker,

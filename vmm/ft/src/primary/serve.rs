@@ -1,6 +1,7 @@
 //! The loop around the primary's state machine.
 
 mod act;
+mod due;
 mod join;
 mod network;
 mod records;
@@ -8,22 +9,21 @@ mod records;
 use super::copy::Copy;
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
+use crate::alarm::Alarm;
 use crate::announcer::Announcer;
 use crate::arbiter::{Asker, Told, Watch};
-use crate::beats::Beats;
+use crate::beats::{self, Beats};
 use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::{Fence, FenceError};
-use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
+use crate::link::{Link, LinkError, Port, next_of};
 use crate::lobby::{Candidate, Lobby};
 use crate::network::Network;
 use crate::silence::LongestSilence;
 use crate::{EventLog, Halt, Outcome, StopSignal, StopSignals};
-use crate::{arbiter, end_status, now, sleep_until};
+use crate::{arbiter, end_status, now};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
-use ft_protocol::host::drive_primary;
-use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::wire::{Beat, Message, Request};
@@ -32,16 +32,14 @@ use lockstep_backends::live::Direct;
 use lockstep_events::{CopyProgress, Event};
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::LogDirWriter;
-use lockstep_replay::journal::{Chunk, FLUSH_INTERVAL};
-use lockstep_replay::record::{Controls, mark_progress};
+use lockstep_replay::journal::Chunk;
+use lockstep_replay::record::Controls;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{MissedTickBehavior, interval};
 
 /// Most messages of the vCPU's thread that are handled before the loop looks at the channel again.
 const NEWS_AT_ONCE: usize = 64;
@@ -74,6 +72,8 @@ pub(super) struct Runtime {
     /// Only a survivor has one.
     pub(super) announcer: Option<Announcer>,
     pub(super) unsent: VecDeque<Chunk>,
+    /// Some of the log is queued for the channel.
+    pub(super) log_queued: bool,
     /// The last generation that this side has won.
     pub(super) won: Option<u64>,
     pub(super) ended: Option<EndReason>,
@@ -97,15 +97,12 @@ pub(super) struct Runtime {
     pub(super) silence: LongestSilence,
 }
 
-/// How often a large lag is reported.
-const TELL_LAG: Duration = Duration::from_millis(100);
-
 /// Runs the primary to its end; backups connect to `port`.
 pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let mut signals = StopSignals::new()?;
     let (sender, mut answers) = unbounded_channel();
     let (listener, beats) = port.listen()?;
-    let beats = Beats::on(beats, timing().heartbeat)?;
+    let beats = Beats::on(beats, beats::INTERVAL)?;
     let mut runtime = Runtime::new(parts, sender, beats);
     let member = runtime.me;
     runtime.events.emit(Event::Waiting { member });
@@ -145,17 +142,14 @@ impl Runtime {
         signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
     ) -> io::Result<Outcome> {
-        let mut progress = interval(FLUSH_INTERVAL);
-        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alarm = Alarm::new()?;
         loop {
-            if let Some(outcome) = drive_primary(self)? {
+            if let Some(outcome) = self.perform()? {
                 return Ok(outcome);
             }
-            let timeout = self.primary.poll_timeout();
+            let due = self.next_due();
             let accepts = self.primary.accepts_connection();
             let wants_piece = self.primary.wants_piece();
-            let runs = self.idle.is_none() && self.ended.is_none();
-            let announces = self.announcer.as_ref().and_then(Announcer::next);
             tokio::select! {
                 message = next_of(&mut self.link) => self.message(message),
                 news = self.vcpu.news.recv() => {
@@ -170,18 +164,12 @@ impl Runtime {
                 piece = Copy::next(&mut self.copy), if wants_piece => self.copied(piece),
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
-                () = sleep_until(announces) => self.announce_again(),
-                () = sleep_until(self.watch.due()) => self.look(),
-                () = sleep_until(timeout) => {
-                    let now = now();
-                    if let Some(outcome) = self.hear_all()? {
+                () = self.vcpu.marks.wanted() => self.vcpu.marks.begin(),
+                rung = alarm.until(due.first()) => {
+                    rung?;
+                    if let Some(outcome) = self.do_due(&due)? {
                         return Ok(outcome);
                     }
-                    self.tick(now);
-                }
-                _ = progress.tick(), if runs => {
-                    let (journal, controls) = (&self.vcpu.journal, &self.vcpu.controls);
-                    mark_progress(journal, controls).map_err(io::Error::other)?;
                 }
                 signal = signals.next() => {
                     if let Some(outcome) = self.stop(signal) {
@@ -227,6 +215,7 @@ impl Runtime {
             announcer: None,
             direct: parts.direct,
             unsent: VecDeque::new(),
+            log_queued: false,
             won: None,
             ended: None,
             events: parts.events,
@@ -245,58 +234,11 @@ impl Runtime {
     fn end(&mut self, outcome: &io::Result<Outcome>) {
         // A primary that left has never run anything.
         self.control.end(outcome, Ok(()));
-        // The writer of the recording waits until the last of its consumers is dropped.
-        if let Ok(mut journal) = self.vcpu.journal.lock() {
-            journal.close();
-        }
-    }
-
-    /// Passes in everything that has arrived, before a tick judges the peer by it.
-    fn hear_all(&mut self) -> io::Result<Option<Outcome>> {
-        for _ in 0..HEARD_AT_ONCE {
-            let beat = self.beats.arrived();
-            if let Some((beat, from)) = beat {
-                self.hear_beat(beat, from);
-            }
-            let message = self.link.as_mut().and_then(Link::arrived);
-            if beat.is_none() && message.is_none() {
-                break;
-            }
-            if let Some(message) = message {
-                self.message(message);
-            }
-            if let Some(outcome) = drive_primary(self)? {
-                return Ok(Some(outcome));
-            }
-        }
-        Ok(None)
     }
 
     fn hear_beat(&mut self, beat: Beat, from: SocketAddr) {
         if self.primary.handle_beat(now(), beat) {
             self.beats.answer_to(from);
-        }
-    }
-
-    fn tick(&mut self, now: Time) {
-        self.cuts.tick();
-        let answers = self.vcpu.watch.answers();
-        if !answers {
-            self.beats.silence();
-        }
-        self.primary.handle_vcpu(answers);
-        self.primary.handle_tick(now);
-        self.silence
-            .note(self.primary.silence(now), &mut self.events);
-        let (lag, rest) = (self.primary.lag(now), self.primary.rest());
-        let matters = lag > LAG_TARGET / 4 || rest > 0;
-        let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
-        if matters && due || !matters && self.lag_told.is_some() {
-            self.lag_told = matters.then_some(now);
-            self.events.emit(Event::Lag {
-                lag_ms: lag.as_secs_f64() * 1e3,
-                throttle_percent: rest,
-            });
         }
     }
 
@@ -369,6 +311,7 @@ impl Runtime {
         self.vcpu.pace.seen(news.weight());
         match news {
             News::Chunk(chunk) => {
+                self.vcpu.marks.handed_on();
                 let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
                 // A side that runs alone has no peer for it.
                 if self.primary.sends_log() {
@@ -376,17 +319,22 @@ impl Runtime {
                 }
                 self.primary.handle_appended(now(), seq, bytes);
             }
-            News::Output { number, seq, bytes } => {
-                self.primary.handle_output(now(), number, seq, bytes as u64);
+            News::Outputs(batch) => {
+                let now = now();
+                for output in batch.iter() {
+                    let (number, seq) = (output.number, output.seq);
+                    let bytes = output.data.len() as u64;
+                    self.primary.handle_output(now, number, seq, bytes);
+                }
+                self.vcpu.held.push(batch);
             }
             News::Parked { seq } => self.primary.handle_parked(now(), seq),
             News::Captured(copy, captured) => self.captured(copy, captured),
-            News::Ended(Ok(reason)) => {
+            News::Ended(Ok((reason, last_seq))) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);
                 self.events.emit(Event::Ended { status });
-                let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
-                self.primary.handle_guest_end(now(), journal.last_seq());
+                self.primary.handle_guest_end(now(), last_seq);
             }
             // This host cannot go on; the backup will.
             News::Ended(Err(why)) => return Some(Outcome::Halted(why.into())),

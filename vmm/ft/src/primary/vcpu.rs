@@ -3,8 +3,9 @@
 use super::copy::{Captured, CopyError};
 use crate::MachineFailed;
 use crate::cuts::{CutPoint, Cuts};
-use crate::outputs::HeldOutputs;
+use crate::outputs::{AtGate, Batch};
 use crate::pace::Pace;
+use crate::primary::marks::Marks;
 use ft_protocol::log::{EndReason, Event};
 use lockstep_backends::Live;
 use lockstep_devices::Output;
@@ -12,11 +13,11 @@ use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
 use lockstep_machine::world::Outlet;
 use lockstep_pulse::{Pulse, PulseWatch};
-use lockstep_replay::Consumer;
 use lockstep_replay::journal::{Chunk, Journal, JournalError};
 use lockstep_replay::record::{Controls, Recorder};
+use lockstep_replay::{Consumer, Recycled};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Messages from the vCPU's thread. The pace limits them: a vCPU whose messages are not read waits.
@@ -24,15 +25,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 pub enum News {
     /// A chunk was added to the log.
     Chunk(Chunk),
-    /// The guest emitted output `number`; its mark is entry `seq` of the log.
-    Output {
-        /// The number.
-        number: u64,
-        /// The entry.
-        seq: u64,
-        /// Its length, bytes.
-        bytes: usize,
-    },
+    /// The guest emitted these; the log that leads to them comes next.
+    Outputs(Arc<Batch>),
     /// The machine rests, as it was asked to. This is the last entry of its log.
     Parked {
         /// The entry.
@@ -40,9 +34,12 @@ pub enum News {
     },
     /// The machine was stopped and copied for the copy with this number, or could not be copied.
     Captured(u64, Result<Box<Captured>, CopyError>),
-    /// The machine ended, or failed.
-    Ended(Result<EndReason, MachineFailed>),
+    /// The machine ended, with this last entry of its log, or failed.
+    Ended(Result<(EndReason, u64), MachineFailed>),
 }
+
+/// Buffers for outputs on their way that are there from the start.
+const BATCHES: usize = 16;
 
 /// How much a message counts besides its content, bytes.
 const NEWS_BYTES: usize = 64;
@@ -53,7 +50,10 @@ impl News {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
             // It also waits with the runtime, until the gate counts it.
-            News::Output { bytes, .. } => NEWS_BYTES + bytes,
+            News::Outputs(batch) => {
+                let (outputs, bytes) = batch.size();
+                NEWS_BYTES * outputs + bytes
+            }
             // A copy comes once, and has its own limit.
             News::Parked { .. } | News::Captured(..) | News::Ended(_) => NEWS_BYTES,
         }
@@ -65,15 +65,17 @@ pub struct Vcpu {
     /// The thread's messages.
     pub news: UnboundedReceiver<News>,
     /// Outputs that were not released.
-    pub held: HeldOutputs,
+    pub held: AtGate,
     /// The thread's brake.
     pub pace: Arc<Pace>,
     /// Requests to the machine.
     pub controls: Arc<Controls>,
-    /// The log under construction.
-    pub journal: Arc<Mutex<Journal>>,
+    /// When the log has to be handed on while the guest runs.
+    pub marks: Marks,
     /// Watches whether the thread answers.
     pub watch: PulseWatch,
+    /// The log, until the thread has it.
+    journal: Option<Journal>,
     pulse: Pulse,
     to_runtime: ToRuntime,
 }
@@ -105,24 +107,40 @@ impl Consumer for ToRuntime {
 
 /// Keeps every output until the runtime releases it.
 struct Gated {
-    held: HeldOutputs,
+    batch: Batch,
+    batches: Recycled<Batch>,
     runtime: ToRuntime,
+    marks: Marks,
 }
 
 impl Outlet for Gated {
-    fn emit(&mut self, number: u64, seq: u64, output: Output) -> io::Result<()> {
-        let bytes = output.data.len();
-        self.held.push(number, output);
-        self.runtime.hand(News::Output { number, seq, bytes });
+    fn emit(&mut self, number: u64, seq: u64, output: &Output) -> io::Result<()> {
+        self.batch.push(number, seq, output);
         Ok(())
+    }
+
+    fn needs_log(&self) -> bool {
+        true
+    }
+
+    fn hand_on(&mut self) {
+        if !self.batch.is_empty() {
+            let batch = self.batches.share(&mut self.batch, Batch::default);
+            self.batch.clear();
+            self.runtime.hand(News::Outputs(batch));
+        }
+    }
+
+    fn log_waits(&self) {
+        self.marks.wake();
     }
 
     fn holds(&self) -> bool {
         self.runtime.pace.holds()
     }
 
-    fn wait(&self) {
-        self.runtime.pace.wait();
+    fn wait(&self) -> bool {
+        self.runtime.pace.wait()
     }
 
     fn park(&self, seq: u64) {
@@ -134,7 +152,7 @@ impl Outlet for Gated {
 /// The place of a machine with live inputs: everything that its thread shares with the runtime.
 pub struct Seat {
     gated: Gated,
-    journal: Arc<Mutex<Journal>>,
+    journal: Journal,
     controls: Arc<Controls>,
     pulse: Pulse,
     outputs: u64,
@@ -142,8 +160,8 @@ pub struct Seat {
 
 impl Seat {
     /// The log under construction.
-    pub fn journal(&self) -> &Mutex<Journal> {
-        &self.journal
+    pub fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
     }
 
     /// Runs the machine to its end on this thread, and reports the end. `first` is logged at the first
@@ -156,7 +174,7 @@ impl Seat {
             Recorder::new(live, self.gated, self.journal, self.controls, self.outputs)
                 .with_first(first);
         let ended = match drive(&mut machine, &mut recorder) {
-            Ok(Driven::Ended(reason)) => Ok(reason),
+            Ok(Driven::Ended(reason)) => Ok((reason, recorder.last_seq())),
             Ok(Driven::Stopped) => Err(MachineFailed::Unasked),
             Err(error) => Err(error.into()),
         };
@@ -189,10 +207,11 @@ impl Vcpu {
         consumers.extend(recording);
         Vcpu {
             news,
-            held: HeldOutputs::default(),
+            held: AtGate::default(),
             pace,
             controls,
-            journal: Arc::new(Mutex::new(Journal::new(seq + 1, consumers))),
+            marks: Marks::default(),
+            journal: Some(Journal::new(seq + 1, consumers)),
             watch,
             pulse,
             to_runtime,
@@ -204,14 +223,16 @@ impl Vcpu {
         self.to_runtime.clone()
     }
 
-    /// A place for a machine that has emitted `outputs` outputs.
-    pub fn seat(&self, outputs: u64) -> Seat {
+    /// The place of a machine that has emitted `outputs` outputs. There is only one.
+    pub fn seat(&mut self, outputs: u64) -> Seat {
         Seat {
             gated: Gated {
-                held: self.held.clone(),
+                batch: Batch::default(),
+                batches: Recycled::new(BATCHES, Batch::default),
                 runtime: self.to_runtime(),
+                marks: self.marks.clone(),
             },
-            journal: self.journal.clone(),
+            journal: self.journal.take().expect("a machine is seated once"),
             controls: self.controls.clone(),
             pulse: self.pulse.clone(),
             outputs,
@@ -248,7 +269,8 @@ mod tests {
                 port: OutputPort::Net,
                 data: vec![0; LARGE],
             };
-            gated.emit(number, number, output).expect("it is kept");
+            gated.emit(number, number, &output).expect("it is kept");
+            gated.hand_on();
             assert!(number as usize * LARGE <= MAX_UNSEEN_BYTES, "{number}");
         }
         while let Ok(news) = vcpu.news.try_recv() {

@@ -122,9 +122,9 @@ fn busy(ram: &Ram) -> Bus {
     }
     bus.edges.grant(ram);
     bus.set_time(3_000_000, ram);
-    bus.receive(InputKind::Frame, vec![7; 60], ram);
-    bus.receive(InputKind::Console, b"typed".to_vec(), ram);
-    bus.process(ram, &mut Vec::new());
+    let mut outputs = Outputs::default();
+    bus.take_in(InputKind::Frame, &[7; 60], ram, &mut outputs);
+    bus.take_in(InputKind::Console, b"typed", ram, &mut outputs);
     bus
 }
 
@@ -139,7 +139,7 @@ fn devices_restored_are_those_saved() {
     assert_eq!(other.save(), state);
     // The restored bus goes on like the first: nothing is delivered twice, and what waits is delivered.
     let follow = |ram: &Ram, bus: &mut Bus| {
-        let mut outputs = Vec::new();
+        let mut outputs = Outputs::default();
         bus.process(ram, &mut outputs);
         let vector = bus.pic.acknowledge();
         bus.process(ram, &mut outputs);
@@ -147,7 +147,7 @@ fn devices_restored_are_those_saved() {
         bus.pio_write(0x20, &[0x20], ram);
         bus.set_time(6_000_000, ram);
         bus.process(ram, &mut outputs);
-        (vector, requests, outputs, bus.save())
+        (vector, requests, outputs.waiting().to_vec(), bus.save())
     };
     let copy = Ram::new(16).unwrap();
     let mut content = vec![0; ram.len()];
@@ -188,7 +188,7 @@ fn a_state_that_was_damaged_breaks_nothing() {
 
 /// Accesses all devices in every way.
 fn use_all(mut bus: Bus, ram: &Ram) {
-    let mut outputs = Vec::new();
+    let mut outputs = Outputs::default();
     bus.process(ram, &mut outputs);
     bus.pic.acknowledge();
     let _edge = bus.next_edge_ns();
@@ -199,7 +199,7 @@ fn use_all(mut bus: Bus, ram: &Ram) {
     bus.pio_write(0x20, &[0xa0], ram);
     for kind in [InputKind::Frame, InputKind::Console, InputKind::Entropy] {
         let room = bus.room(kind).min(60);
-        bus.receive(kind, vec![7; room], ram);
+        bus.take_in(kind, &vec![7; room], ram, &mut outputs);
     }
     bus.edges.grant(ram);
     bus.process(ram, &mut outputs);
@@ -239,7 +239,7 @@ fn a_state_with_frames_of_zeros_comes_back() {
     for frames in [1, 4, 90, 256] {
         let mut bus = busy(&ram);
         for _ in 0..frames {
-            bus.receive(InputKind::Frame, vec![0; 1518], &ram);
+            bus.take_in(InputKind::Frame, &[0; 1518], &ram, &mut Outputs::default());
         }
         let (state, mut bytes) = (bus.save(), Vec::new());
         encode_payload(&state, &mut bytes);

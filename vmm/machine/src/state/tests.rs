@@ -29,7 +29,7 @@ struct Until {
 impl Source for Until {
     type Error = ();
 
-    fn next(&mut self, view: &View) -> Result<Next, ()> {
+    fn next(&mut self, view: &View) -> Result<Next<'_>, ()> {
         if let Some(reason) = view.ended {
             return Ok(Next::Finish(reason));
         }
@@ -58,7 +58,7 @@ impl Source for Until {
 impl Sink for Until {
     type Error = ();
 
-    fn output(&mut self, _: Moment, _: lockstep_devices::Output) -> Result<(), ()> {
+    fn output(&mut self, _: Moment, _: &lockstep_devices::Output) -> Result<(), ()> {
         Ok(())
     }
 

@@ -31,8 +31,12 @@ impl Host for Runtime {
     type Error = io::Error;
 
     fn send(&mut self, message: Message) {
-        if let Some(link) = &mut self.link {
-            link.send(&message);
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        match message {
+            Message::Heartbeat => link.heartbeat(self.beats.pass()),
+            message => link.send(&message),
         }
     }
 
@@ -194,7 +198,7 @@ impl BackupHost for Runtime {
         let backends = self.backends.as_mut();
         let (_, direct) = backends.expect("it goes live only after that");
         for (_, output) in &held {
-            direct.release(output)?;
+            direct.release(output.port, &output.data)?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::Runtime;
 use crate::backup::vcpu::{Job, Promotion};
-use crate::beats::Beats;
+use crate::beats::{self, Beats};
 use crate::cuts::CutPoint;
 use crate::link::Port;
 use crate::lobby::Lobby;
@@ -31,7 +31,7 @@ impl Runtime {
         };
         let watch = std::mem::replace(&mut self.watch, PulseWatch::new(self.cuts.pulse()));
         let controls = Arc::clone(&self.controls);
-        let vcpu = Vcpu::new(survivor.seq, consumer, controls, watch, self.cuts.clone());
+        let mut vcpu = Vcpu::new(survivor.seq, consumer, controls, watch, self.cuts.clone());
         self.job(Job::GoLive(Box::new(Promotion {
             generation,
             live,
@@ -64,7 +64,7 @@ impl Runtime {
         let (lobby, beats) = match self.port.map(Port::listen).transpose() {
             Ok(None) => (None, Beats::none()),
             Ok(Some((listener, beats))) => {
-                let beats = Beats::on(beats, timing().heartbeat).unwrap_or_else(|e| {
+                let beats = Beats::on(beats, beats::INTERVAL).unwrap_or_else(|e| {
                     tracing::warn!("no heartbeats by UDP on --listen ({e})");
                     Beats::none()
                 });

@@ -7,7 +7,7 @@ use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
 use ft_protocol::arbiter::{OpenAnswer, Standing};
-use ft_protocol::host::{Host, PrimaryHost};
+use ft_protocol::host::{Host, PrimaryHost, drive_primary};
 use ft_protocol::log::Header;
 use ft_protocol::primary::Primary;
 use ft_protocol::transfer::Right;
@@ -17,16 +17,37 @@ use lockstep_events::Event;
 use std::io;
 use std::sync::atomic::Ordering;
 
+impl Runtime {
+    /// Does what the state machine asks for.
+    pub(super) fn perform(&mut self) -> io::Result<Option<Outcome>> {
+        let done = drive_primary(self);
+        self.flush();
+        done
+    }
+
+    /// Sends what was queued for the backup: all that is said at one time in one go.
+    fn flush(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.flush();
+        }
+        if std::mem::take(&mut self.log_queued) {
+            self.cuts.pass(CutPoint::LogSent);
+        }
+    }
+}
+
 impl Host for Runtime {
     type End = Outcome;
     type Error = io::Error;
 
     fn send(&mut self, message: Message) {
-        if let Some(link) = &mut self.link {
-            link.send(&message);
-        }
-        if matches!(message, Message::Log { .. }) {
-            self.cuts.pass(CutPoint::LogSent);
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        self.log_queued |= matches!(message, Message::Log { .. });
+        match message {
+            Message::Heartbeat => link.heartbeat(self.beats.pass()),
+            message => link.queue(&message),
         }
     }
 
@@ -109,17 +130,20 @@ impl PrimaryHost for Runtime {
     /// Before each output it is looked whether this side still may: it may have been stopped since the last,
     /// and another one alive in its place.
     fn release(&mut self, up_to: u64) -> io::Result<()> {
+        // The backup need not wait for the network here.
+        self.flush();
         let mut left = None;
         loop {
             if !self.primary.may_release(now()) {
                 self.primary.handle_kept_back();
                 break;
             }
-            let Some((number, output)) = self.vcpu.held.pop(up_to) else {
+            let Some(output) = self.vcpu.held.next(up_to) else {
                 break;
             };
-            self.direct.release(&output)?;
-            left = Some(number);
+            self.direct.release(output.port, output.data)?;
+            left = Some(output.number);
+            self.vcpu.held.note_left();
         }
         if let Some(number) = left {
             self.cuts.pass(CutPoint::OutputReleased);
