@@ -345,15 +345,19 @@ fn a_guest_that_waits_for_its_consoles_reader_stops_when_it_is_told_to() {
     let mut command = redirected("1>", &path);
     command.args(["run", "hello", "--record", &scratch.arg("recording")]);
     let running = Process::start(&mut command);
-    // It sleeps in a write or a poll: the guest has printed.
-    let place = format!("/proc/{}/wchan", running.pid().as_raw_nonzero());
+    // The vCPU's thread sleeps in a write or a poll: the guest has printed.
+    let tasks = format!("/proc/{}/task", running.pid().as_raw_nonzero());
+    let sleeps = || {
+        let tasks = fs::read_dir(&tasks).expect("it runs");
+        let mut tasks = tasks.map(|task| task.expect("a thread").path());
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let vcpu = tasks.find(|task| read(task.join("comm")).trim() == "vcpu");
+        let place = vcpu.map_or(String::new(), |vcpu| read(vcpu.join("wchan")));
+        place.contains("pipe_write") || place.contains("poll")
+    };
     let deadline = Instant::now() + TOLD_LIMIT;
-    loop {
-        let place = fs::read_to_string(&place).expect("it runs");
-        if place.contains("pipe_write") || place.contains("poll") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "it does not print: {place}");
+    while !sleeps() {
+        assert!(Instant::now() < deadline, "it does not print");
         std::thread::sleep(Duration::from_millis(10));
     }
     running.signal(Signal::TERM);
