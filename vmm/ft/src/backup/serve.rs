@@ -139,7 +139,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel, beats::INTERVAL)?;
-    let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
+    let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats)?;
     let member = runtime.me;
     runtime.events.emit(Event::Connecting { member });
     let outcome = runtime.run(&mut answers, &mut news).await;
@@ -169,9 +169,8 @@ impl Runtime {
         answers: UnboundedSender<Answer>,
         news: UnboundedSender<News>,
         beats: Beats,
-    ) -> Runtime {
+    ) -> io::Result<Runtime> {
         let me = new_member();
-        let asker = Asker::new(parts.arbiter, &parts.vm, me);
         let config = BackupConfig {
             vm: parts.vm.clone(),
             me,
@@ -179,14 +178,11 @@ impl Runtime {
             expect: parts.expect,
             timing: timing(),
         };
-        Runtime {
+        Ok(Runtime {
             backup: Backup::new(config, now()),
             control: Control::listen(&parts.vm, me),
-            fence: Fence {
-                command: parts.fence,
-                vm: parts.vm.clone(),
-                me,
-            },
+            fence: Fence::new(parts.fence, &parts.vm, me)?,
+            asker: Asker::new(parts.arbiter, &parts.vm, me)?,
             watch: PulseWatch::new(parts.cuts.pulse()),
             cuts: parts.cuts,
             shadow: None,
@@ -200,7 +196,6 @@ impl Runtime {
             port: parts.listen,
             signals,
             made_of: None,
-            asker,
             records: Watch::default(),
             answers,
             link: None,
@@ -230,7 +225,7 @@ impl Runtime {
             events: parts.events,
             unclosed: None,
             silence: LongestSilence::default(),
-        }
+        })
     }
 
     async fn run(

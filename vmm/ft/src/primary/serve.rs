@@ -12,7 +12,7 @@ use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::alarm::Alarm;
 use crate::announcer::Announcer;
 use crate::arbiter::{Asker, Told, Watch};
-use crate::beats::{self, Beats};
+use crate::beats::Beats;
 use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
 use crate::fence::{Fence, FenceError};
@@ -102,8 +102,7 @@ pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let mut signals = StopSignals::new()?;
     let (sender, mut answers) = unbounded_channel();
     let (listener, beats) = port.listen()?;
-    let beats = Beats::on(beats, beats::INTERVAL)?;
-    let mut runtime = Runtime::new(parts, sender, beats);
+    let mut runtime = Runtime::new(parts, sender, beats)?;
     let member = runtime.me;
     runtime.events.emit(Event::Waiting { member });
     let mut lobby = Some(Lobby::open(listener));
@@ -180,7 +179,11 @@ impl Runtime {
         }
     }
 
-    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>, beats: Beats) -> Runtime {
+    fn new(
+        parts: PrimaryParts,
+        answers: UnboundedSender<Answer>,
+        beats: Beats,
+    ) -> io::Result<Runtime> {
         let me = new_member();
         let watch = PulseWatch::new(parts.cuts.pulse());
         let controls = Arc::new(Controls::default());
@@ -193,17 +196,13 @@ impl Runtime {
             solo: parts.solo,
             timing: timing(),
         };
-        Runtime {
+        Ok(Runtime {
             primary: Primary::new(config, now()),
             me,
             image: parts.image.bytes().to_vec(),
             control: Control::listen(&parts.header.vm, me),
-            fence: Fence {
-                command: parts.fence,
-                vm: parts.header.vm.clone(),
-                me,
-            },
-            asker: Asker::new(parts.arbiter, &parts.header.vm, me),
+            fence: Fence::new(parts.fence, &parts.header.vm, me)?,
+            asker: Asker::new(parts.arbiter, &parts.header.vm, me)?,
             header: parts.header,
             watch: Watch::default(),
             answers,
@@ -227,7 +226,7 @@ impl Runtime {
             progress: None,
             unclosed: None,
             silence: LongestSilence::default(),
-        }
+        })
     }
 
     /// The end of this member, in all cases.
