@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use thiserror::Error;
 
 type Errand = Box<dyn FnOnce() + Send>;
 
@@ -59,7 +60,8 @@ impl Errands {
 }
 
 /// Each thread has an errand that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("its threads are all busy")]
 pub struct AllBusy;
 
 /// Its thread is free again once this is dropped.

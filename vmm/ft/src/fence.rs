@@ -58,7 +58,12 @@ impl Fence {
     pub fn new(command: Option<String>, vm: &str, me: MemberId) -> io::Result<Fence> {
         let with_thread = |text| {
             let (vm, running) = (vm.into(), Arc::default());
-            let command = Command { text, vm, me, running };
+            let command = Command {
+                text,
+                vm,
+                me,
+                running,
+            };
             Ok::<_, io::Error>((command, Errands::start("fence", 1)?))
         };
         Ok(Fence {
@@ -180,7 +185,10 @@ mod tests {
     fn a_command_is_killed_at_the_members_end() {
         let dir = tempfile::tempdir().unwrap();
         let pid = dir.path().join("pid");
-        let command = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000", pid.display());
+        let command = format!(
+            "echo $$ > {0}.new; mv {0}.new {0}; exec sleep 1000",
+            pid.display()
+        );
         let fence = Fence::new(Some(command), "shop", MemberId(7)).unwrap();
         let (sender, mut results) = unbounded_channel();
         fence.run(3, &sender, |result| result);

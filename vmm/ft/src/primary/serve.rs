@@ -15,6 +15,7 @@ use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
 use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
+use crate::errands::Errands;
 use crate::fence::{Fence, FenceError};
 use crate::link::{Link, LinkError, Port, next_of};
 use crate::lobby::{Candidate, Lobby};
@@ -87,6 +88,10 @@ pub(super) struct Runtime {
     pub(super) lag_told: Option<Time>,
     /// The copy for the joiner.
     pub(super) copy: Option<Copy>,
+    /// Goes off when something is due.
+    pub(super) alarm: Alarm,
+    /// The threads for copies.
+    pub(super) copiers: Errands,
     /// Number of copies so far.
     pub(super) copies: u64,
     /// The progress of the last copy.
@@ -141,7 +146,6 @@ impl Runtime {
         signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
     ) -> io::Result<Outcome> {
-        let mut alarm = Alarm::new()?;
         loop {
             if let Some(outcome) = self.perform()? {
                 return Ok(outcome);
@@ -164,7 +168,7 @@ impl Runtime {
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = self.vcpu.marks.wanted() => self.vcpu.marks.begin(),
-                rung = alarm.until(due.first()) => {
+                rung = self.alarm.until(due.first()) => {
                     rung?;
                     if let Some(outcome) = self.do_due(&due)? {
                         return Ok(outcome);
@@ -222,6 +226,8 @@ impl Runtime {
             cuts: parts.cuts,
             lag_told: None,
             copy: None,
+            alarm: Alarm::new()?,
+            copiers: Copy::threads()?,
             copies: 0,
             progress: None,
             unclosed: None,

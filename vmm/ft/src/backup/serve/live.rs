@@ -98,6 +98,8 @@ impl Runtime {
                 events: self.events,
                 control: self.control,
                 fence: self.fence,
+                alarm: self.alarm,
+                copiers: self.copiers,
                 cuts: self.cuts,
                 silence: self.silence,
             },
