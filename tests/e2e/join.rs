@@ -6,7 +6,7 @@ use crate::operator::operator;
 
 /// The options of a new backup that joins the member which listens at `at`, and where it will listen
 /// itself.
-fn joiner(told: &Told, at: &str, listen: &str) -> Told {
+pub fn joiner(told: &Told, at: &str, listen: &str) -> Told {
     let mut told = told.and(&["--listen", listen]);
     told.channel = at.into();
     told

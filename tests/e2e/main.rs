@@ -43,6 +43,7 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod sealed;
 mod shape;
 mod signals;
 mod state;

@@ -3,6 +3,8 @@
 //!
 //! Only the program `lockstep-faults` links this crate, so nothing of it can be reached in `lockstep`.
 
+mod seal;
+
 use lockstep_ft::cuts::{CutPoint, Cuts, Plant};
 use lockstep_machine::{Input, Machine};
 use lockstep_memory::RamError;
@@ -10,7 +12,7 @@ use lockstep_memory::ram::PAGE;
 use lockstep_pulse::{AtPositions, Pulse};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use thiserror::Error;
 
@@ -27,9 +29,14 @@ enum Fault {
     PageFlips,
     /// A device of the N-th machine that was built or copied here is another.
     DeviceFlips,
+    /// Once the guest runs, the threads of the vCPU and of the runtime may do nothing that is done before.
+    /// This is no fault: a member must live with it.
+    Sealed,
+    /// The same, and the vCPU's thread opens a file at its N-th position.
+    SealBreaks,
 }
 
-const FAULTS: [(&str, Fault); 11] = [
+const FAULTS: [(&str, Fault); 13] = [
     ("entry-logged", Fault::Dies(CutPoint::EntryLogged)),
     ("log-sent", Fault::Dies(CutPoint::LogSent)),
     ("ack-received", Fault::Dies(CutPoint::AckReceived)),
@@ -41,6 +48,8 @@ const FAULTS: [(&str, Fault); 11] = [
     ("runtime-stalls", Fault::RuntimeStalls),
     ("page-flips", Fault::PageFlips),
     ("device-flips", Fault::DeviceFlips),
+    ("sealed", Fault::Sealed),
+    ("seal-breaks", Fault::SealBreaks),
 ];
 
 /// The names of all that can be planted.
@@ -97,6 +106,8 @@ const STALL: Duration = Duration::from_millis(600);
 struct Planted {
     cut: Cut,
     passed: AtomicU64,
+    /// The guest runs, so that the runtime's thread is to be sealed.
+    seals: Arc<AtomicBool>,
 }
 
 impl Planted {
@@ -104,6 +115,7 @@ impl Planted {
         Planted {
             cut,
             passed: AtomicU64::new(0),
+            seals: Arc::default(),
         }
     }
 
@@ -131,13 +143,23 @@ impl Plant for Planted {
             std::thread::sleep(STALL);
             tracing::warn!("the runtime's thread goes on");
         }
+        if self.seals.swap(false, Ordering::AcqRel) {
+            seal::this_thread();
+        }
     }
 
     /// Each vCPU thread counts its own positions.
     fn pulse(&self) -> Pulse {
-        match self.cut.fault == Fault::VcpuHangs {
-            true => Pulse::seen_by(Box::new(Hang(Planted::new(self.cut)))),
-            false => Pulse::default(),
+        match self.cut.fault {
+            Fault::VcpuHangs => Pulse::seen_by(Box::new(Hang(Planted::new(self.cut)))),
+            Fault::Sealed | Fault::SealBreaks => Pulse::seen_by(Box::new(Sealing {
+                planted: Planted::new(self.cut),
+                begun: AtomicBool::new(false),
+                runtime: self.seals.clone(),
+            })),
+            Fault::Dies(_) | Fault::RuntimeStalls | Fault::PageFlips | Fault::DeviceFlips => {
+                Pulse::default()
+            }
         }
     }
 
@@ -168,6 +190,27 @@ impl AtPositions for Hang {
             loop {
                 std::thread::park();
             }
+        }
+    }
+}
+
+/// A vCPU's thread that is sealed at its first position, and then lets the runtime's thread be sealed.
+#[derive(Debug)]
+struct Sealing {
+    planted: Planted,
+    begun: AtomicBool,
+    runtime: Arc<AtomicBool>,
+}
+
+impl AtPositions for Sealing {
+    fn position(&self) {
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            seal::this_thread();
+            self.runtime.store(true, Ordering::Release);
+        }
+        if self.planted.is_now(Fault::SealBreaks) {
+            let opened = std::fs::File::open("/");
+            panic!("a seal that does not hold ({opened:?})");
         }
     }
 }

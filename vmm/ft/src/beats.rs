@@ -41,10 +41,28 @@ pub struct Beats {
     beater: Option<Beater>,
 }
 
+/// A socket for beats and the thread that will send them: all that must be there before the guest runs.
+#[derive(Debug)]
+pub struct Reserved {
+    socket: StdSocket,
+    beater: Beater,
+}
+
+impl Reserved {
+    /// Uses this socket. Its thread waits.
+    pub fn new(socket: StdSocket, every: Duration) -> io::Result<Reserved> {
+        socket.set_nonblocking(true)?;
+        Ok(Reserved {
+            beater: Beater::start(socket.try_clone()?, every)?,
+            socket,
+        })
+    }
+}
+
 impl Beats {
     /// The primary's, on its own port. Beats are sent to the address from which the backup's come.
-    pub fn on(socket: StdSocket, every: Duration) -> io::Result<Beats> {
-        Beats::with(socket, None, every)
+    pub fn on(port: Reserved) -> io::Result<Beats> {
+        Beats::with(port, None)
     }
 
     /// Neither sends nor receives.
@@ -63,14 +81,13 @@ impl Beats {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
             SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
         };
-        Beats::with(StdSocket::bind(any)?, Some(channel), every)
+        Beats::with(Reserved::new(StdSocket::bind(any)?, every)?, Some(channel))
     }
 
-    fn with(socket: StdSocket, peer: Option<SocketAddr>, every: Duration) -> io::Result<Beats> {
-        socket.set_nonblocking(true)?;
+    fn with(reserved: Reserved, peer: Option<SocketAddr>) -> io::Result<Beats> {
         Ok(Beats {
-            beater: Some(Beater::start(socket.try_clone()?, every)?),
-            socket: Some(UdpSocket::from_std(socket)?),
+            beater: Some(reserved.beater),
+            socket: Some(UdpSocket::from_std(reserved.socket)?),
             peer,
             heard: Cell::new(None),
         })

@@ -12,6 +12,7 @@ pub mod backup;
 pub mod beats;
 pub mod control;
 pub mod cuts;
+pub mod errands;
 pub mod events;
 pub mod feed;
 pub mod fence;

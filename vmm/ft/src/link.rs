@@ -1,5 +1,6 @@
 //! One connection of the logging channel.
 
+use crate::beats::{self, Beats, Reserved};
 use ft_protocol::log::Damage;
 use ft_protocol::wire::{Message, TooLong, WireDecoder, WireEncoder};
 use std::io;
@@ -235,7 +236,7 @@ impl Link {
 #[derive(Debug)]
 pub struct Port {
     channel: TcpSocket,
-    beats: UdpSocket,
+    beats: Reserved,
 }
 
 /// Most connections that wait to be accepted.
@@ -252,13 +253,14 @@ impl Port {
         };
         channel.set_reuseaddr(true)?;
         channel.bind(address)?;
-        let beats = UdpSocket::bind(address)?;
+        let beats = Reserved::new(UdpSocket::bind(address)?, beats::INTERVAL)?;
         Ok(Port { channel, beats })
     }
 
-    /// Lets peers connect. Must be called inside the runtime. Returns the socket for beats too.
-    pub fn listen(self) -> io::Result<(TcpListener, UdpSocket)> {
-        Ok((self.channel.listen(WAITING_CONNECTIONS)?, self.beats))
+    /// Lets peers connect, and exchanges beats. Must be called inside the runtime.
+    pub fn listen(self) -> io::Result<(TcpListener, Beats)> {
+        let listener = self.channel.listen(WAITING_CONNECTIONS)?;
+        Ok((listener, Beats::on(self.beats)?))
     }
 }
 

@@ -6,6 +6,7 @@ mod resume;
 mod serve;
 mod vcpu;
 
+pub(crate) use copy::Copy;
 pub use resume::{Resumed, SurvivorParts};
 pub use serve::{serve, serve_survivor};
 pub use vcpu::{Seat, Vcpu};

@@ -110,9 +110,16 @@ impl Write for LogLine {
     }
 }
 
-/// A queue for another descriptor. [`finish`] waits for it too.
+/// Starts the thread that writes messages, which the first message would start otherwise: before a guest
+/// runs.
+pub fn begin() {
+    MESSAGES.start();
+}
+
+/// A queue for another descriptor, with its thread. [`finish`] waits for it too.
 pub fn queue<T: Target>(target: T) -> Queue<T> {
     let queue = Queue::new(target);
+    queue.start();
     let waited_for = queue.clone();
     let mut others = OTHERS.lock().unwrap_or_else(PoisonError::into_inner);
     others.push(Box::new(move |deadline| waited_for.settle(deadline)));

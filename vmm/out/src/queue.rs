@@ -99,7 +99,7 @@ impl<T: Target> Queue<T> {
     pub fn push(&self, line: Vec<u8>) {
         let mut state = self.shared.lock();
         let fails = state.push(line, T::LINES);
-        self.start(&mut state);
+        self.start_thread(&mut state);
         drop(state);
         self.shared.filled.notify_one();
         if fails {
@@ -118,7 +118,12 @@ impl<T: Target> Queue<T> {
         state.is_empty()
     }
 
-    fn start(&self, state: &mut State) {
+    /// Starts its thread now.
+    pub fn start(&self) {
+        self.start_thread(&mut self.shared.lock());
+    }
+
+    fn start_thread(&self, state: &mut State) {
         if state.started {
             return;
         }

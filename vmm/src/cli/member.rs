@@ -204,6 +204,7 @@ impl BackupArgs {
 }
 
 pub(super) fn runtime() -> Result<Runtime, CliError> {
+    out::begin();
     install_kick().map_err(|e| CliError::failed(format!("cannot set up a signal ({e})")))?;
     Builder::new_current_thread()
         .enable_all()

@@ -94,7 +94,11 @@ impl ArbiterArgs {
     /// The arbiter, for a command that only asks.
     pub(super) fn asker(&self, vm: &str) -> Result<Asker<()>, CliError> {
         // This id never claims.
-        Ok(Asker::new(self.connect()?, vm, MemberId(0)))
+        Asker::new(self.connect()?, vm, MemberId(0)).map_err(|e| {
+            CliError::refused(format_args!(
+                "this host gives no thread to ask the arbiter ({e}); raise the user's limit"
+            ))
+        })
     }
 }
 

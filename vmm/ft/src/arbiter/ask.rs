@@ -1,13 +1,14 @@
-//! Questions to an arbiter, on threads of their own: only these may wait for its storage for ever.
+//! Questions to an arbiter, on threads of their own: only these may wait for its storage for ever. They
+//! are started before the guest runs.
 
 use super::{Arbiter, Unreachable, claim, close};
+use crate::errands::{AllBusy, Errands};
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId};
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -55,12 +56,8 @@ impl Question {
 
 /// Why a question is not even put.
 #[derive(Debug, Error)]
-enum NotAsked {
-    #[error("{MAX_WAITING} questions before have no answer yet")]
-    TooMany,
-    #[error("no thread to ask it: {0}")]
-    NoThread(io::Error),
-}
+#[error("{MAX_WAITING} questions before have no answer yet")]
+struct TooMany;
 
 /// Attempts at a question that has no answer yet.
 struct Attempts<T> {
@@ -74,29 +71,34 @@ pub struct Asker<T> {
     arbiter: Arc<dyn Arbiter>,
     vm: String,
     me: MemberId,
-    /// Threads that have no answer yet.
-    waiting: Arc<AtomicUsize>,
+    threads: Errands,
     /// Questions that were not answered in time.
     open: Arc<Mutex<HashMap<Question, Attempts<T>>>>,
 }
 
 impl<T: Send + 'static> Asker<T> {
     /// Asks `arbiter`.
-    pub fn new(arbiter: Arc<dyn Arbiter>, vm: &str, me: MemberId) -> Asker<T> {
-        Asker {
+    ///
+    /// # Errors
+    /// If the host gives no thread.
+    pub fn new(arbiter: Arc<dyn Arbiter>, vm: &str, me: MemberId) -> io::Result<Asker<T>> {
+        Ok(Asker {
             arbiter,
             vm: vm.into(),
             me,
-            waiting: Arc::default(),
+            threads: Errands::start("arbiter", MAX_WAITING)?,
             open: Arc::default(),
-        }
+        })
     }
 
     /// The same with another type of answers. Earlier questions count no more.
     pub fn anew<U: Send + 'static>(self) -> Asker<U> {
         Asker {
-            waiting: self.waiting,
-            ..Asker::new(self.arbiter, &self.vm, self.me)
+            arbiter: self.arbiter,
+            vm: self.vm,
+            me: self.me,
+            threads: self.threads,
+            open: Arc::default(),
         }
     }
 
@@ -192,29 +194,14 @@ impl<T: Send + 'static> Asker<T> {
             .damaged(&format!("it did not answer within {ms} ms"))
     }
 
-    /// Not on one of tokio's threads: the process would wait for it at its end.
     fn on_a_thread<U: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> U + Send + 'static,
         answered: impl FnOnce(U) + Send + 'static,
-    ) -> Result<(), NotAsked> {
+    ) -> Result<(), TooMany> {
         let (arbiter, vm, me) = (self.arbiter.clone(), self.vm.clone(), self.me);
-        let waiting = self.waiting.clone();
-        if waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
-            waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(NotAsked::TooMany);
-        }
-        let asked = thread::Builder::new()
-            .name("arbiter".into())
-            .spawn(move || {
-                let answer = ask(&*arbiter, &vm, me);
-                waiting.fetch_sub(1, Ordering::AcqRel);
-                answered(answer);
-            });
-        asked.map(drop).map_err(|e| {
-            self.waiting.fetch_sub(1, Ordering::AcqRel);
-            NotAsked::NoThread(e)
-        })
+        let asked = self.threads.run(move || answered(ask(&*arbiter, &vm, me)));
+        asked.map_err(|AllBusy| TooMany)
     }
 }
 

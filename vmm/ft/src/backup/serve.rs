@@ -13,12 +13,13 @@ use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::{self, Beats};
 use crate::control::{Control, NotDone};
 use crate::cuts::{CutPoint, Cuts};
+use crate::errands::Errands;
 use crate::feed::Feed;
 use crate::fence::{Fence, FenceError};
 use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
 use crate::network::Network;
 use crate::outputs::HeldOutputs;
-use crate::primary::{SurvivorParts, new_member, timing};
+use crate::primary::{Copy, SurvivorParts, new_member, timing};
 use crate::silence::LongestSilence;
 use crate::{EventLog, Outcome, StopSignals, calm_tick, now};
 use ft_protocol::Time;
@@ -125,6 +126,9 @@ struct Runtime {
     beats: Beats,
     control: Control,
     fence: Fence,
+    alarm: Alarm,
+    /// Once this side is live, it copies its machine for the next backup.
+    copiers: Errands,
     cuts: Cuts,
     watch: PulseWatch,
     /// Why the last attempt to close the generation failed.
@@ -139,7 +143,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let (answer_sender, mut answers) = unbounded_channel();
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel, beats::INTERVAL)?;
-    let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
+    let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats)?;
     let member = runtime.me;
     runtime.events.emit(Event::Connecting { member });
     let outcome = runtime.run(&mut answers, &mut news).await;
@@ -169,9 +173,8 @@ impl Runtime {
         answers: UnboundedSender<Answer>,
         news: UnboundedSender<News>,
         beats: Beats,
-    ) -> Runtime {
+    ) -> io::Result<Runtime> {
         let me = new_member();
-        let asker = Asker::new(parts.arbiter, &parts.vm, me);
         let config = BackupConfig {
             vm: parts.vm.clone(),
             me,
@@ -179,14 +182,13 @@ impl Runtime {
             expect: parts.expect,
             timing: timing(),
         };
-        Runtime {
+        Ok(Runtime {
             backup: Backup::new(config, now()),
             control: Control::listen(&parts.vm, me),
-            fence: Fence {
-                command: parts.fence,
-                vm: parts.vm.clone(),
-                me,
-            },
+            fence: Fence::new(parts.fence, &parts.vm, me)?,
+            alarm: Alarm::new()?,
+            copiers: Copy::threads()?,
+            asker: Asker::new(parts.arbiter, &parts.vm, me)?,
             watch: PulseWatch::new(parts.cuts.pulse()),
             cuts: parts.cuts,
             shadow: None,
@@ -200,7 +202,6 @@ impl Runtime {
             port: parts.listen,
             signals,
             made_of: None,
-            asker,
             records: Watch::default(),
             answers,
             link: None,
@@ -230,7 +231,7 @@ impl Runtime {
             events: parts.events,
             unclosed: None,
             silence: LongestSilence::default(),
-        }
+        })
     }
 
     async fn run(
@@ -238,7 +239,6 @@ impl Runtime {
         answers: &mut UnboundedReceiver<Answer>,
         news: &mut UnboundedReceiver<News>,
     ) -> io::Result<Step> {
-        let mut alarm = Alarm::new()?;
         loop {
             if let Some(step) = drive_backup(self)? {
                 return Ok(step);
@@ -265,7 +265,7 @@ impl Runtime {
                     self.link = Some(Link::new(stream)?);
                     self.backup.handle_connected(now());
                 }
-                rung = alarm.until(due) => {
+                rung = self.alarm.until(due) => {
                     rung?;
                     let now = now();
                     if looks.is_some_and(|at| at <= now) {

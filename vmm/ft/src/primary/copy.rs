@@ -8,6 +8,7 @@
 //! it is copied, that is as much as it writes in a round.
 
 use super::vcpu::{News, ToRuntime};
+use crate::errands::{AllBusy, Errands};
 use crate::state_digest;
 use ft_protocol::transfer::Capture;
 use ft_protocol::wire::Message;
@@ -88,13 +89,19 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Begins a copy.
+    /// Threads for copies: one may still be ending when the next begins.
+    pub fn threads() -> io::Result<Errands> {
+        Errands::start("copy", 2)
+    }
+
+    /// Begins a copy on one of the threads.
     pub fn start(
         id: u64,
         controls: Arc<Controls>,
         waker: Waker,
         runtime: ToRuntime,
-    ) -> io::Result<Copy> {
+        threads: &Errands,
+    ) -> Result<Copy, AllBusy> {
         let (sender, pieces) = channel(WAITING_PIECES);
         let stop = Arc::new(AtomicBool::new(false));
         let copier = Copier {
@@ -105,9 +112,7 @@ impl Copy {
             waker,
             runtime,
         };
-        std::thread::Builder::new()
-            .name("copy".into())
-            .spawn(move || copier.run())?;
+        threads.run(move || copier.run())?;
         Ok(Copy {
             id,
             pieces,

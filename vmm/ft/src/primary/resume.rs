@@ -2,10 +2,12 @@
 
 use super::serve::{Answer, Runtime};
 use super::vcpu::Vcpu;
+use crate::alarm::Alarm;
 use crate::arbiter::{Asker, Watch};
 use crate::beats::Beats;
 use crate::control::Control;
 use crate::cuts::Cuts;
+use crate::errands::Errands;
 use crate::fence::Fence;
 use crate::lobby::Lobby;
 use crate::network::Network;
@@ -63,6 +65,10 @@ pub struct Resumed {
     pub control: Control,
     /// The fence.
     pub fence: Fence,
+    /// The runtime's timer.
+    pub alarm: Alarm,
+    /// The threads for copies.
+    pub copiers: Errands,
     /// Where to die, for drills.
     pub cuts: Cuts,
     /// The longest silence of the other side so far.
@@ -107,6 +113,8 @@ impl Resumed {
             cuts: self.cuts,
             lag_told: None,
             copy: None,
+            alarm: self.alarm,
+            copiers: self.copiers,
             copies: 0,
             progress: None,
             unclosed: None,

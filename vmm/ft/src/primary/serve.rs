@@ -12,9 +12,10 @@ use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::alarm::Alarm;
 use crate::announcer::Announcer;
 use crate::arbiter::{Asker, Told, Watch};
-use crate::beats::{self, Beats};
+use crate::beats::Beats;
 use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
+use crate::errands::Errands;
 use crate::fence::{Fence, FenceError};
 use crate::link::{Link, LinkError, Port, next_of};
 use crate::lobby::{Candidate, Lobby};
@@ -87,6 +88,10 @@ pub(super) struct Runtime {
     pub(super) lag_told: Option<Time>,
     /// The copy for the joiner.
     pub(super) copy: Option<Copy>,
+    /// Goes off when something is due.
+    pub(super) alarm: Alarm,
+    /// The threads for copies.
+    pub(super) copiers: Errands,
     /// Number of copies so far.
     pub(super) copies: u64,
     /// The progress of the last copy.
@@ -102,8 +107,7 @@ pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let mut signals = StopSignals::new()?;
     let (sender, mut answers) = unbounded_channel();
     let (listener, beats) = port.listen()?;
-    let beats = Beats::on(beats, beats::INTERVAL)?;
-    let mut runtime = Runtime::new(parts, sender, beats);
+    let mut runtime = Runtime::new(parts, sender, beats)?;
     let member = runtime.me;
     runtime.events.emit(Event::Waiting { member });
     let mut lobby = Some(Lobby::open(listener));
@@ -142,7 +146,6 @@ impl Runtime {
         signals: &mut StopSignals,
         answers: &mut UnboundedReceiver<Answer>,
     ) -> io::Result<Outcome> {
-        let mut alarm = Alarm::new()?;
         loop {
             if let Some(outcome) = self.perform()? {
                 return Ok(outcome);
@@ -165,7 +168,7 @@ impl Runtime {
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = self.vcpu.marks.wanted() => self.vcpu.marks.begin(),
-                rung = alarm.until(due.first()) => {
+                rung = self.alarm.until(due.first()) => {
                     rung?;
                     if let Some(outcome) = self.do_due(&due)? {
                         return Ok(outcome);
@@ -180,7 +183,11 @@ impl Runtime {
         }
     }
 
-    fn new(parts: PrimaryParts, answers: UnboundedSender<Answer>, beats: Beats) -> Runtime {
+    fn new(
+        parts: PrimaryParts,
+        answers: UnboundedSender<Answer>,
+        beats: Beats,
+    ) -> io::Result<Runtime> {
         let me = new_member();
         let watch = PulseWatch::new(parts.cuts.pulse());
         let controls = Arc::new(Controls::default());
@@ -193,17 +200,13 @@ impl Runtime {
             solo: parts.solo,
             timing: timing(),
         };
-        Runtime {
+        Ok(Runtime {
             primary: Primary::new(config, now()),
             me,
             image: parts.image.bytes().to_vec(),
             control: Control::listen(&parts.header.vm, me),
-            fence: Fence {
-                command: parts.fence,
-                vm: parts.header.vm.clone(),
-                me,
-            },
-            asker: Asker::new(parts.arbiter, &parts.header.vm, me),
+            fence: Fence::new(parts.fence, &parts.header.vm, me)?,
+            asker: Asker::new(parts.arbiter, &parts.header.vm, me)?,
             header: parts.header,
             watch: Watch::default(),
             answers,
@@ -223,11 +226,13 @@ impl Runtime {
             cuts: parts.cuts,
             lag_told: None,
             copy: None,
+            alarm: Alarm::new()?,
+            copiers: Copy::threads()?,
             copies: 0,
             progress: None,
             unclosed: None,
             silence: LongestSilence::default(),
-        }
+        })
     }
 
     /// The end of this member, in all cases.

@@ -2,6 +2,7 @@
 
 use super::super::tests::Hangs;
 use super::*;
+use std::thread;
 use tokio::runtime::{Builder, Runtime};
 
 fn runtime() -> Runtime {
@@ -29,7 +30,7 @@ fn ask(runtime: &Runtime, asker: &Asker<String>, question: Question) -> String {
 #[test]
 fn a_storage_that_hangs_is_unreachable_after_its_limit_and_is_asked_only_so_often() {
     let storage = Arc::new(Hangs::new());
-    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1)).expect("threads");
     let (runtime, limit) = (runtime(), storage.answer_limit());
     for _ in 0..MAX_WAITING + 3 {
         let began = Instant::now();
@@ -57,7 +58,7 @@ fn a_storage_that_hangs_is_unreachable_after_its_limit_and_is_asked_only_so_ofte
 #[test]
 fn a_late_answer_is_the_answer_of_the_same_question_and_of_no_other() {
     let storage = Arc::new(Hangs::new());
-    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1)).expect("threads");
     let runtime = runtime();
     for question in [Question::Claim(1), Question::Look, Question::Look] {
         let why = ask(&runtime, &asker, question);
@@ -77,7 +78,7 @@ fn a_late_answer_is_the_answer_of_the_same_question_and_of_no_other() {
 #[test]
 fn an_answer_that_came_while_the_process_stood_still_is_not_late() {
     let storage = Arc::new(Hangs::new());
-    let asker = Asker::new(storage.clone(), "vm", MemberId(1));
+    let asker = Asker::new(storage.clone(), "vm", MemberId(1)).expect("threads");
     let limit = storage.answer_limit();
     let answer = runtime().block_on(async {
         let (sender, mut answers) = unbounded_channel();

@@ -2,7 +2,7 @@
 
 use super::Runtime;
 use crate::backup::vcpu::{Job, Promotion};
-use crate::beats::{self, Beats};
+use crate::beats::Beats;
 use crate::cuts::CutPoint;
 use crate::link::Port;
 use crate::lobby::Lobby;
@@ -63,13 +63,7 @@ impl Runtime {
     ) -> SurvivorParts {
         let (lobby, beats) = match self.port.map(Port::listen).transpose() {
             Ok(None) => (None, Beats::none()),
-            Ok(Some((listener, beats))) => {
-                let beats = Beats::on(beats, beats::INTERVAL).unwrap_or_else(|e| {
-                    tracing::warn!("no heartbeats by UDP on --listen ({e})");
-                    Beats::none()
-                });
-                (Some(Lobby::open(listener)), beats)
-            }
+            Ok(Some((listener, beats))) => (Some(Lobby::open(listener)), beats),
             // The VM is worth more than its next backup.
             Err(e) => {
                 tracing::error!("no backup can join, as nobody can listen ({e}): see to --listen");
@@ -104,6 +98,8 @@ impl Runtime {
                 events: self.events,
                 control: self.control,
                 fence: self.fence,
+                alarm: self.alarm,
+                copiers: self.copiers,
                 cuts: self.cuts,
                 silence: self.silence,
             },

@@ -14,6 +14,7 @@ impl Runtime {
             self.vcpu.controls.clone(),
             self.waker.clone(),
             self.vcpu.to_runtime(),
+            &self.copiers,
         );
         match copy {
             Ok(copy) => self.copy = Some(copy),
