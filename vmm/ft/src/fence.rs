@@ -146,10 +146,9 @@ fn in_time(process: &OwnedFd) -> bool {
         let left = late.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).expect("a limit of seconds");
         let mut ends = [PollFd::new(process, PollFlags::IN)];
-        match poll(&mut ends, Some(&left)) {
-            Ok(count) => return count > 0,
-            // A signal came.
-            Err(_) => {}
+        // An error is a signal that came.
+        if let Ok(count) = poll(&mut ends, Some(&left)) {
+            return count > 0;
         }
     }
 }
