@@ -1,0 +1,154 @@
+//! From an instruction to an [`Op`].
+
+use crate::form::Form;
+use crate::forms;
+use crate::op::{HIGH, Op, ZERO, aux, special};
+use crate::state::Mode;
+use iced_x86::{Code, Instruction, OpKind, Register};
+
+/// The op that does what the instruction says. What this processor does not have becomes #UD.
+pub fn decode(instruction: &Instruction, mode: Mode) -> Op {
+    let form = Form { instruction, mode };
+    let mut op = Op {
+        run: forms::handler(&form),
+        imm: 0,
+        disp: 0,
+        next: instruction.next_ip(),
+        dst: ZERO,
+        src: ZERO,
+        base: ZERO,
+        index: ZERO,
+        scale: 0,
+        len: instruction.len() as u8,
+        special: 0,
+        aux: 0,
+    };
+    for index in 0..instruction.op_count() {
+        operand(&mut op, &form, index);
+    }
+    if counts_with_ecx(instruction.code()) {
+        op.special |= special::ADDRESS32;
+    }
+    if instruction.has_rep_prefix() {
+        op.aux |= aux::REP;
+    }
+    if instruction.has_repne_prefix() {
+        op.aux |= aux::REPNE;
+    }
+    op
+}
+
+fn operand(op: &mut Op, form: &Form, index: u32) {
+    let instruction = form.instruction;
+    match instruction.op_kind(index) {
+        OpKind::Register => {
+            let number = number(instruction.op_register(index));
+            match index {
+                0 => op.dst = number,
+                1 => op.src = number,
+                // CL, which SHLD and SHRD find by themselves.
+                _ => {}
+            }
+        }
+        OpKind::Memory => memory(op, form),
+        OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI => {
+            segment(op, form);
+            narrow(op, instruction.op_kind(index) != OpKind::MemorySegRSI);
+        }
+        OpKind::MemorySegDI | OpKind::MemorySegEDI | OpKind::MemorySegRDI => {
+            segment(op, form);
+            op.base = 7;
+            narrow(op, instruction.op_kind(index) != OpKind::MemorySegRDI);
+        }
+        OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI => {
+            narrow(op, instruction.op_kind(index) != OpKind::MemoryESRDI);
+        }
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
+            op.imm = instruction.near_branch_target();
+        }
+        OpKind::FarBranch16 => {
+            op.imm = u64::from(instruction.far_branch16());
+            op.disp = u64::from(instruction.far_branch_selector());
+        }
+        OpKind::FarBranch32 => {
+            op.imm = u64::from(instruction.far_branch32());
+            op.disp = u64::from(instruction.far_branch_selector());
+        }
+        // Only ENTER has two here, and no memory operand.
+        OpKind::Immediate8_2nd => op.disp = u64::from(instruction.immediate8_2nd()),
+        OpKind::Immediate8
+        | OpKind::Immediate16
+        | OpKind::Immediate32
+        | OpKind::Immediate64
+        | OpKind::Immediate8to16
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => op.imm = instruction.immediate(index),
+    }
+}
+
+fn narrow(op: &mut Op, to_32_bits: bool) {
+    if to_32_bits {
+        op.special |= special::ADDRESS32;
+    }
+}
+
+/// In 64-bit mode only FS and GS have a base.
+fn segment(op: &mut Op, form: &Form) {
+    let register = form.instruction.memory_segment();
+    let based = match form.mode {
+        Mode::Long => matches!(register, Register::FS | Register::GS),
+        Mode::Compat32 => true,
+    };
+    if based {
+        op.special |= special::BASED | register.number() as u8;
+    }
+    if register == Register::SS {
+        op.aux |= aux::STACK;
+    }
+}
+
+fn memory(op: &mut Op, form: &Form) {
+    let instruction = form.instruction;
+    let (base, index) = (instruction.memory_base(), instruction.memory_index());
+    op.disp = instruction.memory_displacement64();
+    // A displacement relative to RIP comes with RIP added.
+    if !matches!(base, Register::RIP | Register::EIP) {
+        op.base = number(base);
+    }
+    op.index = number(index);
+    op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
+    segment(op, form);
+    let absolute = base == Register::None && index == Register::None;
+    let narrowed = base.size() == 4
+        || index.size() == 4
+        || absolute && instruction.memory_displ_size() == 4;
+    narrow(op, narrowed || form.mode == Mode::Compat32);
+}
+
+/// LOOP and JCXZ with an address size that is not the mode's.
+fn counts_with_ecx(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Loop_rel8_64_ECX
+            | Code::Loope_rel8_64_ECX
+            | Code::Loopne_rel8_64_ECX
+            | Code::Loop_rel8_32_ECX
+            | Code::Loope_rel8_32_ECX
+            | Code::Loopne_rel8_32_ECX
+            | Code::Jecxz_rel8_64
+            | Code::Jecxz_rel8_32
+    )
+}
+
+/// A register's number as an operand.
+fn number(register: Register) -> u8 {
+    match register {
+        Register::None => ZERO,
+        Register::AH => HIGH,
+        Register::CH => HIGH | 1,
+        Register::DH => HIGH | 2,
+        Register::BH => HIGH | 3,
+        _ => register.full_register().number() as u8,
+    }
+}

@@ -1,0 +1,207 @@
+//! String instructions. With a REP prefix each iteration is a step of its own: the budget may end between
+//! two, a fault leaves the registers as the iterations before it left them, and RIP stays at the
+//! instruction in both cases.
+
+use crate::flags::{DF, Flags};
+use crate::form::Form;
+use crate::integer::alu::{Binary, Cmp};
+use crate::io_ports;
+use crate::op::{Done, Flow, Handler, Op, aux, special};
+use crate::operand::by_size;
+use crate::state::{Cpu, gpr, mask, seg};
+
+/// One iteration.
+pub trait StringOp {
+    /// Does REPE or REPNE look at ZF?
+    const COMPARES: bool = false;
+    /// Does one. It fails without having changed a register.
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done;
+}
+
+/// MOVS.
+#[derive(Debug)]
+pub struct Movs;
+/// STOS.
+#[derive(Debug)]
+pub struct Stos;
+/// LODS.
+#[derive(Debug)]
+pub struct Lods;
+/// SCAS.
+#[derive(Debug)]
+pub struct Scas;
+/// CMPS.
+#[derive(Debug)]
+pub struct Cmps;
+/// INS.
+#[derive(Debug)]
+pub struct Ins;
+/// OUTS.
+#[derive(Debug)]
+pub struct Outs;
+
+/// A pointer or a counter, cut to the address size.
+#[inline(always)]
+fn cut(op: &Op, value: u64) -> u64 {
+    match op.special & special::ADDRESS32 {
+        0 => value,
+        _ => mask::<4>(value),
+    }
+}
+
+/// The linear address of what RSI points at, in the segment that the instruction names.
+#[inline(always)]
+fn source(cpu: &Cpu, op: &Op) -> u64 {
+    let offset = cut(op, cpu.r[gpr::SI]);
+    match op.special & special::BASED {
+        0 => offset,
+        _ => cpu.based(op.special & special::SEGMENT, offset),
+    }
+}
+
+/// The linear address of what RDI points at, in ES.
+#[inline(always)]
+fn target(cpu: &Cpu, op: &Op) -> u64 {
+    let offset = cut(op, cpu.r[gpr::DI]);
+    match op.special {
+        0 => offset,
+        _ => cpu.based(seg::ES, offset),
+    }
+}
+
+/// Moves a pointer by one element, the way DF says.
+#[inline(always)]
+fn advance<const S: u8>(cpu: &mut Cpu, op: &Op, pointer: usize) {
+    let step = match cpu.system_flags & DF {
+        0 => u64::from(S),
+        _ => u64::from(S).wrapping_neg(),
+    };
+    cpu.r[pointer] = cut(op, cpu.r[pointer].wrapping_add(step));
+}
+
+impl StringOp for Movs {
+    #[inline(always)]
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let value = cpu.load::<S>(source(cpu, op))?;
+        cpu.store::<S>(target(cpu, op), value)?;
+        advance::<S>(cpu, op, gpr::SI);
+        advance::<S>(cpu, op, gpr::DI);
+        Ok(())
+    }
+}
+
+impl StringOp for Stos {
+    #[inline(always)]
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let value = cpu.get::<S>(gpr::AX as u8);
+        cpu.store::<S>(target(cpu, op), value)?;
+        advance::<S>(cpu, op, gpr::DI);
+        Ok(())
+    }
+}
+
+impl StringOp for Lods {
+    #[inline(always)]
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let value = cpu.load::<S>(source(cpu, op))?;
+        cpu.set::<S>(gpr::AX as u8, value);
+        advance::<S>(cpu, op, gpr::SI);
+        Ok(())
+    }
+}
+
+#[inline(always)]
+fn compared<const S: u8>(flags: Flags, a: u64, b: u64) -> Flags {
+    Cmp::apply::<S>(flags, a, b).1
+}
+
+impl StringOp for Scas {
+    const COMPARES: bool = true;
+
+    #[inline(always)]
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let there = cpu.load::<S>(target(cpu, op))?;
+        cpu.flags = compared::<S>(cpu.flags, cpu.get::<S>(gpr::AX as u8), there);
+        advance::<S>(cpu, op, gpr::DI);
+        Ok(())
+    }
+}
+
+impl StringOp for Cmps {
+    const COMPARES: bool = true;
+
+    #[inline(always)]
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let a = cpu.load::<S>(source(cpu, op))?;
+        let b = cpu.load::<S>(target(cpu, op))?;
+        cpu.flags = compared::<S>(cpu.flags, a, b);
+        advance::<S>(cpu, op, gpr::SI);
+        advance::<S>(cpu, op, gpr::DI);
+        Ok(())
+    }
+}
+
+impl StringOp for Ins {
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let port = cpu.r[gpr::DX] as u16;
+        io_ports::allowed(cpu, port, S)?;
+        // Where it goes must be writable before the device is asked.
+        let address = target(cpu, op);
+        let place = cpu.open::<S>(address)?;
+        let value = io_ports::input(cpu, port, S)?;
+        cpu.poke::<S>(place, value);
+        advance::<S>(cpu, op, gpr::DI);
+        Ok(())
+    }
+}
+
+impl StringOp for Outs {
+    fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
+        let port = cpu.r[gpr::DX] as u16;
+        io_ports::allowed(cpu, port, S)?;
+        let value = cpu.load::<S>(source(cpu, op))?;
+        io_ports::output(cpu, port, value, S)?;
+        advance::<S>(cpu, op, gpr::SI);
+        Ok(())
+    }
+}
+
+fn once<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
+    K::once::<S>(cpu, op)?;
+    Ok(Flow::Next)
+}
+
+/// The first iteration's step was paid with the block's.
+fn repeat<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
+    let mut count = cut(op, cpu.r[gpr::CX]);
+    if count == 0 {
+        // With a 32-bit counter the register is written all the same.
+        cpu.r[gpr::CX] = cut(op, cpu.r[gpr::CX]);
+        return Ok(Flow::Next);
+    }
+    let while_equal = op.aux & aux::REP != 0;
+    loop {
+        K::once::<S>(cpu, op)?;
+        count -= 1;
+        cpu.r[gpr::CX] = count;
+        if count == 0 || K::COMPARES && cpu.flags.zero() != while_equal {
+            return Ok(Flow::Next);
+        }
+        if cpu.budget == 0 || cpu.io.alone {
+            cpu.rip = op.rip();
+            return Ok(Flow::Branch);
+        }
+        cpu.budget -= 1;
+    }
+}
+
+/// The handler of a string instruction on elements of this size.
+pub fn pick<K: StringOp>(form: &Form) -> Handler {
+    let instruction = form.instruction;
+    let size = instruction.memory_size().size();
+    let repeats = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    match repeats {
+        false => by_size!(size, S => once::<K, S>),
+        true => by_size!(size, S => repeat::<K, S>),
+    }
+}
