@@ -93,6 +93,11 @@ impl Engine {
         self.forget_translations();
     }
 
+    /// Forgets what was decoded.
+    pub fn forget_code(&mut self) {
+        self.cache.clear(&mut self.cpu.memory);
+    }
+
     /// Forgets what was translated.
     pub fn forget_translations(&mut self) {
         self.cpu.memory.tlb.clear();

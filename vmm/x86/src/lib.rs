@@ -6,6 +6,8 @@ mod block;
 mod branch;
 mod cpuid;
 mod decode;
+#[cfg(test)]
+mod differential;
 mod engine;
 mod exception;
 mod far;

@@ -1,0 +1,324 @@
+//! This CPU against the host's: random code, run on both, everything compared.
+//!
+//! Left out is what a process must not or cannot do: system calls and software interrupts, loading segment
+//! registers, single steps and alignment checks (TF and AC), and what tells of the host (CPUID, RDTSC and
+//! descriptor tables).
+
+mod generate;
+mod native;
+mod soft;
+
+use crate::forms::{self, Meaning};
+use generate::{Case, Generator, assemble, names};
+use iced_x86::{
+    Code, Formatter, Instruction, Mnemonic, NasmFormatter, OpCodeOperandKind as Kind,
+};
+use native::{Native, Registers};
+use soft::Soft;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// Where things lie, for both.
+mod layout {
+    use super::native::Area;
+
+    /// Code.
+    pub const CODE: Area = Area {
+        at: 0x1000_0000,
+        len: 0x2000,
+        writable: true,
+    };
+    /// Data, with nothing before it.
+    pub const DATA: Area = Area {
+        at: 0x1100_0000,
+        len: 0x2000,
+        writable: true,
+    };
+    /// Data that may only be read, with nothing after it.
+    pub const CONSTANT: Area = Area {
+        at: 0x1100_2000,
+        len: 0x1000,
+        writable: false,
+    };
+    /// The stack.
+    pub const STACK: Area = Area {
+        at: 0x1200_0000,
+        len: 0x2000,
+        writable: true,
+    };
+    /// All of them, by the numbers that [`super::native::Native::bytes`] takes.
+    pub const AREAS: [Area; 4] = [CODE, DATA, CONSTANT, STACK];
+    /// Those that code writes to.
+    pub const WRITTEN: [usize; 2] = [1, 3];
+    /// Where the address lies that native code jumps to at its end.
+    pub const WAY_OUT: u64 = CODE.at + CODE.len as u64 - 8;
+}
+
+/// What differs, in words. Empty: nothing.
+type Differences = Vec<String>;
+
+/// Flags that are compared: the status flags, DF, NT and ID.
+const FLAGS: u64 = 0x20_4cd5;
+
+/// Both processors, with the same memory.
+struct Pair {
+    native: Native,
+    soft: Soft,
+    /// What memory holds before each case, by area.
+    before: Vec<Vec<u8>>,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Pair {
+        let mut random = generate::Random(seed);
+        let mut native = Native::new(&layout::AREAS);
+        let mut soft = Soft::new();
+        let mut before = Vec::new();
+        for (number, area) in layout::AREAS.iter().enumerate() {
+            let mut bytes = vec![0xcc; area.len];
+            if number > 0 {
+                for chunk in bytes.chunks_mut(8) {
+                    chunk.copy_from_slice(&random.value().to_le_bytes());
+                }
+            }
+            native.bytes_mut(number).copy_from_slice(&bytes);
+            soft.write(area.at, &bytes);
+            before.push(bytes);
+        }
+        let way_out = layout::CODE.len - 8;
+        native.bytes_mut(0)[way_out..].copy_from_slice(&Native::end().to_le_bytes());
+        native.protect();
+        Pair {
+            native,
+            soft,
+            before,
+        }
+    }
+
+    /// Runs code on both and compares. None: it does not come to an end.
+    fn compare(&mut self, case: &Case) -> Option<(Differences, Registers)> {
+        let (bytes, starts) = assemble(&case.code, layout::CODE.at);
+        let end = *starts.last().expect("an end");
+        let mut before = Registers::NEW;
+        (before.r, before.rflags, before.rip) = (case.r, case.rflags, layout::CODE.at);
+        for area in layout::WRITTEN {
+            self.native.bytes_mut(area).copy_from_slice(&self.before[area]);
+            self.soft.write(layout::AREAS[area].at, &self.before[area]);
+        }
+        let theirs = self.soft.run(&bytes, &before, end)?;
+        let code = self.native.bytes_mut(0);
+        code[..bytes.len()].copy_from_slice(&bytes);
+        // jmp [WAY_OUT]
+        let out = [&[0xff, 0x24, 0x25], &(layout::WAY_OUT as u32).to_le_bytes()[..]].concat();
+        code[bytes.len()..bytes.len() + out.len()].copy_from_slice(&out);
+        let mut ours = self.native.run(&before);
+        if ours.trap == native::NO_TRAP {
+            ours.rip = end;
+        }
+        let mut differences = registers_differ(&ours, &theirs);
+        for area in layout::WRITTEN {
+            let at = layout::AREAS[area].at;
+            let theirs = self.soft.read(at, layout::AREAS[area].len);
+            let ours = self.native.bytes(area);
+            if let Some(offset) = (0..ours.len()).find(|n| ours[*n] != theirs[*n]) {
+                differences.push(format!(
+                    "memory at {:#x}: host {:02x}, here {:02x}",
+                    at + offset as u64,
+                    ours[offset],
+                    theirs[offset]
+                ));
+            }
+        }
+        Some((differences, theirs))
+    }
+
+    /// The one instruction that differs, if it does so alone, with what it began with.
+    fn shrink(&mut self, case: &Case) -> Case {
+        for len in 1..=case.code.len() {
+            let prefix = Case {
+                code: case.code[..len].to_vec(),
+                ..case.clone()
+            };
+            let Some((differences, _)) = self.compare(&prefix) else {
+                continue;
+            };
+            if differences.is_empty() {
+                continue;
+            }
+            // From the registers that it began with, on memory as it was at first: most need no more.
+            let mut start = prefix.clone();
+            start.code.pop();
+            let Some((_, registers)) = self.compare(&start) else {
+                return prefix;
+            };
+            let alone = Case {
+                code: vec![case.code[len - 1]],
+                r: registers.r,
+                rflags: registers.rflags & FLAGS | 0x202,
+            };
+            return match self.compare(&alone) {
+                Some((differences, _)) if !differences.is_empty() => alone,
+                _ => prefix,
+            };
+        }
+        case.clone()
+    }
+}
+
+fn registers_differ(ours: &Registers, theirs: &Registers) -> Differences {
+    let mut differences = Vec::new();
+    let mut note = |name: &str, ours: u64, theirs: u64| {
+        if ours != theirs {
+            differences.push(format!("{name}: host {ours:#x}, here {theirs:#x}"));
+        }
+    };
+    for (number, name) in names().iter().enumerate() {
+        note(&format!("{name:?}"), ours.r[number], theirs.r[number]);
+    }
+    note("RFLAGS", ours.rflags & FLAGS, theirs.rflags & FLAGS);
+    note("RIP", ours.rip, theirs.rip);
+    note("vector", ours.trap, theirs.trap);
+    if ours.trap == theirs.trap && ours.trap != native::NO_TRAP {
+        let kernel_half = ours.trap == 14 && ours.cr2 >> 47 != 0;
+        // The kernel hides from a process what is mapped in its own half.
+        let hidden = u64::from(kernel_half);
+        note("error code", ours.code | hidden, theirs.code | hidden);
+        if ours.trap == 14 {
+            note("CR2", ours.cr2, theirs.cr2);
+        }
+    }
+    differences
+}
+
+fn text(instruction: &Instruction) -> String {
+    let mut text = String::new();
+    NasmFormatter::new().format(instruction, &mut text);
+    format!("{text} ({:?})", instruction.code())
+}
+
+fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
+    let small = pair.shrink(case);
+    let mut report = format!("seed {seed:#x}:\n");
+    for instruction in &small.code {
+        let _ = writeln!(report, "    {}", text(instruction));
+    }
+    for (name, value) in names().iter().zip(small.r) {
+        let _ = write!(report, "{name:?}={value:#x} ");
+    }
+    let _ = writeln!(report, "RFLAGS={:#x}", small.rflags);
+    let differences = pair.compare(&small).map_or_else(Vec::new, |found| found.0);
+    for difference in differences {
+        let _ = writeln!(report, "  {difference}");
+    }
+    report
+}
+
+/// Forms that a process can run, and that this CPU does.
+fn forms() -> Vec<Code> {
+    Code::values()
+        .filter(|code| {
+            let info = code.op_code();
+            let real = info.is_instruction() && info.mode64();
+            real && does(*code) && !left_out(*code)
+        })
+        .collect()
+}
+
+/// Is it done here?
+fn does(code: Code) -> bool {
+    let mut instruction = Instruction::default();
+    instruction.set_code(code);
+    matches!(forms::meaning(&instruction), Meaning::Does(_))
+}
+
+/// See the module's documentation.
+#[rustfmt::skip]
+fn left_out(code: Code) -> bool {
+    use Mnemonic as M;
+    let segment = ["_Sreg", "_FS", "_GS", "_SS", "_DS", "_ES", "_CS"];
+    let name = format!("{code:?}");
+    // Near branches of 16 bits are AMD's; here, as on Intel's, the prefix does nothing.
+    if code.op_code().op_kinds().iter().any(|kind| matches!(kind, Kind::br16_1 | Kind::br16_2)) {
+        return true;
+    }
+    match code.mnemonic() {
+        M::Syscall | M::Int | M::Int1 | M::Retf | M::Iret | M::Iretd | M::Iretq | M::Sysret | M::Sysretq
+        | M::Cpuid | M::Rdtsc | M::Rdpmc | M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw
+        | M::Lar | M::Lsl | M::Verr | M::Verw | M::Lfs | M::Lgs | M::Lss | M::Ret => true,
+        M::Mov | M::Push | M::Pop => segment.iter().any(|s| name.contains(s)),
+        // Through a register or memory they go anywhere.
+        M::Jmp | M::Call => !name.contains("_rel"),
+        M::Ud0 | M::Ud1 => true,
+        _ => false,
+    }
+}
+
+/// Compares until `until` says stop; returns how many cases there were, and what differed by mnemonic.
+fn campaign(
+    seed: u64,
+    forms: &[Code],
+    until: impl Fn(u64, Instant) -> bool,
+) -> (u64, BTreeMap<String, String>) {
+    let mut pair = Pair::new(seed);
+    let began = Instant::now();
+    let mut found = BTreeMap::new();
+    let mut cases = 0;
+    while !until(cases, began) && found.len() < 40 {
+        let case_seed = seed.wrapping_add(cases);
+        let mut generator = Generator::new(case_seed);
+        let len = 10 + generator.random.below(21) as usize;
+        let case = generator.case(forms, len);
+        cases += 1;
+        match pair.compare(&case) {
+            Some((differences, _)) if !differences.is_empty() => {
+                let small = pair.shrink(&case);
+                let last = small.code.last().expect("an instruction").code();
+                found
+                    .entry(format!("{last:?}"))
+                    .or_insert_with(|| report(&mut pair, &case, case_seed));
+            }
+            _ => {}
+        }
+    }
+    (cases, found)
+}
+
+fn seed() -> u64 {
+    match std::env::var("LOCKSTEP_SEED") {
+        Ok(text) => {
+            let digits = text.trim_start_matches("0x");
+            u64::from_str_radix(digits, 16).expect("LOCKSTEP_SEED is a hexadecimal number")
+        }
+        Err(_) => 0x10c5,
+    }
+}
+
+fn expect_no_difference(found: &BTreeMap<String, String>) {
+    for report in found.values() {
+        println!("{report}");
+    }
+    let names: Vec<&String> = found.keys().collect();
+    assert!(found.is_empty(), "{} forms differ: {names:?}", found.len());
+}
+
+/// Some seconds of it. `LOCKSTEP_SEED` gives another beginning.
+#[test]
+fn random_code_gives_the_same_as_on_the_host() {
+    let (cases, found) = campaign(seed(), &forms(), |_, began| {
+        began.elapsed() > Duration::from_secs(5)
+    });
+    println!("{cases} cases");
+    expect_no_difference(&found);
+}
+
+/// As many cases as `LOCKSTEP_CASES` says, ten millions if it does not.
+#[test]
+#[ignore = "takes minutes"]
+fn random_code_gives_the_same_as_on_the_host_for_long() {
+    let many = std::env::var("LOCKSTEP_CASES").map_or(10_000_000, |n| n.parse().expect("a number"));
+    let began = Instant::now();
+    let (cases, found) = campaign(seed(), &forms(), |cases, _| cases >= many);
+    println!("{cases} cases in {:.1} s", began.elapsed().as_secs_f64());
+    expect_no_difference(&found);
+}
