@@ -226,8 +226,11 @@ fn second_page(cpu: &mut Cpu, rip: u64) -> Done<Option<u64>> {
     }
 }
 
-/// BSF with an F3 prefix is BSF here, as on all processors before BMI1, and so is BSR.
-const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD;
+/// What later processors made of encodings that did something else before: BSF and BSR with an F3 prefix
+/// stay what they are, and hints and markers (prefetches, ENDBR and others) do nothing.
+const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC
+    | DecoderOptions::NO_MPFX_0FBD
+    | DecoderOptions::FORCE_RESERVED_NOP;
 
 fn bitness(mode: Mode) -> u32 {
     match mode {

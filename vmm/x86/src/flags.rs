@@ -1,6 +1,6 @@
 //! The status flags. They are kept as what they are computed from, since most are never asked for.
 
-use crate::state::{Cpu, extend, mask};
+use crate::state::{Cpu, extend};
 
 /// CF.
 pub const CF: u64 = 1;
@@ -109,6 +109,27 @@ impl Flags {
         }
     }
 
+    /// Of a product's lower half: the same, but that ZF is clear whatever it is.
+    #[inline(always)]
+    pub fn of_product<const S: u8>(low: u64, overflow: bool) -> Flags {
+        let flags = Flags::of_result::<S>(low, overflow, overflow);
+        Flags {
+            // Its lowest byte is zero too.
+            result: if low == 0 { 0x100 } else { flags.result },
+            ..flags
+        }
+    }
+
+    /// Of a search for a bit: ZF if there was none, PF of its number.
+    #[inline(always)]
+    pub fn of_scan(found: Option<u32>) -> Flags {
+        match found {
+            None => Flags::of_logic::<8>(0),
+            // Not zero, but in the lowest byte.
+            Some(number) => Flags::of_logic::<8>(u64::from(number) | 0x100),
+        }
+    }
+
     /// The same with another CF.
     #[inline(always)]
     pub fn with_carry(self, carry: bool) -> Flags {
@@ -211,6 +232,7 @@ impl Cpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::mask;
 
     #[test]
     fn every_combination_is_kept() {

@@ -9,12 +9,16 @@ use crate::state::{Cpu, mask};
 
 /// What can be read.
 pub trait Value {
+    /// Is it part of the instruction?
+    const FIXED: bool = false;
     /// Reads `S` bytes of it.
     fn read<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<u64>;
 }
 
 /// What can also be written.
 pub trait Target: Value {
+    /// Is it a register?
+    const REGISTER: bool;
     /// Where it is.
     type Place: Copy;
     /// Writes `S` bytes without reading them.
@@ -44,6 +48,8 @@ pub struct Imm;
 pub struct Cl;
 
 impl Value for Imm {
+    const FIXED: bool = true;
+
     #[inline(always)]
     fn read<const S: u8>(_: &mut Cpu, op: &Op) -> Done<u64> {
         Ok(mask::<S>(op.imm))
@@ -66,6 +72,7 @@ impl Value for Mem {
 }
 
 impl Target for Mem {
+    const REGISTER: bool = false;
     type Place = Place;
 
     #[inline(always)]
@@ -101,6 +108,7 @@ macro_rules! register {
         }
 
         impl Target for $operand {
+            const REGISTER: bool = true;
             type Place = u8;
 
             #[inline(always)]

@@ -1,6 +1,6 @@
 //! String instructions. With a REP prefix each iteration is a step of its own: the budget may end between
-//! two, a fault leaves the registers as the iterations before it left them, and RIP stays at the
-//! instruction in both cases.
+//! two, a fault leaves the registers as the iterations before it left them, and in both cases RIP stays at
+//! the instruction and the flags are those from before it (SDM vol. 2B, REP).
 
 use crate::flags::{DF, Flags};
 use crate::form::Form;
@@ -14,6 +14,10 @@ use crate::state::{Cpu, gpr, mask, seg};
 pub trait StringOp {
     /// Does REPE or REPNE look at ZF?
     const COMPARES: bool = false;
+    /// Refuses it to those who may not do it, even no times.
+    fn allowed<const S: u8>(_: &mut Cpu) -> Done {
+        Ok(())
+    }
     /// Does one. It fails without having changed a register.
     fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done;
 }
@@ -132,8 +136,9 @@ impl StringOp for Cmps {
 
     #[inline(always)]
     fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
-        let a = cpu.load::<S>(source(cpu, op))?;
+        // Where both fault, it is the second operand's fault.
         let b = cpu.load::<S>(target(cpu, op))?;
+        let a = cpu.load::<S>(source(cpu, op))?;
         cpu.flags = compared::<S>(cpu.flags, a, b);
         advance::<S>(cpu, op, gpr::SI);
         advance::<S>(cpu, op, gpr::DI);
@@ -142,9 +147,12 @@ impl StringOp for Cmps {
 }
 
 impl StringOp for Ins {
+    fn allowed<const S: u8>(cpu: &mut Cpu) -> Done {
+        io_ports::allowed(cpu, cpu.r[gpr::DX] as u16, S)
+    }
+
     fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
         let port = cpu.r[gpr::DX] as u16;
-        io_ports::allowed(cpu, port, S)?;
         // Where it goes must be writable before the device is asked.
         let address = target(cpu, op);
         let place = cpu.open::<S>(address)?;
@@ -156,9 +164,12 @@ impl StringOp for Ins {
 }
 
 impl StringOp for Outs {
+    fn allowed<const S: u8>(cpu: &mut Cpu) -> Done {
+        io_ports::allowed(cpu, cpu.r[gpr::DX] as u16, S)
+    }
+
     fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done {
         let port = cpu.r[gpr::DX] as u16;
-        io_ports::allowed(cpu, port, S)?;
         let value = cpu.load::<S>(source(cpu, op))?;
         io_ports::output(cpu, port, value, S)?;
         advance::<S>(cpu, op, gpr::SI);
@@ -167,12 +178,14 @@ impl StringOp for Outs {
 }
 
 fn once<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
+    K::allowed::<S>(cpu)?;
     K::once::<S>(cpu, op)?;
     Ok(Flow::Next)
 }
 
 /// The first iteration's step was paid with the block's.
 fn repeat<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
+    K::allowed::<S>(cpu)?;
     let mut count = cut(op, cpu.r[gpr::CX]);
     if count == 0 {
         // With a 32-bit counter the register is written all the same.
@@ -180,14 +193,20 @@ fn repeat<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
         return Ok(Flow::Next);
     }
     let while_equal = op.aux & aux::REP != 0;
+    let before = cpu.flags;
     loop {
-        K::once::<S>(cpu, op)?;
+        if let Err(raised) = K::once::<S>(cpu, op) {
+            cpu.flags = before;
+            return Err(raised);
+        }
         count -= 1;
         cpu.r[gpr::CX] = count;
         if count == 0 || K::COMPARES && cpu.flags.zero() != while_equal {
             return Ok(Flow::Next);
         }
         if cpu.budget == 0 || cpu.io.alone {
+            // Whether it goes on from here, or faults, does not depend on where the budget ended.
+            cpu.flags = before;
             cpu.rip = op.rip();
             return Ok(Flow::Branch);
         }

@@ -261,6 +261,11 @@ impl Generator {
 
     /// Instructions in front that make one of this form do something.
     fn prepare(&mut self, form: Code, code: &mut Vec<Instruction>) {
+        if !needs_help(form) {
+            return;
+        }
+        // A branch goes behind the next instruction: not behind one of these.
+        code.push(Instruction::with(Code::Nopd));
         let with = |code, register, value: i64| {
             Instruction::with2(code, register, value).expect("the operands fit")
         };
@@ -284,7 +289,7 @@ impl Generator {
             }
             _ => {}
         }
-        let repeatable = form.op_code().can_use_rep_prefix() || form.op_code().can_use_repne_prefix();
+        let repeatable = repeatable(form);
         if repeatable && !self.random.one_in(12) {
             let count = self.random.below(40) as i64;
             code.push(with(Code::Mov_r32_imm32, Register::ECX, count));
@@ -385,8 +390,8 @@ impl Generator {
             Kind::imm32 => { instruction.set_op_kind(index, OpKind::Immediate32); instruction.set_immediate32(self.random.value() as u32); }
             Kind::imm32sex64 => { instruction.set_op_kind(index, OpKind::Immediate32to64); instruction.set_immediate32to64(self.random.value() as i32 as i64); }
             Kind::imm64 => { instruction.set_op_kind(index, OpKind::Immediate64); instruction.set_immediate64(self.random.value()); }
-            Kind::seg_rSI => instruction.set_op_kind(index, self.string_pointer(OpKind::MemorySegRSI)),
-            Kind::es_rDI => instruction.set_op_kind(index, self.string_pointer(OpKind::MemoryESRDI)),
+            Kind::seg_rSI => instruction.set_op_kind(index, OpKind::MemorySegRSI),
+            Kind::es_rDI => instruction.set_op_kind(index, OpKind::MemoryESRDI),
             Kind::seg_rBX_al => {
                 instruction.set_op_kind(index, OpKind::Memory);
                 instruction.set_memory_base(Register::RBX);
@@ -395,11 +400,6 @@ impl Generator {
             Kind::br64_1 | Kind::br64_4 => { instruction.set_op_kind(index, OpKind::NearBranch64); instruction.set_near_branch64(0); }
             other => unreachable!("{:?} has an operand {other:?}", instruction.code()),
         }
-    }
-
-    /// Address sizes of one instruction must be the same, so they all are 64 bits here.
-    fn string_pointer(&mut self, kind: iced_x86::OpKind) -> iced_x86::OpKind {
-        kind
     }
 
     fn set_memory(&mut self, instruction: &mut Instruction, index: u32) {
@@ -411,6 +411,17 @@ impl Generator {
         instruction.set_memory_displ_size(operand.displ_size);
         instruction.set_memory_displacement64(operand.displacement as u64);
     }
+}
+
+fn repeatable(form: Code) -> bool {
+    let info = form.op_code();
+    info.can_use_rep_prefix() || info.can_use_repne_prefix()
+}
+
+fn needs_help(form: Code) -> bool {
+    use Mnemonic as M;
+    let mnemonic = form.mnemonic();
+    repeatable(form) || matches!(mnemonic, M::Div | M::Idiv | M::Popf | M::Popfq)
 }
 
 /// The bytes of an instruction at `at`; a near branch goes to `target`.

@@ -116,7 +116,7 @@ impl Soft {
         let mut after = *before;
         match self.engine.run() {
             Event::Budget => return None,
-            Event::Exception(_) if self.engine.cpu.rip == end => after.trap = NO_TRAP,
+            Event::Exception(_) if self.engine.began == end => after.trap = NO_TRAP,
             Event::Exception(exception) => {
                 after.trap = u64::from(exception.vector);
                 after.code = u64::from(exception.code.unwrap_or(0));

@@ -167,7 +167,8 @@ pub fn xadd(form: &Form) -> Handler {
     by_size!(form.size(), S => by_target!(form.memory(), D => exchange_add::<S, D>))
 }
 
-/// The destination is written in either case, as on the real thing.
+/// If they differ, the destination stays: half a register does not clear the other half. A fault is a
+/// write's all the same.
 fn compare_exchange<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let place = D::open::<S>(cpu, op)?;
     let there = D::peek::<S>(cpu, place);
@@ -177,7 +178,6 @@ fn compare_exchange<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow
     if flags.zero() {
         D::poke::<S>(cpu, place, new);
     } else {
-        D::poke::<S>(cpu, place, there);
         cpu.set::<S>(gpr::AX as u8, there);
     }
     cpu.flags = flags;
@@ -201,7 +201,6 @@ fn compare_exchange_8_bytes(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
         let new = pair(cpu, gpr::CX, gpr::BX);
         cpu.poke::<8>(place, new);
     } else {
-        cpu.poke::<8>(place, there);
         cpu.r[gpr::AX] = mask::<4>(there);
         cpu.r[gpr::DX] = there >> 32;
     }

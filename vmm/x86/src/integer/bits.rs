@@ -132,14 +132,15 @@ impl Scan for Bsr {
     }
 }
 
-/// If the source is zero, the destination stays, all of it. The manual defines ZF alone: the other flags
-/// are those of the source, as after a comparison with zero.
+/// If the source is zero, the destination stays, all of it. The manual defines ZF alone: here PF is the
+/// result's and the others are clear, as on Intel's processors.
 fn scan<K: Scan, const S: u8, R: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let value = R::read::<S>(cpu, op)?;
-    if value != 0 {
-        cpu.set::<S>(op.dst, u64::from(K::find(value)));
+    let found = (value != 0).then(|| K::find(value));
+    if let Some(number) = found {
+        cpu.set::<S>(op.dst, u64::from(number));
     }
-    cpu.flags = Flags::of_logic::<S>(value);
+    cpu.flags = Flags::of_scan(found);
     Ok(Flow::Next)
 }
 

@@ -20,11 +20,6 @@ const fn upper(size: u8) -> u8 {
     if size == 1 { AH } else { DX }
 }
 
-/// The flags after a product whose lower half is this.
-fn product_flags<const S: u8>(low: u64, overflow: bool) -> Flags {
-    Flags::of_result::<S>(low, overflow, overflow)
-}
-
 fn mul<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let b = D::read::<S>(cpu, op)?;
     let product = u128::from(cpu.get::<S>(AX)) * u128::from(b);
@@ -34,7 +29,7 @@ fn mul<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     );
     cpu.set::<S>(AX, low);
     cpu.set::<S>(upper(S), high);
-    cpu.flags = product_flags::<S>(low, high != 0);
+    cpu.flags = Flags::of_product::<S>(low, high != 0);
     Ok(Flow::Next)
 }
 
@@ -56,7 +51,7 @@ fn imul_wide<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let low = mask::<S>(product as u64);
     cpu.set::<S>(AX, low);
     cpu.set::<S>(upper(S), mask::<S>((product >> (8 * u32::from(S))) as u64));
-    cpu.flags = product_flags::<S>(low, overflow);
+    cpu.flags = Flags::of_product::<S>(low, overflow);
     Ok(Flow::Next)
 }
 
@@ -65,7 +60,7 @@ fn imul<const S: u8, R: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let (product, overflow) = signed_product::<S>(Dst::read::<S>(cpu, op)?, b);
     let low = mask::<S>(product as u64);
     cpu.set::<S>(op.dst, low);
-    cpu.flags = product_flags::<S>(low, overflow);
+    cpu.flags = Flags::of_product::<S>(low, overflow);
     Ok(Flow::Next)
 }
 
@@ -74,7 +69,7 @@ fn imul_by_immediate<const S: u8, R: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow
     let (product, overflow) = signed_product::<S>(a, mask::<S>(op.imm));
     let low = mask::<S>(product as u64);
     cpu.set::<S>(op.dst, low);
-    cpu.flags = product_flags::<S>(low, overflow);
+    cpu.flags = Flags::of_product::<S>(low, overflow);
     Ok(Flow::Next)
 }
 

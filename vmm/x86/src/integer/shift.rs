@@ -1,4 +1,8 @@
-//! Shifts and rotations. Where the manual leaves a flag undefined, the comment says what is done.
+//! Shifts and rotations.
+//!
+//! The manual leaves OF undefined for counts above one, and AF for all shifts. Here AF is clear after a
+//! shift, and OF is what a shift by one would have made of it; a rotation of a register by an immediate
+//! other than one, and one through carry that comes back to where it began, leaves OF alone. That is what Intel's processors do.
 
 use crate::flags::Flags;
 use crate::form::Form;
@@ -8,8 +12,8 @@ use crate::state::{Cpu, extend, mask};
 
 /// A shift or rotation by `n`, which is masked and not zero.
 pub trait Shift {
-    /// Result and flags, from the flags before.
-    fn apply<const S: u8>(flags: Flags, a: u64, n: u32) -> (u64, Flags);
+    /// Result and flags, from the flags before. `fixed`: a register is shifted by an immediate.
+    fn apply<const S: u8>(flags: Flags, a: u64, n: u32, fixed: bool) -> (u64, Flags);
 }
 
 /// SHL, and SAL, which is the same.
@@ -43,39 +47,36 @@ fn top<const S: u8>(value: u64) -> bool {
     value >> (bits(S) - 1) & 1 != 0
 }
 
-/// Do the two highest bits differ? That is OF after all that moves to the right, as if the last place
-/// were a shift by one.
+/// Do the two highest bits differ? That is OF after a shift to the left by one.
 fn top_two_differ<const S: u8>(value: u64) -> bool {
     top::<S>(value ^ value << 1)
 }
 
-/// For counts above one, OF is as if the last place were a shift by one. AF is clear.
 impl Shift for Shl {
     #[inline(always)]
-    fn apply<const S: u8>(_: Flags, a: u64, n: u32) -> (u64, Flags) {
+    fn apply<const S: u8>(_: Flags, a: u64, n: u32, _: bool) -> (u64, Flags) {
         let result = mask::<S>(a << n);
         let carry = match S {
             8 => a >> (64 - n) & 1 != 0,
             _ => (a << n) >> bits(S) & 1 != 0,
         };
-        let overflow = top::<S>(result) != carry;
+        let overflow = top_two_differ::<S>(a);
         (result, Flags::of_result::<S>(result, carry, overflow))
     }
 }
 
 impl Shift for Shr {
     #[inline(always)]
-    fn apply<const S: u8>(_: Flags, a: u64, n: u32) -> (u64, Flags) {
+    fn apply<const S: u8>(_: Flags, a: u64, n: u32, _: bool) -> (u64, Flags) {
         let result = a >> n;
         let carry = a >> (n - 1) & 1 != 0;
-        let overflow = top_two_differ::<S>(result);
-        (result, Flags::of_result::<S>(result, carry, overflow))
+        (result, Flags::of_result::<S>(result, carry, top::<S>(a)))
     }
 }
 
 impl Shift for Sar {
     #[inline(always)]
-    fn apply<const S: u8>(_: Flags, a: u64, n: u32) -> (u64, Flags) {
+    fn apply<const S: u8>(_: Flags, a: u64, n: u32, _: bool) -> (u64, Flags) {
         let a = extend::<S>(a) as i64;
         let result = mask::<S>((a >> n) as u64);
         let carry = a >> (n - 1) & 1 != 0;
@@ -94,49 +95,60 @@ fn rotate_left<const S: u8>(a: u64, n: u32) -> u64 {
 
 impl Shift for Rol {
     #[inline(always)]
-    fn apply<const S: u8>(flags: Flags, a: u64, n: u32) -> (u64, Flags) {
+    fn apply<const S: u8>(flags: Flags, a: u64, n: u32, fixed: bool) -> (u64, Flags) {
         let result = rotate_left::<S>(a, n % bits(S));
-        let carry = result & 1 != 0;
-        let overflow = top::<S>(result) != carry;
-        (result, flags.with_carry_overflow(carry, overflow))
+        let overflow = match fixed && n != 1 {
+            true => flags.overflow(),
+            false => top_two_differ::<S>(a),
+        };
+        (result, flags.with_carry_overflow(result & 1 != 0, overflow))
     }
 }
 
 impl Shift for Ror {
     #[inline(always)]
-    fn apply<const S: u8>(flags: Flags, a: u64, n: u32) -> (u64, Flags) {
+    fn apply<const S: u8>(flags: Flags, a: u64, n: u32, fixed: bool) -> (u64, Flags) {
         let result = rotate_left::<S>(a, bits(S) - n % bits(S));
-        let overflow = top_two_differ::<S>(result);
+        let overflow = match fixed && n != 1 {
+            true => flags.overflow(),
+            false => top::<S>(a) != (a & 1 != 0),
+        };
         (result, flags.with_carry_overflow(top::<S>(result), overflow))
     }
 }
 
 impl Shift for Rcl {
     #[inline(always)]
-    fn apply<const S: u8>(flags: Flags, a: u64, n: u32) -> (u64, Flags) {
-        let places = bits(S) + 1;
-        let wide = u128::from(a) | u128::from(flags.carry()) << bits(S);
-        let n = n % places;
-        let rotated = wide << n | wide >> (places - n);
-        let result = mask::<S>(rotated as u64);
-        let carry = rotated >> bits(S) & 1 != 0;
-        let overflow = top::<S>(result) != carry;
+    fn apply<const S: u8>(flags: Flags, a: u64, n: u32, _: bool) -> (u64, Flags) {
+        let (result, carry) = through_carry::<S>(a, flags.carry(), n);
+        let overflow = match n % (bits(S) + 1) {
+            0 => flags.overflow(),
+            _ => top_two_differ::<S>(a),
+        };
         (result, flags.with_carry_overflow(carry, overflow))
     }
 }
 
 impl Shift for Rcr {
     #[inline(always)]
-    fn apply<const S: u8>(flags: Flags, a: u64, n: u32) -> (u64, Flags) {
-        let places = bits(S) + 1;
-        let wide = u128::from(a) | u128::from(flags.carry()) << bits(S);
-        let n = n % places;
-        let rotated = wide >> n | wide << (places - n);
-        let result = mask::<S>(rotated as u64);
-        let carry = rotated >> bits(S) & 1 != 0;
-        let overflow = top_two_differ::<S>(result);
+    fn apply<const S: u8>(flags: Flags, a: u64, n: u32, _: bool) -> (u64, Flags) {
+        let n = n % (bits(S) + 1);
+        let (result, carry) = through_carry::<S>(a, flags.carry(), bits(S) + 1 - n);
+        let overflow = match n {
+            0 => flags.overflow(),
+            _ => top::<S>(a) != flags.carry(),
+        };
         (result, flags.with_carry_overflow(carry, overflow))
     }
+}
+
+/// Rotates CF and the number to the left, as one.
+fn through_carry<const S: u8>(a: u64, carry: bool, n: u32) -> (u64, bool) {
+    let places = bits(S) + 1;
+    let wide = u128::from(a) | u128::from(carry) << bits(S);
+    let n = n % places;
+    let rotated = wide << n | wide >> (places - n);
+    (mask::<S>(rotated as u64), rotated >> bits(S) & 1 != 0)
 }
 
 /// The count as the processor takes it.
@@ -154,7 +166,7 @@ fn shift<K: Shift, const S: u8, D: Target, R: Value>(cpu: &mut Cpu, op: &Op) -> 
         D::poke::<S>(cpu, place, a);
         return Ok(Flow::Next);
     }
-    let (result, flags) = K::apply::<S>(cpu.flags, a, n);
+    let (result, flags) = K::apply::<S>(cpu.flags, a, n, R::FIXED && D::REGISTER);
     D::poke::<S>(cpu, place, result);
     cpu.flags = flags;
     Ok(Flow::Next)
@@ -173,7 +185,7 @@ pub trait DoubleShift {
     /// Result and CF.
     fn apply<const S: u8>(a: u64, b: u64, n: u32) -> (u64, bool);
     /// OF.
-    fn overflow<const S: u8>(result: u64, carry: bool) -> bool;
+    fn overflow<const S: u8>(a: u64, b: u64) -> bool;
 }
 
 /// SHLD.
@@ -196,8 +208,8 @@ impl DoubleShift for Shld {
     }
 
     #[inline(always)]
-    fn overflow<const S: u8>(result: u64, carry: bool) -> bool {
-        top::<S>(result) != carry
+    fn overflow<const S: u8>(a: u64, _: u64) -> bool {
+        top_two_differ::<S>(a)
     }
 }
 
@@ -213,8 +225,8 @@ impl DoubleShift for Shrd {
     }
 
     #[inline(always)]
-    fn overflow<const S: u8>(result: u64, _: bool) -> bool {
-        top_two_differ::<S>(result)
+    fn overflow<const S: u8>(a: u64, b: u64) -> bool {
+        top::<S>(a) != (b & 1 != 0)
     }
 }
 
@@ -231,7 +243,7 @@ fn double_shift<K: DoubleShift, const S: u8, D: Target, R: Value>(
     }
     let b = Src::read::<S>(cpu, op)?;
     let (result, carry) = K::apply::<S>(a, b, n);
-    let overflow = K::overflow::<S>(result, carry);
+    let overflow = K::overflow::<S>(a, b);
     D::poke::<S>(cpu, place, result);
     cpu.flags = Flags::of_result::<S>(result, carry, overflow);
     Ok(Flow::Next)
