@@ -61,6 +61,18 @@ type Differences = Vec<String>;
 /// Flags that are compared: the status flags, DF, NT and ID.
 const FLAGS: u64 = 0x20_4cd5;
 
+/// What is compared of an FXSAVE area, and where it lies there: all but the last instruction's addresses.
+#[rustfmt::skip]
+const FLOATING_POINT: [(&str, usize, usize); 28] = [
+    ("FCW", 0, 2), ("FSW", 2, 2), ("FTW", 4, 1), ("MXCSR", 24, 4),
+    ("ST0", 32, 10), ("ST1", 48, 10), ("ST2", 64, 10), ("ST3", 80, 10),
+    ("ST4", 96, 10), ("ST5", 112, 10), ("ST6", 128, 10), ("ST7", 144, 10),
+    ("XMM0", 160, 16), ("XMM1", 176, 16), ("XMM2", 192, 16), ("XMM3", 208, 16),
+    ("XMM4", 224, 16), ("XMM5", 240, 16), ("XMM6", 256, 16), ("XMM7", 272, 16),
+    ("XMM8", 288, 16), ("XMM9", 304, 16), ("XMM10", 320, 16), ("XMM11", 336, 16),
+    ("XMM12", 352, 16), ("XMM13", 368, 16), ("XMM14", 384, 16), ("XMM15", 400, 16),
+];
+
 /// Both processors, with the same memory.
 struct Pair {
     native: Native,
@@ -179,6 +191,16 @@ fn registers_differ(ours: &Registers, theirs: &Registers) -> Differences {
     note("RFLAGS", ours.rflags & FLAGS, theirs.rflags & FLAGS);
     note("RIP", ours.rip, theirs.rip);
     note("vector", ours.trap, theirs.trap);
+    for (name, at, len) in FLOATING_POINT {
+        let number = |registers: &Registers| {
+            let mut bytes = [0; 16];
+            bytes[..len].copy_from_slice(&registers.fx.0[at..at + len]);
+            u128::from_le_bytes(bytes)
+        };
+        let (ours, theirs) = (number(ours), number(theirs));
+        note(name, ours as u64, theirs as u64);
+        note(name, (ours >> 64) as u64, (theirs >> 64) as u64);
+    }
     if ours.trap == theirs.trap && ours.trap != native::NO_TRAP {
         let kernel_half = ours.trap == 14 && ours.cr2 >> 47 != 0;
         // The kernel hides from a process what is mapped in its own half.

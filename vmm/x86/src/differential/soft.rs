@@ -3,6 +3,7 @@
 use super::layout;
 use super::native::{NO_TRAP, Registers};
 use crate::engine::{Engine, Event};
+use crate::fpu::Fpu;
 use crate::segments::null_segment;
 use crate::state::seg;
 use lockstep_memory::Ram;
@@ -111,6 +112,7 @@ impl Soft {
         cpu.r[..16].copy_from_slice(&before.r);
         cpu.set_rflags(before.rflags);
         cpu.rip = before.rip;
+        cpu.fpu = Fpu::from_fxsave(before.fx.0[..416].try_into().unwrap());
         self.engine.revoke();
         self.engine.grant(STEPS);
         let mut after = *before;
@@ -128,6 +130,7 @@ impl Soft {
         after.r.copy_from_slice(&cpu.r[..16]);
         after.rflags = cpu.rflags();
         after.rip = cpu.rip;
+        after.fx.0[..416].copy_from_slice(&cpu.fpu.to_fxsave());
         Some(after)
     }
 }
