@@ -42,12 +42,15 @@ fn operand(op: &mut Op, form: &Form, index: u32) {
     let instruction = form.instruction;
     match instruction.op_kind(index) {
         OpKind::Register => {
-            let number = number(instruction.op_register(index));
+            let register = instruction.op_register(index);
+            let number = number(register);
             match index {
                 0 => op.dst = number,
                 1 => op.src = number,
-                // CL, which SHLD and SHRD find by themselves.
-                _ => {}
+                // SHLD and SHRD find CL by themselves. Only MASKMOVDQU and MASKMOVQ have three, the first of
+                // which is memory.
+                _ if register == Register::CL => {}
+                _ => op.dst = number,
             }
         }
         OpKind::Memory => memory(op, form),
@@ -120,9 +123,8 @@ fn memory(op: &mut Op, form: &Form) {
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     segment(op, form);
     let absolute = base == Register::None && index == Register::None;
-    let narrowed = base.size() == 4
-        || index.size() == 4
-        || absolute && instruction.memory_displ_size() == 4;
+    let narrowed =
+        base.size() == 4 || index.size() == 4 || absolute && instruction.memory_displ_size() == 4;
     narrow(op, narrowed || form.mode == Mode::Compat32);
 }
 

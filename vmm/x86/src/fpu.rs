@@ -99,6 +99,28 @@ impl Fpu {
         }
         fpu
     }
+
+    /// As registers that were loaded become: bits that do not exist are clear, or set, and ES and B of FSW
+    /// say whether an exception waits that is not masked.
+    pub fn consistent(self) -> Fpu {
+        let fcw = self.fcw & 0x1f3f | 0x40;
+        let waits = match self.fsw & !fcw & 0x3f {
+            0 => 0,
+            _ => 0x8080,
+        };
+        let fsw = self.fsw & !0x8080 | waits;
+        // Addresses have 48 bits.
+        let canonical = |address: u64| ((address << 16) as i64 >> 16) as u64;
+        let opcode = self.opcode & 0x7ff;
+        Fpu {
+            fcw,
+            fsw,
+            opcode,
+            ip: canonical(self.ip),
+            dp: canonical(self.dp),
+            ..self
+        }
+    }
 }
 
 impl Cpu {

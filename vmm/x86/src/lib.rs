@@ -24,6 +24,7 @@ mod op;
 mod operand;
 mod paging;
 mod segments;
+mod sse;
 mod stack;
 mod state;
 mod string;

@@ -1,6 +1,7 @@
 //! Random code from iced's table of instructions, and random registers that make it meet memory.
 
 use super::layout;
+use super::native::{Fx, Registers};
 use iced_x86::{
     Code, Encoder, Instruction, MemoryOperand, Mnemonic, OpCodeOperandKind as Kind, Register,
 };
@@ -59,6 +60,58 @@ impl Random {
             _ => self.next(),
         }
     }
+
+    /// Two single or one double-precision number, or two of them by halves, as arithmetic likes and
+    /// dislikes them.
+    pub fn float_bits(&mut self) -> u64 {
+        match self.below(8) {
+            0 => self.value(),
+            1..5 => u64::from(self.single()) | u64::from(self.single()) << 32,
+            _ => self.double(),
+        }
+    }
+
+    fn single(&mut self) -> u32 {
+        let sign = (self.next() as u32) & 1 << 31;
+        let exponent = self.exponent(0xff) as u32;
+        let mask = self.pick(&[0, 1, 0x40_0000, 0x40_0001, 0x7f_ffff, 0x7f_f000, 0x7f_ffff]);
+        let significand = match self.below(6) {
+            0 => 0x7f_ffff,
+            1 => 0x7f_ff00,
+            _ => self.next() as u32,
+        };
+        sign | exponent << 23 | significand & mask
+    }
+
+    fn double(&mut self) -> u64 {
+        let sign = self.next() & 1 << 63;
+        let exponent = self.exponent(0x7ff);
+        let all = (1 << 52) - 1;
+        let mask = self.pick(&[0, 1, 1 << 51, 1 << 51 | 1, all, all << 23, all << 29, all]);
+        let significand = match self.below(6) {
+            0 => all,
+            1 => all << 24,
+            _ => self.next(),
+        };
+        sign | exponent << 52 | significand & mask & all
+    }
+
+    /// An exponent: often of denormal, infinite or small whole numbers, near the edges or near another
+    /// precision's.
+    fn exponent(&mut self, most: u64) -> u64 {
+        let one = most / 2;
+        match self.below(10) {
+            0 => 0,
+            1 => most,
+            2 => self.below(26),
+            3 => most - self.below(4),
+            4 => one - 160 % one + self.below(60),
+            5 => one + self.below(70),
+            6 if most > 0xff => one + 120 + self.below(12),
+            6 | 7 => one - 4 + self.below(8),
+            _ => self.below(most + 1),
+        }
+    }
 }
 
 /// What a register holds when the code begins, as far as the generator knows.
@@ -78,6 +131,8 @@ pub struct Case {
     pub r: [u64; 16],
     /// RFLAGS.
     pub rflags: u64,
+    /// x87 and SSE registers.
+    pub fx: Fx,
 }
 
 /// Makes cases.
@@ -86,6 +141,8 @@ pub struct Generator {
     /// Where the numbers come from.
     pub random: Random,
     holds: [Holds; 16],
+    /// What the registers hold when the code begins.
+    values: [u64; 16],
     /// Registers that the code so far has written to.
     written: [bool; 16],
 }
@@ -132,6 +189,7 @@ impl Generator {
         Generator {
             random: Random(seed),
             holds: [Holds::Anything; 16],
+            values: [0; 16],
             written: [false; 16],
         }
     }
@@ -139,6 +197,7 @@ impl Generator {
     /// A case of `len` instructions of these forms.
     pub fn case(&mut self, forms: &[Code], len: usize) -> Case {
         let r = self.registers();
+        self.values = r;
         self.written = [false; 16];
         let mut code = Vec::new();
         while code.len() < len {
@@ -151,7 +210,34 @@ impl Generator {
             code,
             r,
             rflags: self.flags(),
+            fx: self.vectors(),
         }
+    }
+
+    /// XMM registers and MXCSR. x87 registers are as after a reset.
+    fn vectors(&mut self) -> Fx {
+        let mut fx = Registers::NEW.fx;
+        for part in fx.0[160..416].chunks_exact_mut(8) {
+            part.copy_from_slice(&self.random.float_bits().to_le_bytes());
+        }
+        // Mostly all is masked: code ends at an exception that is not. Flags are often clear, to be set.
+        let masks = match self.random.below(8) {
+            0 => self.random.next() as u32 & 0x1f80,
+            1 => 0x1f80 & !(1 << (7 + self.random.below(6))),
+            _ => 0x1f80,
+        };
+        let flags = if self.random.one_in(3) {
+            self.random.next() as u32 & 0x3f
+        } else {
+            0
+        };
+        // The rounding mode, FTZ and DAZ.
+        let modes = match self.random.below(3) {
+            0 => 0,
+            _ => self.random.next() as u32 & 0xe040,
+        };
+        fx.0[24..28].copy_from_slice(&(masks | flags | modes).to_le_bytes());
+        fx
     }
 
     fn flags(&mut self) -> u64 {
@@ -238,7 +324,11 @@ impl Generator {
         let absolute = layout::DATA.at + self.random.below(0x1800);
         let base = self.holding(Holds::Pointer);
         let Some(base) = base.filter(|_| !self.random.one_in(10)) else {
-            let base = if self.random.one_in(2) { Register::RIP } else { Register::None };
+            let base = if self.random.one_in(2) {
+                Register::RIP
+            } else {
+                Register::None
+            };
             return MemoryOperand::with_base_displ_size(base, absolute as i64, 8);
         };
         let index = self.holding(Holds::Small).filter(|n| *n != 4);
@@ -318,9 +408,15 @@ impl Generator {
         let info = form.op_code();
         let mut instruction = Instruction::default();
         instruction.set_code(form);
-        let first_is_written = form.mnemonic() != Mnemonic::Cmp && form.mnemonic() != Mnemonic::Test;
+        let first_is_written =
+            form.mnemonic() != Mnemonic::Cmp && form.mnemonic() != Mnemonic::Test;
         for (index, kind) in info.op_kinds().iter().enumerate() {
-            self.operand(&mut instruction, index as u32, *kind, index == 0 && first_is_written);
+            self.operand(
+                &mut instruction,
+                index as u32,
+                *kind,
+                index == 0 && first_is_written,
+            );
         }
         self.prefixes(&mut instruction);
         instruction
@@ -335,8 +431,8 @@ impl Generator {
             1 if rep => instruction.set_has_rep_prefix(true),
             _ => {}
         }
-        let in_memory = instruction.op_count() > 0
-            && instruction.op0_kind() == iced_x86::OpKind::Memory;
+        let in_memory =
+            instruction.op_count() > 0 && instruction.op0_kind() == iced_x86::OpKind::Memory;
         if info.can_use_lock_prefix() && in_memory && self.random.one_in(4) {
             instruction.set_has_lock_prefix(true);
         }
@@ -392,6 +488,7 @@ impl Generator {
             Kind::imm64 => { instruction.set_op_kind(index, OpKind::Immediate64); instruction.set_immediate64(self.random.value()); }
             Kind::seg_rSI => instruction.set_op_kind(index, OpKind::MemorySegRSI),
             Kind::es_rDI => instruction.set_op_kind(index, OpKind::MemoryESRDI),
+            Kind::seg_rDI => instruction.set_op_kind(index, OpKind::MemorySegRDI),
             Kind::seg_rBX_al => {
                 instruction.set_op_kind(index, OpKind::Memory);
                 instruction.set_memory_base(Register::RBX);
@@ -402,8 +499,33 @@ impl Generator {
         }
     }
 
-    fn set_memory(&mut self, instruction: &mut Instruction, index: u32) {
+    /// The same, mostly on 16 bytes.
+    fn aligned_memory(&mut self) -> MemoryOperand {
         let operand = self.memory();
+        let start = match names().iter().position(|name| *name == operand.base) {
+            Some(base) => self.values[base],
+            None if operand.base == Register::RIP || operand.base == Register::None => 0,
+            None => return operand,
+        };
+        let at = start.wrapping_add(operand.displacement as u64);
+        let displacement = operand.displacement - (at % 16) as i64;
+        match self.random.one_in(8) {
+            true => operand,
+            false => MemoryOperand {
+                index: Register::None,
+                scale: 1,
+                displacement,
+                displ_size: operand.displ_size.max(1),
+                ..operand
+            },
+        }
+    }
+
+    fn set_memory(&mut self, instruction: &mut Instruction, index: u32) {
+        let operand = match wide(instruction.code()) {
+            true => self.aligned_memory(),
+            false => self.memory(),
+        };
         instruction.set_op_kind(index, iced_x86::OpKind::Memory);
         instruction.set_memory_base(operand.base);
         instruction.set_memory_index(operand.index);
@@ -411,6 +533,11 @@ impl Generator {
         instruction.set_memory_displ_size(operand.displ_size);
         instruction.set_memory_displacement64(operand.displacement as u64);
     }
+}
+
+/// Is its memory operand one of those that are to be aligned, or may be?
+fn wide(form: Code) -> bool {
+    matches!(form.op_code().memory_size().size(), 16 | 512)
 }
 
 fn repeatable(form: Code) -> bool {
