@@ -109,7 +109,7 @@ impl Fpu {
             _ => 0x8080,
         };
         let fsw = self.fsw & !0x8080 | waits;
-        // Addresses have 48 bits.
+        // Linear addresses of this processor have 48 bits.
         let canonical = |address: u64| ((address << 16) as i64 >> 16) as u64;
         let opcode = self.opcode & 0x7ff;
         Fpu {

@@ -137,6 +137,16 @@ impl Pair {
         if ours.trap == native::NO_TRAP {
             ours.rip = end;
         }
+        let faulting = starts.iter().position(|start| *start == ours.rip);
+        if let Some(instruction) = faulting.and_then(|index| case.code.get(index))
+            && reaches_memory_from_mmx(instruction)
+            && matches!(ours.trap, 12..=14)
+        {
+            // The host has made these MMX registers or not, by what fault it was and where the top was.
+            for part in [2..5, 32..160] {
+                ours.fx.0[part.clone()].copy_from_slice(&theirs.fx.0[part]);
+            }
+        }
         let mut differences = registers_differ(&ours, &theirs);
         for area in layout::WRITTEN {
             let at = layout::AREAS[area].at;
@@ -280,6 +290,15 @@ fn sse(code: Code) -> bool {
     features
         .iter()
         .any(|feature| matches!(feature, F::SSE | F::SSE2 | F::FXSR))
+}
+
+/// Is one operand an MMX register and one memory?
+fn reaches_memory_from_mmx(instruction: &Instruction) -> bool {
+    let mut registers = (0..instruction.op_count()).map(|index| instruction.op_register(index));
+    registers.any(|register| register.is_mm())
+        && instruction.op_kinds().any(|kind| {
+            matches!(kind, iced_x86::OpKind::Memory | iced_x86::OpKind::MemorySegRDI)
+        })
 }
 
 /// Is it done here?

@@ -67,7 +67,7 @@ fn from_mmx<R: Source, const MMX: bool>(
     }
     let b = R::wide::<Mm>(cpu, op, 8)?;
     if MMX {
-        // Also if it faults.
+        // Also if the conversion faults.
         Mm::used(cpu);
     }
     let value = cpu.floating_within(|mxcsr| run(mxcsr, b))?;
@@ -109,7 +109,7 @@ fn to_mmx<R: Source>(
     if bytes == 8 {
         b &= LOW;
     }
-    // Also if it faults.
+    // Also if the conversion faults.
     Mm::used(cpu);
     let value = cpu.floating_within(|mxcsr| run(mxcsr, 0, b))?;
     Mm::set(cpu, op.dst, value);

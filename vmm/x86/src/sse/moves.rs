@@ -207,8 +207,6 @@ pub fn movntq(_: &Form) -> Handler {
 /// all, the upper half of a wide register first.
 fn store_masked<B: Bank>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     B::enter(cpu)?;
-    // Also if it faults.
-    B::used(cpu);
     let mask = B::get(cpu, op.dst).to_le_bytes();
     let data = B::get(cpu, op.src).to_le_bytes();
     let address = cpu.address(op);
@@ -219,6 +217,7 @@ fn store_masked<B: Bank>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     for index in (0..usize::from(B::BYTES)).filter(|index| mask[*index] & 0x80 != 0) {
         cpu.store::<1>(address.wrapping_add(index as u64), u64::from(data[index]))?;
     }
+    B::used(cpu);
     Ok(Flow::Next)
 }
 

@@ -8,6 +8,8 @@ use crate::state::Cpu;
 
 /// FSW.ES: an x87 exception waits to be delivered.
 const PENDING: u16 = 1 << 7;
+/// FSW.TOP.
+const TOP: u16 = 7 << 11;
 
 /// A set of registers.
 pub trait Bank {
@@ -136,7 +138,7 @@ impl Cpu {
 impl crate::fpu::Fpu {
     /// An MMX instruction makes the x87 registers look full, and the first of them the top.
     pub fn to_mmx(&mut self) {
-        self.fsw &= !(7 << 11);
+        self.fsw &= !TOP;
         self.full = 0xff;
     }
 }

@@ -96,7 +96,11 @@ impl Lanes {
             };
             let bounded = flags(mxcsr, &|number| number);
             let tiny = flags(mxcsr | FTZ, &|number| number) & UE;
-            all |= match (bounded & OE | tiny) & unmasked {
+            let beyond = match self.scale {
+                Scale::Alike => bounded & OE,
+                Scale::ToOne => bounded & OE | tiny,
+            };
+            all |= match beyond & unmasked {
                 0 => bounded,
                 _ => flags(mxcsr, &|number| self.scaled(number)),
             };
