@@ -61,6 +61,8 @@ pub fn baseline(feature: CpuidFeature) -> bool {
             | F::FXSR
             | F::MMX
             | F::MSR
+            | F::SEP
+            | F::SMM
             | F::SSE
             | F::SSE2
             | F::SYSCALL

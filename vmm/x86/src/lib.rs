@@ -4,6 +4,8 @@
 
 mod block;
 mod branch;
+#[cfg(test)]
+mod coverage;
 mod cpuid;
 mod decode;
 #[cfg(test)]
@@ -29,3 +31,6 @@ mod state;
 mod string;
 mod system;
 mod tlb;
+mod vcpu;
+
+pub use vcpu::{Soft, SoftVcpu};
