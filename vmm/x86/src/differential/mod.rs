@@ -7,6 +7,7 @@
 mod generate;
 mod native;
 mod soft;
+mod speed;
 
 use crate::forms::{self, Meaning};
 use generate::{Case, Generator, assemble, names};

@@ -105,6 +105,22 @@ impl Soft {
 
     /// Runs code from its first byte to `end`, or to a fault. None: it comes to neither.
     pub fn run(&mut self, code: &[u8], before: &Registers, end: u64) -> Option<Registers> {
+        self.run_for(code, before, end, STEPS)
+    }
+
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.engine.cpu.steps()
+    }
+
+    /// The same with another limit.
+    pub fn run_for(
+        &mut self,
+        code: &[u8],
+        before: &Registers,
+        end: u64,
+        steps: u64,
+    ) -> Option<Registers> {
         // HLT, which is #GP here.
         self.write(layout::CODE.at, &[code, &[0xf4]].concat());
         self.engine.forget_code();
@@ -114,7 +130,7 @@ impl Soft {
         cpu.rip = before.rip;
         cpu.fpu = Fpu::from_fxsave(before.fx.0[..416].try_into().unwrap());
         self.engine.revoke();
-        self.engine.grant(STEPS);
+        self.engine.grant(steps);
         let mut after = *before;
         match self.engine.run() {
             Event::Budget => return None,
