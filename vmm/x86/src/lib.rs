@@ -30,6 +30,8 @@ mod stack;
 mod state;
 mod string;
 mod system;
+#[cfg(test)]
+mod tests;
 mod tlb;
 mod vcpu;
 

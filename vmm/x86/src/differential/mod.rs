@@ -4,9 +4,9 @@
 //! registers, single steps and alignment checks (TF and AC), and what tells of the host (CPUID, RDTSC and
 //! descriptor tables).
 
-mod generate;
-mod native;
-mod soft;
+pub mod generate;
+pub mod native;
+pub mod soft;
 mod speed;
 
 use crate::forms::{self, Meaning};
@@ -21,7 +21,7 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// Where things lie, for both.
-mod layout {
+pub mod layout {
     use super::native::Area;
 
     /// Code.
@@ -238,7 +238,7 @@ fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
 }
 
 /// Forms that a process can run, and that this CPU does.
-fn forms() -> Vec<Code> {
+pub fn forms() -> Vec<Code> {
     Code::values()
         .filter(|code| {
             let info = code.op_code();

@@ -103,24 +103,44 @@ impl Soft {
         data
     }
 
-    /// Runs code from its first byte to `end`, or to a fault. None: it comes to neither.
-    pub fn run(&mut self, code: &[u8], before: &Registers, end: u64) -> Option<Registers> {
-        self.run_for(code, before, end, STEPS)
-    }
-
     /// Steps made so far.
     pub fn steps(&self) -> u64 {
         self.engine.cpu.steps()
     }
 
-    /// The same with another limit.
-    pub fn run_for(
+    /// Runs code from its first byte to `end`, or to a fault. None: it comes to neither.
+    pub fn run(&mut self, code: &[u8], before: &Registers, end: u64) -> Option<Registers> {
+        self.begin(code, before);
+        self.go_on(STEPS, before, end)
+    }
+
+    /// The same without a limit.
+    pub fn run_on(&mut self, code: &[u8], before: &Registers, end: u64) -> Registers {
+        self.begin(code, before);
+        let after = self.go_on(u64::MAX / 2, before, end);
+        after.expect("it ends")
+    }
+
+    /// The same with so many steps granted at a time.
+    pub fn run_sliced(
         &mut self,
         code: &[u8],
         before: &Registers,
         end: u64,
-        steps: u64,
+        slice: &mut dyn FnMut() -> u64,
     ) -> Option<Registers> {
+        self.begin(code, before);
+        let limit = self.steps() + STEPS;
+        while self.steps() < limit {
+            let after = self.go_on(slice(), before, end);
+            if after.is_some() {
+                return after;
+            }
+        }
+        None
+    }
+
+    fn begin(&mut self, code: &[u8], before: &Registers) {
         // HLT, which is #GP here.
         self.write(layout::CODE.at, &[code, &[0xf4]].concat());
         self.engine.forget_code();
@@ -129,6 +149,9 @@ impl Soft {
         cpu.set_rflags(before.rflags);
         cpu.rip = before.rip;
         cpu.fpu = Fpu::from_fxsave(before.fx.0[..416].try_into().unwrap());
+    }
+
+    fn go_on(&mut self, steps: u64, before: &Registers, end: u64) -> Option<Registers> {
         self.engine.revoke();
         self.engine.grant(steps);
         let mut after = *before;
