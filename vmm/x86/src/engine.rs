@@ -6,6 +6,7 @@
 use crate::block::Cache;
 use crate::exception::{Exception, GP0, Kind, SS0};
 use crate::flags::TF;
+use crate::memory::PAGE;
 use crate::op::{Flow, Op, Raised, aux};
 use crate::state::{Cpu, Stop};
 use lockstep_memory::Ram;
@@ -87,15 +88,13 @@ impl Engine {
         self.alone(op)
     }
 
-    /// The guest's memory was written from outside: forgets what was decoded and translated.
-    pub fn forget(&mut self) {
-        self.cache.clear(&mut self.cpu.memory);
-        self.forget_translations();
-    }
-
-    /// Forgets what was decoded.
-    pub fn forget_code(&mut self) {
-        self.cache.clear(&mut self.cpu.memory);
+    /// Forgets what was decoded of pages that were written since, from outside.
+    pub fn drop_overwritten(&mut self) {
+        let written = self.cpu.memory.ram.ram().take_watched();
+        for page in written {
+            let physical = (page as u64) * PAGE;
+            self.cache.drop_page(physical, &mut self.cpu.memory);
+        }
     }
 
     /// Forgets what was translated.

@@ -109,6 +109,7 @@ impl SoftVcpu {
     }
 
     fn enter(&mut self) -> Result<Run, CpuError> {
+        self.engine.drop_overwritten();
         // An instruction that exited is finished first; then an interrupt is taken.
         let mut event = self.engine.finish();
         if event.is_none()
@@ -146,8 +147,7 @@ impl SoftVcpu {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Run, CpuError> {
-        // What was translated and decoded is no part of the state: a CPU that was restored here goes on as
-        // this one does. Devices may have written over code meanwhile, too.
+        // What was translated is no part of the state: a CPU that was restored here goes on as this one does.
         self.engine.forget_translations();
         loop {
             match self.run_steps(SLICE)? {

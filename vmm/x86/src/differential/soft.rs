@@ -143,7 +143,7 @@ impl Soft {
     fn begin(&mut self, code: &[u8], before: &Registers) {
         // HLT, which is #GP here.
         self.write(layout::CODE.at, &[code, &[0xf4]].concat());
-        self.engine.forget_code();
+        self.engine.drop_overwritten();
         let cpu = &mut self.engine.cpu;
         cpu.r[..16].copy_from_slice(&before.r);
         cpu.set_rflags(before.rflags);
