@@ -1,8 +1,11 @@
 //! How much of the baseline is done, in numbers that a change must change here as well.
 
+use crate::block::OPTIONS;
+use crate::decode::decode;
 use crate::forms::{Meaning, baseline, meaning};
-use iced_x86::{Code, CpuidFeature, Instruction};
-use std::collections::BTreeMap;
+use crate::state::Mode;
+use iced_x86::{Code, CpuidFeature, Decoder, Instruction, Mnemonic};
+use std::collections::{BTreeMap, HashSet};
 
 /// What a form belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,4 +74,66 @@ fn the_baseline_is_done_as_far_as_these_numbers_say() {
         (Group::X87, [0, 0, 158]),
     ];
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), expected);
+}
+
+/// Forms that no bytes decode to: hints and markers, which all are one instruction that does nothing; what
+/// is two instructions; and AMD's near branches of 16 bits.
+fn never_decoded(code: Code) -> bool {
+    use Mnemonic as M;
+    use iced_x86::OpCodeOperandKind as Kind;
+    let info = code.op_code();
+    let short = [Kind::br16_1, Kind::br16_2];
+    info.fwait()
+        || info.op_kinds().iter().any(|kind| short.contains(kind))
+        || matches!(
+            code.mnemonic(),
+            M::Nop
+                | M::Endbr32
+                | M::Endbr64
+                | M::Prefetchnta
+                | M::Prefetcht0
+                | M::Prefetcht1
+                | M::Prefetcht2
+        )
+}
+
+/// All opcodes with all ModRM bytes: each finds a handler, and each form of the baseline is found.
+#[test]
+fn every_encoding_finds_its_handler() {
+    let prefixes: [&[u8]; 8] = [
+        &[],
+        &[0x66],
+        &[0xf2],
+        &[0xf3],
+        &[0x67],
+        &[0x48],
+        &[0xf3, 0x48],
+        &[0x66, 0x48],
+    ];
+    let mut seen = HashSet::new();
+    for (mode, bits) in [(Mode::Long, 64), (Mode::Compat32, 32)] {
+        for (prefix, second, opcode, modrm) in encodings(&prefixes) {
+            let bytes = [prefix, second, &[opcode, modrm], &[0x25; 10]].concat();
+            let instruction = Decoder::with_ip(bits, &bytes, 0x1000, OPTIONS).decode();
+            decode(&instruction, mode);
+            if mode == Mode::Long {
+                seen.insert(instruction.code());
+            }
+        }
+    }
+    let forms = forms().into_iter();
+    let missing: Vec<Code> = forms.filter(|f| !seen.contains(f) && !never_decoded(*f)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Prefix, escape, opcode and ModRM.
+fn encodings<'a>(
+    prefixes: &'a [&'a [u8]],
+) -> impl Iterator<Item = (&'a [u8], &'a [u8], u8, u8)> {
+    const ESCAPES: [&[u8]; 2] = [&[], &[0x0f]];
+    let all = || 0..=u8::MAX;
+    let prefixes = prefixes.iter();
+    let escaped = prefixes.flat_map(|prefix| ESCAPES.iter().map(move |escape| (*prefix, *escape)));
+    let coded = escaped.flat_map(move |(p, e)| all().map(move |opcode| (p, e, opcode)));
+    coded.flat_map(move |(p, e, opcode)| all().map(move |modrm| (p, e, opcode, modrm)))
 }

@@ -35,6 +35,8 @@ pub struct Engine {
     waiting: Option<Op>,
     /// The instruction that runs is to be followed by a single-step trap.
     stepping: bool,
+    /// The instruction that runs began in the shadow of STI or MOV SS.
+    shadowed: bool,
     /// A trap that is due, but the instruction made an exit first.
     pub due: Option<Exception>,
     /// Where the instruction began that raised the last exception.
@@ -52,6 +54,7 @@ impl Engine {
             cache: Cache::default(),
             waiting: None,
             stepping: false,
+            shadowed: false,
             due: None,
             began: 0,
         }
@@ -69,7 +72,7 @@ impl Engine {
         self.cpu.budget = 0;
     }
 
-    /// Is there an instruction that waits for an answer, or an exit that was not told yet?
+    /// Does an instruction wait for an answer, or one of its exits to be told?
     pub fn unfinished(&self) -> bool {
         self.waiting.is_some() || self.cpu.io.has_exits()
     }
@@ -80,6 +83,7 @@ impl Engine {
             return Some(Event::Exit(exit));
         }
         let op = self.waiting.take()?;
+        self.shadowed = std::mem::take(&mut self.cpu.shadow);
         // Its step was given back when it stopped.
         match self.cpu.budget {
             0 => self.cpu.granted += 1,
@@ -132,7 +136,7 @@ impl Engine {
     /// Runs one instruction, after which a trap may be due.
     fn run_one(&mut self) -> Option<Event> {
         self.stepping = self.cpu.system_flags & TF != 0;
-        self.cpu.shadow = false;
+        self.shadowed = std::mem::take(&mut self.cpu.shadow);
         let context = self.cache.context(&self.cpu);
         let Ok(number) = self.cache.find(&mut self.cpu, context) else {
             self.began = self.cpu.rip;
@@ -140,13 +144,7 @@ impl Engine {
         };
         let op = self.cache.block(number).ops[0];
         self.cpu.budget -= 1;
-        match (op.run)(&mut self.cpu, &op) {
-            Ok(flow) => {
-                self.completed(&op, flow);
-                None
-            }
-            Err(Raised) => self.raised(op),
-        }
+        self.alone(op)
     }
 
     /// An instruction that ran alone has completed.
@@ -161,6 +159,7 @@ impl Engine {
 
     /// Runs blocks, one after the other, until something happens, or the situation changes.
     fn run_blocks(&mut self) -> Option<Event> {
+        (self.stepping, self.shadowed) = (false, false);
         let mut context = self.cache.context(&self.cpu);
         let Ok(mut number) = self.cache.find(&mut self.cpu, context) else {
             self.began = self.cpu.rip;
@@ -214,6 +213,8 @@ impl Engine {
                 self.alone(op)
             }
             Stop::Asks => {
+                // It is not over: what it began in is still there.
+                self.cpu.shadow = self.shadowed;
                 self.waiting = Some(op);
                 let asked = self.cpu.io.asks();
                 Some(Event::Exit(asked.expect("it asks")))
@@ -230,7 +231,8 @@ impl Engine {
         }
     }
 
-    /// Runs an instruction that reaches a device, or writes over code. Its step is paid.
+    /// Runs one instruction, or one iteration of one that repeats: it may reach a device, and write over
+    /// code. Its step is paid.
     fn alone(&mut self, op: Op) -> Option<Event> {
         self.cpu.io.begin();
         let done = (op.run)(&mut self.cpu, &op);

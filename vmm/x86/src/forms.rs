@@ -2,9 +2,9 @@
 //! do not.
 
 use crate::form::Form;
-use crate::integer::{alu, bits, moves, muldiv, shift};
+use crate::integer::{alu, bits, decimal, moves, muldiv, shift};
 use crate::op::Handler;
-use crate::{branch, far, io_ports, segments, stack, string, system};
+use crate::{branch, descriptors, far, io_ports, segments, stack, string, system};
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 
 /// What a mnemonic means on this processor.
@@ -82,7 +82,6 @@ const VECTORS: &str = "x87, MMX and SSE";
 fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
     use Meaning::{Does, NotYet, Undefined};
     use Mnemonic as M;
-    const LONG_MODE: &str = "not in 64-bit mode";
     match mnemonic {
         M::Add => Does(alu::pick::<alu::Add>),
         M::Adc => Does(alu::pick::<alu::Adc>),
@@ -193,14 +192,14 @@ fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
         M::Sysenter | M::Sysexit | M::Sysexitq => Undefined("CPUID does not tell of SEP"),
         M::Lfs | M::Lgs | M::Lss | M::Lds | M::Les => Does(segments::load_far),
         M::Swapgs => Does(segments::swapgs),
-        M::Lar => Does(segments::lar),
-        M::Lsl => Does(segments::lsl),
-        M::Verr => Does(segments::verr),
-        M::Verw => Does(segments::verw),
-        M::Lldt => Does(segments::lldt),
-        M::Ltr => Does(segments::ltr),
-        M::Sldt => Does(segments::sldt),
-        M::Str => Does(segments::str),
+        M::Lar => Does(descriptors::lar),
+        M::Lsl => Does(descriptors::lsl),
+        M::Verr => Does(descriptors::verr),
+        M::Verw => Does(descriptors::verw),
+        M::Lldt => Does(descriptors::lldt),
+        M::Ltr => Does(descriptors::ltr),
+        M::Sldt => Does(descriptors::sldt),
+        M::Str => Does(descriptors::str),
 
         M::Lgdt => Does(system::lgdt),
         M::Lidt => Does(system::lidt),
@@ -221,8 +220,18 @@ fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
         M::Rdpmc => Does(system::rdpmc),
         M::Rsm => Undefined("no system management mode"),
 
-        M::Aaa | M::Aad | M::Aam | M::Aas | M::Daa | M::Das | M::Arpl | M::Bound | M::Into | M::Pusha
-        | M::Pushad | M::Popa | M::Popad | M::Salc => NotYet(LONG_MODE),
+        M::Aaa => Does(decimal::aaa),
+        M::Aad => Does(decimal::aad),
+        M::Aam => Does(decimal::aam),
+        M::Aas => Does(decimal::aas),
+        M::Daa => Does(decimal::daa),
+        M::Das => Does(decimal::das),
+        M::Salc => Does(decimal::salc),
+        M::Into => Does(decimal::into),
+        M::Bound => Does(decimal::bound),
+        M::Arpl => Does(decimal::arpl),
+        M::Pusha | M::Pushad => Does(stack::pick_pusha),
+        M::Popa | M::Popad => Does(stack::pick_popa),
 
         _ => NotYet(VECTORS),
     }

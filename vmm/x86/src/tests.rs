@@ -9,6 +9,7 @@ use crate::differential::{forms, layout};
 use lockstep_memory::Ram;
 use lockstep_memory::ram::MIN_MIB;
 use lockstep_vcpu::{Exit, Run, Vcpu};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Registers that begin a piece of code.
@@ -32,12 +33,13 @@ fn steps_are_exact_however_they_are_granted() {
         let end = *starts.last().unwrap();
         let mut before = start();
         (before.r, before.rflags) = (case.r, case.rflags);
+        soft.load(&code);
         let mut outcome = |slice: &mut dyn FnMut() -> u64| {
             for area in [layout::DATA, layout::STACK] {
                 soft.write(area.at, &template[..area.len]);
             }
             let steps = soft.steps();
-            let after = soft.run_sliced(&code, &before, end, slice)?;
+            let after = soft.run_sliced(&before, end, slice)?;
             let memory = [layout::DATA, layout::STACK].map(|a| soft.read(a.at, a.len));
             Some((after.r, after.rflags, after.rip, after.trap, soft.steps() - steps, memory))
         };
@@ -54,7 +56,8 @@ fn run(code: &[u8], offset: u64) -> Registers {
     before.rip += offset;
     let code = [&vec![0x90; offset as usize], code].concat();
     let end = layout::CODE.at + code.len() as u64;
-    soft.run(&code, &before, end).expect("it ends")
+    soft.load(&code);
+    soft.run(&before, end).expect("it ends")
 }
 
 #[test]
@@ -113,6 +116,14 @@ fn wild(random: &mut Random) -> (Ram, SoftVcpu) {
     ram.write_u64(0x1010, 0x00cf_9300_0000_ffff).unwrap();
     state.registers.rflags = random.next() & 0x24_7fd5 | 2;
     if random.one_in(3) {
+        // 32-bit code.
+        state.system.segments[0].attributes.l = 0;
+        state.system.segments[0].attributes.db = 1;
+        for value in &mut state.registers.general {
+            *value &= 0xffff_ffff;
+        }
+    }
+    if random.one_in(3) {
         // As a user.
         state.system.segments[0].attributes.dpl = 3;
         state.system.segments[0].selector |= 3;
@@ -148,4 +159,23 @@ fn whatever_runs_the_cpu_goes_on_or_says_why_not() {
     }
     println!("{seed} machines, {steps} steps");
     assert!(steps > 1000);
+}
+
+#[test]
+fn a_guest_that_loops_is_left_by_a_kick() {
+    let ram = Ram::new(MIN_MIB).unwrap();
+    // Identity for the first 2 MiB, and a jump to itself.
+    for (at, entry) in [(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x87)] {
+        ram.write_u64(at, entry).unwrap();
+    }
+    ram.write(0x8000, &[0xeb, 0xfe]).unwrap();
+    let mut state = lockstep_loader::start_state(0x8000);
+    state.system.control[2] = 0x1000;
+    let mut vcpu = SoftVcpu::new(ram, &state).unwrap();
+    let flag = vcpu.kick_flag();
+    flag.store(true, Ordering::Relaxed);
+    assert_eq!(vcpu.run().unwrap(), Run::Kicked);
+    assert!(!flag.load(Ordering::Relaxed));
+    assert_eq!(vcpu.run_steps(1000).unwrap(), Run::Kicked);
+    assert_eq!(vcpu.check().rip, 0x8000);
 }

@@ -13,9 +13,10 @@ use lockstep_vcpu::state::{self, Debug as DebugRegisters, Events, FPU_WORDS, Reg
 use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Run, Vcpu};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Steps that are granted at a time while there is no other limit.
-const SLICE: u64 = 1 << 32;
+/// After so many steps at most a kick is noticed: some milliseconds.
+const SLICE: u64 = 1 << 20;
 
 /// The numbers of the general registers in the order of [`Registers::general`].
 const GENERAL: [usize; 16] = [0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -68,6 +69,7 @@ pub struct SoftVcpu {
     dirty: DirtyPages,
     /// An interrupt that was handed over.
     queued: Option<u8>,
+    kicked: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for SoftVcpu {
@@ -93,7 +95,13 @@ impl SoftVcpu {
             engine,
             dirty: DirtyPages::new(Arc::new(written), ram),
             queued,
+            kicked: Arc::default(),
         })
+    }
+
+    /// Whoever sets it has [`Vcpu::run`] come back with [`Run::Kicked`], once.
+    pub fn kick_flag(&self) -> Arc<AtomicBool> {
+        self.kicked.clone()
     }
 
     /// Instructions that it completed, and iterations of those that repeat.
@@ -111,7 +119,7 @@ impl SoftVcpu {
     fn enter(&mut self) -> Result<Run, CpuError> {
         self.engine.drop_overwritten();
         // An instruction that exited is finished first; then an interrupt is taken.
-        let mut event = self.engine.finish();
+        let mut event = self.finish();
         if event.is_none()
             && let Some(vector) = self.queued.take()
         {
@@ -121,11 +129,26 @@ impl SoftVcpu {
             let happened = event.take().unwrap_or_else(|| self.engine.run());
             event = match happened {
                 Event::Exception(exception) => self.engine.deliver_exception(exception),
-                Event::Exit(exit) => return Ok(Run::Exit(exit)),
+                Event::Exit(exit) => {
+                    self.engine.forget_translations();
+                    return Ok(Run::Exit(exit));
+                }
                 Event::Budget => return Ok(Run::Kicked),
                 Event::Unsupported(what) => return Err(self.error(what)),
             };
         }
+    }
+
+    /// Finishes the instruction that exited. What was translated is no part of the state, so it is forgotten
+    /// at every exit and after the instruction that made it: a CPU that is restored there goes on as this
+    /// one does.
+    fn finish(&mut self) -> Option<Event> {
+        if !self.engine.unfinished() {
+            return None;
+        }
+        let event = self.engine.finish();
+        self.engine.forget_translations();
+        event
     }
 
     fn error(&self, what: &str) -> CpuError {
@@ -147,11 +170,12 @@ impl SoftVcpu {
 
 impl Vcpu for SoftVcpu {
     fn run(&mut self) -> Result<Run, CpuError> {
-        // What was translated is no part of the state: a CPU that was restored here goes on as this one does.
-        self.engine.forget_translations();
         loop {
             match self.run_steps(SLICE)? {
                 Run::Exit(exit) => return Ok(Run::Exit(exit)),
+                Run::Kicked if self.kicked.swap(false, Ordering::Relaxed) => {
+                    return Ok(Run::Kicked);
+                }
                 Run::Kicked => {}
             }
         }
@@ -162,7 +186,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn settle(&mut self) -> Result<Run, CpuError> {
-        match self.engine.finish() {
+        match self.finish() {
             None => Ok(Run::Kicked),
             Some(Event::Exit(exit)) => Ok(Run::Exit(exit)),
             Some(Event::Exception(exception)) => {
@@ -176,7 +200,8 @@ impl Vcpu for SoftVcpu {
 
     fn ready(&mut self) -> bool {
         let cpu = &self.engine.cpu;
-        let free = self.queued.is_none() && !self.engine.unfinished() && self.engine.due.is_none();
+        // An instruction that waits for an answer is finished first.
+        let free = self.queued.is_none() && self.engine.due.is_none();
         free && cpu.system_flags & IF != 0 && !cpu.shadow
     }
 
@@ -246,7 +271,10 @@ impl SoftVcpu {
     fn events(&self) -> Events {
         let mut events = Events::default();
         if let Some(due) = self.engine.due {
-            events.exception = [0, 1, due.vector, u8::from(due.code.is_some())];
+            // Pending is what has something left to do to CR2 or DR6.
+            let pending = u8::from(due.detail.is_some());
+            let has_code = u8::from(due.code.is_some());
+            events.exception = [1 - pending, pending, due.vector, has_code];
             events.error_code = due.code.unwrap_or(0);
             events.payload = due.detail;
         }

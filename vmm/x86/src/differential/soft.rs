@@ -108,15 +108,15 @@ impl Soft {
         self.engine.cpu.steps()
     }
 
-    /// Runs code from its first byte to `end`, or to a fault. None: it comes to neither.
-    pub fn run(&mut self, code: &[u8], before: &Registers, end: u64) -> Option<Registers> {
-        self.begin(code, before);
+    /// Runs the code that is loaded from its first byte to `end`, or to a fault. None: it comes to neither.
+    pub fn run(&mut self, before: &Registers, end: u64) -> Option<Registers> {
+        self.begin(before);
         self.go_on(STEPS, before, end)
     }
 
     /// The same without a limit.
-    pub fn run_on(&mut self, code: &[u8], before: &Registers, end: u64) -> Registers {
-        self.begin(code, before);
+    pub fn run_on(&mut self, before: &Registers, end: u64) -> Registers {
+        self.begin(before);
         let after = self.go_on(u64::MAX / 2, before, end);
         after.expect("it ends")
     }
@@ -124,12 +124,11 @@ impl Soft {
     /// The same with so many steps granted at a time.
     pub fn run_sliced(
         &mut self,
-        code: &[u8],
         before: &Registers,
         end: u64,
         slice: &mut dyn FnMut() -> u64,
     ) -> Option<Registers> {
-        self.begin(code, before);
+        self.begin(before);
         let limit = self.steps() + STEPS;
         while self.steps() < limit {
             let after = self.go_on(slice(), before, end);
@@ -140,10 +139,14 @@ impl Soft {
         None
     }
 
-    fn begin(&mut self, code: &[u8], before: &Registers) {
+    /// Puts code into memory.
+    pub fn load(&mut self, code: &[u8]) {
         // HLT, which is #GP here.
         self.write(layout::CODE.at, &[code, &[0xf4]].concat());
         self.engine.drop_overwritten();
+    }
+
+    fn begin(&mut self, before: &Registers) {
         let cpu = &mut self.engine.cpu;
         cpu.r[..16].copy_from_slice(&before.r);
         cpu.set_rflags(before.rflags);

@@ -88,9 +88,10 @@ fn millions_of_instructions_per_second() {
         before.r[4] = layout::STACK.at + layout::STACK.len as u64;
         before.r[1] = 20_000;
         let end = layout::CODE.at + code.len() as u64;
+        soft.load(code);
         let steps = soft.steps();
         let began = Instant::now();
-        soft.run_on(code, &before, end);
+        soft.run_on(&before, end);
         let seconds = began.elapsed().as_secs_f64();
         let steps = soft.steps() - steps;
         println!("{name}: {steps} steps, {:.0} MIPS", steps as f64 / seconds / 1e6);
