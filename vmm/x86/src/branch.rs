@@ -27,8 +27,26 @@ fn jump_to<const S: u8, D: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     Ok(Flow::Branch)
 }
 
+/// Has it an operand size of 16 bits? In 64-bit mode none has; in compatibility mode they are not there.
+fn narrow(form: &Form) -> bool {
+    use iced_x86::Code;
+    matches!(
+        form.instruction.code(),
+        Code::Retnw
+            | Code::Retnw_imm16
+            | Code::Call_rm16
+            | Code::Call_rel16
+            | Code::Jmp_rm16
+            | Code::Jmp_rel16
+            | Code::Jmp_rel8_16
+    )
+}
+
 /// JMP, near.
 pub fn jmp(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match (form.instruction.is_jmp_near_indirect(), form.mode) {
         (false, _) => jump,
         (true, Mode::Long) => by_target!(form.memory(), D => jump_to::<8, D>),
@@ -62,6 +80,9 @@ fn call_to<const S: u8, D: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// CALL, near.
 pub fn pick_call(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match (form.instruction.is_call_near_indirect(), form.mode) {
         (false, Mode::Long) => call::<8>,
         (false, Mode::Compat32) => call::<4>,
@@ -82,6 +103,9 @@ fn ret<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// RET, near.
 pub fn pick_ret(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match form.mode {
         Mode::Long => ret::<8>,
         Mode::Compat32 => ret::<4>,

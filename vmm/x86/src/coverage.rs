@@ -77,13 +77,21 @@ fn the_baseline_is_done_as_far_as_these_numbers_say() {
 }
 
 /// Forms that no bytes decode to: hints and markers, which all are one instruction that does nothing; what
-/// is two instructions; and AMD's near branches of 16 bits.
+/// is two instructions; AMD's near branches of 16 bits; and UD0 without operands.
 fn never_decoded(code: Code) -> bool {
     use Mnemonic as M;
     use iced_x86::OpCodeOperandKind as Kind;
     let info = code.op_code();
     let short = [Kind::br16_1, Kind::br16_2];
+    let near_16 = [
+        Code::Retnw,
+        Code::Retnw_imm16,
+        Code::Call_rm16,
+        Code::Jmp_rm16,
+        Code::Ud0,
+    ];
     info.fwait()
+        || near_16.contains(&code)
         || info.op_kinds().iter().any(|kind| short.contains(kind))
         || matches!(
             code.mnemonic(),
@@ -100,13 +108,14 @@ fn never_decoded(code: Code) -> bool {
 /// All opcodes with all ModRM bytes: each finds a handler, and each form of the baseline is found.
 #[test]
 fn every_encoding_finds_its_handler() {
-    let prefixes: [&[u8]; 8] = [
+    let prefixes: [&[u8]; 9] = [
         &[],
         &[0x66],
         &[0xf2],
         &[0xf3],
         &[0x67],
         &[0x48],
+        &[0xf2, 0x48],
         &[0xf3, 0x48],
         &[0x66, 0x48],
     ];

@@ -153,7 +153,12 @@ impl Engine {
             self.cpu.rip = op.next;
         }
         if std::mem::take(&mut self.stepping) {
-            self.due = Some(SINGLE_STEP);
+            let between = flow == Flow::Branch && op.aux & (aux::REP | aux::REPNE) != 0;
+            let kind = if between { Kind::Between } else { Kind::Trap };
+            self.due = Some(Exception {
+                kind,
+                ..SINGLE_STEP
+            });
         }
     }
 

@@ -15,6 +15,7 @@
 //! - x87, MMX, SSE and FXSAVE, as far as `forms` says `NotYet`: #UD.
 //! - Real mode, protected mode outside long mode, 16-bit code segments, and turning paging off: an error that
 //!   names them, or #GP.
+//! - Near branches with a 16-bit operand size in compatibility mode: #UD, or not cut to 16 bits.
 //! - Call gates and task gates: #GP. Segment limits, and null segments in compatibility mode: not checked.
 //! - Breakpoints in debug registers: kept, not looked for. RF: pushed, not heeded. Alignment checks (AC): none.
 //! - An instruction of more than 15 bytes is #UD, not #GP.
