@@ -29,3 +29,4 @@ mod state;
 mod string;
 mod system;
 mod tlb;
+mod x87;

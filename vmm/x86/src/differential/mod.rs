@@ -2,11 +2,12 @@
 //!
 //! Left out is what a process must not or cannot do: system calls and software interrupts, loading segment
 //! registers, single steps and alignment checks (TF and AC), and what tells of the host (CPUID, RDTSC and
-//! descriptor tables).
+//! descriptor tables), and x87 functions that are computed in software.
 
-mod generate;
+pub mod generate;
 mod native;
 mod soft;
+pub mod x87;
 
 use crate::forms::{self, Meaning};
 use generate::{Case, Generator, assemble, names};
@@ -61,10 +62,11 @@ type Differences = Vec<String>;
 /// Flags that are compared: the status flags, DF, NT and ID.
 const FLAGS: u64 = 0x20_4cd5;
 
-/// What is compared of an FXSAVE area, and where it lies there: all but the last instruction's addresses.
+/// What is compared of an FXSAVE area, and where it lies there.
 #[rustfmt::skip]
-const FLOATING_POINT: [(&str, usize, usize); 28] = [
+const FLOATING_POINT: [(&str, usize, usize); 31] = [
     ("FCW", 0, 2), ("FSW", 2, 2), ("FTW", 4, 1), ("MXCSR", 24, 4),
+    ("FOP", 6, 2), ("FIP", 8, 8), ("FDP", 16, 8),
     ("ST0", 32, 10), ("ST1", 48, 10), ("ST2", 64, 10), ("ST3", 80, 10),
     ("ST4", 96, 10), ("ST5", 112, 10), ("ST6", 128, 10), ("ST7", 144, 10),
     ("XMM0", 160, 16), ("XMM1", 176, 16), ("XMM2", 192, 16), ("XMM3", 208, 16),
@@ -114,6 +116,7 @@ impl Pair {
         let end = *starts.last().expect("an end");
         let mut before = Registers::NEW;
         (before.r, before.rflags, before.rip) = (case.r, case.rflags, layout::CODE.at);
+        before.fx = case.fx;
         for area in layout::WRITTEN {
             self.native.bytes_mut(area).copy_from_slice(&self.before[area]);
             self.soft.write(layout::AREAS[area].at, &self.before[area]);
@@ -168,6 +171,7 @@ impl Pair {
                 code: vec![case.code[len - 1]],
                 r: registers.r,
                 rflags: registers.rflags & FLAGS | 0x202,
+                fx: registers.fx,
             };
             return match self.compare(&alone) {
                 Some((differences, _)) if !differences.is_empty() => alone,
@@ -229,6 +233,7 @@ fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
         let _ = write!(report, "{name:?}={value:#x} ");
     }
     let _ = writeln!(report, "RFLAGS={:#x}", small.rflags);
+    let _ = writeln!(report, "{}", x87::text(&small.fx.0));
     let differences = pair.compare(&small).map_or_else(Vec::new, |found| found.0);
     for difference in differences {
         let _ = writeln!(report, "  {difference}");
@@ -245,6 +250,13 @@ fn forms() -> Vec<Code> {
             real && does(*code) && !left_out(*code)
         })
         .collect()
+}
+
+/// x87 and MMX.
+fn x87(code: Code) -> bool {
+    use iced_x86::CpuidFeature as F;
+    let features = code.cpuid_features();
+    features.iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
 }
 
 /// Is it done here?
@@ -272,6 +284,7 @@ fn left_out(code: Code) -> bool {
         // Through a register or memory they go anywhere.
         M::Jmp | M::Call => !name.contains("_rel"),
         M::Ud0 | M::Ud1 => true,
+        M::F2xm1 | M::Fcos | M::Fpatan | M::Fptan | M::Fsin | M::Fsincos | M::Fyl2x | M::Fyl2xp1 => true,
         _ => false,
     }
 }
@@ -331,6 +344,17 @@ fn random_code_gives_the_same_as_on_the_host() {
         began.elapsed() > Duration::from_secs(5)
     });
     println!("{cases} cases");
+    expect_no_difference(&found);
+}
+
+/// The same for x87 and MMX alone.
+#[test]
+fn random_x87_code_gives_the_same_as_on_the_host() {
+    let forms: Vec<Code> = forms().into_iter().filter(|code| x87(*code)).collect();
+    let (cases, found) = campaign(seed(), &forms, |_, began| {
+        began.elapsed() > Duration::from_secs(5)
+    });
+    println!("{cases} cases of {} forms", forms.len());
     expect_no_difference(&found);
 }
 
