@@ -61,5 +61,6 @@ mod system;
 mod tests;
 mod tlb;
 mod vcpu;
+mod x87;
 
 pub use vcpu::{Soft, SoftVcpu};

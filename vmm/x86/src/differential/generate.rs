@@ -1,6 +1,7 @@
 //! Random code from iced's table of instructions, and random registers that make it meet memory.
 
 use super::layout;
+use super::native::{Fx, Registers};
 use iced_x86::{
     Code, Encoder, Instruction, MemoryOperand, Mnemonic, OpCodeOperandKind as Kind, Register,
 };
@@ -78,6 +79,8 @@ pub struct Case {
     pub r: [u64; 16],
     /// RFLAGS.
     pub rflags: u64,
+    /// x87 and SSE registers.
+    pub fx: Fx,
 }
 
 /// Makes cases.
@@ -151,7 +154,15 @@ impl Generator {
             code,
             r,
             rflags: self.flags(),
+            fx: self.vectors(),
         }
+    }
+
+    /// x87 and SSE registers.
+    fn vectors(&mut self) -> Fx {
+        let mut fx = Registers::NEW.fx;
+        super::x87::fill(&mut self.random, &mut fx.0);
+        fx
     }
 
     fn flags(&mut self) -> u64 {
@@ -185,6 +196,7 @@ impl Generator {
     pub fn vary(&mut self, case: &mut Case) {
         case.r = self.fill();
         case.rflags = self.flags();
+        case.fx = self.vectors();
     }
 
     fn stack_pointer(&mut self) -> u64 {

@@ -2,12 +2,13 @@
 //!
 //! Left out is what a process must not or cannot do: system calls and software interrupts, loading segment
 //! registers, single steps and alignment checks (TF and AC), and what tells of the host (CPUID, RDTSC and
-//! descriptor tables).
+//! descriptor tables), and x87 functions that are computed in software.
 
 pub mod generate;
 pub mod native;
 pub mod soft;
 mod speed;
+pub mod x87;
 
 use crate::forms::{self, Meaning};
 use generate::{Case, Generator, assemble, names};
@@ -62,10 +63,11 @@ type Differences = Vec<String>;
 /// Flags that are compared: the status flags, DF, NT and ID.
 const FLAGS: u64 = 0x20_4cd5;
 
-/// What is compared of an FXSAVE area, and where it lies there: all but the last instruction's addresses.
+/// What is compared of an FXSAVE area, and where it lies there.
 #[rustfmt::skip]
-const FLOATING_POINT: [(&str, usize, usize); 28] = [
+const FLOATING_POINT: [(&str, usize, usize); 31] = [
     ("FCW", 0, 2), ("FSW", 2, 2), ("FTW", 4, 1), ("MXCSR", 24, 4),
+    ("FOP", 6, 2), ("FIP", 8, 8), ("FDP", 16, 8),
     ("ST0", 32, 10), ("ST1", 48, 10), ("ST2", 64, 10), ("ST3", 80, 10),
     ("ST4", 96, 10), ("ST5", 112, 10), ("ST6", 128, 10), ("ST7", 144, 10),
     ("XMM0", 160, 16), ("XMM1", 176, 16), ("XMM2", 192, 16), ("XMM3", 208, 16),
@@ -135,6 +137,7 @@ impl Pair {
         let end = *starts.last().expect("an end");
         let mut before = Registers::NEW;
         (before.r, before.rflags, before.rip) = (case.r, case.rflags, layout::CODE.at);
+        before.fx = case.fx;
         for area in layout::WRITTEN {
             self.native.bytes_mut(area).copy_from_slice(&self.before[area]);
             self.soft.write(layout::AREAS[area].at, &self.before[area]);
@@ -191,6 +194,7 @@ impl Pair {
                 code: vec![case.code[len - 1]],
                 r: registers.r,
                 rflags: registers.rflags & FLAGS | 0x202,
+                fx: registers.fx,
             };
             return match self.compare(&alone) {
                 Some((differences, _)) if !differences.is_empty() => alone,
@@ -251,6 +255,7 @@ fn report(pair: &mut Pair, small: &Case, seed: u64) -> String {
         let _ = write!(report, "{name:?}={value:#x} ");
     }
     let _ = writeln!(report, "RFLAGS={:#x}", small.rflags);
+    let _ = writeln!(report, "{}", x87::text(&small.fx.0));
     let differences = pair.compare(small).map_or_else(Vec::new, |found| found.0);
     for difference in differences {
         let _ = writeln!(report, "  {difference}");
@@ -267,6 +272,13 @@ pub fn forms() -> Vec<Code> {
             real && does(*code) && !left_out(*code)
         })
         .collect()
+}
+
+/// x87 and MMX.
+fn x87(code: Code) -> bool {
+    use iced_x86::CpuidFeature as F;
+    let features = code.cpuid_features();
+    features.iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
 }
 
 /// Is it done here?
@@ -294,6 +306,7 @@ fn left_out(code: Code) -> bool {
         // Through a register or memory they go anywhere.
         M::Jmp | M::Call => !name.contains("_rel"),
         M::Ud0 | M::Ud1 => true,
+        M::F2xm1 | M::Fcos | M::Fpatan | M::Fptan | M::Fsin | M::Fsincos | M::Fyl2x | M::Fyl2xp1 => true,
         _ => false,
     }
 }
@@ -375,9 +388,9 @@ fn expect_no_difference(found: &BTreeMap<String, String>) {
 }
 
 /// Runs a campaign, and expects that nothing differs.
-fn expect_equal(until: impl Fn(u64, Instant) -> bool) {
+fn expect_equal(forms: &[Code], until: impl Fn(u64, Instant) -> bool) {
     let began = Instant::now();
-    let campaign = campaign(seed(), &forms(), until);
+    let campaign = campaign(seed(), forms, until);
     println!(
         "seed {:#x}: {} cases, {} instructions in {:.1} s",
         seed(),
@@ -386,7 +399,7 @@ fn expect_equal(until: impl Fn(u64, Instant) -> bool) {
         began.elapsed().as_secs_f64()
     );
     expect_no_difference(&campaign.found);
-    let missing: Vec<Code> = forms().into_iter().filter(|f| !campaign.reached.contains(f)).collect();
+    let missing: Vec<&Code> = forms.iter().filter(|f| !campaign.reached.contains(f)).collect();
     assert!(missing.is_empty(), "never reached: {missing:?}");
     println!("{} forms", campaign.reached.len());
 }
@@ -394,7 +407,14 @@ fn expect_equal(until: impl Fn(u64, Instant) -> bool) {
 /// Some seconds of it. `LOCKSTEP_SEED` gives another beginning.
 #[test]
 fn random_code_gives_the_same_as_on_the_host() {
-    expect_equal(|_, began| began.elapsed() > Duration::from_secs(5));
+    expect_equal(&forms(), |_, began| began.elapsed() > Duration::from_secs(5));
+}
+
+/// The same for x87 and MMX alone.
+#[test]
+fn random_x87_code_gives_the_same_as_on_the_host() {
+    let forms: Vec<Code> = forms().into_iter().filter(|code| x87(*code)).collect();
+    expect_equal(&forms, |_, began| began.elapsed() > Duration::from_secs(5));
 }
 
 /// As many cases as `LOCKSTEP_CASES` says, ten millions if it does not.
@@ -402,5 +422,5 @@ fn random_code_gives_the_same_as_on_the_host() {
 #[ignore = "takes minutes"]
 fn random_code_gives_the_same_as_on_the_host_for_long() {
     let many = std::env::var("LOCKSTEP_CASES").map_or(10_000_000, |n| n.parse().expect("a number"));
-    expect_equal(|cases, _| cases >= many);
+    expect_equal(&forms(), |cases, _| cases >= many);
 }

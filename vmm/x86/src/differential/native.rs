@@ -30,7 +30,7 @@ pub struct Registers {
 }
 
 /// An FXSAVE area.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 pub struct Fx(pub [u8; 512]);
 

@@ -260,7 +260,7 @@ system_segments:
     mov eax, 4
     mov fs, eax
     mov gs, eax
-    push fs
+    .byte 0x0f, 0xa0
     pop r9
     mov ecx, 0xc0000100
     rdmsr
