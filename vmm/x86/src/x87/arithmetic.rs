@@ -119,10 +119,12 @@ fn in_place<I: InPlace>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     } else {
         I::RUN(&mut job);
     }
-    let codes = match (job.fsw & fsw::IE != 0, job.fsw & !job.fcw & fsw::BEFORE != 0) {
-        (_, true) => fsw::C1,
-        (true, false) => I::CODES & (fsw::C1 | fsw::C2),
-        (false, false) => I::CODES,
+    // No quotient, no bits of it.
+    let nan = job.a >> 64 & 0x7fff == 0x7fff;
+    let stopped = job.fsw & !job.fcw & fsw::BEFORE != 0;
+    let codes = match nan || stopped {
+        true => I::CODES & (fsw::C1 | fsw::C2),
+        false => I::CODES,
     };
     if cpu.end_x87(op, job.fsw, codes, fsw::BEFORE) {
         cpu.fpu.set(0, job.a);

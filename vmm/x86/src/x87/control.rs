@@ -82,12 +82,12 @@ fn initialise(fpu: &mut Fpu) {
     (fpu.opcode, fpu.ip, fpu.dp) = (fresh.opcode, fresh.ip, fresh.dp);
 }
 
-/// Where an area of `len` bytes lies. Its first and last byte are looked at before the others.
+/// Where an area of `len` bytes lies. Its first word and its last byte are looked at before the rest.
 fn area(cpu: &mut Cpu, op: &Op, len: usize, access: Access) -> Done<u64> {
     let address = cpu.address(op);
-    for offset in [0, len as u64 - 1] {
-        cpu.span(address.wrapping_add(offset), 1, access)?;
-    }
+    let word = if matches!(len, 14 | 94) { 2 } else { 4 };
+    cpu.span(address, word, access)?;
+    cpu.span(address.wrapping_add(len as u64 - 1), 1, access)?;
     Ok(address)
 }
 

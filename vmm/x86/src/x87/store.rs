@@ -54,7 +54,17 @@ fn memory<F: Format, const POP: bool>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     }
     if job.fsw & !job.fcw & STOPS == 0 {
         let address = cpu.address(op);
-        cpu.store_bytes(address, &job.memory.to_le_bytes()[..F::SIZE])?;
+        let (low, high) = (job.memory as u64, (job.memory >> 64) as u64);
+        match F::SIZE {
+            2 => cpu.store::<2>(address, low)?,
+            4 => cpu.store::<4>(address, low)?,
+            8 => cpu.store::<8>(address, low)?,
+            // If the second part faults, Intel's processors have written the first.
+            _ => {
+                cpu.store::<8>(address, low)?;
+                cpu.store::<2>(address.wrapping_add(8), high)?;
+            }
+        }
     }
     if cpu.end_x87(op, job.fsw, fsw::C1, STOPS) && POP {
         cpu.fpu.pop();
