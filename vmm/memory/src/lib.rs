@@ -4,6 +4,7 @@ pub mod direct;
 pub mod page_set;
 pub mod pages;
 pub mod ram;
+pub mod written;
 
 pub use direct::{Direct, DirtyBytes};
 pub use page_set::PageSet;

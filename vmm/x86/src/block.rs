@@ -228,7 +228,7 @@ fn second_page(cpu: &mut Cpu, rip: u64) -> Done<Option<u64>> {
 
 /// What later processors made of encodings that did something else before: BSF and BSR with an F3 prefix
 /// stay what they are, and hints and markers (prefetches, ENDBR and others) do nothing.
-const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC
+pub const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
     | DecoderOptions::FORCE_RESERVED_NOP;
 

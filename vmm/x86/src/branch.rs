@@ -3,10 +3,10 @@
 use crate::exception::{Exception, GP0, UD, vector};
 use crate::form::Form;
 use crate::integer::moves::by_condition;
-use crate::op::{Done, Flow, Handler, Op, special};
+use crate::op::{Done, Flow, Handler, Op};
 use crate::operand::{Value, by_target};
 use crate::paging::canonical;
-use crate::state::{Cpu, Mode, gpr, mask};
+use crate::state::{Cpu, Mode, gpr};
 
 fn jump(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     cpu.rip = op.imm;
@@ -27,8 +27,26 @@ fn jump_to<const S: u8, D: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     Ok(Flow::Branch)
 }
 
+/// Has it an operand size of 16 bits? In 64-bit mode none has; in compatibility mode they are not there.
+fn narrow(form: &Form) -> bool {
+    use iced_x86::Code;
+    matches!(
+        form.instruction.code(),
+        Code::Retnw
+            | Code::Retnw_imm16
+            | Code::Call_rm16
+            | Code::Call_rel16
+            | Code::Jmp_rm16
+            | Code::Jmp_rel16
+            | Code::Jmp_rel8_16
+    )
+}
+
 /// JMP, near.
 pub fn jmp(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match (form.instruction.is_jmp_near_indirect(), form.mode) {
         (false, _) => jump,
         (true, Mode::Long) => by_target!(form.memory(), D => jump_to::<8, D>),
@@ -62,6 +80,9 @@ fn call_to<const S: u8, D: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// CALL, near.
 pub fn pick_call(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match (form.instruction.is_call_near_indirect(), form.mode) {
         (false, Mode::Long) => call::<8>,
         (false, Mode::Compat32) => call::<4>,
@@ -82,26 +103,13 @@ fn ret<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// RET, near.
 pub fn pick_ret(form: &Form) -> Handler {
+    if narrow(form) {
+        return ud(form);
+    }
     match form.mode {
         Mode::Long => ret::<8>,
         Mode::Compat32 => ret::<4>,
     }
-}
-
-/// What LOOP and JRCXZ count with.
-fn counter(cpu: &Cpu, op: &Op) -> u64 {
-    match op.special & special::ADDRESS32 {
-        0 => cpu.r[gpr::CX],
-        _ => mask::<4>(cpu.r[gpr::CX]),
-    }
-}
-
-/// Sets it; half a register clears the other half.
-fn set_counter(cpu: &mut Cpu, op: &Op, value: u64) {
-    cpu.r[gpr::CX] = match op.special & special::ADDRESS32 {
-        0 => value,
-        _ => mask::<4>(value),
-    };
 }
 
 /// What LOOP asks besides the count.
@@ -110,14 +118,14 @@ const WHILE_ZERO: u8 = 1;
 const WHILE_NOT_ZERO: u8 = 2;
 
 fn count_down<const K: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    let count = counter(cpu, op).wrapping_sub(1);
-    set_counter(cpu, op, count);
+    let count = cpu.pointer(op, gpr::CX).wrapping_sub(1);
+    cpu.set_pointer(op, gpr::CX, count);
     let goes_on = match K {
         WHILE_ZERO => cpu.flags.zero(),
         WHILE_NOT_ZERO => !cpu.flags.zero(),
         _ => true,
     };
-    let again = counter(cpu, op) != 0 && goes_on;
+    let again = cpu.pointer(op, gpr::CX) != 0 && goes_on;
     cpu.rip = if again { op.imm } else { op.next };
     Ok(Flow::Branch)
 }
@@ -138,7 +146,7 @@ pub fn pick_loopne(_: &Form) -> Handler {
 }
 
 fn jump_if_counted(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    cpu.rip = if counter(cpu, op) == 0 { op.imm } else { op.next };
+    cpu.rip = if cpu.pointer(op, gpr::CX) == 0 { op.imm } else { op.next };
     Ok(Flow::Branch)
 }
 

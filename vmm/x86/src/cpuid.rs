@@ -3,8 +3,8 @@
 
 use crate::paging::PHYSICAL_BITS;
 
-/// 48 bytes.
-const NAME: &[u8; 48] = b"Lockstep x86-64 software processor, model 1\0\0\0\0\0";
+/// What it calls itself: 48 bytes.
+pub const NAME: &str = "Lockstep x86-64 software processor, model 1\0\0\0\0\0";
 /// 12 bytes.
 const VENDOR: &[u8; 12] = b"GenuineIntel";
 /// Family 6, model 15, stepping 11.
@@ -54,7 +54,7 @@ pub fn leaf(number: u32) -> [u32; 4] {
         0x8000_0000 => [HIGHEST_EXTENDED, 0, 0, 0],
         0x8000_0001 => [0, 0, LAHF, EXTENDED],
         0x8000_0002..=0x8000_0004 => {
-            let name = words(NAME);
+            let name = words(NAME.as_bytes());
             let at = 4 * (number - 0x8000_0002) as usize;
             [name[at], name[at + 1], name[at + 2], name[at + 3]]
         }

@@ -26,9 +26,7 @@ pub fn decode(instruction: &Instruction, mode: Mode) -> Op {
     for index in 0..instruction.op_count() {
         operand(&mut op, &form, index);
     }
-    if counts_with_ecx(instruction.code()) {
-        op.special |= special::ADDRESS32;
-    }
+    op.special |= counted(instruction.code());
     if instruction.has_rep_prefix() {
         op.aux |= aux::REP;
     }
@@ -56,15 +54,15 @@ fn operand(op: &mut Op, form: &Form, index: u32) {
         OpKind::Memory => memory(op, form),
         OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI => {
             segment(op, form);
-            narrow(op, instruction.op_kind(index) != OpKind::MemorySegRSI);
+            op.special |= narrowed(instruction.op_kind(index));
         }
         OpKind::MemorySegDI | OpKind::MemorySegEDI | OpKind::MemorySegRDI => {
             segment(op, form);
             op.base = 7;
-            narrow(op, instruction.op_kind(index) != OpKind::MemorySegRDI);
+            op.special |= narrowed(instruction.op_kind(index));
         }
         OpKind::MemoryESDI | OpKind::MemoryESEDI | OpKind::MemoryESRDI => {
-            narrow(op, instruction.op_kind(index) != OpKind::MemoryESRDI);
+            op.special |= narrowed(instruction.op_kind(index));
         }
         OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64 => {
             op.imm = instruction.near_branch_target();
@@ -90,9 +88,12 @@ fn operand(op: &mut Op, form: &Form, index: u32) {
     }
 }
 
-fn narrow(op: &mut Op, to_32_bits: bool) {
-    if to_32_bits {
-        op.special |= special::ADDRESS32;
+/// The address size of a string instruction's operand.
+fn narrowed(kind: OpKind) -> u8 {
+    match kind {
+        OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => special::ADDRESS16,
+        OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => special::ADDRESS32,
+        _ => 0,
     }
 }
 
@@ -104,7 +105,7 @@ fn segment(op: &mut Op, form: &Form) {
         Mode::Compat32 => true,
     };
     if based {
-        op.special |= special::BASED | register.number() as u8;
+        op.special |= special::BASED | register.number() as u8 & special::SEGMENT;
     }
     if register == Register::SS {
         op.aux |= aux::STACK;
@@ -122,25 +123,35 @@ fn memory(op: &mut Op, form: &Form) {
     op.index = number(index);
     op.scale = instruction.memory_index_scale().trailing_zeros() as u8;
     segment(op, form);
-    let absolute = base == Register::None && index == Register::None;
-    let narrowed =
-        base.size() == 4 || index.size() == 4 || absolute && instruction.memory_displ_size() == 4;
-    narrow(op, narrowed || form.mode == Mode::Compat32);
+    // By a register, or by the displacement where there is none.
+    let size = match (base.size(), index.size()) {
+        (0, 0) => instruction.memory_displ_size() as usize,
+        (0, size) | (size, _) => size,
+    };
+    op.special |= match size {
+        2 => special::ADDRESS16,
+        4 => special::ADDRESS32,
+        _ => 0,
+    };
 }
 
-/// LOOP and JCXZ with an address size that is not the mode's.
-fn counts_with_ecx(code: Code) -> bool {
-    matches!(
-        code,
+/// The size of the count of LOOP and JCXZ.
+fn counted(code: Code) -> u8 {
+    match code {
         Code::Loop_rel8_64_ECX
-            | Code::Loope_rel8_64_ECX
-            | Code::Loopne_rel8_64_ECX
-            | Code::Loop_rel8_32_ECX
-            | Code::Loope_rel8_32_ECX
-            | Code::Loopne_rel8_32_ECX
-            | Code::Jecxz_rel8_64
-            | Code::Jecxz_rel8_32
-    )
+        | Code::Loope_rel8_64_ECX
+        | Code::Loopne_rel8_64_ECX
+        | Code::Loop_rel8_32_ECX
+        | Code::Loope_rel8_32_ECX
+        | Code::Loopne_rel8_32_ECX
+        | Code::Jecxz_rel8_64
+        | Code::Jecxz_rel8_32 => special::ADDRESS32,
+        Code::Loop_rel8_32_CX
+        | Code::Loope_rel8_32_CX
+        | Code::Loopne_rel8_32_CX
+        | Code::Jcxz_rel8_32 => special::ADDRESS16,
+        _ => 0,
+    }
 }
 
 /// A register's number as an operand.

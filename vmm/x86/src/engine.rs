@@ -6,6 +6,7 @@
 use crate::block::Cache;
 use crate::exception::{Exception, GP0, Kind, SS0};
 use crate::flags::TF;
+use crate::memory::PAGE;
 use crate::op::{Flow, Op, Raised, aux};
 use crate::state::{Cpu, Stop};
 use lockstep_memory::Ram;
@@ -34,6 +35,8 @@ pub struct Engine {
     waiting: Option<Op>,
     /// The instruction that runs is to be followed by a single-step trap.
     stepping: bool,
+    /// The instruction that runs began in the shadow of STI or MOV SS.
+    shadowed: bool,
     /// A trap that is due, but the instruction made an exit first.
     pub due: Option<Exception>,
     /// Where the instruction began that raised the last exception.
@@ -51,6 +54,7 @@ impl Engine {
             cache: Cache::default(),
             waiting: None,
             stepping: false,
+            shadowed: false,
             due: None,
             began: 0,
         }
@@ -68,7 +72,7 @@ impl Engine {
         self.cpu.budget = 0;
     }
 
-    /// Is there an instruction that waits for an answer, or an exit that was not told yet?
+    /// Does an instruction wait for an answer, or one of its exits to be told?
     pub fn unfinished(&self) -> bool {
         self.waiting.is_some() || self.cpu.io.has_exits()
     }
@@ -79,6 +83,7 @@ impl Engine {
             return Some(Event::Exit(exit));
         }
         let op = self.waiting.take()?;
+        self.shadowed = std::mem::take(&mut self.cpu.shadow);
         // Its step was given back when it stopped.
         match self.cpu.budget {
             0 => self.cpu.granted += 1,
@@ -87,15 +92,13 @@ impl Engine {
         self.alone(op)
     }
 
-    /// The guest's memory was written from outside: forgets what was decoded and translated.
-    pub fn forget(&mut self) {
-        self.cache.clear(&mut self.cpu.memory);
-        self.forget_translations();
-    }
-
-    /// Forgets what was decoded.
-    pub fn forget_code(&mut self) {
-        self.cache.clear(&mut self.cpu.memory);
+    /// Forgets what was decoded of pages that were written since, from outside.
+    pub fn drop_overwritten(&mut self) {
+        let written = self.cpu.memory.ram.ram().take_watched();
+        for page in written {
+            let physical = (page as u64) * PAGE;
+            self.cache.drop_page(physical, &mut self.cpu.memory);
+        }
     }
 
     /// Forgets what was translated.
@@ -133,7 +136,7 @@ impl Engine {
     /// Runs one instruction, after which a trap may be due.
     fn run_one(&mut self) -> Option<Event> {
         self.stepping = self.cpu.system_flags & TF != 0;
-        self.cpu.shadow = false;
+        self.shadowed = std::mem::take(&mut self.cpu.shadow);
         let context = self.cache.context(&self.cpu);
         let Ok(number) = self.cache.find(&mut self.cpu, context) else {
             self.began = self.cpu.rip;
@@ -141,13 +144,7 @@ impl Engine {
         };
         let op = self.cache.block(number).ops[0];
         self.cpu.budget -= 1;
-        match (op.run)(&mut self.cpu, &op) {
-            Ok(flow) => {
-                self.completed(&op, flow);
-                None
-            }
-            Err(Raised) => self.raised(op),
-        }
+        self.alone(op)
     }
 
     /// An instruction that ran alone has completed.
@@ -156,12 +153,18 @@ impl Engine {
             self.cpu.rip = op.next;
         }
         if std::mem::take(&mut self.stepping) {
-            self.due = Some(SINGLE_STEP);
+            let between = flow == Flow::Branch && op.aux & (aux::REP | aux::REPNE) != 0;
+            let kind = if between { Kind::Between } else { Kind::Trap };
+            self.due = Some(Exception {
+                kind,
+                ..SINGLE_STEP
+            });
         }
     }
 
     /// Runs blocks, one after the other, until something happens, or the situation changes.
     fn run_blocks(&mut self) -> Option<Event> {
+        (self.stepping, self.shadowed) = (false, false);
         let mut context = self.cache.context(&self.cpu);
         let Ok(mut number) = self.cache.find(&mut self.cpu, context) else {
             self.began = self.cpu.rip;
@@ -215,6 +218,8 @@ impl Engine {
                 self.alone(op)
             }
             Stop::Asks => {
+                // It is not over: what it began in is still there.
+                self.cpu.shadow = self.shadowed;
                 self.waiting = Some(op);
                 let asked = self.cpu.io.asks();
                 Some(Event::Exit(asked.expect("it asks")))
@@ -231,7 +236,8 @@ impl Engine {
         }
     }
 
-    /// Runs an instruction that reaches a device, or writes over code. Its step is paid.
+    /// Runs one instruction, or one iteration of one that repeats: it may reach a device, and write over
+    /// code. Its step is paid.
     fn alone(&mut self, op: Op) -> Option<Event> {
         self.cpu.io.begin();
         let done = (op.run)(&mut self.cpu, &op);

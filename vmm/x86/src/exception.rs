@@ -20,6 +20,8 @@ pub enum Kind {
     Fault,
     /// It did complete.
     Trap,
+    /// An iteration of one that repeats did, and there are more.
+    Between,
     /// INT n, INT3, INTO: a trap that the descriptor's privilege must allow.
     Software,
 }

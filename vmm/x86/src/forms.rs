@@ -2,10 +2,11 @@
 //! do not.
 
 use crate::form::Form;
-use crate::integer::{alu, bits, moves, muldiv, shift};
+use crate::integer::{alu, bits, decimal, moves, muldiv, shift};
 use crate::op::Handler;
-use crate::sse::{approximate, control, convert, float, packed, shuffle};
-use crate::{branch, far, io_ports, segments, sse, stack, string, system};
+use crate::sse::{approximate, convert, float, packed, shuffle};
+use crate::x87::{arithmetic, compare, control, load, store, transcendental};
+use crate::{branch, descriptors, far, io_ports, segments, sse, stack, string, system};
 use iced_x86::{CpuidFeature, Instruction, Mnemonic};
 
 /// What a mnemonic means on this processor.
@@ -33,7 +34,7 @@ pub fn handler(form: &Form) -> Handler {
 pub fn meaning(instruction: &Instruction) -> Meaning {
     let features = instruction.cpuid_features();
     match features.iter().all(|f| baseline(*f)) {
-        true if features.contains(&CpuidFeature::MMX) => Meaning::NotYet(X87_AND_MMX),
+        true if features.contains(&CpuidFeature::MMX) => Meaning::NotYet(MMX),
         true => of_mnemonic(instruction.mnemonic(), instruction.is_string_instruction()),
         false => Meaning::Absent,
     }
@@ -64,6 +65,8 @@ pub fn baseline(feature: CpuidFeature) -> bool {
             | F::FXSR
             | F::MMX
             | F::MSR
+            | F::SEP
+            | F::SMM
             | F::SSE
             | F::SSE2
             | F::SYSCALL
@@ -76,14 +79,13 @@ pub fn baseline(feature: CpuidFeature) -> bool {
     )
 }
 
-const X87_AND_MMX: &str = "x87 and MMX";
+const MMX: &str = "MMX";
 
 /// What a mnemonic means. Those of the baseline all stand here; a test sees to it.
 #[rustfmt::skip]
 fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
     use Meaning::{Does, NotYet, Undefined};
     use Mnemonic as M;
-    const LONG_MODE: &str = "not in 64-bit mode";
     match mnemonic {
         M::Add => Does(alu::pick::<alu::Add>),
         M::Adc => Does(alu::pick::<alu::Adc>),
@@ -195,14 +197,14 @@ fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
         M::Sysenter | M::Sysexit | M::Sysexitq => Undefined("CPUID does not tell of SEP"),
         M::Lfs | M::Lgs | M::Lss | M::Lds | M::Les => Does(segments::load_far),
         M::Swapgs => Does(segments::swapgs),
-        M::Lar => Does(segments::lar),
-        M::Lsl => Does(segments::lsl),
-        M::Verr => Does(segments::verr),
-        M::Verw => Does(segments::verw),
-        M::Lldt => Does(segments::lldt),
-        M::Ltr => Does(segments::ltr),
-        M::Sldt => Does(segments::sldt),
-        M::Str => Does(segments::str),
+        M::Lar => Does(descriptors::lar),
+        M::Lsl => Does(descriptors::lsl),
+        M::Verr => Does(descriptors::verr),
+        M::Verw => Does(descriptors::verw),
+        M::Lldt => Does(descriptors::lldt),
+        M::Ltr => Does(descriptors::ltr),
+        M::Sldt => Does(descriptors::sldt),
+        M::Str => Does(descriptors::str),
 
         M::Lgdt => Does(system::lgdt),
         M::Lidt => Does(system::lidt),
@@ -223,8 +225,80 @@ fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
         M::Rdpmc => Does(system::rdpmc),
         M::Rsm => Undefined("no system management mode"),
 
-        M::Aaa | M::Aad | M::Aam | M::Aas | M::Daa | M::Das | M::Arpl | M::Bound | M::Into | M::Pusha
-        | M::Pushad | M::Popa | M::Popad | M::Salc => NotYet(LONG_MODE),
+        M::Aaa => Does(decimal::aaa),
+        M::Aad => Does(decimal::aad),
+        M::Aam => Does(decimal::aam),
+        M::Aas => Does(decimal::aas),
+        M::Daa => Does(decimal::daa),
+        M::Das => Does(decimal::das),
+        M::Salc => Does(decimal::salc),
+        M::Into => Does(decimal::into),
+        M::Bound => Does(decimal::bound),
+        M::Arpl => Does(decimal::arpl),
+        M::Pusha | M::Pushad => Does(stack::pick_pusha),
+        M::Popa | M::Popad => Does(stack::pick_popa),
+
+        M::Fadd | M::Fiadd => Does(arithmetic::pick::<arithmetic::Add>),
+        M::Fsub | M::Fisub => Does(arithmetic::pick::<arithmetic::Sub>),
+        M::Fsubr | M::Fisubr => Does(arithmetic::pick::<arithmetic::Subr>),
+        M::Fmul | M::Fimul => Does(arithmetic::pick::<arithmetic::Mul>),
+        M::Fdiv | M::Fidiv => Does(arithmetic::pick::<arithmetic::Div>),
+        M::Fdivr | M::Fidivr => Does(arithmetic::pick::<arithmetic::Divr>),
+        M::Faddp => Does(arithmetic::pick_pop::<arithmetic::Add>),
+        M::Fsubp => Does(arithmetic::pick_pop::<arithmetic::Sub>),
+        M::Fsubrp => Does(arithmetic::pick_pop::<arithmetic::Subr>),
+        M::Fmulp => Does(arithmetic::pick_pop::<arithmetic::Mul>),
+        M::Fdivp => Does(arithmetic::pick_pop::<arithmetic::Div>),
+        M::Fdivrp => Does(arithmetic::pick_pop::<arithmetic::Divr>),
+        M::Fsqrt => Does(arithmetic::pick_in_place::<arithmetic::Sqrt>),
+        M::Frndint => Does(arithmetic::pick_in_place::<arithmetic::Round>),
+        M::Fscale => Does(arithmetic::pick_in_place::<arithmetic::Scale>),
+        M::Fprem => Does(arithmetic::pick_in_place::<arithmetic::Rem>),
+        M::Fprem1 => Does(arithmetic::pick_in_place::<arithmetic::Rem1>),
+        M::Fxtract => Does(arithmetic::pick_extract),
+        M::Fchs => Does(arithmetic::pick_chs),
+        M::Fabs => Does(arithmetic::pick_abs),
+        M::Fcom | M::Ficom => Does(compare::pick_com),
+        M::Fcomp | M::Ficomp => Does(compare::pick_comp),
+        M::Fcompp | M::Fucom | M::Fucomp | M::Fucompp => Does(compare::pick_others),
+        M::Fcomi | M::Fcomip | M::Fucomi | M::Fucomip => Does(compare::pick_to_flags),
+        M::Ftst => Does(compare::pick_test),
+        M::Fxam => Does(compare::pick_examine),
+        M::Fcmovb | M::Fcmovnb | M::Fcmove | M::Fcmovne | M::Fcmovbe | M::Fcmovnbe | M::Fcmovu
+        | M::Fcmovnu => Does(compare::pick_move_if),
+        M::Fld => Does(load::pick_fld),
+        M::Fild => Does(load::pick_fild),
+        M::Fbld => Does(load::pick_fbld),
+        M::Fld1 | M::Fldl2t | M::Fldl2e | M::Fldpi | M::Fldlg2 | M::Fldln2
+        | M::Fldz => Does(load::pick_constant),
+        M::Fst => Does(store::pick_fst),
+        M::Fstp => Does(store::pick_fstp),
+        M::Fstpnce => Does(store::pick_fstpnce),
+        M::Fist => Does(store::pick_fist),
+        M::Fistp => Does(store::pick_fistp),
+        M::Fbstp => Does(store::pick_fbstp),
+        M::Fxch => Does(store::pick_exchange),
+        M::Ffree | M::Ffreep => Does(store::pick_free),
+        M::Fincstp | M::Fdecstp => Does(store::pick_turn),
+        M::Fnstenv | M::Fstenv => Does(control::pick_store_environment),
+        M::Fldenv => Does(control::pick_load_environment),
+        M::Fnsave | M::Fsave => Does(control::pick_save),
+        M::Frstor => Does(control::pick_restore),
+        M::Fldcw => Does(control::pick_load_control),
+        M::Fnstcw | M::Fstcw => Does(control::pick_store_control),
+        M::Fnstsw | M::Fstsw => Does(control::pick_store_status),
+        M::Fnclex | M::Fclex => Does(control::pick_clear),
+        M::Fninit | M::Finit => Does(control::pick_init),
+        M::Fnop => Does(control::pick_nop),
+        M::F2xm1 => Does(transcendental::pick_unary::<transcendental::Exp2>),
+        M::Fsin => Does(transcendental::pick_unary::<transcendental::Sin>),
+        M::Fcos => Does(transcendental::pick_unary::<transcendental::Cos>),
+        M::Fsincos => Does(transcendental::pick_sin_cos),
+        M::Fptan => Does(transcendental::pick_tan),
+        M::Fpatan => Does(transcendental::pick_binary::<transcendental::Atan>),
+        M::Fyl2x => Does(transcendental::pick_binary::<transcendental::Log2>),
+        M::Fyl2xp1 => Does(transcendental::pick_binary::<transcendental::Log2Of1Plus>),
+        M::Wait => Does(control::pick_wait),
 
         M::Addps => Does(float::addps),
         M::Addpd => Does(float::addpd),
@@ -372,13 +446,13 @@ fn of_mnemonic(mnemonic: Mnemonic, on_strings: bool) -> Meaning {
         M::Movmskps => Does(shuffle::movmskps),
         M::Movmskpd => Does(shuffle::movmskpd),
 
-        M::Ldmxcsr => Does(control::ldmxcsr),
-        M::Stmxcsr => Does(control::stmxcsr),
-        M::Fxsave => Does(control::fxsave),
-        M::Fxsave64 => Does(control::fxsave64),
-        M::Fxrstor => Does(control::fxrstor),
-        M::Fxrstor64 => Does(control::fxrstor64),
+        M::Ldmxcsr => Does(sse::control::ldmxcsr),
+        M::Stmxcsr => Does(sse::control::stmxcsr),
+        M::Fxsave => Does(sse::control::fxsave),
+        M::Fxsave64 => Does(sse::control::fxsave64),
+        M::Fxrstor => Does(sse::control::fxrstor),
+        M::Fxrstor64 => Does(sse::control::fxrstor64),
 
-        _ => NotYet(X87_AND_MMX),
+        _ => NotYet(MMX),
     }
 }

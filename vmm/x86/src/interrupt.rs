@@ -16,8 +16,8 @@ struct Delivery {
     code: Option<u32>,
     /// INT n and its like, which the gate's privilege must allow.
     software: bool,
-    /// It is a fault: RF is set in the flags that are pushed.
-    fault: bool,
+    /// It returns to an instruction that was begun: RF is set in the flags that are pushed.
+    resumes: bool,
 }
 
 impl Delivery {
@@ -111,7 +111,7 @@ impl Cpu {
         if !canonical(gate.target) {
             return self.except(delivery.fault_at(vector::GP, 0));
         }
-        let flags = self.rflags() & !RF | if delivery.fault { RF } else { 0 };
+        let flags = self.rflags() & !RF | if delivery.resumes { RF } else { 0 };
         let selector = |register: u8| u64::from(self.segments[usize::from(register)].selector);
         let frame = [
             u64::from(delivery.code.unwrap_or(0)),
@@ -158,7 +158,7 @@ impl Engine {
             vector: exception.vector,
             code: exception.code,
             software: exception.kind == Kind::Software,
-            fault: exception.kind == Kind::Fault,
+            resumes: matches!(exception.kind, Kind::Fault | Kind::Between),
         };
         self.deliver(delivery)
     }
@@ -169,7 +169,7 @@ impl Engine {
             vector,
             code: None,
             software: false,
-            fault: false,
+            resumes: false,
         })
     }
 
@@ -211,13 +211,13 @@ impl Engine {
                     vector: vector::DF,
                     code: Some(0),
                     software: false,
-                    fault: false,
+                    resumes: false,
                 },
                 false => Delivery {
                     vector: second.vector,
                     code: second.code,
                     software: false,
-                    fault: true,
+                    resumes: true,
                 },
             };
         };

@@ -64,13 +64,16 @@ impl Memory {
         self.code[page] |= lines(physical, len);
         if first {
             self.tlb.protect(physical & PAGE_MASK);
+            self.ram.ram().watch(page, true);
         }
         first
     }
 
     /// This page holds no decoded code any more.
     pub fn drop_code(&mut self, physical: u64) {
-        self.code[(physical / PAGE) as usize] = 0;
+        let page = (physical / PAGE) as usize;
+        self.code[page] = 0;
+        self.ram.ram().watch(page, false);
     }
 
     /// Is all of it in RAM?

@@ -66,6 +66,8 @@ pub mod special {
     pub const BASED: u8 = 8;
     /// The address is cut to 32 bits before that.
     pub const ADDRESS32: u8 = 16;
+    /// It is cut to 16 bits.
+    pub const ADDRESS16: u8 = 32;
 }
 
 /// Bits of [`Op::aux`].
@@ -107,21 +109,41 @@ impl Cpu {
         let address = self.r[usize::from(op.base & 31)]
             .wrapping_add(index)
             .wrapping_add(op.disp);
-        match op.special & special::ADDRESS32 {
-            0 => address,
-            _ => address & 0xffff_ffff,
-        }
+        cut(address, op.special)
     }
 
     #[cold]
     fn special_address(&self, address: u64, special: u8) -> u64 {
-        let address = match special & special::ADDRESS32 {
-            0 => address,
-            _ => address & 0xffff_ffff,
-        };
+        let address = cut(address, special);
         match special & special::BASED {
             0 => address,
             _ => self.based(special & special::SEGMENT, address),
         }
+    }
+
+    /// A register that holds an address or a count, as the address size has it.
+    #[inline(always)]
+    pub fn pointer(&self, op: &Op, register: usize) -> u64 {
+        cut(self.r[register], op.special)
+    }
+
+    /// Sets it, like any register of that size.
+    #[inline(always)]
+    pub fn set_pointer(&mut self, op: &Op, register: usize, value: u64) {
+        let old = self.r[register];
+        self.r[register] = match op.special & special::ADDRESS16 {
+            0 => cut(value, op.special),
+            _ => old & !0xffff | value & 0xffff,
+        };
+    }
+}
+
+/// An address, cut to the address size.
+#[inline(always)]
+fn cut(address: u64, special: u8) -> u64 {
+    match special & (special::ADDRESS32 | special::ADDRESS16) {
+        0 => address,
+        special::ADDRESS32 => address & 0xffff_ffff,
+        _ => address & 0xffff,
     }
 }

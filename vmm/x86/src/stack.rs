@@ -129,6 +129,51 @@ pub fn pick_pop(form: &Form) -> Handler {
     }
 }
 
+/// All general registers, EAX first; ESP as it was before.
+fn push_all<const S: u8>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
+    let sp = cpu.sp();
+    let lowest = sp.wrapping_sub(8 * u64::from(S));
+    for number in 0..8 {
+        let at = sp.wrapping_sub((u64::from(number) + 1) * u64::from(S));
+        let value = cpu.get::<S>(number);
+        cpu.stack_store::<S>(at, value)?;
+    }
+    cpu.set_sp(lowest);
+    Ok(Flow::Next)
+}
+
+/// PUSHA.
+pub fn pick_pusha(form: &Form) -> Handler {
+    match form.instruction.code() {
+        iced_x86::Code::Pushaw => push_all::<2>,
+        _ => push_all::<4>,
+    }
+}
+
+/// All of them but ESP.
+fn pop_all<const S: u8>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
+    let sp = cpu.sp();
+    let mut values = [0; 8];
+    for (index, value) in (0..).zip(&mut values) {
+        *value = cpu.stack_load::<S>(sp.wrapping_add(index * u64::from(S)))?;
+    }
+    for (number, value) in (0..8).rev().zip(values) {
+        if usize::from(number) != gpr::SP {
+            cpu.set::<S>(number, value);
+        }
+    }
+    cpu.set_sp(sp.wrapping_add(8 * u64::from(S)));
+    Ok(Flow::Next)
+}
+
+/// POPA.
+pub fn pick_popa(form: &Form) -> Handler {
+    match form.instruction.code() {
+        iced_x86::Code::Popaw => pop_all::<2>,
+        _ => pop_all::<4>,
+    }
+}
+
 fn push_flags<const S: u8>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     let flags = cpu.rflags() & !(RF | VM);
     cpu.push::<S>(flags)?;

@@ -8,7 +8,7 @@ use crate::integer::alu::{Binary, Cmp};
 use crate::io_ports;
 use crate::op::{Done, Flow, Handler, Op, aux, special};
 use crate::operand::by_size;
-use crate::state::{Cpu, gpr, mask, seg};
+use crate::state::{Cpu, gpr, seg};
 
 /// One iteration.
 pub trait StringOp {
@@ -44,19 +44,10 @@ pub struct Ins;
 #[derive(Debug)]
 pub struct Outs;
 
-/// A pointer or a counter, cut to the address size.
-#[inline(always)]
-fn cut(op: &Op, value: u64) -> u64 {
-    match op.special & special::ADDRESS32 {
-        0 => value,
-        _ => mask::<4>(value),
-    }
-}
-
 /// The linear address of what RSI points at, in the segment that the instruction names.
 #[inline(always)]
 fn source(cpu: &Cpu, op: &Op) -> u64 {
-    let offset = cut(op, cpu.r[gpr::SI]);
+    let offset = cpu.pointer(op, gpr::SI);
     match op.special & special::BASED {
         0 => offset,
         _ => cpu.based(op.special & special::SEGMENT, offset),
@@ -66,7 +57,7 @@ fn source(cpu: &Cpu, op: &Op) -> u64 {
 /// The linear address of what RDI points at, in ES.
 #[inline(always)]
 fn target(cpu: &Cpu, op: &Op) -> u64 {
-    let offset = cut(op, cpu.r[gpr::DI]);
+    let offset = cpu.pointer(op, gpr::DI);
     match op.special {
         0 => offset,
         _ => cpu.based(seg::ES, offset),
@@ -80,7 +71,8 @@ fn advance<const S: u8>(cpu: &mut Cpu, op: &Op, pointer: usize) {
         0 => u64::from(S),
         _ => u64::from(S).wrapping_neg(),
     };
-    cpu.r[pointer] = cut(op, cpu.r[pointer].wrapping_add(step));
+    let moved = cpu.pointer(op, pointer).wrapping_add(step);
+    cpu.set_pointer(op, pointer, moved);
 }
 
 impl StringOp for Movs {
@@ -186,10 +178,10 @@ fn once<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 /// The first iteration's step was paid with the block's.
 fn repeat<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     K::allowed::<S>(cpu)?;
-    let mut count = cut(op, cpu.r[gpr::CX]);
+    let mut count = cpu.pointer(op, gpr::CX);
     if count == 0 {
         // With a 32-bit counter the register is written all the same.
-        cpu.r[gpr::CX] = cut(op, cpu.r[gpr::CX]);
+        cpu.set_pointer(op, gpr::CX, 0);
         return Ok(Flow::Next);
     }
     let while_equal = op.aux & aux::REP != 0;
@@ -200,7 +192,7 @@ fn repeat<K: StringOp, const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
             return Err(raised);
         }
         count -= 1;
-        cpu.r[gpr::CX] = count;
+        cpu.set_pointer(op, gpr::CX, count);
         if count == 0 || K::COMPARES && cpu.flags.zero() != while_equal {
             return Ok(Flow::Next);
         }

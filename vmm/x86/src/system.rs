@@ -46,9 +46,9 @@ impl Cpu {
     }
 
     fn set_cr0(&mut self, value: u64) -> Done {
-        let value = value & 0xffff_ffff;
-        let bad = value & cr0::NW != 0 && value & cr0::CD == 0
-            || value & cr0::PG != 0 && value & cr0::PE == 0
+        let bad = value >> 32 != 0
+            || value & cr0::NW != 0 && value & cr0::CD == 0
+            || value & cr0::PE == 0
             || value & cr0::PG == 0;
         if bad {
             // Paging cannot be turned off in 64-bit mode; from compatibility mode nobody does.

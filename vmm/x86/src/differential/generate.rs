@@ -219,9 +219,10 @@ impl Generator {
         }
     }
 
-    /// XMM registers and MXCSR. x87 registers are as after a reset.
+    /// x87 and XMM registers, and MXCSR.
     fn vectors(&mut self) -> Fx {
         let mut fx = Registers::NEW.fx;
+        super::x87::fill(&mut self.random, &mut fx.0);
         for part in fx.0[160..416].chunks_exact_mut(8) {
             part.copy_from_slice(&self.random.float_bits().to_le_bytes());
         }
@@ -250,17 +251,33 @@ impl Generator {
         self.random.next() & 0x8d5 | direction | 0x202
     }
 
+    /// Decides what each register holds, and fills them.
     fn registers(&mut self) -> [u64; 16] {
-        std::array::from_fn(|number| {
-            let (holds, value) = match self.random.below(20) {
-                _ if number == 4 => (Holds::Pointer, self.stack_pointer()),
-                0..9 => (Holds::Pointer, self.pointer()),
-                9..14 => (Holds::Small, self.random.below(200)),
-                _ => (Holds::Anything, self.random.value()),
+        for number in 0..16 {
+            self.holds[number] = match self.random.below(20) {
+                _ if number == 4 => Holds::Pointer,
+                0..9 => Holds::Pointer,
+                9..14 => Holds::Small,
+                _ => Holds::Anything,
             };
-            self.holds[number] = holds;
-            value
+        }
+        self.fill()
+    }
+
+    fn fill(&mut self) -> [u64; 16] {
+        std::array::from_fn(|number| match self.holds[number] {
+            Holds::Pointer if number == 4 => self.stack_pointer(),
+            Holds::Pointer => self.pointer(),
+            Holds::Small => self.random.below(200),
+            Holds::Anything => self.random.value(),
         })
+    }
+
+    /// Other registers and flags for the code of the last case.
+    pub fn vary(&mut self, case: &mut Case) {
+        case.r = self.fill();
+        case.rflags = self.flags();
+        case.fx = self.vectors();
     }
 
     fn stack_pointer(&mut self) -> u64 {
@@ -403,7 +420,7 @@ impl Generator {
     fn encodable(&mut self, form: Code) -> Instruction {
         loop {
             let instruction = self.instruction(form);
-            if encode(&instruction, layout::CODE.at, layout::CODE.at).is_some() {
+            if can_be_encoded(&instruction) {
                 return instruction;
             }
         }
@@ -556,35 +573,45 @@ fn needs_help(form: Code) -> bool {
     repeatable(form) || matches!(mnemonic, M::Div | M::Idiv | M::Popf | M::Popfq)
 }
 
-/// The bytes of an instruction at `at`; a near branch goes to `target`.
-pub fn encode(instruction: &Instruction, at: u64, target: u64) -> Option<Vec<u8>> {
-    let mut instruction = *instruction;
-    let near = (0..instruction.op_count())
-        .any(|n| instruction.op_kind(n) == iced_x86::OpKind::NearBranch64);
-    if near {
-        instruction.set_near_branch64(target);
-    }
-    let mut encoder = Encoder::new(64);
-    encoder.encode(&instruction, at).ok()?;
-    Some(encoder.take_buffer())
+/// Can it be encoded? Some operands go with no other.
+fn can_be_encoded(instruction: &Instruction) -> bool {
+    let at = layout::CODE.at;
+    Encoder::new(64).encode(&aimed(instruction, at), at).is_ok()
 }
 
 /// The bytes of the whole, from `at` on, and where each instruction begins. A branch goes behind the next
 /// instruction, or to the end.
 pub fn assemble(code: &[Instruction], at: u64) -> (Vec<u8>, Vec<u64>) {
-    let mut bytes: Vec<u8> = Vec::new();
-    let mut starts = Vec::new();
-    for (index, instruction) in code.iter().enumerate() {
-        let here = at + bytes.len() as u64;
-        starts.push(here);
-        let length = |i: &Instruction, at| encode(i, at, at).expect("it was encoded before").len();
-        let after = here + length(instruction, here) as u64;
-        let skipped = code.get(index + 1).map_or(0, |next| length(next, after));
-        let target = after + skipped as u64;
-        bytes.extend(encode(instruction, here, target).expect("a near target"));
+    let mut encoder = Encoder::new(64);
+    let mut starts = vec![at];
+    for instruction in code {
+        let here = starts[starts.len() - 1];
+        let len = encoder.encode(&aimed(instruction, here), here);
+        starts.push(here + len.expect("it was encoded before") as u64);
     }
-    starts.push(at + bytes.len() as u64);
+    let mut bytes = encoder.take_buffer();
+    for (index, instruction) in code.iter().enumerate().filter(|(_, i)| is_near(i)) {
+        let target = starts[(index + 2).min(code.len())];
+        let len = encoder.encode(&aimed(instruction, target), starts[index]);
+        assert_eq!(starts[index] + len.expect("it is near") as u64, starts[index + 1]);
+        let from = (starts[index] - at) as usize;
+        let again = encoder.take_buffer();
+        bytes[from..from + again.len()].copy_from_slice(&again);
+    }
     (bytes, starts)
+}
+
+fn is_near(instruction: &Instruction) -> bool {
+    instruction.op_kinds().any(|kind| kind == iced_x86::OpKind::NearBranch64)
+}
+
+/// The instruction, with that target if it is a near branch.
+fn aimed(instruction: &Instruction, target: u64) -> Instruction {
+    let mut instruction = *instruction;
+    if is_near(&instruction) {
+        instruction.set_near_branch64(target);
+    }
+    instruction
 }
 
 /// All registers of 64 bits, by number.

@@ -1,24 +1,26 @@
 //! This CPU against the host's: random code, run on both, everything compared.
 //!
 //! Left out is what a process must not or cannot do: system calls and software interrupts, loading segment
-//! registers, single steps and alignment checks (TF and AC), and what tells of the host (CPUID, RDTSC,
-//! descriptor tables, approximations of reciprocals).
+//! registers, single steps and alignment checks (TF and AC), what tells of the host (CPUID, RDTSC and
+//! descriptor tables), and what is computed in software (x87 functions, approximations of reciprocals).
 
-mod generate;
-mod native;
-mod soft;
+pub mod generate;
+pub mod native;
+pub mod soft;
+mod speed;
+pub mod x87;
 
 use crate::forms::{self, Meaning};
 use generate::{Case, Generator, assemble, names};
 use iced_x86::{Code, Formatter, Instruction, Mnemonic, NasmFormatter, OpCodeOperandKind as Kind};
 use native::{Native, Registers};
 use soft::Soft;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// Where things lie, for both.
-mod layout {
+pub mod layout {
     use super::native::Area;
 
     /// Code.
@@ -59,10 +61,11 @@ type Differences = Vec<String>;
 /// Flags that are compared: the status flags, DF, NT and ID.
 const FLAGS: u64 = 0x20_4cd5;
 
-/// What is compared of an FXSAVE area, and where it lies there: all but the last instruction's addresses.
+/// What is compared of an FXSAVE area, and where it lies there.
 #[rustfmt::skip]
-const FLOATING_POINT: [(&str, usize, usize); 28] = [
+const FLOATING_POINT: [(&str, usize, usize); 31] = [
     ("FCW", 0, 2), ("FSW", 2, 2), ("FTW", 4, 1), ("MXCSR", 24, 4),
+    ("FOP", 6, 2), ("FIP", 8, 8), ("FDP", 16, 8),
     ("ST0", 32, 10), ("ST1", 48, 10), ("ST2", 64, 10), ("ST3", 80, 10),
     ("ST4", 96, 10), ("ST5", 112, 10), ("ST6", 128, 10), ("ST7", 144, 10),
     ("XMM0", 160, 16), ("XMM1", 176, 16), ("XMM2", 192, 16), ("XMM3", 208, 16),
@@ -80,8 +83,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(seed: u64) -> Pair {
-        let mut random = generate::Random(seed);
+    fn new() -> Pair {
+        let mut random = generate::Random(1);
         let mut native = Native::new(&layout::AREAS);
         let mut soft = Soft::new();
         let mut before = Vec::new();
@@ -112,7 +115,27 @@ impl Pair {
 
     /// Runs code on both and compares. None: it does not come to an end.
     fn compare(&mut self, case: &Case) -> Option<(Differences, Registers)> {
-        let (bytes, starts) = assemble(&case.code, layout::CODE.at);
+        let code = assemble(&case.code, layout::CODE.at);
+        self.load(&code.0);
+        self.compare_loaded(case, &code)
+    }
+
+    /// Puts code into both memories.
+    fn load(&mut self, bytes: &[u8]) {
+        let code = self.native.bytes_mut(0);
+        code[..bytes.len()].copy_from_slice(bytes);
+        // jmp [WAY_OUT]
+        let out = [&[0xff, 0x24, 0x25], &(layout::WAY_OUT as u32).to_le_bytes()[..]].concat();
+        code[bytes.len()..bytes.len() + out.len()].copy_from_slice(&out);
+        self.soft.load(bytes);
+    }
+
+    /// The same for code that is loaded.
+    fn compare_loaded(
+        &mut self,
+        case: &Case,
+        (_, starts): &(Vec<u8>, Vec<u64>),
+    ) -> Option<(Differences, Registers)> {
         let end = *starts.last().expect("an end");
         let mut before = Registers::NEW;
         (before.r, before.rflags, before.rip) = (case.r, case.rflags, layout::CODE.at);
@@ -123,16 +146,7 @@ impl Pair {
                 .copy_from_slice(&self.before[area]);
             self.soft.write(layout::AREAS[area].at, &self.before[area]);
         }
-        let theirs = self.soft.run(&bytes, &before, end)?;
-        let code = self.native.bytes_mut(0);
-        code[..bytes.len()].copy_from_slice(&bytes);
-        // jmp [WAY_OUT]
-        let out = [
-            &[0xff, 0x24, 0x25],
-            &(layout::WAY_OUT as u32).to_le_bytes()[..],
-        ]
-        .concat();
-        code[bytes.len()..bytes.len() + out.len()].copy_from_slice(&out);
+        let theirs = self.soft.run(&before, end)?;
         let mut ours = self.native.run(&before);
         if ours.trap == native::NO_TRAP {
             ours.rip = end;
@@ -149,19 +163,26 @@ impl Pair {
         }
         let mut differences = registers_differ(&ours, &theirs);
         for area in layout::WRITTEN {
-            let at = layout::AREAS[area].at;
-            let theirs = self.soft.read(at, layout::AREAS[area].len);
-            let ours = self.native.bytes(area);
-            if let Some(offset) = (0..ours.len()).find(|n| ours[*n] != theirs[*n]) {
-                differences.push(format!(
-                    "memory at {:#x}: host {:02x}, here {:02x}",
-                    at + offset as u64,
-                    ours[offset],
-                    theirs[offset]
-                ));
-            }
+            self.memory_differs(area, &mut differences);
         }
         Some((differences, theirs))
+    }
+
+    fn memory_differs(&mut self, area: usize, differences: &mut Differences) {
+        let at = layout::AREAS[area].at;
+        let theirs = self.soft.read(at, layout::AREAS[area].len);
+        let ours = self.native.bytes(area);
+        if ours == theirs {
+            return;
+        }
+        let first = (0..ours.len()).find(|n| ours[*n] != theirs[*n]);
+        let offset = first.expect("they are not equal");
+        differences.push(format!(
+            "memory at {:#x}: host {:02x}, here {:02x}",
+            at + offset as u64,
+            ours[offset],
+            theirs[offset]
+        ));
     }
 
     /// The one instruction that differs, if it does so alone, with what it began with.
@@ -239,8 +260,7 @@ fn text(instruction: &Instruction) -> String {
     format!("{text} ({:?})", instruction.code())
 }
 
-fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
-    let small = pair.shrink(case);
+fn report(pair: &mut Pair, small: &Case, seed: u64) -> String {
     let mut report = format!("seed {seed:#x}:\n");
     for instruction in &small.code {
         let _ = writeln!(report, "    {}", text(instruction));
@@ -265,7 +285,8 @@ fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
         let _ = write!(report, "{name}={bytes} ");
     }
     report.push('\n');
-    let differences = pair.compare(&small).map_or_else(Vec::new, |found| found.0);
+    let _ = writeln!(report, "{}", x87::text(&small.fx.0));
+    let differences = pair.compare(small).map_or_else(Vec::new, |found| found.0);
     for difference in differences {
         let _ = writeln!(report, "  {difference}");
     }
@@ -273,7 +294,7 @@ fn report(pair: &mut Pair, case: &Case, seed: u64) -> String {
 }
 
 /// Forms that a process can run, and that this CPU does.
-fn forms() -> Vec<Code> {
+pub fn forms() -> Vec<Code> {
     Code::values()
         .filter(|code| {
             let info = code.op_code();
@@ -299,6 +320,13 @@ fn reaches_memory_from_mmx(instruction: &Instruction) -> bool {
         && instruction.op_kinds().any(|kind| {
             matches!(kind, iced_x86::OpKind::Memory | iced_x86::OpKind::MemorySegRDI)
         })
+}
+
+/// x87 and MMX.
+fn x87(code: Code) -> bool {
+    use iced_x86::CpuidFeature as F;
+    let features = code.cpuid_features();
+    features.iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
 }
 
 /// Is it done here?
@@ -327,38 +355,67 @@ fn left_out(code: Code) -> bool {
         M::Jmp | M::Call => !name.contains("_rel"),
         M::Ud0 | M::Ud1 => true,
         M::Rcpss | M::Rcpps | M::Rsqrtss | M::Rsqrtps => true,
+        M::F2xm1 | M::Fcos | M::Fpatan | M::Fptan | M::Fsin | M::Fsincos | M::Fyl2x | M::Fyl2xp1 => true,
         _ => false,
     }
 }
 
-/// Compares until `until` says stop; returns how many cases there were, and what differed by mnemonic.
-fn campaign(
-    seed: u64,
-    forms: &[Code],
-    until: impl Fn(u64, Instant) -> bool,
-) -> (u64, BTreeMap<String, String>) {
-    let mut pair = Pair::new(seed);
+/// Each piece of code runs so often, each time with other registers.
+const VARIANTS: u64 = 4;
+
+/// What a campaign came to.
+struct Campaign {
+    /// Pieces of code, each with its registers.
+    cases: u64,
+    /// Instructions that this CPU ran, and the host's with it.
+    steps: u64,
+    /// What differed, by form.
+    found: BTreeMap<String, String>,
+    /// Forms that were reached.
+    reached: Vec<Code>,
+}
+
+/// Compares until `until` says stop, or enough is found.
+fn campaign(seed: u64, forms: &[Code], until: impl Fn(u64, Instant) -> bool) -> Campaign {
+    let mut pair = Pair::new();
     let began = Instant::now();
     let mut found = BTreeMap::new();
+    let mut reached = HashSet::new();
     let mut cases = 0;
     while !until(cases, began) && found.len() < 40 {
         let case_seed = seed.wrapping_add(cases);
         let mut generator = Generator::new(case_seed);
         let len = 10 + generator.random.below(21) as usize;
-        let case = generator.case(forms, len);
-        cases += 1;
-        match pair.compare(&case) {
-            Some((differences, _)) if !differences.is_empty() => {
+        let mut case = generator.case(forms, len);
+        let code = assemble(&case.code, layout::CODE.at);
+        pair.load(&code.0);
+        for variant in 0..VARIANTS {
+            if variant > 0 {
+                generator.vary(&mut case);
+            }
+            cases += 1;
+            let Some((differences, after)) = pair.compare_loaded(&case, &code) else {
+                continue;
+            };
+            // Code goes forward only.
+            let run = case.code.iter().zip(&code.1);
+            let run = run.filter(|(_, start)| **start <= after.rip);
+            reached.extend(run.map(|(instruction, _)| instruction.code()));
+            if !differences.is_empty() {
                 let small = pair.shrink(&case);
                 let last = small.code.last().expect("an instruction").code();
-                found
-                    .entry(format!("{last:?}"))
-                    .or_insert_with(|| report(&mut pair, &case, case_seed));
+                let report = report(&mut pair, &small, case_seed);
+                found.entry(format!("{last:?}")).or_insert(report);
+                pair.load(&code.0);
             }
-            _ => {}
         }
     }
-    (cases, found)
+    Campaign {
+        cases,
+        steps: pair.soft.steps(),
+        found,
+        reached: reached.into_iter().collect(),
+    }
 }
 
 fn seed() -> u64 {
@@ -379,25 +436,41 @@ fn expect_no_difference(found: &BTreeMap<String, String>) {
     assert!(found.is_empty(), "{} forms differ: {names:?}", found.len());
 }
 
+/// Runs a campaign, and expects that nothing differs.
+fn expect_equal(forms: &[Code], until: impl Fn(u64, Instant) -> bool) {
+    let began = Instant::now();
+    let campaign = campaign(seed(), forms, until);
+    println!(
+        "seed {:#x}: {} cases, {} instructions in {:.1} s",
+        seed(),
+        campaign.cases,
+        campaign.steps,
+        began.elapsed().as_secs_f64()
+    );
+    expect_no_difference(&campaign.found);
+    let missing: Vec<&Code> = forms.iter().filter(|f| !campaign.reached.contains(f)).collect();
+    assert!(missing.is_empty(), "never reached: {missing:?}");
+    println!("{} forms", campaign.reached.len());
+}
+
 /// Some seconds of it. `LOCKSTEP_SEED` gives another beginning.
 #[test]
 fn random_code_gives_the_same_as_on_the_host() {
-    let (cases, found) = campaign(seed(), &forms(), |_, began| {
-        began.elapsed() > Duration::from_secs(5)
-    });
-    println!("{cases} cases");
-    expect_no_difference(&found);
+    expect_equal(&forms(), |_, began| began.elapsed() > Duration::from_secs(5));
+}
+
+/// The same for x87 and MMX alone.
+#[test]
+fn random_x87_code_gives_the_same_as_on_the_host() {
+    let forms: Vec<Code> = forms().into_iter().filter(|code| x87(*code)).collect();
+    expect_equal(&forms, |_, began| began.elapsed() > Duration::from_secs(5));
 }
 
 /// The same for SSE alone.
 #[test]
 fn random_sse_code_gives_the_same_as_on_the_host() {
     let forms: Vec<Code> = forms().into_iter().filter(|code| sse(*code)).collect();
-    let (cases, found) = campaign(seed(), &forms, |_, began| {
-        began.elapsed() > Duration::from_secs(5)
-    });
-    println!("{cases} cases of {} forms", forms.len());
-    expect_no_difference(&found);
+    expect_equal(&forms, |_, began| began.elapsed() > Duration::from_secs(5));
 }
 
 /// As many cases as `LOCKSTEP_CASES` says, ten millions if it does not.
@@ -405,8 +478,5 @@ fn random_sse_code_gives_the_same_as_on_the_host() {
 #[ignore = "takes minutes"]
 fn random_code_gives_the_same_as_on_the_host_for_long() {
     let many = std::env::var("LOCKSTEP_CASES").map_or(10_000_000, |n| n.parse().expect("a number"));
-    let began = Instant::now();
-    let (cases, found) = campaign(seed(), &forms(), |cases, _| cases >= many);
-    println!("{cases} cases in {:.1} s", began.elapsed().as_secs_f64());
-    expect_no_difference(&found);
+    expect_equal(&forms(), |cases, _| cases >= many);
 }

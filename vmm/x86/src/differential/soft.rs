@@ -103,18 +103,60 @@ impl Soft {
         data
     }
 
-    /// Runs code from its first byte to `end`, or to a fault. None: it comes to neither.
-    pub fn run(&mut self, code: &[u8], before: &Registers, end: u64) -> Option<Registers> {
+    /// Steps made so far.
+    pub fn steps(&self) -> u64 {
+        self.engine.cpu.steps()
+    }
+
+    /// Runs the code that is loaded from its first byte to `end`, or to a fault. None: it comes to neither.
+    pub fn run(&mut self, before: &Registers, end: u64) -> Option<Registers> {
+        self.begin(before);
+        self.go_on(STEPS, before, end)
+    }
+
+    /// The same without a limit.
+    pub fn run_on(&mut self, before: &Registers, end: u64) -> Registers {
+        self.begin(before);
+        let after = self.go_on(u64::MAX / 2, before, end);
+        after.expect("it ends")
+    }
+
+    /// The same with so many steps granted at a time.
+    pub fn run_sliced(
+        &mut self,
+        before: &Registers,
+        end: u64,
+        slice: &mut dyn FnMut() -> u64,
+    ) -> Option<Registers> {
+        self.begin(before);
+        let limit = self.steps() + STEPS;
+        while self.steps() < limit {
+            let after = self.go_on(slice(), before, end);
+            if after.is_some() {
+                return after;
+            }
+        }
+        None
+    }
+
+    /// Puts code into memory.
+    pub fn load(&mut self, code: &[u8]) {
         // HLT, which is #GP here.
         self.write(layout::CODE.at, &[code, &[0xf4]].concat());
-        self.engine.forget_code();
+        self.engine.drop_overwritten();
+    }
+
+    fn begin(&mut self, before: &Registers) {
         let cpu = &mut self.engine.cpu;
         cpu.r[..16].copy_from_slice(&before.r);
         cpu.set_rflags(before.rflags);
         cpu.rip = before.rip;
         cpu.fpu = Fpu::from_fxsave(before.fx.0[..416].try_into().unwrap());
+    }
+
+    fn go_on(&mut self, steps: u64, before: &Registers, end: u64) -> Option<Registers> {
         self.engine.revoke();
-        self.engine.grant(STEPS);
+        self.engine.grant(steps);
         let mut after = *before;
         match self.engine.run() {
             Event::Budget => return None,

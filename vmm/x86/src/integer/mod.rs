@@ -2,6 +2,7 @@
 
 pub mod alu;
 pub mod bits;
+pub mod decimal;
 pub mod moves;
 pub mod muldiv;
 pub mod shift;
