@@ -1,10 +1,10 @@
-//! What the arbiter is asked, and what its answers mean: the test-and-set on shared storage that
+//! Questions to the arbiter, and the meaning of its answers: the test-and-set on shared storage that
 //! lets at most one member of a pair go on alone (paper, section 2.3; invariant I4).
 //!
-//! An arbiter keeps, for each VM and generation, three records that are written at most once:
-//! *open* (the pair exists, these are its members), *claim* (this member goes on alone) and *close*
-//! (the guest ended, nobody is to take over). The runtime reads and writes them, in a directory or
-//! in etcd; what to write and how to judge what it finds is decided here.
+//! For each VM and generation an arbiter keeps three records, each written at most once: *open* (the
+//! pair exists, with these members), *claim* (this member goes on alone) and *close* (the guest ended,
+//! so no member may take over). The runtime reads and writes them, in a directory or in etcd. This
+//! module decides what to write, and how to judge what was found.
 //!
 //! ```text
 //! open(r)   create "open" unless it exists; read it back; judge_open
@@ -13,9 +13,9 @@
 //! close(m)  create "close" unless it exists
 //! ```
 //!
-//! An answer that was lost is asked for again: each of them gives the same answer twice.
+//! If an answer was lost, the question is asked again: each of them gives the same answer twice.
 //!
-//! Storage may lose what it was given: see [`Look`].
+//! Storage may lose records: see [`Look`].
 
 mod text;
 mod watch;
@@ -31,11 +31,11 @@ use thiserror::Error;
 /// Longest name of a VM, bytes.
 pub const MAX_VM_NAME: usize = 64;
 
-/// One process that may become half of a pair: random, new with every start.
+/// A process that may become a member of a pair: a random number, new with every start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MemberId(pub u128);
 
-/// Random, new with every generation: whoever reads it back reads the same storage.
+/// A random number, new with every generation: a member that reads it back uses the same storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Nonce(pub u128);
 
@@ -51,17 +51,17 @@ impl fmt::Display for Nonce {
     }
 }
 
-/// The members of a generation; only they may ask.
+/// The members of a generation. Only they may claim it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Members {
-    /// Who opened it.
+    /// The member that opened it.
     pub primary: MemberId,
-    /// Who joined. None if the primary was told to run alone.
+    /// The member that joined; `None` if the primary runs alone from the start.
     pub backup: Option<MemberId>,
 }
 
 impl Members {
-    /// Whether this is one of them.
+    /// Is `member` one of them?
     pub fn contains(&self, member: MemberId) -> bool {
         self.primary == member || self.backup == Some(member)
     }
@@ -74,9 +74,9 @@ pub struct OpenRecord {
     pub vm: String,
     /// Its generation, from 1.
     pub generation: u64,
-    /// Who may ask.
+    /// The members, which may claim it.
     pub members: Members,
-    /// What the backup has to read back.
+    /// The nonce that the backup must read back.
     pub nonce: Nonce,
     /// When, nanoseconds since 1970.
     pub at: u64,
@@ -85,7 +85,7 @@ pub struct OpenRecord {
 /// The record of a claim: its writer goes on alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Who.
+    /// The member that claimed.
     pub claimant: MemberId,
     /// When, nanoseconds since 1970.
     pub at: u64,
@@ -94,16 +94,17 @@ pub struct Claim {
 /// The record of a clean end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Close {
-    /// Who wrote it.
+    /// The member that wrote it.
     pub member: MemberId,
     /// When, nanoseconds since 1970.
     pub at: u64,
 }
 
-/// The record of a VM's founding: whoever listens there is the primary of its first generation.
+/// The record of a VM's founding: the member that listens at its address is the primary of the first
+/// generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StartRecord {
-    /// Where the founder listens. A member that is started again has a new id and the same address.
+    /// The founder's address. A member that is started again has a new id, but the same address.
     pub listen: SocketAddr,
     /// When, nanoseconds since 1970.
     pub at: u64,
@@ -111,60 +112,61 @@ pub struct StartRecord {
 
 /// The generation that a VM's founder opens.
 pub const FIRST_GENERATION: u64 = 1;
-/// No VM gets beyond this: a record or a peer that says so is damaged, or lies. Beyond it there is room
-/// to count on.
+/// No VM gets beyond this generation: a record or a peer with a higher number is damaged or wrong.
+/// Counting on from here does not overflow.
 pub const MAX_GENERATION: u64 = u64::MAX / 2;
 
-/// What a member is to be that takes its role from the arbiter.
+/// The role of a member that learns it from the arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// It founded the VM, which never ran: the primary of [`FIRST_GENERATION`].
+    /// It founded the VM, which has never run: it is the primary of [`FIRST_GENERATION`].
     Founder,
-    /// The other member founded the VM, or the VM may still run somewhere: the backup.
+    /// The other member founded the VM, or the VM may still run somewhere: it is the backup.
     Backup,
-    /// Nothing: the VM has ended.
+    /// It has nothing to do: the VM has ended.
     Ended {
-        /// In this generation.
+        /// The VM's last generation.
         generation: u64,
     },
 }
 
-/// The answer to open a generation.
+/// The answer to opening a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpenAnswer {
     /// It is open, with this pair in it.
     Opened,
     /// It was opened before, for others.
     AlreadyOpen {
-        /// What they wrote.
+        /// The record that is there.
         record: OpenRecord,
     },
     /// Nobody knows: ask again.
     Unreachable(String),
 }
 
-/// The answer to a claim.
+/// The answer to claiming a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimAnswer {
     /// The asker goes on alone.
     Won,
-    /// Another does.
+    /// Another member does.
     Lost {
-        /// Who.
+        /// That member.
         by: MemberId,
     },
-    /// The asker has no right to ask, and will never have one.
+    /// The asker has no right to claim, and will never have it.
     Refused(String),
-    /// The generation's record is gone, and who won with it: nobody may assume anything. Ask again.
+    /// The generation's record is gone, and with it perhaps the winner's claim: no member may go on.
+    /// Ask again.
     Missing(String),
     /// Nobody knows: ask again.
     Unreachable(String),
 }
 
-/// The answer to read a generation's record.
+/// The answer to reading a generation's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadBackAnswer {
-    /// There it is.
+    /// The record.
     Found(OpenRecord),
     /// There is none.
     Missing,
@@ -172,7 +174,7 @@ pub enum ReadBackAnswer {
     Unreachable(String),
 }
 
-/// The answer to close a generation.
+/// The answer to closing a generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseAnswer {
     /// It is closed.
@@ -181,26 +183,26 @@ pub enum CloseAnswer {
     Unreachable(String),
 }
 
-/// What an arbiter must not be asked.
+/// Why a name, a record or a generation is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum ArbiterError {
-    /// A name that is no name.
+    /// A name that a VM cannot have.
     #[error(
         "{0:?} is no name for a VM: use 1 to {MAX_VM_NAME} letters, digits, '-', '_' and '.', \
          beginning with a letter or digit"
     )]
     BadName(String),
-    /// A record that is not as it was written.
+    /// A record that does not have the form of one.
     #[error("line {line} of an arbiter's record is {found:?}, where {wanted} belongs")]
     BadRecord {
-        /// From 1.
+        /// The line, from 1.
         line: usize,
-        /// What is there.
+        /// What the line contains.
         found: String,
-        /// What should be.
+        /// What it should contain.
         wanted: String,
     },
-    /// A record for something else than it was asked for.
+    /// A record for another VM or generation than the one that was asked for.
     #[error("an arbiter's record for {wanted} is for {found}")]
     WrongRecord {
         /// VM and generation that were asked for.
@@ -220,7 +222,7 @@ pub enum ArbiterError {
         /// Where the founder listens.
         founder: SocketAddr,
     },
-    /// A generation that no VM reaches.
+    /// A generation that no VM can reach.
     #[error(
         "VM {vm} has a record of generation {generation}, which no VM reaches: it is damaged, or somebody \
          else's; move {generation}.open and what belongs to it out of the arbiter"
@@ -242,7 +244,7 @@ pub enum ArbiterError {
         /// The generation.
         generation: u64,
     },
-    /// A generation that nobody closed.
+    /// A generation that was not closed.
     #[error(
         "VM {vm} is open in generation {generation} (primary {}, {}): a member may still run it; stop \
          it, or say --force if it is surely dead", .members.primary,
@@ -253,14 +255,14 @@ pub enum ArbiterError {
         vm: String,
         /// The generation.
         generation: u64,
-        /// Who opened it.
+        /// Its members.
         members: Members,
-        /// Whether one of them went on alone.
+        /// Did one of them go on alone?
         claimed: bool,
     },
 }
 
-/// Whether this can name a VM: it becomes a part of paths, keys and records.
+/// Can this be the name of a VM? It becomes a part of paths, keys and records.
 ///
 /// # Errors
 /// If it is empty, too long, or has other characters than letters, digits, `-`, `_` and `.`.
@@ -275,7 +277,7 @@ pub fn check_vm_name(name: &str) -> Result<(), ArbiterError> {
     ))
 }
 
-/// Which of a generation's records.
+/// The kind of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RecordKind {
     /// [`OpenRecord`].
@@ -288,7 +290,7 @@ pub enum RecordKind {
     Start,
 }
 
-/// A record's name under its VM's: a file's name, or the end of a key. It can be read back.
+/// A record's name below its VM's name: the name of a file, or the end of a key. It can be parsed back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordName {
     /// The generation.
@@ -325,7 +327,7 @@ impl FromStr for RecordName {
             generation: generation.parse().map_err(|_| ())?,
             kind,
         };
-        // One name per record: "+1" and "01" are numbers too.
+        // Each record has one name only, although "+1" and "01" would parse too.
         if parsed.to_string() == name {
             Ok(parsed)
         } else {
@@ -334,8 +336,8 @@ impl FromStr for RecordName {
     }
 }
 
-/// Judges what was found where `wanted` was to be written, after the attempt to write it. Its own
-/// record counts as opened: the answer to an earlier attempt may have been lost.
+/// Judges the record that was found after the attempt to write `wanted`. The member's own record counts
+/// as opened, as the answer to an earlier attempt may have been lost.
 pub fn judge_open(wanted: &OpenRecord, found: OpenRecord) -> OpenAnswer {
     let key = |r: &OpenRecord| (r.generation, r.members, r.nonce);
     if found.vm == wanted.vm && key(&found) == key(wanted) {
@@ -345,14 +347,14 @@ pub fn judge_open(wanted: &OpenRecord, found: OpenRecord) -> OpenAnswer {
     }
 }
 
-/// Whether `member` may claim the generation with this record, of which this claim is there. To be
-/// asked before a claim is written.
+/// May `member` claim the generation that has this open record and this claim? Must be asked before a
+/// claim is written.
 ///
-/// A generation whose record is gone is nobody's, also if there is a claim of one's own: who won it
-/// may have been lost with it.
+/// If the open record is gone, no member may claim the generation, even if its own claim is there: the
+/// claim of the real winner may have been lost with the record.
 ///
 /// # Errors
-/// The answer to give instead.
+/// The answer to give in place of a claim.
 pub fn may_claim(
     vm: &str,
     generation: u64,
@@ -376,8 +378,8 @@ pub fn may_claim(
     }
 }
 
-/// Judges the claim that was found after the attempt to write one. One's own is a win: the answer
-/// to an earlier attempt may have been lost.
+/// Judges the claim that was found after the attempt to write one. The member's own claim is a win, as
+/// the answer to an earlier attempt may have been lost.
 pub fn judge_claim(member: MemberId, found: &Claim) -> ClaimAnswer {
     if found.claimant == member {
         ClaimAnswer::Won
@@ -386,21 +388,21 @@ pub fn judge_claim(member: MemberId, found: &Claim) -> ClaimAnswer {
     }
 }
 
-/// A VM's latest generation, as a cold start finds it.
+/// A VM's latest generation, as a starting member finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
     /// Its number.
     pub generation: u64,
-    /// Its open record, unless that has vanished.
+    /// Its open record, unless it has vanished.
     pub record: Option<OpenRecord>,
-    /// Whether a member claimed it.
+    /// Did a member claim it?
     pub claimed: bool,
-    /// Whether it ended cleanly.
+    /// Did it end cleanly?
     pub closed: bool,
 }
 
-/// The role that a VM's latest generation leaves to a member: none of its own choice once there was
-/// one. An open generation, claimed or not, may still run somewhere.
+/// The role that a VM's latest generation leaves to a member. Once there was a generation, a member has
+/// no choice: an open one, claimed or not, may still run somewhere.
 pub fn judge_latest(latest: &Latest) -> Role {
     let generation = latest.generation;
     match latest.closed {
@@ -409,12 +411,12 @@ pub fn judge_latest(latest: &Latest) -> Role {
     }
 }
 
-/// Judges the start record that was found after the attempt to write one, for a member that listens on
-/// `listen` and whose other side listens on `other`. One's own address is the right to found the VM,
-/// whichever process wrote it.
+/// Judges the start record that was found after the attempt to write one. The member listens on
+/// `listen`, the other member on `other`. A record with the member's own address gives it the right to
+/// found the VM, whichever process wrote it.
 ///
 /// # Errors
-/// If the founder is neither.
+/// If the founder's address is neither of the two.
 pub fn judge_start(
     vm: &str,
     listen: SocketAddr,
@@ -436,8 +438,8 @@ pub fn judge_start(
 /// The generation that a cold start opens.
 ///
 /// # Errors
-/// If the latest one is still open and `force` does not say that its members are dead, or if no VM
-/// reaches it.
+/// If the latest one is still open and `force` does not say that its members are dead, or if no VM can
+/// reach the next.
 pub fn next_generation(
     vm: &str,
     latest: Option<&Latest>,

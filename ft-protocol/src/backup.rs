@@ -8,14 +8,18 @@ mod outcome;
 mod transfer;
 mod types;
 
-pub use types::{ACK_CONSUMED_BYTES, BackupAction, BackupConfig, Delivery, Expectations, LogItem};
+pub use types::{
+    ACK_CONSUMED_BYTES, BackupAction, BackupConfig, BackupEnd, BackupQuestion, BackupTurn, Build,
+    Delivery, Expectations, LogItem,
+};
 
 use crate::Time;
 use crate::arbiter::{MemberId, Standing};
-use crate::detector::{Detector, Suspicion};
+use crate::detector::Suspicion;
 use crate::log::Position;
 use crate::log::codec::{FrameDecoder, MAX_ENTRY_PAYLOAD};
 use crate::mutant::Mutant;
+use crate::peer::Peer;
 use crate::primary::LOG_WINDOW_BYTES;
 use crate::question::Question;
 use crate::reason::{HaltReason, Loss};
@@ -25,7 +29,7 @@ use join::Joining;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Bytes of the log that may wait for the vCPU. A primary keeps [`LOG_WINDOW_BYTES`], but for its
+/// Bytes of the log that may wait for the vCPU. A primary sends at most [`LOG_WINDOW_BYTES`], plus its
 /// last flush; one that sends more than this breaks the protocol.
 const BUFFER_BYTES: u64 = 2 * LOG_WINDOW_BYTES;
 
@@ -33,116 +37,110 @@ const BUFFER_BYTES: u64 = 2 * LOG_WINDOW_BYTES;
 ///
 /// # How to drive it
 ///
-/// After every `handle_*`, take [`Backup::poll_action`] until it gives None and perform the actions
-/// **in that order**; call [`Backup::handle_tick`] when [`Backup::poll_timeout`] has come (earlier
-/// does no harm). The times handed in never go back.
+/// After every `handle_*`, call [`Backup::poll_action`] until it returns `None`, and perform the
+/// actions **in that order**. Call [`Backup::handle_tick`] when [`Backup::poll_timeout`] has come
+/// (earlier does no harm). The times that are passed in must never go back.
 ///
-/// - While [`Backup::wants_connection`], connect to the primary, as often as it takes, and call
-///   [`Backup::handle_connected`]. [`Backup::handle_disconnected`] is for a connection that broke
-///   or that a [`crate::wire::WireDecoder`] found damaged; after [`BackupAction::Disconnect`] it is
-///   not called, and nothing more is handed in from that connection.
-/// - Each `ReadBack`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the
-///   question is then asked again later. A `ReadBack` whose connection broke meanwhile still gets
-///   its answer, before the connection is made anew.
-///   So does each `Fence`, by [`Backup::handle_fenced`].
-/// - Beats come by UDP, in any order or not at all: [`Backup::handle_beat`]. Call
-///   [`Backup::handle_vcpu`] with whether the vCPU's thread still answers, before each tick. Before a
-///   tick, everything is handed in that has arrived: a peer is not silent because nobody listened.
-/// - The vCPU executes only what was delivered. Call [`Backup::handle_consumed`] as it takes
-///   entries, and [`Backup::handle_drained`] whenever it has executed everything there is, with the
-///   checks done and the backends ready to be opened: it may be the last thing before going live.
-/// - Whatever the guest emits is kept until [`BackupAction::ForgetOutputs`] names it, also when the
-///   guest emits it only after that.
-/// - `Live` is the last action of a life as a backup: go on as [`crate::primary::Primary::survivor`] with
-///   [`Backup::survivor`]. So are `Halt` and `Finish`; what is handed in later is ignored.
+/// - While [`Backup::wants_connection`] is true, try to connect to the primary, and call
+///   [`Backup::handle_connected`]. [`Backup::handle_disconnected`] is for a connection that broke, or
+///   that a [`crate::wire::WireDecoder`] found damaged. After [`BackupAction::Disconnect`] it is not
+///   called, and nothing more of that connection is passed in.
+/// - Each `ReadBack`, `Claim` and `Close` must get exactly one answer. "Unreachable" is an answer; the
+///   question is then asked again later. If the connection of a `ReadBack` breaks meanwhile, the answer
+///   is still passed in, before a new connection. Each `Fence` also gets one answer, by
+///   [`Backup::handle_fenced`].
+/// - Beats come by UDP, in any order or not at all: [`Backup::handle_beat`]. Before each tick, call
+///   [`Backup::handle_vcpu`] with whether the vCPU's thread answers, and pass in everything that has
+///   arrived: a peer is not silent only because this side has not read yet.
+/// - The vCPU executes only delivered entries. Call [`Backup::handle_consumed`] as it takes them. Call
+///   [`Backup::handle_drained`] whenever it has executed everything that there is, after the checks
+///   were made and with the backends ready to be opened: this may be the last step before going live.
+/// - An output of the guest is kept until [`BackupAction::ForgetOutputs`] has named it, even if the
+///   guest emits it only afterwards.
+/// - `Live` is the last action of a backup: go on as [`crate::primary::Primary::survivor`] with
+///   [`Backup::survivor`]. `Halt` and `Finish` are last actions too. What is passed in later is
+///   ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Backup {
     config: BackupConfig,
     phase: Phase,
     actions: VecDeque<BackupAction>,
-    connected: bool,
-    joining: Option<Joining>,
-    /// The generation that it was welcomed to, offered or armed for.
+    peer: Peer,
+    /// The right of the generation to which it was welcomed, offered or armed.
     right: Option<Right>,
     generation: u64,
-    /// The primary's id, once it has told it.
+    /// The primary's id, when it is known.
     primary: Option<MemberId>,
-    detector: Detector,
     question: Question,
     frames: FrameDecoder,
     log: Received,
-    /// How far the vCPU is: bytes taken out of the buffer, the last sequence executed, and the same
-    /// where that was everything there is.
+    /// How far the vCPU has got: bytes taken out of the buffer; the last sequence number executed; and
+    /// the same at the last moment when everything was executed.
     consumed: u64,
     executed: u64,
     drained: u64,
-    /// Whether the vCPU has waited for the log since the machine was built: before that, it may be on
-    /// its way from where it was copied.
+    /// Has the vCPU waited for the log since the machine was built? Before that, it may still be on its
+    /// way from where it was copied.
     ran_dry: bool,
-    /// Bytes of a copy's memory that came, and that are in place.
+    /// Bytes of a copy's memory that were received, and that are in place.
     memory: (u64, u64),
-    /// `consumed` and `executed`, as the primary knows them.
+    /// `consumed` and `executed`, as they were last reported to the primary.
     told: (u64, u64),
-    /// The vCPU's thread does not answer: a member that hangs must not look alive.
-    mute: bool,
-    /// Something was received and could not be acknowledged, as this side is mute.
+    /// Entries were received and not acknowledged, because this side is mute.
     ack_due: bool,
-    /// The probe that is not answered yet, as this side is mute.
+    /// The probe that was not answered, because this side is mute.
     echo_due: Option<u64>,
-    /// The primary handed over: it is alive, and nobody has to be shut out.
+    /// The primary handed over: it is alive, so no fence is needed.
     planned: bool,
-    /// Beats sent, and the last one heard.
-    beats: u64,
-    heard_beat: u64,
     /// The last output that the primary reported as released.
     forgotten: u64,
 }
 
-/// The log as it was received.
+/// The log as it was received so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Received {
-    /// The last entry's sequence.
+    /// Sequence number of the last entry.
     seq: u64,
     /// Bytes in all.
     bytes: u64,
     /// The last entry's position.
     at: Position,
-    /// Whether the last one is the end entry.
+    /// Is the last entry the end entry?
     ended: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// No connection.
+    /// No connection yet.
     Connecting,
-    /// Said Hello.
+    /// Has said Hello.
     Greeting,
-    /// Welcome; asked the arbiter whether it is the primary's.
-    ReadingBack,
-    /// The machine is being built, or room is made for a copy of it.
+    /// Welcome, or offered a copy; asked the arbiter whether it is the primary's.
+    ReadingBack(Joining),
+    /// The machine is being built, or room is being made for a copy.
     Booting { copied: bool },
     /// Receives the copy.
     Receiving,
-    /// Has it all; the machine is being built from it. The log goes on.
+    /// Has the whole copy; the machine is being built from it. The log goes on.
     Restoring,
-    /// Follows the log, and has no right yet.
+    /// Follows the log, but has no right yet.
     Unarmed,
-    /// Armed: said Ready, follows the log.
+    /// Armed: has said Ready, and follows the log.
     Following,
-    /// Thinks the primary dead, and executes what is left before it asks. Whatever it hears
-    /// withdraws that, unless the channel is `stuck`: then beats do not.
+    /// Suspects the primary, and executes the rest before it asks the arbiter. If it hears the primary,
+    /// the suspicion is withdrawn; but if the channel is `stuck`, beats do not withdraw it.
     Suspecting { stuck: bool },
-    /// The primary handed over; executes what is left before it asks.
+    /// The primary handed over; executes the rest before it asks the arbiter.
     TakingOver,
-    /// Asked the arbiter; the channel is of no more interest.
+    /// Has asked the arbiter; the channel does not matter any more.
     Asking,
-    /// Won, and shuts the other side out before anything leaves.
+    /// Has won, and shuts the peer out before any output leaves.
     Fencing,
-    /// The primary said Bye; executes what is left.
+    /// The primary said Bye; executes the rest.
     Parting,
     /// Runs alone, by right.
     Live,
-    /// The guest has ended, here or (it went live then) before: closes the generation.
+    /// The guest has ended, here or on the primary before this side went live: closes the generation.
     Closing,
     /// Halted or finished.
     Ended,
@@ -154,12 +152,10 @@ impl Backup {
         Backup {
             phase: Phase::Connecting,
             actions: VecDeque::new(),
-            connected: false,
-            joining: None,
+            peer: Peer::new(&config.timing, config.timing.joining, now),
             right: None,
             generation: 0,
             primary: None,
-            detector: Detector::new(&config.timing, config.timing.joining, now),
             question: Question::default(),
             frames: FrameDecoder::new(1, MAX_ENTRY_PAYLOAD, 0),
             log: Received::default(),
@@ -169,18 +165,15 @@ impl Backup {
             ran_dry: true,
             memory: (0, 0),
             told: (0, 0),
-            mute: false,
             ack_due: false,
             echo_due: None,
             planned: false,
-            beats: 0,
-            heard_beat: 0,
             forgotten: 0,
             config,
         }
     }
 
-    /// Whether this fault is planted: never but in this crate's tests.
+    /// Is this fault planted? Only in this crate's tests.
     fn has(&self, mutant: Mutant) -> bool {
         #[cfg(test)]
         let planted = mutant.is(self.config.mutant);
@@ -199,33 +192,35 @@ impl Backup {
 
     /// When to call [`Backup::handle_tick`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let tick = self.connected.then(|| self.detector.next_tick());
+        let tick = self
+            .peer
+            .is_connected()
+            .then(|| self.peer.detector.next_tick());
         [tick, self.question.next()].into_iter().flatten().min()
     }
 
-    /// Whether to connect to the primary.
+    /// Must the runtime connect to the primary?
     pub fn wants_connection(&self) -> bool {
         self.phase == Phase::Connecting && !self.question.is_asked()
     }
 
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, _now: Time) {
-        if self.connected {
-            self.connected = false;
+        if self.peer.disconnect() {
             self.lose(Loss::Suspected(Suspicion::Closed));
         }
     }
 
     /// A message came.
     pub fn handle_message(&mut self, now: Time, message: Message) {
-        if !self.connected {
+        if !self.peer.is_connected() {
             return;
         }
-        self.detector.heard(now);
+        self.peer.detector.heard(now);
         self.withdraw();
-        match (self.phase, message) {
+        match (&self.phase, message) {
             (_, Message::Heartbeat) => {}
-            // From the asking on, the channel only serves to say goodbye.
+            // After the arbiter was asked, the channel only serves to say goodbye.
             (Phase::Asking | Phase::Fencing, _) => {}
             (Phase::Following | Phase::Restoring | Phase::Unarmed, Message::Log { frames }) => {
                 self.take_log(frames)
@@ -260,7 +255,7 @@ impl Backup {
                 self.armed(now, generation, nonce);
             }
             (
-                Phase::ReadingBack
+                Phase::ReadingBack(_)
                 | Phase::Booting { .. }
                 | Phase::Receiving
                 | Phase::Restoring
@@ -271,7 +266,7 @@ impl Backup {
         }
     }
 
-    /// The primary is done with everything. Answered at once: it waits for that before it leaves.
+    /// The primary has finished. This is answered at once, as the primary waits for it before it ends.
     fn bye(&mut self) {
         if !self.log.ended {
             return self.broke("Bye before the log's end".into());
@@ -285,7 +280,7 @@ impl Backup {
     /// The vCPU has executed every entry up to `seq`, and the checks held.
     ///
     /// # Panics
-    /// If it executed what it was never given.
+    /// If it executed an entry that it was never given.
     pub fn handle_drained(&mut self, _now: Time, seq: u64) {
         assert!(
             seq <= self.log.seq,
@@ -298,7 +293,7 @@ impl Backup {
         self.go_on();
     }
 
-    /// Does what waited for the vCPU to execute everything that was acknowledged (I3).
+    /// Does the step that waited until the vCPU had executed everything acknowledged (I3).
     fn go_on(&mut self) {
         let caught_up = self.ran_dry && self.drained >= self.log.seq;
         if !caught_up && !self.has(Mutant::AsksBeforeCaughtUp) {
@@ -310,16 +305,17 @@ impl Backup {
                 self.ask(Phase::Asking);
             }
             Phase::TakingOver => self.ask(Phase::Asking),
-            // The primary does as well. Whoever comes first, it is closed once this side is gone.
+            // The primary closes the generation too. Whichever is first, it is closed when this side
+            // has ended.
             Phase::Parting => self.ask(Phase::Closing),
             _ => {}
         }
     }
 
-    /// Execution differs from the log. This side never goes live (I6).
+    /// The execution differs from the log. This side never goes live (I6).
     pub fn handle_diverged(&mut self, _now: Time, at: Position, what: String) {
         if !matches!(self.phase, Phase::Live | Phase::Closing | Phase::Ended) {
-            if self.connected {
+            if self.peer.is_connected() {
                 self.push(BackupAction::Send(Message::Diverged {
                     at,
                     what: what.clone(),
@@ -331,27 +327,30 @@ impl Backup {
         }
     }
 
-    /// What the primary sent is not what a primary sends.
+    /// The primary sent what the protocol does not allow.
     fn broke(&mut self, what: String) {
         self.lose(Loss::Broke(what));
     }
 
-    /// The primary is gone, or of no use.
+    /// The primary is lost.
     fn lose(&mut self, loss: Loss) {
         match self.phase {
             Phase::Following => {
                 let stuck = matches!(loss, Loss::Suspected(Suspicion::Stuck(_)));
-                // Silence may end; everything else is final.
+                // A suspicion for silence may be withdrawn; every other one is final.
                 if !stuck && !matches!(loss, Loss::Suspected(Suspicion::Silent(_))) {
                     self.disconnect();
                 }
                 self.phase = Phase::Suspecting { stuck };
-                self.push(BackupAction::Suspect(loss));
+                self.push(BackupTurn::Suspect(loss));
                 self.go_on();
             }
-            // It was told to, and goes on: who does not answer any more does not ask either.
+            // The primary asked it to take over, so it goes on; a primary that does not answer any more
+            // does not claim either.
             Phase::TakingOver => self.disconnect(),
-            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => self.start_over(loss),
+            Phase::Greeting | Phase::ReadingBack(_) | Phase::Booting { .. } => {
+                self.start_over(loss);
+            }
             Phase::Receiving | Phase::Restoring | Phase::Unarmed => self.lose_source(loss),
             _ => {}
         }
@@ -362,9 +361,9 @@ impl Backup {
         if self.question.due(now) {
             self.push_question();
         }
-        if self.connected && self.detector.tick(now) {
+        if self.peer.is_connected() && self.peer.detector.tick(now) {
             self.heartbeat();
-            if let Some(suspicion) = self.detector.suspicion() {
+            if let Some(suspicion) = self.peer.detector.suspicion() {
                 self.lose(Loss::Suspected(suspicion));
             }
         }
@@ -372,26 +371,27 @@ impl Backup {
 
     /// The primary was heard again.
     fn withdraw(&mut self) {
-        if matches!(self.phase, Phase::Suspecting { .. }) && self.connected {
+        if matches!(self.phase, Phase::Suspecting { .. }) && self.peer.is_connected() {
             self.phase = Phase::Following;
-            self.push(BackupAction::Withdraw);
+            self.push(BackupTurn::Withdraw);
             self.echo();
         }
     }
 
-    /// Follows the log, and is heard.
+    /// Does it follow the log of a primary that it hears?
     fn is_paired(&self) -> bool {
-        self.connected && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
+        self.peer.is_connected()
+            && matches!(self.phase, Phase::Following | Phase::Suspecting { .. })
     }
 
-    /// Gets the log, and is heard.
+    /// Does it get the log of a primary that it hears?
     fn takes_log(&self) -> bool {
         let joins = matches!(self.phase, Phase::Restoring | Phase::Unarmed);
-        self.is_paired() || self.connected && joins
+        self.is_paired() || self.peer.is_connected() && joins
     }
 
     fn disconnect(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if self.peer.disconnect() {
             self.push(BackupAction::Disconnect);
         }
     }
@@ -399,44 +399,45 @@ impl Backup {
     fn halt(&mut self, reason: HaltReason) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(BackupAction::Halt(reason));
+        self.push(BackupEnd::Halt(reason));
     }
 
     fn finish(&mut self, closed: bool) {
         self.phase = Phase::Ended;
-        self.push(BackupAction::Finish { closed });
+        self.push(BackupEnd::Finish { closed });
     }
 
-    fn push(&mut self, action: BackupAction) {
-        self.actions.push_back(action);
+    fn push(&mut self, action: impl Into<BackupAction>) {
+        self.actions.push_back(action.into());
     }
 
-    /// How long the primary has been silent, as it counts after a tick; none without one.
+    /// How long the primary has been silent, as a tick counts it; `None` without a primary.
     pub fn silence(&self, now: Time) -> Option<Duration> {
-        self.connected.then(|| self.detector.silence(now))
+        self.peer.silence(now)
     }
 
-    /// The generation it is in; 0 before the first.
+    /// Its generation; 0 before the first one.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The generation in which it is or asks, as it was opened.
+    /// The right of its generation, as it was opened.
     pub fn right(&self) -> Option<Right> {
         self.right
     }
 
-    /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
+    /// The records that the arbiter should have of this side; `None` while it asks the arbiter anyway,
+    /// or has no part in a generation.
     pub fn standing(&self) -> Option<Standing> {
         let right = self.right.filter(|_| self.is_paired())?;
         Some(Standing { right, won: false })
     }
 
-    /// What it does, in a word or two for operators.
+    /// Its state in a word or two, for operators.
     pub fn state(&self) -> &'static str {
         match self.phase {
             Phase::Connecting => "connecting",
-            Phase::Greeting | Phase::ReadingBack | Phase::Booting { .. } => "joining",
+            Phase::Greeting | Phase::ReadingBack(_) | Phase::Booting { .. } => "joining",
             Phase::Receiving | Phase::Restoring => "receiving a copy",
             Phase::Unarmed => "waiting to be armed",
             Phase::Following => "protecting",
@@ -449,12 +450,12 @@ impl Backup {
         }
     }
 
-    /// Whether it runs alone.
+    /// Does it run alone?
     pub fn is_live(&self) -> bool {
         self.phase == Phase::Live
     }
 
-    /// The last entry that it received, and with that acknowledged.
+    /// Sequence number of the last entry that it received, and so acknowledged.
     pub fn received(&self) -> u64 {
         self.log.seq
     }

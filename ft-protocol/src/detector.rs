@@ -4,21 +4,21 @@ use crate::Time;
 use std::fmt;
 use std::time::Duration;
 
-/// Own ticks may be this many heartbeat intervals apart before the detector distrusts itself; no tick
-/// counts more than so much silence.
+/// If this side's own ticks are more heartbeat intervals apart than this, the detector distrusts
+/// itself. One tick never counts as more silence than this.
 pub const LATE_TICKS: u32 = 3;
 
-/// How fast a silent peer is suspected.
+/// How soon a silent peer is suspected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timing {
-    /// A heartbeat is sent, and silence measured, this often.
+    /// Interval between two heartbeats, and between two checks for silence.
     pub heartbeat: Duration,
-    /// A peer of a running pair that is silent for so long, on the channel and by UDP, is suspected.
+    /// A peer of a running pair is suspected after this time without anything on the channel or by UDP.
     pub silence: Duration,
-    /// A channel that is silent for so long is given up, though the peer still sends beats by UDP: a
-    /// pair without its channel stands still.
+    /// A channel that carried nothing for this time is given up, even if beats arrive by UDP: a pair
+    /// stands still without its channel.
     pub stuck: Duration,
-    /// The same while the pair is being made: a guest image is sent and a machine built.
+    /// The limit of silence while the pair is being made: a guest image is sent and a machine built.
     pub joining: Duration,
 }
 
@@ -33,14 +33,14 @@ impl Default for Timing {
     }
 }
 
-/// Why the other side is thought dead. It may not be: only the arbiter decides.
+/// Why the peer is thought dead. It may be alive: only the arbiter decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Suspicion {
-    /// Its connection closed: a hint that skips the wait, and is no proof.
+    /// Its connection closed. This is a hint that saves the wait, but not a proof.
     Closed,
-    /// Nothing was heard of it for so long, on no way.
+    /// Nothing was heard of it for this time, neither on the channel nor by UDP.
     Silent(Duration),
-    /// It sends beats, and its channel carried nothing for so long.
+    /// It sends beats, but its channel carried nothing for this time.
     Stuck(Duration),
 }
 
@@ -58,31 +58,31 @@ impl fmt::Display for Suspicion {
 
 /// Watches one peer.
 ///
-/// Call [`Detector::tick`] when [`Detector::next_tick`] has come, [`Detector::heard`] for whatever
-/// the peer sends on the channel, [`Detector::heard_beat`] for a beat by UDP, and look at
-/// [`Detector::suspicion`] after a tick. Whatever has arrived by the time of a tick is to be handed in
-/// before it: a peer is not silent because nobody has listened yet.
+/// Call [`Detector::tick`] when [`Detector::next_tick`] has come, [`Detector::heard`] for everything
+/// that the peer sends on the channel, [`Detector::heard_beat`] for a beat by UDP, and check
+/// [`Detector::suspicion`] after a tick. Everything that has arrived must be passed in before the tick:
+/// a peer is not silent only because this side has not read yet.
 ///
-/// A tick that comes late shows that this side itself did not run, with all of its host perhaps, and so
-/// could not have heard: the silence counts from then. That is granted once until the peer is heard
-/// again. On a host where every tick is late, each further one counts as [`LATE_TICKS`] intervals: a dead
-/// peer is found out there too, only later.
+/// A late tick shows that this side itself did not run, perhaps its whole host, and so could not have
+/// heard: the silence then counts from that tick. This is granted once until the peer is heard again.
+/// On a host where every tick is late, each further one counts as [`LATE_TICKS`] intervals: a dead peer
+/// is noticed there too, only later.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Detector {
     heartbeat: Duration,
     limit: Duration,
     stuck: Duration,
-    /// Silence of the channel counts from here, and that of beats.
+    /// The times from which the silence of the channel, and that of beats, is counted.
     heard: Time,
     beat: Time,
     last_tick: Time,
-    /// A late tick was forgiven since the peer was heard.
+    /// Was a late tick forgiven since the peer was last heard?
     forgiven: bool,
     closed: bool,
 }
 
 impl Detector {
-    /// Starts to watch; `limit` is the silence that is suspicious.
+    /// Starts to watch. A silence longer than `limit` is suspicious.
     pub fn new(timing: &Timing, limit: Duration, now: Time) -> Detector {
         Detector {
             heartbeat: timing.heartbeat,
@@ -96,7 +96,7 @@ impl Detector {
         }
     }
 
-    /// Starts the silence anew, with another limit.
+    /// Counts the silence from now, with another limit.
     pub fn relimit(&mut self, limit: Duration, now: Time) {
         (self.limit, self.heard, self.beat) = (limit, now, now);
         self.forgiven = false;
@@ -119,7 +119,8 @@ impl Detector {
         self.closed = true;
     }
 
-    /// When the next tick is due: a heartbeat after the last, or as soon as silence is suspicious.
+    /// When the next tick is due: a heartbeat after the last one, or when the silence becomes
+    /// suspicious.
     pub fn next_tick(&self) -> Time {
         let regular = self.last_tick.after(self.heartbeat);
         let suspicious = self.heard.max(self.beat).after(self.limit);
@@ -129,12 +130,12 @@ impl Detector {
         }
     }
 
-    /// Whether this side itself did not run as it should since its last tick.
+    /// Did this side itself fail to run as it should since its last tick?
     pub fn is_late(&self, now: Time) -> bool {
         now.since(self.last_tick) > self.heartbeat * LATE_TICKS
     }
 
-    /// Does the tick if it is due; whether it was.
+    /// Does the tick if it is due. Returns whether it was.
     pub fn tick(&mut self, now: Time) -> bool {
         if now < self.next_tick() {
             return false;
@@ -142,7 +143,8 @@ impl Detector {
         let (since, counts) = (now.since(self.last_tick), self.heartbeat * LATE_TICKS);
         if since > counts {
             let absent = match std::mem::replace(&mut self.forgiven, true) {
-                // All that counted so far, too: who knows how long a host slept before it was noticed.
+                // The silence that counted before is dropped too: a host may have slept long before
+                // that was noticed.
                 false => now.since(Time(0)),
                 true => since - counts,
             };
@@ -153,12 +155,12 @@ impl Detector {
         true
     }
 
-    /// How long the peer has been silent, on both ways.
+    /// How long the peer has been silent, on the channel and by UDP.
     pub fn silence(&self, now: Time) -> Duration {
         now.since(self.heard.max(self.beat))
     }
 
-    /// What there is against the peer at the last tick.
+    /// The suspicion after the last tick, if any.
     pub fn suspicion(&self) -> Option<Suspicion> {
         let channel = self.last_tick.since(self.heard);
         let silence = channel.min(self.last_tick.since(self.beat));

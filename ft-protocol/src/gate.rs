@@ -2,26 +2,26 @@
 
 use std::collections::VecDeque;
 
-/// Outputs that may wait at once; with more, the vCPU waits ([`Gate::is_full`]). One exit of the
-/// guest may still add its own, at most a ring of them.
+/// Outputs that may wait at once. With more, the vCPU waits ([`Gate::is_full`]). One exit of the guest
+/// may still add its outputs, at most a ring of them.
 pub const GATE_OUTPUTS: usize = 4096;
-/// The same for what they hold, bytes: as much as the log may be ahead of the backup.
+/// The same limit in bytes: as much as the log may be ahead of the backup.
 pub const GATE_BYTES: u64 = 16 << 20;
 
 /// Holds outputs until the backup has acknowledged every log entry that led to them.
 ///
-/// The gate knows numbers and sizes only; the bytes wait with the runtime. Outputs are numbered from 1
-/// and pass in that order.
+/// The gate knows numbers and sizes only; the runtime has the bytes. Outputs are numbered from 1 and
+/// pass in that order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Gate {
     held: VecDeque<Held>,
-    /// Bytes of those.
+    /// Bytes of the outputs that wait.
     held_bytes: u64,
-    /// Number of the last output that came.
+    /// Number of the last output that was queued.
     queued: u64,
     /// Number of the last output that may leave.
     passed: u64,
-    /// The last output's need; needs never go down.
+    /// The log entry that the last output needs; this number never goes down.
     needed: u64,
     acked: u64,
     open: bool,
@@ -35,15 +35,15 @@ struct Held {
 }
 
 impl Gate {
-    /// A closed gate that has seen nothing.
+    /// A closed gate without outputs.
     pub fn new() -> Gate {
         Gate::default()
     }
 
-    /// An output of so many bytes, which may leave once log entry `needs` is acknowledged.
+    /// Queues an output of `bytes` bytes, which may leave when log entry `needs` is acknowledged.
     ///
     /// # Panics
-    /// If it is not the next in number, or needs less than the one before it.
+    /// If its number is not the next, or it needs an earlier entry than the output before it.
     pub fn queue(&mut self, number: u64, needs: u64, bytes: u64) {
         assert_eq!(number, self.queued + 1, "outputs come in order");
         assert!(
@@ -60,13 +60,13 @@ impl Gate {
         self.advance();
     }
 
-    /// The backup has every entry up to `seq`. What is older news is ignored.
+    /// The backup has every entry up to `seq`. An older acknowledgement is ignored.
     pub fn ack(&mut self, seq: u64) {
         self.acked = self.acked.max(seq);
         self.advance();
     }
 
-    /// An open gate that `outputs` have passed already.
+    /// An open gate that `outputs` outputs have passed already.
     pub fn opened_after(outputs: u64) -> Gate {
         Gate {
             queued: outputs,
@@ -76,7 +76,7 @@ impl Gate {
         }
     }
 
-    /// From here on outputs wait for acknowledgements again.
+    /// From now on outputs wait for acknowledgements again.
     pub fn close(&mut self) {
         self.open = false;
     }
@@ -86,7 +86,7 @@ impl Gate {
         self.needed
     }
 
-    /// Nobody's acknowledgement is needed any more: this side goes on alone, by right.
+    /// From now on outputs need no acknowledgement: this side goes on alone, by right.
     pub fn open(&mut self) {
         self.open = true;
         self.advance();
@@ -114,7 +114,7 @@ impl Gate {
         self.passed
     }
 
-    /// Number of the last output that came; 0 before the first.
+    /// Number of the last output that was queued; 0 before the first.
     pub fn queued(&self) -> u64 {
         self.queued
     }
@@ -124,7 +124,7 @@ impl Gate {
         self.acked
     }
 
-    /// Outputs that wait.
+    /// Number of outputs that wait.
     pub fn held(&self) -> usize {
         self.held.len()
     }
@@ -134,7 +134,7 @@ impl Gate {
         self.held_bytes
     }
 
-    /// Whether the vCPU has to wait for outputs to leave.
+    /// Must the vCPU wait until outputs have left?
     pub fn is_full(&self) -> bool {
         self.held.len() >= GATE_OUTPUTS || self.held_bytes >= GATE_BYTES
     }

@@ -1,33 +1,35 @@
-//! How far the backup's execution is behind, and the throttle that keeps it near (paper, section
-//! 2.4: a primary whose backup lags is given less CPU time).
+//! The backup's execution lag, and the throttle that limits it (paper, section 2.4: a primary whose
+//! backup lags gets less CPU time).
 
 use crate::Time;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The lag that the throttle holds: what a failover may have to catch up.
+/// The lag at which the throttle aims: what a failover may have to catch up.
 pub const LAG_TARGET: Duration = Duration::from_millis(100);
-/// The most that the vCPU is made to rest, percent of its time.
+/// Longest rest of the vCPU, percent of its time.
 pub const MAX_REST: u32 = 95;
-/// One step up: this part of the work that is left to the vCPU.
+/// A step up: one part in this many of the time in which the vCPU still works.
 const STEP_UP: u32 = 4;
-/// One step down, percent: slowly, so that the lag does not come back at once.
+/// A step down, percent: a small one, so that the lag does not come back at once.
 const STEP_DOWN: u32 = 1;
 /// Entries made within this time share a mark.
 const MARK_SPAN: Duration = Duration::from_millis(1);
-/// Marks kept. With more, the newest time is not noted: the lag is measured from the oldest.
+/// Most marks. When there are more, the newest time is not noted, and the lag is measured from the
+/// oldest.
 const MARKS: usize = 4096;
 
-/// Measures the execution lag, entry made to entry executed, and turns it into a throttle.
+/// Measures the execution lag, which is the time from making an entry to executing it, and computes the
+/// throttle from it.
 ///
-/// Call [`Lag::made`] and [`Lag::executed`] as it happens and [`Lag::adjust`] once a heartbeat.
+/// Call [`Lag::made`] and [`Lag::executed`] when these happen, and [`Lag::adjust`] once per heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Lag {
-    /// Entries up to the sequence were made from the time on.
+    /// Each mark: from this time on, entries up to this sequence number existed.
     marks: VecDeque<(Time, u64)>,
     executed: u64,
     rest: u32,
-    /// The lag at the last adjustment.
+    /// The lag at the last call of [`Lag::adjust`].
     before: Duration,
 }
 
@@ -60,8 +62,8 @@ impl Lag {
             .map_or(Duration::ZERO, |(at, _)| now.since(*at))
     }
 
-    /// Adjusts the throttle by one small step: up when the lag is over the target, or over half of it
-    /// and growing, as what is made meanwhile takes a slow backup long.
+    /// Adjusts the throttle by one small step. Up, if the lag is over the target, or over half of it
+    /// and growing: a slow backup needs long for the entries that are made meanwhile.
     pub fn adjust(&mut self, now: Time) {
         let lag = self.lag(now);
         let grows = lag > std::mem::replace(&mut self.before, lag);
@@ -73,12 +75,12 @@ impl Lag {
         }
     }
 
-    /// How much of its time the vCPU has to rest, percent.
+    /// How much of its time the vCPU must rest, percent.
     pub fn rest(&self) -> u32 {
         self.rest
     }
 
-    /// There is nobody to wait for any more.
+    /// Resets it: there is no backup any more.
     pub fn clear(&mut self) {
         *self = Lag::default();
     }
@@ -141,7 +143,7 @@ mod tests {
         assert_eq!(lag.rest(), 0);
     }
 
-    /// A backup at a third of the primary's speed: the throttle holds the lag near its target.
+    /// With a backup at a third of the primary's speed, the throttle holds the lag near its target.
     #[test]
     fn a_slow_backup_is_held_near_the_target() {
         let mut lag = Lag::default();

@@ -1,18 +1,19 @@
-//! Both halves, as they ship, under every order of steps and faults that a few budgets allow.
+//! A model checker: both halves of the protocol, as they ship, under every order of steps and of a
+//! limited number of faults.
 //!
-//! Where `simulation` plays long schedules at random, this plays all short ones. The world is a value
-//! ([`world::World`]); a step of it ([`step::Step`]) is the smallest thing that can happen, and
-//! `stateright` visits every state that steps lead to. Each process has a clock of its own, which
-//! only moves where time matters; so a process that takes no step is one that hangs.
+//! Where `simulation` plays long schedules at random, the model plays all short ones. The world is a
+//! value ([`world::World`]). A step ([`step::Step`]) is the smallest thing that can happen, and
+//! `stateright` visits every state to which steps lead. Each process has its own clock, which moves
+//! only where time matters; so a process that takes no step is a process that hangs.
 //!
-//! What is checked is in [`properties`]. A counterexample is printed as the steps that lead to it.
+//! The properties are in [`properties`]. A counterexample is printed as the steps that lead to it.
 //!
 //! What is left out, and why it loses nothing: a backend's taking an output and the report of it are
 //! one step, as are an arbiter's answer and its arrival except for claims, and a heartbeat behind a
 //! heartbeat on one connection is one. Of the beats on their way to a side only the newest arrives.
 //! Damage on a connection is a cut. What is left out and may lose something: full windows and gates,
-//! which need long logs; a copy's memory, which is one message here with the rest of the machine, so
-//! that nothing ever waits behind it; and faults beyond a setting's budgets.
+//! which need long logs; the rounds of a copy, whose memory is all made where the machine is stopped, and
+//! has no pieces but where a setting says so; and faults beyond a setting's budgets.
 
 mod backup_side;
 mod beginning;
@@ -43,22 +44,24 @@ struct Setting {
     guest: Guest,
     begins: Begins,
     faults: Faults,
-    /// Whether beats by UDP get through.
+    /// Do beats by UDP arrive?
     beats: bool,
-    /// What must be reached.
+    /// Pieces of a copy's memory, each as large as the window.
+    pieces: usize,
+    /// Conditions that some state must reach.
     reaches: Vec<Named>,
-    /// A fault in the protocol itself.
+    /// A fault that is planted into the protocol.
     mutant: Option<Mutant>,
 }
 
-/// Whom it starts with.
+/// The members with which it starts.
 #[derive(Clone, Copy, Debug)]
 enum Begins {
     Strangers,
     Pair,
-    /// Who was told to run alone, and who wants to join.
+    /// A primary that was started alone, and a backup that wants to join.
     Solo,
-    /// A backup that went live, and who wants to join.
+    /// A backup that went live, and a new backup that wants to join.
     Survivor,
 }
 

@@ -4,62 +4,74 @@ mod beats;
 mod doubt;
 mod flow;
 mod handover;
+mod join;
+mod outbox;
 mod outcome;
 mod transfer;
 mod types;
 mod watch;
 
-pub use types::{LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, Stalls};
+pub use types::{
+    Copying, LOG_WINDOW_BYTES, PrimaryAction, PrimaryConfig, PrimaryEnd, PrimaryQuestion,
+    PrimaryTurn, Stalls,
+};
 
 use crate::Time;
 use crate::arbiter::{MemberId, Members};
-use crate::detector::{Detector, Suspicion};
+use crate::detector::Suspicion;
 use crate::gate::Gate;
 use crate::lag::Lag;
-use crate::log::HostPrint;
 use crate::mutant::Mutant;
+use crate::peer::Peer;
 use crate::question::Question;
 use crate::reason::Loss;
-use crate::transfer::{Capture, Right};
-use crate::wire::{Message, PROTOCOL_VERSION, common_version};
+use crate::transfer::Right;
+use crate::wire::{Message, PROTOCOL_VERSION};
 use doubt::Doubt;
 use handover::Handover;
+pub(crate) use join::host_refusal;
+use outbox::Outbox;
 use std::collections::VecDeque;
 use std::time::Duration;
+use transfer::Stage;
 
-/// A connection that does not say Hello for so long is closed.
+/// A connection that does not say Hello within this time is closed.
 const HELLO_WAIT: Duration = Duration::from_secs(5);
 
-/// The primary, from waiting for its backup to the guest's end; and whoever runs alone, whom a new
-/// backup may join.
+/// The primary, from waiting for its backup to the guest's end; and a survivor that runs alone, which a
+/// new backup may join.
 ///
 /// # How to drive it
 ///
-/// After every `handle_*`, take [`Primary::poll_action`] until it gives None and perform the
-/// actions **in that order**, then look at [`Primary::may_run`]; call [`Primary::handle_tick`] when
-/// [`Primary::poll_timeout`] has come (earlier does no harm). The times handed in never go back.
+/// After every `handle_*`, call [`Primary::poll_action`] until it returns `None`, and perform the
+/// actions **in that order**; then check [`Primary::may_run`]. Call [`Primary::handle_tick`] when
+/// [`Primary::poll_timeout`] has come (earlier does no harm). The times that are passed in must never
+/// go back.
 ///
-/// - There is one connection at a time. Accept one only while [`Primary::accepts_connection`]; let
-///   others wait. [`Primary::handle_disconnected`] is for a connection that broke or that a
-///   [`crate::wire::WireDecoder`] found damaged; after [`PrimaryAction::Disconnect`] it is not
-///   called, and nothing more is handed in from that connection.
-/// - Each `Open`, `Claim` and `Close` gets exactly one answer. "Unreachable" is one; the question
-///   is then asked again later. So does each `Fence`, by [`Primary::handle_fenced`].
+/// - There is one connection at a time. Accept one only while [`Primary::accepts_connection`] is true;
+///   let others wait. [`Primary::handle_disconnected`] is for a connection that broke, or that a
+///   [`crate::wire::WireDecoder`] found damaged. After [`PrimaryAction::Disconnect`] it is not called,
+///   and nothing more of that connection is passed in.
+/// - Each `Open`, `Claim` and `Close` must get exactly one answer. "Unreachable" is an answer; the
+///   question is then asked again later. Each `Fence` also gets one answer, by
+///   [`Primary::handle_fenced`].
 /// - Beats come by UDP, in any order or not at all: [`Primary::handle_beat`].
-/// - Before a tick, everything is handed in that has arrived: a peer is not silent because nobody
-///   listened.
-/// - Call [`Primary::handle_vcpu`] with whether the vCPU's thread still answers, before each tick.
-/// - Log entries and outputs: [`Primary::handle_output`] when the guest emits one,
-///   [`Primary::handle_appended`] when entries are ready to be sent, [`Primary::handle_released`]
-///   **after** the backends took what [`PrimaryAction::Release`] let go, as far as
-///   [`Primary::may_release`] said before each output that they may: the backup forgets it then.
-/// - If [`Primary::may_release`] says no in the middle of a release, [`Primary::handle_kept_back`] says that
-///   there is a rest.
-/// - The vCPU executes only after [`PrimaryAction::Start`], and enters the guest only while
+/// - Before a tick, pass in everything that has arrived: a peer is not silent only because this side
+///   has not read yet.
+/// - Before each tick, call [`Primary::handle_vcpu`] with whether the vCPU's thread answers.
+/// - Log entries and outputs: call [`Primary::handle_output`] when the guest emits an output,
+///   [`Primary::handle_appended`] when entries can be sent, and [`Primary::handle_released`] **after**
+///   the backends took the outputs of a [`PrimaryAction::Release`]: the backup forgets them then.
+///   Before each output, ask [`Primary::may_release`].
+/// - If [`Primary::may_release`] returns false in the middle of a release, call
+///   [`Primary::handle_kept_back`].
+/// - The vCPU executes only after [`PrimaryTurn::Start`], and enters the guest only while
 ///   `may_run`.
-/// - [`PrimaryAction::Copy`] sends the machine's memory while the guest runs, then stops it for the
-///   rest and calls [`Primary::handle_captured`], or [`Primary::handle_copy_failed`]. Between the stop
-///   and that call nothing else of the log or of the outputs is handed in.
+/// - After [`Copying::Begin`] the machine's memory is copied while the guest runs, one piece whenever
+///   [`Primary::wants_piece`], each handed in by [`Primary::handle_piece`]. Then the guest is stopped for
+///   the rest: its pieces, and [`Primary::handle_captured`]; or it is [`Primary::handle_copy_failed`].
+///   Between the stop and that call nothing else of the log or of the outputs is handed in. The bytes stay
+///   with the runtime until [`Copying::SendPiece`] and [`Copying::SendState`].
 /// - `Halt` and `Finish` are the last action; what is handed in later is ignored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Primary {
@@ -67,102 +79,82 @@ pub struct Primary {
     phase: Phase,
     generation: u64,
     actions: VecDeque<PrimaryAction>,
-    /// Whether there is a connection.
-    connected: bool,
-    /// Who is in this generation, or joins in the next.
+    peer: Peer,
+    /// The members of this generation, or of the next one while a backup joins.
     members: Members,
-    /// The generation as it was opened, once it was.
+    /// The right of the generation, when it was opened.
     right: Option<Right>,
-    /// The last generation that this side asked to open, and the last that may be its own.
+    /// The last generation that this side asked to open, and the last one that may be its own.
     opened: u64,
     last_own: u64,
-    /// Whoever joined was lost when the next generation was being opened: whether it is open is still to
-    /// be found out.
-    stale_open: bool,
-    /// Where the machine was copied for whoever joins.
-    capture: Option<Capture>,
-    /// Bytes of the log before that: the backup does not count them.
+    /// Bytes of the log before the copy, which the backup does not count.
     base_bytes: u64,
-    /// Bytes of the copy's memory that were sent, and that are in the backup's.
-    copy_sent: u64,
-    loaded: u64,
+    outbox: Outbox,
     protocol: u32,
-    detector: Detector,
     question: Question,
     gate: Gate,
     log: LogMark,
-    /// Bytes of the log that the backup's vCPU took.
+    /// Bytes of the log that the backup's vCPU has taken.
     consumed: u64,
-    /// The runtime kept some of a release back.
+    /// The runtime kept some outputs of a release back.
     kept_back: bool,
-    /// The last output that the backends took, and the last that the backup was told of.
+    /// The last output that the backends took, and the last one that was reported to the backup.
     released: u64,
     told: u64,
-    /// Sequence of the end entry.
+    /// Sequence number of the end entry.
     end: Option<u64>,
     lag: Lag,
     handover: Handover,
-    /// Told to leave before anything ran.
+    /// The operator wants it to leave before anything ran.
     leaving: bool,
-    /// The vCPU's thread does not answer: a member that hangs must not look alive.
-    mute: bool,
-    /// It has something to ask the arbiter once it is not mute.
+    /// It must ask the arbiter as soon as it is not mute any more.
     asks_later: bool,
-    /// Whether the backup is to show that it still follows; and how often it was asked to.
+    /// Must the backup show that it still follows? And the number of the last probe.
     doubt: Doubt,
     probes: u64,
-    /// Beats sent, and the last one heard.
-    beats: u64,
-    heard_beat: u64,
-    /// The pair's record was found missing, in this generation, when the log ended with this entry.
+    /// The generation in which the pair's record was found missing, and the last entry of the log at
+    /// that moment.
     missed: Option<(u64, u64)>,
     stalls: Stalls,
     stalled: (bool, bool),
 }
 
-/// How far the log goes.
+/// How far the log has got.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct LogMark {
     seq: u64,
     bytes: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
-    /// For a backup, connected or not, that has not said Hello.
+    /// Waits for a backup, connected or not, to say Hello.
     Waiting,
-    /// Asked the arbiter to open the generation.
+    /// Has asked the arbiter to open the generation.
     Opening,
-    /// Sent the machine; the backup builds it.
-    Joining,
-    /// Runs, protected.
+    /// Has sent the machine; the backup builds it.
+    Welcomed,
+    /// Runs, and is protected.
     Paired,
-    /// Lost the backup, asked the arbiter; outputs held.
+    /// Has lost the backup and asked the arbiter; outputs are held.
     Claiming { started: bool },
-    /// Won, and shuts the other side out before anything leaves.
+    /// Has won, and shuts the peer out before any output leaves.
     Fencing,
-    /// Handed over: the backup is to claim.
+    /// Has handed over: the backup must claim.
     HandedOver,
-    /// Runs alone, by right.
-    Solo,
-    /// Runs alone; offered the machine to whoever connected.
-    Offering,
-    /// Runs alone; the machine is copied.
-    Copying,
-    /// Runs alone; the copy is to be proved.
-    Proving,
-    /// Runs alone; asked the arbiter to open the next generation.
-    OpeningNext,
-    /// Holds outputs again; arms the backup once it has acknowledged this entry.
-    Arming { seq: u64 },
-    /// The guest has ended; closes the generation, and waits for the backup's Bye until then.
+    /// Runs alone, by right. If it is `unsure`, a joiner was lost when the next generation was being opened,
+    /// and whether it is open is still to be found out.
+    Solo { unsure: bool },
+    /// Runs alone, and somebody joins who is not armed yet.
+    Joined(Stage),
+    /// The guest has ended; closes the generation, and waits for the backup's Bye until this time.
     Closing { closed: bool, bye_by: Option<Time> },
     /// Halted or finished.
     Ended,
 }
 
 impl Primary {
-    /// A primary that waits for its backup, or opens a generation of its own if it is to run alone.
+    /// A primary that waits for its backup, or opens a generation for itself if it runs alone.
     pub fn new(config: PrimaryConfig, now: Time) -> Primary {
         let mut primary = Primary::at_rest(config, now);
         if primary.config.solo {
@@ -176,7 +168,7 @@ impl Primary {
             phase: Phase::Waiting,
             generation: config.generation,
             actions: VecDeque::new(),
-            connected: false,
+            peer: Peer::new(&config.timing, config.timing.silence, now),
             members: Members {
                 primary: config.me,
                 backup: None,
@@ -184,13 +176,9 @@ impl Primary {
             right: None,
             opened: config.generation,
             last_own: config.generation,
-            stale_open: false,
-            capture: None,
             base_bytes: 0,
-            copy_sent: 0,
-            loaded: 0,
+            outbox: Outbox::default(),
             protocol: PROTOCOL_VERSION,
-            detector: Detector::new(&config.timing, config.timing.silence, now),
             question: Question::default(),
             gate: Gate::new(),
             log: LogMark::default(),
@@ -202,12 +190,9 @@ impl Primary {
             lag: Lag::default(),
             handover: Handover::No,
             leaving: false,
-            mute: false,
             asks_later: false,
             doubt: Doubt::No,
             probes: 0,
-            beats: 0,
-            heard_beat: 0,
             missed: None,
             stalls: Stalls::default(),
             stalled: (false, false),
@@ -215,7 +200,7 @@ impl Primary {
         }
     }
 
-    /// Whether this fault is planted: never but in this crate's tests.
+    /// Is this fault planted? Only in this crate's tests.
     fn has(&self, mutant: Mutant) -> bool {
         #[cfg(test)]
         let planted = mutant.is(self.config.mutant);
@@ -234,7 +219,7 @@ impl Primary {
 
     /// When to call [`Primary::handle_tick`] if nothing else happens.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let tick = self.ticks().then(|| self.detector.next_tick());
+        let tick = self.ticks().then(|| self.peer.detector.next_tick());
         let bye = match self.phase {
             Phase::Closing { bye_by, .. } => bye_by,
             _ => None,
@@ -245,21 +230,21 @@ impl Primary {
             .min()
     }
 
-    /// Whether the vCPU may enter the guest: false until the start, while the backup is too far
-    /// behind or too many outputs wait, and while it is open who goes on.
+    /// May the vCPU enter the guest? Not before the start, not while the backup is too far behind or
+    /// too many outputs wait, and not while it is undecided which side goes on.
     pub fn may_run(&self) -> bool {
-        match self.phase {
-            Phase::Paired | Phase::Proving | Phase::OpeningNext | Phase::Arming { .. } => {
-                self.stalled == (false, false)
-            }
-            Phase::Solo | Phase::Offering | Phase::Copying => true,
+        match &self.phase {
+            Phase::Paired => self.stalled == (false, false),
+            Phase::Joined(stage) => stage.copied().is_none() || self.stalled == (false, false),
+            Phase::Solo { .. } => true,
             _ => false,
         }
     }
 
-    /// Whether a connection would be of use.
+    /// Should the runtime accept a connection?
     pub fn accepts_connection(&self) -> bool {
-        !self.connected && !self.stale_open && matches!(self.phase, Phase::Waiting | Phase::Solo)
+        let free = matches!(self.phase, Phase::Waiting | Phase::Solo { unsure: false });
+        free && !self.peer.is_connected()
     }
 
     /// A connection was accepted.
@@ -271,27 +256,25 @@ impl Primary {
             self.accepts_connection(),
             "one connection at a time, and only when it is of use"
         );
-        self.connected = true;
-        self.detector = Detector::new(&self.config.timing, HELLO_WAIT, now);
+        self.peer.connect(&self.config.timing, HELLO_WAIT, now);
     }
 
     /// The connection is gone.
     pub fn handle_disconnected(&mut self, _now: Time) {
-        if self.connected {
-            self.connected = false;
+        if self.peer.disconnect() {
             self.lose(Loss::Suspected(Suspicion::Closed));
         }
     }
 
     /// A message came.
     pub fn handle_message(&mut self, now: Time, message: Message) {
-        if !self.connected {
+        if !self.peer.is_connected() {
             return;
         }
-        self.detector.heard(now);
-        match (self.phase, message) {
+        self.peer.detector.heard(now);
+        match (&self.phase, message) {
             (
-                Phase::Waiting | Phase::Solo,
+                Phase::Waiting | Phase::Solo { .. },
                 Message::Hello {
                     protocol,
                     vm,
@@ -300,13 +283,13 @@ impl Primary {
                 },
             ) => match self.refusal(protocol, &vm, member, &host) {
                 Some(reason) => self.refuse(reason),
-                None if self.phase == Phase::Solo => self.offer(now, protocol, member),
-                None => self.welcome(now, protocol, member),
+                None if self.phase == Phase::Waiting => self.welcome(now, protocol, member),
+                None => self.offer(now, protocol, member),
             },
-            (Phase::Opening | Phase::Joining | Phase::Paired, Message::Heartbeat) => {}
-            (_, message) if self.is_joined() => self.joining(now, message),
-            (Phase::Joining, Message::Ready) => self.start(now),
-            (Phase::Opening | Phase::Joining, Message::Refuse { reason }) => {
+            (Phase::Opening | Phase::Welcomed | Phase::Paired, Message::Heartbeat) => {}
+            (Phase::Joined(_), message) => self.joining(now, message),
+            (Phase::Welcomed, Message::Ready) => self.start(now),
+            (Phase::Opening | Phase::Welcomed, Message::Refuse { reason }) => {
                 self.lose(Loss::Refused(reason));
             }
             (
@@ -319,110 +302,65 @@ impl Primary {
             ) => self.acknowledged(now, received, consumed, executed),
             (Phase::Paired, Message::Echo { number }) => self.answered(now, number),
             (Phase::Paired, Message::Request(request)) => {
-                self.push(PrimaryAction::Requested(request));
+                self.push(PrimaryTurn::Requested(request));
             }
-            (Phase::Joining | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
+            (Phase::Welcomed | Phase::Paired, Message::Leave) => self.lose(Loss::Left),
             (Phase::Paired, Message::Diverged { at, what }) => {
                 self.lose(Loss::Diverged { at, what });
             }
             (Phase::HandedOver, message) => self.handed_over(message),
-            (Phase::Closing { .. }, message) => self.parting(message),
+            (&Phase::Closing { closed, .. }, message) => self.parting(closed, message),
             (_, message) => self.lose(Loss::Broke(format!("{} out of turn", message.name()))),
         }
     }
 
-    /// Why whoever says Hello cannot join.
-    fn refusal(
-        &self,
-        protocol: u32,
-        vm: &str,
-        member: MemberId,
-        host: &HostPrint,
-    ) -> Option<String> {
-        let ours = &self.config;
-        if common_version(PROTOCOL_VERSION, protocol).is_none() {
-            return Some(format!(
-                "the primary speaks protocol version {PROTOCOL_VERSION} and the backup {protocol}: \
-                 update the older one"
-            ));
-        }
-        if vm != ours.vm {
-            return Some(format!(
-                "the primary runs VM {:?}, the backup wants {vm:?}",
-                ours.vm
-            ));
-        }
-        if member == ours.me {
-            return Some("the backup has the primary's own member id".into());
-        }
-        host_refusal(&ours.host, host)
-    }
-
-    /// Refuses whoever is connected.
-    fn refuse(&mut self, reason: String) {
-        self.push(PrimaryAction::Send(Message::Refuse { reason }));
-        self.disconnect();
-    }
-
-    /// Opens a generation for the pair.
-    fn welcome(&mut self, now: Time, protocol: u32, backup: MemberId) {
-        self.detector.relimit(self.config.timing.joining, now);
-        self.protocol = protocol.min(PROTOCOL_VERSION);
-        self.members.backup = Some(backup);
-        self.heard_beat = 0;
-        self.ask(Phase::Opening);
-    }
-
-    /// The backup stands where we stand.
-    fn start(&mut self, now: Time) {
-        (self.phase, self.doubt) = (Phase::Paired, Doubt::No);
-        self.detector.relimit(self.config.timing.silence, now);
-        self.push(PrimaryAction::Start);
-    }
-
-    /// The backup is gone, or of no use.
+    /// The backup is lost.
     fn lose(&mut self, loss: Loss) {
         self.disconnect();
         self.lag.clear();
         match self.phase {
             Phase::Waiting
-            | Phase::Solo
+            | Phase::Solo { .. }
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::Ended => {}
-            _ if self.is_joined() => self.drop_transfer(loss),
+            Phase::Joined(_) => self.drop_transfer(loss),
             Phase::HandedOver if self.has(Mutant::ResumesWithoutRight) => self.take_back(),
             Phase::HandedOver => self.ask(Phase::Claiming { started: true }),
-            Phase::Opening => self.push(PrimaryAction::BackupLost(loss)),
-            Phase::Joining | Phase::Paired => {
+            Phase::Opening => self.push(PrimaryTurn::BackupLost(loss)),
+            Phase::Welcomed | Phase::Paired => {
                 let started = self.phase == Phase::Paired;
-                self.push(PrimaryAction::BackupLost(loss));
+                self.push(PrimaryTurn::BackupLost(loss));
                 if started && self.has(Mutant::SoloWithoutClaim) {
                     return self.go_solo(Time(0), true);
                 }
                 self.ask(Phase::Claiming { started });
             }
             Phase::Closing { closed, .. } => self.close_or_finish(closed, None),
-            phase => unreachable!("{phase:?} is no phase of joining"),
         }
     }
 
     fn disconnect(&mut self) {
-        if std::mem::take(&mut self.connected) {
+        if self.peer.disconnect() {
             self.push(PrimaryAction::Disconnect);
         }
     }
 
-    fn push(&mut self, action: PrimaryAction) {
-        self.actions.push_back(action);
+    fn push(&mut self, action: impl Into<PrimaryAction>) {
+        self.actions.push_back(action.into());
     }
 
-    /// The generation it is in, or opens next.
+    /// This member.
+    pub fn me(&self) -> MemberId {
+        self.config.me
+    }
+
+    /// Its generation, or the one that it opens next.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The last generation that is its own: the one to be closed in the end.
+    /// The last generation that is its own, which must be closed at the end.
     pub fn last_opened(&self) -> u64 {
         self.last_own
     }
@@ -432,51 +370,45 @@ impl Primary {
         self.lag.lag(now)
     }
 
-    /// How long the backup has been silent, as it counts after a tick; none without one.
+    /// How long the backup has been silent, as a tick counts it; `None` without a backup.
     pub fn silence(&self, now: Time) -> Option<Duration> {
-        self.connected.then(|| self.detector.silence(now))
+        self.peer.silence(now)
     }
 
-    /// How much of its time the vCPU has to rest so that the backup keeps up, percent.
+    /// How much of its time the vCPU must rest so that the backup keeps up, percent.
     pub fn rest(&self) -> u32 {
         self.lag.rest()
     }
 
-    /// What it does, in a word or two for operators.
+    /// Its state in a word or two, for operators.
     pub fn state(&self) -> &'static str {
-        match self.phase {
+        match &self.phase {
             Phase::Waiting => "waiting for a backup",
-            Phase::Opening | Phase::Joining => "pairing",
+            Phase::Opening | Phase::Welcomed => "pairing",
             Phase::Paired => "protected",
             Phase::Claiming { .. } => "asking the arbiter",
             Phase::Fencing => "fencing",
             Phase::HandedOver => "handing over",
-            Phase::Solo => "alone",
-            Phase::Offering => "alone, offering a copy",
-            Phase::Copying => "alone, copying",
-            Phase::Proving => "alone, proving the copy",
-            Phase::OpeningNext | Phase::Arming { .. } => "alone, arming the copy",
+            Phase::Solo { .. } => "alone",
+            Phase::Joined(Stage::Offering) => "alone, offering a copy",
+            Phase::Joined(Stage::Copying) => "alone, copying",
+            Phase::Joined(Stage::Proving(..)) => "alone, proving the copy",
+            Phase::Joined(Stage::Opening(_) | Stage::Arming { .. }) => "alone, arming the copy",
             Phase::Closing { .. } | Phase::Ended => "ending",
         }
     }
 
-    /// Whether it runs alone, by right; also while somebody joins who is not armed yet.
+    /// Does it run alone, by right? Also true while a joiner is not armed yet.
     pub fn is_solo(&self) -> bool {
-        self.phase == Phase::Solo || self.is_joined()
+        matches!(self.phase, Phase::Solo { .. } | Phase::Joined(_))
     }
 
-    /// Bytes of the copy that arrived: no more than [`crate::wire::COPY_WINDOW_BYTES`] beyond them may
-    /// be sent.
-    pub fn loaded(&self) -> u64 {
-        self.loaded
-    }
-
-    /// Whether the log has a reader: what is made of it is to be kept until it is sent.
+    /// Does the log have a reader? Then its frames must be kept until they are sent.
     pub fn sends_log(&self) -> bool {
-        !matches!(self.phase, Phase::Solo | Phase::Offering | Phase::Copying)
+        !self.is_solo() || self.copied().is_some()
     }
 
-    /// Outputs that wait for an acknowledgement.
+    /// Number of outputs that wait for an acknowledgement.
     pub fn held_outputs(&self) -> usize {
         self.gate.held()
     }
@@ -485,18 +417,6 @@ impl Primary {
     pub fn stalls(&self) -> Stalls {
         self.stalls
     }
-}
-
-/// Why two hosts cannot be a pair, if so.
-pub(crate) fn host_refusal(primary: &HostPrint, backup: &HostPrint) -> Option<String> {
-    let same = primary == backup;
-    (!same).then(|| {
-        format!(
-            "the hosts differ (primary: CPU {}, exits {:016x}; backup: CPU {}, exits {:016x}), so \
-             positions would not mean the same: use two hosts with the same CPU and KVM",
-            primary.cpu, primary.exits, backup.cpu, backup.exits
-        )
-    })
 }
 
 #[cfg(test)]

@@ -1,26 +1,26 @@
-//! Why a side is given up, and why one gives up.
+//! Why a side gives its peer up, and why a side stops.
 
 use crate::arbiter::{ArbiterError, MemberId};
 use crate::detector::Suspicion;
 use crate::log::Position;
 use thiserror::Error;
 
-/// Why the other side counts as lost.
+/// Why the peer counts as lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum Loss {
     /// The detector suspects it.
     #[error("{0}")]
     Suspected(Suspicion),
-    /// It sent what the protocol does not allow.
+    /// It sent something that the protocol does not allow.
     #[error("it broke the protocol: {0}")]
     Broke(String),
     /// It refused this pair.
     #[error("it refused: {0}")]
     Refused(String),
-    /// The copy of the machine came to nothing.
+    /// The copy of the machine failed.
     #[error("{0}")]
     Unfit(String),
-    /// The backup leaves, as its operator wants.
+    /// The backup leaves, because its operator wants it to.
     #[error("it was told to leave")]
     Left,
     /// The backup's execution differs from the log.
@@ -33,10 +33,10 @@ pub enum Loss {
     },
 }
 
-/// Why a side stops for good.
+/// Why a side stops for ever.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 pub enum HaltReason {
-    /// The other side goes on alone.
+    /// The peer goes on alone.
     #[error("halted: member {by} won generation {generation} and goes on alone")]
     LostArbitration {
         /// The generation.
@@ -52,16 +52,16 @@ pub enum HaltReason {
         /// How.
         what: String,
     },
-    /// The pair cannot be: one side refuses the other.
+    /// One side refuses the other, so there cannot be a pair.
     #[error("{0}")]
     Refused(String),
-    /// The generation was opened by others.
+    /// The generation was opened by other members.
     #[error(transparent)]
     NotFree(ArbiterError),
-    /// The arbiter says that this side has no right to ask.
+    /// The arbiter says that this side has no right to claim.
     #[error("{0}")]
     NoRight(String),
-    /// The source of a copy is gone before this side was armed.
+    /// The source of the copy was lost before this joiner was armed.
     #[error(
         "the primary was lost while its machine was copied here ({0}), and this side may not go on \
          with it: start it again to join, if the VM still runs"
@@ -69,8 +69,9 @@ pub enum HaltReason {
     NotArmed(Loss),
 }
 
+#[cfg(test)]
 impl HaltReason {
-    /// The process's exit status.
+    /// The exit status that a process is to end with: the command decides it, and tests expect it.
     pub fn status(&self) -> u8 {
         match self {
             HaltReason::NoRight(_) | HaltReason::NotArmed(_) => 1,

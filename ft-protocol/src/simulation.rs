@@ -1,9 +1,8 @@
-//! All members that a VM ever has, against a model of everything around them, under random schedules
-//! with faults.
+//! The simulation: all members that a VM ever has, in a model of everything around them, under random
+//! schedules with faults.
 //!
-//! The invariants of the design are checked at every step ([`referee::Referee`]), and at the end,
-//! that the guest got to its end wherever that was owed. `LOCKSTEP_SEED` repeats one schedule and
-//! goes on from there.
+//! The invariants are checked at every step ([`referee::Referee`]). At the end it is checked that the
+//! guest got to its end if it had to. `LOCKSTEP_SEED` repeats one schedule and goes on from there.
 
 mod arbiter;
 mod backup_side;
@@ -31,20 +30,20 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// A schedule that has not come to its end after so long never will.
+/// A schedule that has not ended by then never ends.
 const LIMIT: Time = Time(60_000_000_000);
-/// Nobody is started beyond so many members: somebody would be losing them.
+/// No more members than these are started: otherwise some fault loses them again and again.
 const MEMBERS: usize = 30;
 
-/// What is noted when it is so.
+/// The note for this situation.
 const END_IN_TRANSFER: &str = "the guest ends during a transfer";
 
-/// Who takes part.
+/// The kinds of schedules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Setup {
-    /// One primary, one backup, and whoever is lost is not replaced.
+    /// One primary and one backup; a lost member is not replaced.
     Pair,
-    /// As many as it takes: whoever is lost is replaced after a while.
+    /// As many members as necessary: a lost member is replaced after a while.
     Relay,
 }
 
@@ -54,14 +53,14 @@ enum Fate {
     Finished,
     /// Handed over: the backup goes on.
     HandedOver,
-    /// Halted, because the other side goes on.
+    /// Halted, because the peer goes on.
     Lost,
-    /// Killed, or halted for a divergence.
+    /// Killed, or halted because of a divergence.
     Crashed,
-    /// Halted, because the one that it copied from was lost.
+    /// Halted, because the source of its copy was lost.
     NotArmed,
     Refused,
-    /// Told to leave.
+    /// Left, as its operator wanted.
     Left,
 }
 
@@ -74,23 +73,23 @@ struct World {
     arbiter: Arbiter,
     referee: Referee,
     links: Vec<Rc<RefCell<Link>>>,
-    /// What is still to fail, the next last; and how often something may fail as soon as a transfer
-    /// reaches its next stage.
+    /// The faults that are still to come, the next one last; and how many more faults may come when a
+    /// transfer reaches its next stage.
     faults: Vec<(Time, Fault)>,
     ambushes: u64,
     copy_damaged: bool,
     copy_fails: bool,
     boot_fails: bool,
-    /// The guest ends after so many entries, if it may.
+    /// The guest ends after this many entries, if it may.
     len: u64,
     may_end: bool,
-    /// How often what happened.
+    /// How often each situation occurred.
     seen: BTreeMap<String, u64>,
-    /// What happened, for whoever has to find out why a schedule fails.
+    /// What happened, to explain why a schedule fails.
     story: Vec<String>,
 }
 
-/// A moment up to so many milliseconds from now.
+/// A random moment within `ms` milliseconds from now.
 fn soon(now: Time, rng: &mut Rng, ms: u64) -> Time {
     now.after(Duration::from_micros(10 + rng.below(ms * 1000)))
 }
@@ -106,12 +105,12 @@ impl World {
         *self.seen.entry(what.into()).or_default() += 1;
     }
 
-    /// Whether the guest ends with this entry.
+    /// Does the guest end with this entry?
     fn ends_after(&self, seq: u64) -> bool {
         self.may_end && seq >= self.len
     }
 
-    /// A transfer reaches a stage: a good moment for a fault.
+    /// A transfer reaches a stage, which is a good moment for a fault.
     fn reaches(&mut self, stage: &str) {
         self.note(stage);
         if self.ambushes > 0 && self.rng.one_in(8) {
@@ -123,7 +122,7 @@ impl World {
         }
     }
 
-    /// Somebody who was not armed yet is lost.
+    /// A joiner that was not armed yet is lost.
     fn lost_joiner(&mut self, stage: &str, loss: &Loss) {
         let what = match loss {
             Loss::Unfit(why) if why.contains("differs") => "a bad copy is refused".into(),
@@ -136,7 +135,7 @@ impl World {
         }
     }
 
-    /// Whoever joins has lost its source.
+    /// A joiner has lost its source.
     fn lost_source(&mut self, joiner: MemberId, stage: &str) {
         match self.referee.protector() == Some(joiner) {
             true => self.note("source lost with Armed under way"),
@@ -145,21 +144,21 @@ impl World {
     }
 }
 
-/// Nobody of the members.
+/// An id that no member has.
 const NOBODY: MemberId = MemberId(0);
 
 struct Simulation {
     world: World,
     members: Vec<Member>,
-    /// These two never reach each other again.
+    /// The pairs of members that never reach each other again.
     partitions: Vec<[MemberId; 2]>,
-    /// When somebody is started.
+    /// When the next member is started.
     next_start: Option<Time>,
-    /// The guest goes on until all faults are over and somebody protects it again.
+    /// The guest goes on until all faults are over and a backup protects it again.
     patient: bool,
-    /// More has failed than is survived by right: nobody owes the guest its end.
+    /// More members have failed than can be survived: the guest need not get to its end.
     excused: bool,
-    /// Nothing has failed yet.
+    /// No fault has happened yet.
     peaceful: bool,
 }
 
@@ -239,7 +238,8 @@ impl Simulation {
             self.world.referee.finished || self.is_excused(),
             "the guest did not get to its end"
         );
-        // Who joins when the guest ends may lose the word that says so with the connection.
+        // A backup that joins when the guest ends may lose the message that says so with the
+        // connection.
         let ended = self.world.seen.contains_key(END_IN_TRANSFER);
         let lost = |member: &Member| member.seat.fate == Fate::NotArmed;
         assert!(
@@ -248,7 +248,7 @@ impl Simulation {
         );
     }
 
-    /// All faults are over, and somebody protects the VM.
+    /// Are all faults over, and is the VM protected?
     fn is_calm(&self) -> bool {
         let protector = self.world.referee.protector();
         let protects = |member: &Member| Some(member.seat.me) == protector && member.is_armed();
@@ -260,7 +260,7 @@ impl Simulation {
         !self.members.iter().any(active) || self.is_excused() && self.world.now > Time(LIMIT.0 / 10)
     }
 
-    /// Whether nobody owes the guest its end; also where it never started, and cannot any more.
+    /// Need the guest not get to its end? Also true if it never started, and cannot any more.
     fn is_excused(&self) -> bool {
         let stuck = self.world.setup == Setup::Pair
             && !self.world.referee.is_started()
@@ -272,7 +272,7 @@ impl Simulation {
         self.partitions.contains(&[a, b]) || self.partitions.contains(&[b, a])
     }
 
-    /// Whether this is a backup that whoever runs the VM can reach.
+    /// Is this a backup that the member which runs the VM can reach?
     fn is_of_use(&self, member: &Member) -> bool {
         let me = member.seat.me;
         let mut primaries = self.members.iter().filter(|m| m.as_primary().is_some());
@@ -301,7 +301,7 @@ impl Simulation {
         }
     }
 
-    /// Whoever waits for a VM may find one who listens.
+    /// Connects members that wait for the VM with a member that listens.
     fn connect(&mut self) {
         let World {
             now, rng, links, ..

@@ -1,4 +1,4 @@
-//! What the tests of several modules share.
+//! Shared by the tests of several modules.
 
 use crate::log::*;
 
@@ -13,7 +13,7 @@ impl Rng {
         Rng::new(seed)
     }
 
-    /// The number in `LOCKSTEP_SEED`, else `default`.
+    /// The number in `LOCKSTEP_SEED`, otherwise `default`.
     pub fn seed(default: u64) -> u64 {
         let seed = std::env::var("LOCKSTEP_SEED").ok();
         seed.and_then(|s| s.parse().ok()).unwrap_or(default)

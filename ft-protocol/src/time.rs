@@ -1,8 +1,8 @@
-//! The time, as the runtime tells it.
+//! Time, which the runtime passes in.
 
 use std::time::Duration;
 
-/// A moment: nanoseconds since a start that only the caller knows, on a clock that never goes back.
+/// A moment: nanoseconds since an arbitrary start, on a clock that never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub u64);
 

@@ -1,16 +1,16 @@
-//! What both sides of a state transfer share: how a copy is proved, and what a side that runs alone by
-//! right starts from.
+//! Shared by both sides of a state transfer: how a copy is proved, and from what a survivor starts as a
+//! primary.
 
 use crate::arbiter::{MemberId, Members, Nonce};
 use bincode::{Decode, Encode};
 
-/// Digests of a machine's parts, by name, in an order that both sides share: equal where and only
-/// where the copy is.
+/// Digests of a machine's parts, by name, in the same order on both sides. They are equal if and only
+/// if the copy is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct StateDigest(pub Vec<(String, u64)>);
 
 impl StateDigest {
-    /// The parts in which two machines differ, also those that only one of them has.
+    /// The names of the parts in which two machines differ, including parts that only one of them has.
     pub fn differences(&self, other: &StateDigest) -> Vec<String> {
         let missing = |(name, digest): &&(String, u64), from: &StateDigest| {
             !from.0.iter().any(|(n, d)| n == name && d == digest)
@@ -27,15 +27,15 @@ impl StateDigest {
 /// Where a running machine was stopped to be copied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Capture {
-    /// The log's last entry before it.
+    /// The log's last entry before the stop.
     pub seq: u64,
-    /// Number of the last output before it.
+    /// Number of the last output before the stop.
     pub outputs: u64,
-    /// What the copy must be.
+    /// The digests that the copy must have.
     pub digest: StateDigest,
 }
 
-/// The right by which a side runs alone, or is half of a pair: a generation, as it was opened.
+/// The right by which a side runs alone or is a member of a pair: a generation, as it was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Right {
     /// The generation.
@@ -47,18 +47,18 @@ pub struct Right {
 }
 
 impl Right {
-    /// Whether this member may ask for the generation.
+    /// May this member claim the generation?
     pub fn is_of(&self, member: MemberId) -> bool {
         self.members.primary == member || self.members.backup == Some(member)
     }
 }
 
-/// A backup that went live: what its life as a primary starts from.
+/// A backup that went live: with this it goes on as a primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Survivor {
     /// The generation that it won.
     pub right: Right,
-    /// The log's last entry that it has.
+    /// The last entry of its log.
     pub seq: u64,
     /// Number of the last output that its guest emitted; all of them have left.
     pub outputs: u64,

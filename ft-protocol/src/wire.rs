@@ -1,9 +1,9 @@
 //! Messages on the logging channel.
 //!
-//! Each direction of a connection is a stream of frames (see [`crate::log::codec`]) with sequences
-//! from 0. [`Message::Hello`], [`Message::Refuse`] and the protocol version at the head of
-//! [`Message::Welcome`] keep their shape in every version, so that any two versions can at least
-//! refuse each other in a sentence.
+//! Each direction of a connection is a stream of frames (see [`crate::log::codec`]) with sequence
+//! numbers from 0. [`Message::Hello`], [`Message::Refuse`] and the protocol version at the head of
+//! [`Message::Welcome`] have the same layout in every version, so that any two versions can at least
+//! refuse each other with a sentence.
 
 use crate::arbiter::{MemberId, Members, Nonce};
 use crate::log::codec::{self, FrameDecoder, MAX_MESSAGE_PAYLOAD};
@@ -12,23 +12,23 @@ use crate::transfer::StateDigest;
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
-/// The version of the protocol that is spoken here. Peers one version apart still understand each
-/// other, so that a pair can be upgraded one side at a time.
+/// This version of the protocol. Peers one version apart should understand each other, so that a pair
+/// can be upgraded one side at a time.
 pub const PROTOCOL_VERSION: u32 = 4;
-/// The oldest version that is still spoken: earlier ones build another machine.
+/// The oldest version that is understood: earlier ones build another machine.
 const FIRST_VERSION: u32 = 4;
 /// Longest guest image that a [`Message::Welcome`] can carry, bytes.
 pub const MAX_IMAGE: usize = MAX_MESSAGE_PAYLOAD - (1 << 20);
 
-/// Bytes of a copy that may be under way: sent, and not yet in the other side's memory.
+/// Bytes of a copy that may be under way: sent, and not in the other side's memory yet.
 pub const COPY_WINDOW_BYTES: u64 = 8 << 20;
 
-/// What the two sides say to each other.
+/// A message between the two sides.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Message {
-    /// Backup to primary, first on every connection: who asks to join what.
+    /// Backup to primary, first on every connection: which member asks to back up which VM.
     Hello {
-        /// Newest protocol version it speaks.
+        /// The newest protocol version that it understands.
         protocol: u32,
         /// The VM it wants to protect.
         vm: String,
@@ -37,12 +37,12 @@ pub enum Message {
         /// Its host.
         host: HostPrint,
     },
-    /// Either way: it ends here, for a reason that no retry mends.
+    /// Either way: the connection ends, for a reason that no retry can change.
     Refuse {
         /// One sentence for the operator.
         reason: String,
     },
-    /// Primary to backup: everything it takes to build the same machine.
+    /// Primary to backup: everything that is needed to build the same machine.
     Welcome {
         /// The version to speak from here on.
         protocol: u32,
@@ -50,114 +50,114 @@ pub enum Message {
         generation: u64,
         /// Its members.
         members: Members,
-        /// What the backup must find in its own arbiter.
+        /// The nonce that the backup must find through its own arbiter.
         nonce: Nonce,
         /// The log's header.
         header: Box<Header>,
         /// The guest's ELF file.
         image: Vec<u8>,
     },
-    /// Backup to primary: the machine stands at position 0; or, after an Offer, there is room for
-    /// the copy.
+    /// Backup to primary: the machine is at position 0; or, after an Offer, there is room for the copy.
     Ready,
-    /// Primary to backup: the log goes on.
+    /// Primary to backup: the next part of the log.
     Log {
-        /// One or more whole frames of the log, with the log's own sequences.
+        /// One or more whole frames of the log, with the log's own sequence numbers.
         frames: Vec<u8>,
     },
-    /// Backup to primary: how far it is.
+    /// Backup to primary: how far it has got.
     Ack {
-        /// Every entry up to this sequence is in its buffer.
+        /// Every entry up to this sequence number is in its buffer.
         received: u64,
-        /// Bytes of the log that its vCPU took out of the buffer, in all.
+        /// Bytes of the log that its vCPU has taken out of the buffer, in total.
         consumed: u64,
-        /// Every entry up to this sequence is executed: what the lag is measured by.
+        /// Every entry up to this sequence number is executed; the lag is measured by this.
         executed: u64,
     },
     /// Primary to backup: outputs up to this number have left; never emit them again.
     Released {
-        /// Number of the last one.
+        /// Number of the last one that has left.
         output: u64,
     },
-    /// Either way: still there.
+    /// Either way: the sender is alive.
     Heartbeat,
-    /// Backup to primary: its execution differs from the log. It is no protection any more.
+    /// Backup to primary: its execution differs from the log. It protects the VM no more.
     Diverged {
-        /// Where that showed.
+        /// The position at which the difference showed.
         at: Position,
-        /// How.
+        /// The difference.
         what: String,
     },
     /// Primary to backup: the guest has ended, everything is acknowledged and released. Backup to
-    /// primary: understood; or, after a handover: live.
+    /// primary: it has understood; or, after a handover, it is live.
     Bye,
     /// Primary to backup: the guest rests, everything is acknowledged and released. Take over.
     Handover,
-    /// Backup to primary: it was told to leave.
+    /// Backup to primary: its operator wants it to leave.
     Leave,
     /// Backup to primary: what an operator asked for at the backup's host.
     Request(Request),
-    /// From a member that runs alone: the VM runs already, a copy of it can be had.
+    /// From a member that runs alone: the VM already runs, and the joiner can have a copy of it.
     Offer {
         /// The version to speak from here on.
         protocol: u32,
         /// The generation in which it runs alone.
         generation: u64,
-        /// That generation's members: the one that speaks is one of them.
+        /// That generation's members; the sender is one of them.
         members: Members,
-        /// That generation's nonce: what the backup must find in its own arbiter.
+        /// That generation's nonce, which the joiner must find through its own arbiter.
         nonce: Nonce,
-        /// The one that speaks.
+        /// The sender.
         source: MemberId,
         /// The log's header.
         header: Box<Header>,
         /// The guest's ELF file.
         image: Vec<u8>,
     },
-    /// Primary to backup: some of the guest's memory, as it was a moment ago. Later ones replace
+    /// Primary to backup: pages of the guest's memory, as they were a moment ago. Later ones replace
     /// earlier ones.
     Memory {
-        /// Pages, as the runtimes encode them.
+        /// Pages, in the runtimes' encoding.
         pages: Vec<u8>,
     },
     /// Backup to primary: how much of the copy is in its memory, so that no more than
-    /// [`COPY_WINDOW_BYTES`] of it are ever under way.
+    /// [`COPY_WINDOW_BYTES`] are ever under way.
     Loaded {
-        /// Bytes of [`Message::Memory`]'s pages, in all.
+        /// Bytes of the pages of [`Message::Memory`], in total.
         bytes: u64,
     },
-    /// Primary to backup: the rest of the machine, where it was stopped for that. The memory is
-    /// complete; the log goes on from here.
+    /// Primary to backup: the rest of the machine, at the position where it was stopped for this. The
+    /// memory is complete; the log goes on from here.
     State {
-        /// The log's last entry before it.
+        /// The log's last entry before that position.
         seq: u64,
-        /// Its position.
+        /// The position.
         at: Position,
-        /// Number of the last output before it.
+        /// Number of the last output before that position.
         outputs: u64,
-        /// vCPU and devices, as the runtimes encode them.
+        /// vCPU and devices, in the runtimes' encoding.
         state: Vec<u8>,
     },
-    /// Backup to primary: the copy stands, and this is what it is.
+    /// Backup to primary: the copy is complete.
     Copied {
         /// Digests of its parts.
         digest: StateDigest,
     },
-    /// Primary to backup: from here on it is half of a pair. Who has not received this never claims.
+    /// Primary to backup: from now on it is a member of a pair. A joiner that has not received this
+    /// never claims.
     Armed {
         /// The generation that was opened for it.
         generation: u64,
         /// That generation's nonce.
         nonce: Nonce,
     },
-    /// Primary to backup, after it was away: answer this, if you still follow.
+    /// Primary to backup, after the primary was away: answer this if you still follow.
     Probe {
-        /// Counts up.
+        /// The number of the probe; it counts up.
         number: u64,
     },
-    /// Backup to primary: it followed when this probe came.
+    /// Backup to primary: it still followed when this probe came.
     Echo {
-        /// The probe's.
+        /// The number of the probe.
         number: u64,
     },
 }
@@ -171,14 +171,14 @@ pub enum Request {
     Switchover,
 }
 
-/// A heartbeat by UDP: it passes when the channel is slow, and is worth nothing by itself.
+/// A heartbeat by UDP: it arrives when the channel is slow, and is not enough without the channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Beat {
     /// The pair's generation.
     pub generation: u64,
-    /// Who sends it.
+    /// The sender.
     pub from: MemberId,
-    /// Counts up; what is not newer is ignored.
+    /// Counts up. A beat that is not newer than the last one is ignored.
     pub count: u64,
 }
 
@@ -186,10 +186,10 @@ impl Beat {
     /// Longest datagram, bytes.
     pub const MAX_DATAGRAM: usize = 128;
 
-    /// The version of the protocol in which beats last changed: later ones speak it, too.
+    /// The version of the protocol in which beats last changed; later versions use it too.
     const VERSION: u64 = 2;
 
-    /// The datagram: one frame, whose sequence is the version.
+    /// The datagram: one frame, with the version as its sequence number.
     pub fn encode(&self) -> Vec<u8> {
         let (mut payload, mut datagram) = (Vec::new(), Vec::new());
         codec::encode_payload(self, &mut payload);
@@ -197,8 +197,8 @@ impl Beat {
         datagram
     }
 
-    /// Reads a datagram. None for anything else than a beat: whoever can reach the port can send
-    /// what they like.
+    /// Reads a datagram. `None` if it is not a beat: any process that reaches the port can send
+    /// anything.
     pub fn decode(datagram: &[u8]) -> Option<Beat> {
         let mut frames = FrameDecoder::new(Beat::VERSION, Beat::MAX_DATAGRAM, 0);
         frames.push(datagram);
@@ -236,8 +236,8 @@ impl Message {
     }
 }
 
-/// The newest version that a side of version `ours` and one of version `theirs` both speak: each
-/// speaks its own and the one before.
+/// The newest version that both sides understand, if they have the versions `ours` and `theirs`. Each
+/// understands its own and the one before.
 pub fn common_version(ours: u32, theirs: u32) -> Option<u32> {
     let common = ours.min(theirs);
     (ours.abs_diff(theirs) <= 1 && common >= FIRST_VERSION).then_some(common)
@@ -256,7 +256,7 @@ pub struct TooLong {
 /// Appends a message's frame to `out`.
 ///
 /// # Errors
-/// If it is over the limit; `out` is as it was. Only a guest image can be that long.
+/// If it is longer than the limit; `out` is then unchanged. Only a guest image can be that long.
 pub fn encode_message(seq: u64, message: &Message, out: &mut Vec<u8>) -> Result<(), TooLong> {
     let mut payload = Vec::new();
     codec::encode_payload(message, &mut payload);
@@ -270,7 +270,7 @@ pub fn encode_message(seq: u64, message: &Message, out: &mut Vec<u8>) -> Result<
     Ok(())
 }
 
-/// The sending half of a connection: counts the sequence.
+/// The sending half of a connection: it counts the sequence numbers.
 #[derive(Debug, Default)]
 pub struct WireEncoder {
     next_seq: u64,
@@ -295,22 +295,22 @@ pub struct WireDecoder {
 }
 
 impl WireDecoder {
-    /// For a connection of which nothing was read yet.
+    /// A decoder for a connection from which nothing was read yet.
     pub fn new() -> WireDecoder {
         WireDecoder {
             frames: FrameDecoder::new(0, MAX_MESSAGE_PAYLOAD, 0),
         }
     }
 
-    /// Takes bytes that were received.
+    /// Adds bytes that were received.
     pub fn push(&mut self, bytes: &[u8]) {
         self.frames.push(bytes);
     }
 
-    /// The next message; None until more bytes are pushed.
+    /// The next message; `None` until more bytes are added.
     ///
     /// # Errors
-    /// If the stream is not what a peer sends; the connection is then of no more use.
+    /// If the stream is damaged; the connection must then be closed.
     pub fn next_message(&mut self) -> Result<Option<Message>, Damage> {
         let Some(frame) = self.frames.next_frame()? else {
             return Ok(None);

@@ -1,10 +1,12 @@
-//! Storage of an arbiter that loses its records, cannot be written, or hangs.
+//! An arbiter whose storage loses its records, cannot be written, or hangs.
 
 mod etcd;
 
-use crate::harness::{Done, LOCKSTEP, Process, Scratch, lockstep, run, text};
-use crate::member::{Member, Told, arbiter, free_address, pair, stage};
-use crate::pair::{echo, records};
+use crate::harness::{Done, LOCKSTEP, Process, Scratch, run, text};
+use crate::member::{
+    Member, Told, arbiter, echo, echo_and_end, free_address, kill_one, pair, records, stage,
+};
+use crate::operator::operator;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -12,14 +14,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// What does not wait for a storage that hangs is done within this: its limit of one to three seconds, and some.
+/// What does not wait for a hanging storage is done within this time: the limit of one to three
+/// seconds, plus a reserve.
 const SOON: Duration = Duration::from_secs(6);
 
 fn record(scratch: &Scratch, name: &str) -> PathBuf {
     scratch.join("arbiter/vm").join(name)
 }
 
-/// The records; who was killed may have left a draft.
+/// The names of the records. A member that was killed may have left a temporary file, which is not
+/// counted.
 fn kept(scratch: &Scratch) -> Vec<String> {
     let mut names = records(scratch);
     names.retain(|name| !name.starts_with('.'));
@@ -32,19 +36,12 @@ fn vanish(scratch: &Scratch) {
     }
 }
 
-/// `lockstep` with the runtime directory of the members.
-fn operator<'a>(scratch: &Scratch, args: impl IntoIterator<Item = &'a str>) -> Process {
-    let mut command = lockstep(args);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    Process::start(&mut command)
-}
-
 fn of_arbiter<'a>(scratch: &Scratch, command: &'a str, url: &'a str, more: &[&'a str]) -> Done {
     let args = ["arbiter", command, "--vm", "vm", "--arbiter", url];
     operator(scratch, args.into_iter().chain(more.iter().copied())).end()
 }
 
-/// A member whose record vanished is told of by `status`, and holds.
+/// Fails unless `status` reports that the member's record vanished, and the member holds.
 #[track_caller]
 fn holds(scratch: &Scratch, member: &mut Member) {
     let why = member.await_event("record_missing")["why"].to_string();
@@ -65,22 +62,12 @@ fn who_needs_a_record_that_vanished_holds_until_an_operator_puts_it_back() {
         let told = Told::new(&scratch);
         let (mut primary, backup) = pair(&scratch, "echo", &told);
         echo(&mut primary, "together");
-        // Nobody can put it back by himself.
+        // Neither side can put the record back by itself.
         backup.process.signal(Signal::STOP);
         primary.process.signal(Signal::STOP);
         vanish(&scratch);
-        let (mut survivor, alone) = match dies {
-            "primary" => {
-                primary.kill();
-                backup.process.signal(Signal::CONT);
-                (backup, "live")
-            }
-            _ => {
-                backup.kill();
-                primary.process.signal(Signal::CONT);
-                (primary, "solo")
-            }
-        };
+        let (mut survivor, alone) = kill_one(dies, primary, backup);
+        survivor.process.signal(Signal::CONT);
         holds(&scratch, &mut survivor);
         let url = told.arbiter.as_str();
         let shown = of_arbiter(&scratch, "show", url, &[]).expect(0).stdout;
@@ -88,7 +75,7 @@ fn who_needs_a_record_that_vanished_holds_until_an_operator_puts_it_back() {
             shown.contains("no generation") && shown.contains("here: member"),
             "{shown}"
         );
-        // Only the operator can know.
+        // Only the operator can know that no member went on alone.
         let sentence = of_arbiter(&scratch, "restore", url, &[]).refused();
         assert!(sentence.contains("--nobody-went-on"), "{sentence}");
         assert!(!survivor.has_told(alone));
@@ -121,9 +108,7 @@ fn a_pair_that_is_well_puts_its_record_back_and_fails_over_as_ever() {
     assert_eq!(same(&before), same(&after), "all but the time");
     primary.kill();
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -141,9 +126,7 @@ fn who_runs_alone_puts_its_claim_back_and_a_stale_side_finds_it() {
     primary.process.signal(Signal::CONT);
     let sentence = primary.process.end().one_sentence(4);
     assert!(sentence.contains("goes on alone"), "{sentence}");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -166,7 +149,7 @@ fn restore_and_forget_refuse_where_they_would_do_harm() {
     assert!(open.contains("--force"), "{open}");
     of_arbiter(&scratch, "forget", &url, &["--force"]).expect(0);
     assert_eq!(kept(&scratch), [""; 0]);
-    // It can be started anew.
+    // The VM can be started anew.
     let solo = told.and(&["--solo"]);
     let mut anew = Member::primary(&scratch, "anew", "echo", &solo);
     anew.await_event("started");
@@ -176,7 +159,7 @@ fn restore_and_forget_refuse_where_they_would_do_harm() {
     assert_eq!(kept(&scratch), [""; 0]);
 }
 
-/// Command lines of members of each role.
+/// The command lines of members of each role.
 fn roles<'a>(url: &'a str, one: &'a str, two: &'a str) -> [Vec<&'a str>; 3] {
     let told = [
         "--vm",
@@ -197,12 +180,7 @@ fn roles<'a>(url: &'a str, one: &'a str, two: &'a str) -> [Vec<&'a str>; 3] {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to mount")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare, mount and setpriv (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
     let scratch = Scratch::new();
     let url = arbiter(&scratch, "arbiter");
@@ -221,7 +199,7 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
         assert!(sentence.contains("Read-only"), "{sentence}");
         assert!(sentence.contains(&text(&dir.join("vm"))), "{sentence}");
     }
-    // Another user's directory, as root's is for a root that the server squashes.
+    // Another user's directory; the same happens to root if the server maps root to another user.
     for path in [scratch.path(), &dir] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("ours");
     }
@@ -235,7 +213,7 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
         assert!(sentence.contains(&text(&dir)), "{sentence}");
     }
     assert!(!dir.join("vm").exists(), "nothing was founded");
-    // Who may make the VM's directory and not write there; root is not held up by that.
+    // A user who may make the VM's directory, but not write there. Root is not stopped by that.
     fs::create_dir(dir.join("vm")).expect("made");
     chown(&dir, Some(65534), Some(65534)).expect("root");
     for role in roles(&url, &one, &two) {
@@ -247,7 +225,8 @@ fn an_arbiter_that_cannot_be_written_is_refused_before_anybody_counts_on_it() {
     }
 }
 
-/// Opening this file hangs, as on a server that went away, until it is answered or removed.
+/// Makes opening this file hang, as on a server that went away, until somebody opens its other end or
+/// removes it.
 fn hang(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status().expect("mkfifo");
     assert!(made.success());
@@ -274,12 +253,10 @@ fn a_storage_that_hangs_is_unreachable_after_a_second_and_nobodys_end_waits_for_
         if mended {
             fs::rename(scratch.join("kept"), &open).expect("renamed");
             backup.await_event("live");
-            echo(&mut backup, "alone");
-            backup.process.end_input();
-            backup.process.end().expect(0);
+            echo_and_end(backup, "alone");
         } else {
             backup.process.signal(Signal::TERM);
-            // The first one was taken by now: two that wait are one to the kernel.
+            // The first signal was handled by now: two pending signals of one kind would be one.
             backup.await_nth("unreachable", 4);
             backup.process.signal(Signal::TERM);
             backup.process.end_within(SOON).expect(1);
@@ -311,7 +288,7 @@ fn a_guest_ends_on_a_storage_that_hangs() {
     echo(&mut primary, "together");
     hang(&record(&scratch, "1.close"));
     primary.process.signal(Signal::TERM);
-    // Both close the generation as far as they can, and a second signal does not wait for that.
+    // Both sides try to close the generation, and a second signal does not wait for that.
     primary.await_event("unreachable");
     primary.process.signal(Signal::TERM);
     backup.await_event("unreachable");

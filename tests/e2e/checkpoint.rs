@@ -9,10 +9,10 @@ use lockstep_replay::journal::Chunk;
 use lockstep_replay::{Checkpoint, CheckpointError, IfSlow, LogDir, LogDirWriter};
 use std::fs;
 
-/// Damaged copies of a checkpoint that are read.
+/// Number of damaged copies of a checkpoint that are read.
 const SAMPLES: usize = 400;
 
-/// Records `guest` in `whole`, and what of that comes after a random position in `rest`.
+/// Records `guest` into `whole`, and into `rest` only what comes after a random position.
 fn split(scratch: &Scratch, guest: &str, exits: usize) -> (Header, LogStart) {
     let whole = scratch.arg("whole");
     run(["run", guest, "--mem", "32", "--record", &whole]).expect(0);
@@ -97,7 +97,7 @@ fn the_rest_of_a_recording_replays_from_its_checkpoint() {
     }
 }
 
-/// A replay stops where it is told, from the checkpoint on and not before it.
+/// A replay stops where `--until` says, if that is not before the checkpoint.
 fn until_around(dir: &str, start: LogStart) {
     let before = start.at.exit.to_string();
     let sentence = run(["replay", dir, "--until", &before]).refused();
@@ -146,7 +146,7 @@ fn a_checkpoint_that_is_missing_damaged_or_anothers_is_told() {
     replay_equal(&scratch.join("rest"));
 }
 
-/// Cuts and flips at random places, besides those near the ends.
+/// Cuts and flips at random places, in addition to those near both ends.
 fn sample_damage(sound: &[u8], header: &Header, start: LogStart) {
     let read = |bytes: &[u8]| Checkpoint::read(bytes, header, start);
     read(sound).unwrap_or_else(|e| panic!("{e}"));
@@ -175,8 +175,8 @@ fn sample_damage(sound: &[u8], header: &Header, start: LogStart) {
     ));
 }
 
-/// One byte of a page changed with all checksums made good again: the first digest after it finds it, and
-/// says that it is memory.
+/// One byte of a page is changed, and all checksums are corrected. The first digest afterwards detects
+/// it, and says that memory differs.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn another_byte_of_memory_is_found_by_the_next_digest() {

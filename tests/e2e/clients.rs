@@ -1,34 +1,16 @@
-//! Ordinary Redis clients, each by its defaults, through the loss of the primary.
+//! Ordinary Redis clients, each with its defaults, through the loss of the primary.
 
-use crate::by_hand::{GUEST, await_ping, recorded_kv, stop};
-use crate::harness::{LOCKSTEP, Process, Scratch, replay_equal};
-use crate::member::{Member, Told, arbiter, stage};
+use crate::harness::{Process, Scratch, replay_equal};
+use crate::kv::{GUEST, cli, kv_pair, recorded_kv, stop};
+use crate::member::stage;
 use crate::network::{Place, Segment};
 use rustix::process::Signal;
 use std::path::Path;
 
-/// What `.ci/run` installed: a virtual environment of Python, and modules for Node.
+/// The directory into which `.ci/run` installs: a virtual environment of Python, and modules for Node.
 const INSTALLED: &str = env!("LOCKSTEP_CLIENTS");
-/// A client counts at least this far before the kill, and so much further after it.
+/// A client counts at least this far before the kill, and at least this much further after it.
 const STRETCH: u64 = 300;
-
-/// A pair with `kv`, each member with a TAP on a host of its own; the guest answers.
-pub fn kv_pair(scratch: &Scratch, segment: &Segment) -> (Member, Member) {
-    let told = Told {
-        vm: "kv".into(),
-        arbiter: arbiter(scratch, "arbiter"),
-        channel: "10.78.0.1:7700".into(),
-        more: vec!["--net".into(), "tap=tap0".into()],
-    };
-    let host = |place| segment.command(place, LOCKSTEP);
-    let mut backup = Member::start(scratch, "backup", host(Place::B), &["backup"], &told);
-    let role = ["primary", "kv"];
-    let mut primary = Member::start(scratch, "primary", host(Place::A), &role, &told);
-    primary.await_event("started");
-    backup.await_event("joined");
-    await_ping(segment);
-    (primary, backup)
-}
 
 /// A program of `tests/clients`, run by Python or by Node in the middle of the segment.
 fn client(segment: &Segment, program: &str) -> Process {
@@ -43,7 +25,7 @@ fn client(segment: &Segment, program: &str) -> Process {
     Process::with_input(command.arg(Path::new(INSTALLED).join("node")))
 }
 
-/// How far a client has counted, as far as it told in whole lines.
+/// How far a client has counted, according to its complete lines.
 fn counted(out: &str) -> u64 {
     let whole = out.rfind('\n').map_or("", |end| &out[..end]);
     let last = whole
@@ -53,8 +35,8 @@ fn counted(out: &str) -> u64 {
     last.map_or(0, |value| value.parse().expect("a number"))
 }
 
-/// A client does what its users do, counts through the loss of the primary, and finds no answer
-/// missing or repeated, on the connection that it had before.
+/// A client does what its users do, counts through the loss of the primary, and finds no answer missing
+/// or repeated, on the same connection as before.
 #[track_caller]
 fn counts_through_a_kill(program: &str) {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
@@ -69,7 +51,7 @@ fn counts_through_a_kill(program: &str) {
     let done = running.end().expect(0);
     let last = done.stdout.lines().last().unwrap_or_default();
     let value = last.strip_prefix("counted ").expect("the last line");
-    assert_eq!(value, get(&segment, "counter"), "{done:#?}");
+    assert_eq!(value, cli(&segment, &["GET", "counter"]), "{done:#?}");
     assert_eq!(done.stderr, "", "{done:#?}");
 
     backup.process.signal(Signal::TERM);
@@ -78,21 +60,10 @@ fn counts_through_a_kill(program: &str) {
     replay_equal(&scratch.join("primary"));
 }
 
-/// The value of a key, by redis-cli.
-fn get(segment: &Segment, key: &str) -> String {
-    let mut command = segment.command(Place::Middle, "redis-cli");
-    let done = Process::start(command.args(["-h", GUEST, "get", key])).end();
-    done.expect(0).stdout.trim_end().to_owned()
-}
-
 macro_rules! through_a_kill {
-    ($name:ident, $program:literal, $cfg:ident, $package:literal) => {
+    ($name:ident, $program:literal, $cfg:ident, $needs:literal) => {
         #[test]
-        #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-        #[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-        #[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-        #[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
-        #[cfg_attr(not($cfg), ignore = $package)]
+        #[cfg_attr(not($cfg), ignore = $needs)]
         fn $name() {
             counts_through_a_kill($program);
         }
@@ -102,30 +73,26 @@ macro_rules! through_a_kill {
 through_a_kill!(
     redis_py_counts_through_a_kill,
     "redis_py.py",
-    has_redis_py,
-    "needs redis-py where LOCKSTEP_CLIENTS points (see .ci/run)"
+    can_redis_py,
+    "needs KVM, root, iproute2, redis-tools, and redis-py where LOCKSTEP_CLIENTS points (see .ci/run)"
 );
 through_a_kill!(
     node_redis_counts_through_a_kill,
     "node_redis.mjs",
-    has_node_redis,
-    "needs node-redis where LOCKSTEP_CLIENTS points (see .ci/run)"
+    can_node_redis,
+    "needs KVM, root, iproute2, redis-tools, and node-redis where LOCKSTEP_CLIENTS points (see .ci/run)"
 );
 through_a_kill!(
     ioredis_counts_through_a_kill,
     "ioredis.mjs",
-    has_ioredis,
-    "needs ioredis where LOCKSTEP_CLIENTS points (see .ci/run)"
+    can_ioredis,
+    "needs KVM, root, iproute2, redis-tools, and ioredis where LOCKSTEP_CLIENTS points (see .ci/run)"
 );
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
 #[cfg_attr(
-    not(has_coredis_and_glide),
-    ignore = "needs coredis and valkey-glide where LOCKSTEP_CLIENTS points (see .ci/run)"
+    not(can_coredis_and_glide),
+    ignore = "needs KVM, root, iproute2, redis-tools, and coredis and valkey-glide where LOCKSTEP_CLIENTS points (see .ci/run)"
 )]
 fn coredis_and_valkey_glide_are_served() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());

@@ -1,22 +1,16 @@
-//! What operators ask of a pair, and sides that hang, sleep, or must be shut out before the other goes
+//! What operators ask of a pair; and sides that hang, sleep, or must be shut out before the other goes
 //! on.
 
-use crate::harness::{Done, Scratch, lockstep, replay_equal};
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::harness::{Scratch, replay_equal};
+use crate::member::{
+    Member, Told, both_stopped, echo, echo_and_end, kill_one, pair, records, stage,
+};
+use crate::operator::ask;
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
-
-/// Runs `lockstep stop` or `switchover` as the members' user.
-#[track_caller]
-fn ask(scratch: &Scratch, what: &str) -> Done {
-    let mut command = lockstep([what, "--vm", "vm"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    crate::harness::Process::start(&mut command).end()
-}
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
@@ -25,12 +19,7 @@ fn stop_ends_both_sides_and_closes_the_generation() {
     let (mut primary, backup) = pair(&scratch, "echo", &Told::new(&scratch));
     echo(&mut primary, "before the end");
     ask(&scratch, "stop").expect(0);
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
-    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+    both_stopped(&scratch, primary, backup);
     let sentence = ask(&scratch, "stop").refused();
     assert!(sentence.contains("no member of VM vm"), "{sentence}");
     let left = fs::read_dir(scratch.join("runtime")).expect("a directory");
@@ -41,7 +30,7 @@ fn stop_ends_both_sides_and_closes_the_generation() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_switchover_makes_the_backup_live_and_the_primary_ends_well() {
     let (_stage, scratch) = (stage(), Scratch::new());
-    // A fence is for the dead: a primary that handed over is not shut out.
+    // A fence is for a dead peer: a primary that handed over is not fenced.
     let told = Told::new(&scratch).and(&["--fence", "false"]);
     let (mut primary, mut backup) = pair(&scratch, "echo", &told);
     echo(&mut primary, "on the primary");
@@ -51,7 +40,7 @@ fn a_switchover_makes_the_backup_live_and_the_primary_ends_well() {
     assert_eq!(before, "echo: ready\non the primary\n");
     assert_eq!(backup.await_event("live")["reemitted"], 0);
     echo(&mut backup, "on the survivor");
-    // There is no pair any more.
+    // There is no pair now.
     let sentence = ask(&scratch, "switchover").refused();
     assert!(sentence.contains("without a backup"), "{sentence}");
     ask(&scratch, "stop").expect(0);
@@ -73,9 +62,7 @@ fn a_backup_that_is_told_to_leaves_and_the_primary_goes_on_by_right() {
     assert_eq!(reason, "it was told to leave");
     primary.await_event("claim_won");
     primary.await_event("solo");
-    echo(&mut primary, "alone");
-    primary.process.end_input();
-    primary.process.end().expect(0);
+    echo_and_end(primary, "alone");
 }
 
 #[test]
@@ -112,7 +99,7 @@ fn a_side_that_was_stopped_halts_with_4_when_it_wakes_up() {
 fn a_primary_whose_vcpu_hangs_is_no_primary() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
-    let hangs = told.and(&["--cut", "vcpu-hangs:50"]);
+    let hangs = told.planting("vcpu-hangs:50");
     let mut primary = Member::primary(&scratch, "primary", "ticker", &hangs);
     let mut backup = Member::backup(&scratch, "backup", &told);
     let reason = backup.await_event("suspect")["reason"].to_string();
@@ -121,7 +108,7 @@ fn a_primary_whose_vcpu_hangs_is_no_primary() {
     primary.await_event("backup_lost");
     let survived = backup.process.end().expect(0);
     assert!(survived.stdout.contains("ticker: done"), "{survived:#?}");
-    // Its own claim waits for a vCPU that never answers.
+    // The primary's own claim waits for a vCPU that never answers.
     primary.kill();
     assert_eq!(replay_equal(&scratch.join("backup"))["go_lives"], 1);
 }
@@ -132,14 +119,12 @@ fn a_backup_whose_vcpu_hangs_is_no_backup() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
     let mut primary = Member::primary(&scratch, "primary", "echo", &told);
-    let hangs = told.and(&["--cut", "vcpu-hangs:10"]);
+    let hangs = told.planting("vcpu-hangs:10");
     let backup = Member::backup(&scratch, "backup", &hangs);
     let reason = primary.await_event("backup_lost")["reason"].to_string();
     assert!(reason.contains("silent"), "{reason}");
     primary.await_event("solo");
-    echo(&mut primary, "alone");
-    primary.process.end_input();
-    primary.process.end().expect(0);
+    echo_and_end(primary, "alone");
     backup.kill();
 }
 
@@ -156,16 +141,7 @@ fn nobody_goes_on_before_the_fence_succeeds() {
         let told = Told::new(&scratch).and(&["--fence", &fence]);
         let (mut primary, backup) = pair(&scratch, "echo", &told);
         echo(&mut primary, "together");
-        let (mut survivor, alone) = match dies {
-            "primary" => {
-                primary.kill();
-                (backup, "live")
-            }
-            _ => {
-                backup.kill();
-                (primary, "solo")
-            }
-        };
+        let (mut survivor, alone) = kill_one(dies, primary, backup);
         let why = survivor.await_event("fence_failed")["why"].to_string();
         assert!(why.contains("exit status: 1"), "{why}");
         survivor.await_event("claim_won");
@@ -194,9 +170,7 @@ fn an_arbiter_that_is_away_is_asked_until_it_is_back() {
     assert!(!backup.has_told("claim_won") && !backup.has_told("live"));
     fs::rename(scratch.join("away"), scratch.join("arbiter")).expect("renamed");
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -210,7 +184,7 @@ fn a_primary_killed_at_a_cut_point_leaves_a_backup_that_goes_on() {
     ] {
         let (_stage, scratch) = (stage(), Scratch::new());
         let told = Told::new(&scratch);
-        let cut = told.and(&["--cut", &format!("{point}:5")]);
+        let cut = told.planting(&format!("{point}:5"));
         let primary = Member::primary(&scratch, "primary", "ticker", &cut);
         let mut backup = Member::backup(&scratch, "backup", &told);
         let before = primary.process.end();
@@ -220,12 +194,6 @@ fn a_primary_killed_at_a_cut_point_leaves_a_backup_that_goes_on() {
         assert!(after.contains("ticker: done"), "{point}: {after}");
         replay_equal(&scratch.join("backup"));
     }
-    let sentence = lockstep(["primary", "echo", "--vm", "vm", "--arbiter", "file:/tmp"])
-        .args(["--channel", "127.0.0.1:1", "--cut", "nowhere"])
-        .output()
-        .expect("run");
-    let sentence = String::from_utf8_lossy(&sentence.stderr).into_owned();
-    assert!(sentence.contains("entry-logged"), "{sentence}");
 }
 
 #[test]
@@ -243,7 +211,7 @@ fn a_backup_told_another_guest_or_quantum_is_refused() {
     }
 }
 
-/// The control socket of the member that told of its id in this event.
+/// The control socket of the member whose id is in this event.
 fn socket(scratch: &Scratch, member: &mut Member, event: &str) -> std::path::PathBuf {
     let id = member.await_event(event)["member"].clone();
     let id = id.as_str().expect("an id").to_owned();
@@ -259,7 +227,7 @@ fn clients_that_say_nothing_keep_no_operator_waiting() {
         socket(&scratch, &mut primary, "waiting"),
         socket(&scratch, &mut backup, "connecting"),
     ];
-    // More than there is room for.
+    // More connections than there is room for.
     let silent = || -> Vec<UnixStream> {
         let connect = |path| UnixStream::connect(path).expect("it listens");
         (0..40).flat_map(|_| sockets.iter().map(connect)).collect()
@@ -311,7 +279,7 @@ fn a_stop_that_leaves_the_generation_open_says_so_with_status_1() {
 fn a_stop_at_the_backup_is_done_once_the_generation_is_closed() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
-    // The primary's way to the arbiter is another one, which is cut.
+    // The primary reaches the arbiter by another path, which is cut.
     let theirs = Told {
         arbiter: format!("file:{}", scratch.join("way").display()),
         ..told.clone()
@@ -326,6 +294,6 @@ fn a_stop_at_the_backup_is_done_once_the_generation_is_closed() {
     ask(&scratch, "stop").expect(0);
     assert_eq!(records(&scratch), ["1.close", "1.open"]);
     backup.process.end().expect(0);
-    // It does not know that.
+    // The primary does not know that.
     primary.process.end().expect(1);
 }

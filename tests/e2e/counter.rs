@@ -5,7 +5,7 @@ use ft_protocol::log::file::{FORMAT_VERSION, read_all, write_all};
 use ft_protocol::log::{Entry, Event};
 use std::fs::{self, File};
 
-/// How often `threads` is replayed here; a hundred times is a documented command.
+/// How often `threads` is replayed here; a documented command does it a hundred times.
 const REPLAYS: usize = 5;
 
 fn entries(scratch: &Scratch, name: &str) -> Vec<Entry> {
@@ -19,7 +19,7 @@ fn threads_switched_inside_computation_replay_to_the_bit() {
     let scratch = Scratch::new();
     let printed = record("threads", &scratch.join("threads"));
     assert!(printed.contains("threads: done"), "{printed}");
-    // Interrupts landed where the guest had computed since the exit before: at the ends of quanta.
+    // Interrupts came while the guest had computed since its last exit: at the ends of quanta.
     let (mut edges, mut inside) = (0, 0);
     for entry in entries(&scratch, "threads") {
         if matches!(entry.event, Event::Interrupt { .. }) {
@@ -85,7 +85,7 @@ fn edges_that_differ_are_a_divergence_with_its_position() {
     let (header, mut entries, _) = read_all(log).expect("sound");
     let interrupt = |entry: &Entry| matches!(entry.event, Event::Interrupt { .. });
     let planted = entries.iter().position(interrupt).expect("an interrupt");
-    // Everything later moves too, so that positions still rise.
+    // All later entries are shifted too, so that positions still rise.
     for entry in &mut entries[planted..] {
         entry.at.edges += 1;
     }

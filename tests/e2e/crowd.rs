@@ -1,8 +1,7 @@
-//! What healthy sides take: threads that get no processor for a while, and strangers at their door.
+//! What healthy sides must bear: threads that get no processor for a while, and strangers that connect.
 
 use crate::harness::Scratch;
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, echo, pair, records, stage};
 use rustix::process::Signal;
 use std::io::Read;
 use std::net::TcpStream;
@@ -11,12 +10,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Strangers that connect and say nothing.
+/// Strangers that connect and send nothing.
 const IDLE: usize = 16;
-/// Strangers that connect again as soon as they are hung up on, or after that time.
+/// Strangers that connect again as soon as their connection is closed, or after that time.
 const BUSY: usize = 3;
 const AGAIN: Duration = Duration::from_millis(100);
-/// A backup joins within this: a second for all that a host has to do, and one for a busy host.
+/// A backup must join within this time: a second for the work, and one for a busy host.
 const JOINS: Duration = Duration::from_secs(2);
 
 #[test]
@@ -25,7 +24,7 @@ fn a_runtime_that_gets_no_processor_for_a_while_is_not_given_up() {
     for side in ["primary", "backup"] {
         let (_stage, scratch) = (stage(), Scratch::new());
         let told = Told::new(&scratch);
-        let stalls = told.and(&["--cut", "runtime-stalls:30"]);
+        let stalls = told.planting("runtime-stalls:30");
         let of = |name| if name == side { &stalls } else { &told };
         let mut primary = Member::primary(&scratch, "primary", "echo", of("primary"));
         let mut backup = Member::backup(&scratch, "backup", of("backup"));
@@ -47,7 +46,7 @@ fn a_runtime_that_gets_no_processor_for_a_while_is_not_given_up() {
     }
 }
 
-/// Strangers that come back for ever; they end when this is dropped.
+/// Strangers that connect again and again, until this is dropped.
 struct Returning {
     over: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
@@ -101,7 +100,7 @@ fn strangers_at_the_channels_port_keep_no_backup_out() {
     let took = began.elapsed();
     assert!(took < JOINS, "{took:?}");
     assert_eq!(generation, 1, "no stranger costs a generation");
-    // And none costs the VM anything after that, nor its next backup.
+    // And after that none of them costs the VM anything, nor its next backup.
     echo(&mut primary, "undisturbed");
     backup.kill();
     primary.await_event("solo");

@@ -1,5 +1,5 @@
-//! Logs that are cut or damaged. That every cut and every flip is told from the other is proved
-//! byte by byte in `ft-protocol`'s tests; here a real log shows that the command says so.
+//! Logs that are cut or damaged. The tests of `ft-protocol` prove for every byte that a cut can be told
+//! from damage. Here a real log shows that the command says so.
 
 use crate::harness::{Done, Random, Scratch, record, replay, run};
 use ft_protocol::log::file::{PREFIX_LEN, read_all};
@@ -7,9 +7,9 @@ use ft_protocol::log::{LogError, LogReader, Tail};
 use std::fs;
 use std::path::PathBuf;
 
-/// Cuts, and flips, that are replayed by the command, besides those near the ends.
+/// Number of cuts, and of flips, that the command replays, in addition to those near both ends.
 const SAMPLES: usize = 24;
-/// Frames before the end whose every byte is tried.
+/// Number of frames at the end of which every byte is tried.
 const LAST_FRAMES: usize = 4;
 
 /// A recorded log, and a place for damaged copies of it.
@@ -43,7 +43,7 @@ impl Recorded {
         }
     }
 
-    /// The directory of a recording with this log.
+    /// The directory of a recording that has this log.
     fn with(&self, log: &[u8]) -> PathBuf {
         fs::write(self.scratch.join("copy/log"), log).expect("written");
         self.scratch.join("copy")
@@ -53,7 +53,7 @@ impl Recorded {
         self.frames[0] as usize
     }
 
-    /// Entries that are whole in the first `cut` bytes.
+    /// Number of entries that are complete in the first `cut` bytes.
     fn whole_entries(&self, cut: usize) -> usize {
         let ends = self.frames.iter().skip(1).map(|&end| end as usize);
         ends.chain([self.bytes.len()])
@@ -128,7 +128,7 @@ fn a_log_cut_anywhere_replays_and_says_that_it_was_cut() {
     let sample: Vec<usize> = (0..SAMPLES)
         .map(|_| first + random.below(between))
         .collect();
-    // Every byte of the last frames by the quick command, every third by the replay.
+    // Every byte of the last frames with `log stat`, which is fast, and every third with a replay.
     for cut in log.last() {
         let told = stat(&log.with(&log.bytes[..cut])).expect(0).stdout;
         assert!(told.contains("cut"), "cut at {cut}: {told}");

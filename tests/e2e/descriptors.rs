@@ -1,11 +1,12 @@
-//! Standard output, standard error and `--events` that are full, closed or broken: nobody waits for them
-//! who has something better to do, nobody fails by them, and what was to be printed is a status.
+//! Standard output, standard error and `--events` that are full, closed or broken. No thread that has
+//! other work waits for them, no process fails because of them, and a result that could not be printed
+//! shows in the status.
 
 use crate::harness::{
     LOCKSTEP, Process, Random, Scratch, lockstep, record, replay_equal, run, text,
 };
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::echo;
+use crate::member::{Member, Told, echo, echo_and_end, pair, stage};
+use crate::operator::{operator, status};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, fcntl_setfl, mkfifoat};
 use rustix::process::Signal;
@@ -15,12 +16,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A process whose reader does not read ends within this: once it has ended, it waits for a second.
+/// A process whose reader does not read ends within this time: at its end it waits for a second.
 const UNREAD_LIMIT: Duration = Duration::from_secs(15);
-/// Whatever is told is there within this.
+/// What must be reported is there within this time.
 const TOLD_LIMIT: Duration = Duration::from_secs(30);
 
-/// `lockstep` with a descriptor (`1>`, `2>`) that goes to `path`. It says all that it says to a user.
+/// `lockstep` with a descriptor (`1>`, `2>`) that goes to `path`. It logs everything that it logs by
+/// default.
 pub fn redirected(descriptor: &str, path: &Path) -> Command {
     let mut command = Command::new("sh");
     let script = format!("LOCKSTEP_LOG=info exec \"$0\" \"$@\" {descriptor}\"$TO\"");
@@ -28,7 +30,7 @@ pub fn redirected(descriptor: &str, path: &Path) -> Command {
     command
 }
 
-/// A FIFO, and both its ends: nothing of it is read unless the test does.
+/// A FIFO with both its ends open: nothing is read from it unless the test reads.
 struct Fifo(File);
 
 impl Fifo {
@@ -40,7 +42,7 @@ impl Fifo {
         Fifo(file)
     }
 
-    /// One that takes nothing.
+    /// A FIFO that is full.
     fn full(path: &Path) -> Fifo {
         let mut fifo = Fifo::new(path);
         for piece in [4096, 1] {
@@ -50,7 +52,7 @@ impl Fifo {
         fifo
     }
 
-    /// Reads until what was read satisfies `wanted`, which it returns.
+    /// Reads until `wanted` is true for the text, which it returns.
     #[track_caller]
     fn await_text(&mut self, wanted: impl Fn(&str) -> bool) -> String {
         let (deadline, mut bytes) = (Instant::now() + TOLD_LIMIT, Vec::new());
@@ -76,7 +78,7 @@ impl Fifo {
     }
 }
 
-/// A member whose standard error and events go where nobody reads.
+/// A member whose standard error and events are not read.
 struct Muted {
     process: Process,
     messages: Fifo,
@@ -102,14 +104,6 @@ fn muted(scratch: &Scratch, name: &str, role: &[&str], told: &Told) -> Muted {
     }
 }
 
-/// Types a line, and waits until it comes back.
-#[track_caller]
-fn echoes(process: &mut Process, line: &str) {
-    process.input(&format!("{line}\n"));
-    let wanted = format!("{line}\n");
-    process.await_stdout("the line comes back", |out| out.contains(&wanted));
-}
-
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_pair_that_nobody_listens_to_runs_and_fails_over_and_tells_all_of_it_later() {
@@ -127,15 +121,15 @@ fn a_pair_that_nobody_listens_to_runs_and_fails_over_and_tells_all_of_it_later()
         let told = Told::new(&scratch);
         let mut primary = muted(&scratch, "primary", &["primary", "echo"], &told);
         let backup = muted(&scratch, "backup", &["backup"], &told);
-        // Only half of a pair gives an answer away.
-        echoes(&mut primary.process, "together");
+        // Only a member of a pair waits with its answers.
+        primary.process.echo("together");
         let (dead, mut survivor) = match dies {
             "primary" => (primary, backup),
             _ => (backup, primary),
         };
         dead.process.signal(Signal::KILL);
         dead.process.end();
-        echoes(&mut survivor.process, "alone");
+        survivor.process.echo("alone");
         let last = format!("\"event\":\"{}\"", story[4]);
         let events = survivor.events.await_text(|text| text.contains(&last));
         let places = story.map(|event| events.find(&format!("\"event\":\"{event}\"")));
@@ -156,10 +150,10 @@ fn a_member_that_nobody_listens_to_ends_all_the_same() {
     let told = Told::new(&scratch);
     let solo = &["primary", "echo", "--solo"];
     let mut member = muted(&scratch, "primary", solo, &told);
-    echoes(&mut member.process, "here");
+    member.process.echo("here");
     member.process.end_input();
     member.process.end_within(UNREAD_LIMIT).expect(0);
-    // It said what it could: the events are cut, not garbled.
+    // The events are cut, but not mixed up.
     let bytes = member.events.await_text(|text| text.len() >= 4096);
     assert!(bytes.bytes().all(|byte| byte == b'x' || byte == b'\n'));
 }
@@ -176,7 +170,7 @@ fn a_fifo_that_nobody_reads_yet_keeps_the_events() {
     command.arg("--events").arg(&path);
     command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
     let mut member = Process::with_input(&mut command);
-    echoes(&mut member, "here");
+    member.echo("here");
     let mut reader = File::open(&path).expect("it is open at its other end");
     member.end_input();
     let done = member.end().expect(0);
@@ -205,9 +199,7 @@ fn a_standard_error_that_fails_ends_no_member() {
     echo(&mut primary, "together");
     primary.kill();
     backup.await_event("live");
-    echo(&mut backup, "alone");
-    backup.process.end_input();
-    backup.process.end().expect(0);
+    echo_and_end(backup, "alone");
 }
 
 #[test]
@@ -227,7 +219,7 @@ fn a_console_that_fails_ends_no_member() {
     backup.process.end().expect(0);
 }
 
-/// Commands whose output is the point of them.
+/// Commands whose purpose is their output.
 fn that_print(recording: &str) -> Vec<Vec<&str>> {
     vec![
         vec!["replay", recording],
@@ -249,7 +241,7 @@ fn a_result_that_cannot_be_printed_is_a_failure_and_no_panic() {
     record("hello", &scratch.join("recording"));
     let recording = &scratch.arg("recording");
     let mut all = that_print(recording);
-    // Lists may be cut off by who reads them; a disk may not.
+    // The reader of a list may stop reading; a full disk is an error all the same.
     let lists = [
         vec!["log", "show", recording],
         vec!["log", "stat", recording],
@@ -308,14 +300,14 @@ fn a_message_that_cannot_be_printed_leaves_the_status_as_it_is() {
     }
 }
 
-/// Set for a process that is to panic.
+/// Set in a process that must panic.
 const PANICS: &str = "LOCKSTEP_TEST_PANICS";
 
 #[test]
 fn a_panic_ends_the_process_and_is_told_if_anybody_reads() {
     if std::env::var_os(PANICS).is_some() {
         lockstep_out::abort_on_panic();
-        // A thread's panic is the process's end.
+        // A panic on any thread ends the process.
         let thread = std::thread::Builder::new().name("vcpu".into());
         let panics = thread.spawn(|| panic!("as it was told to"));
         let _never = panics.expect("started").join();
@@ -353,7 +345,7 @@ fn a_guest_that_waits_for_its_consoles_reader_stops_when_it_is_told_to() {
     let mut command = redirected("1>", &path);
     command.args(["run", "hello", "--record", &scratch.arg("recording")]);
     let running = Process::start(&mut command);
-    // It sleeps where a write or a poll does: the guest has printed.
+    // It sleeps in a write or a poll: the guest has printed.
     let place = format!("/proc/{}/wchan", running.pid().as_raw_nonzero());
     let deadline = Instant::now() + TOLD_LIMIT;
     loop {
@@ -382,15 +374,9 @@ fn a_vm_of_the_longest_name_can_be_asked() {
     let mut told = Told::new(&scratch);
     told.vm = "a-vm-with-a-long-name.".repeat(3)[..64].to_owned();
     let (primary, backup) = pair(&scratch, "echo", &told);
-    let ask = |args: &[&str]| {
-        let mut command = lockstep(args);
-        command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-        Process::start(&mut command).end().expect(0)
-    };
-    let status = ask(&["status", "--vm", &told.vm, "--json"]).json();
-    let members = status["members"].as_array().expect("a list");
-    assert_eq!(members.len(), 2, "{status}");
-    ask(&["stop", "--vm", &told.vm]);
+    assert_eq!(status(&scratch, &told.vm).len(), 2);
+    let stopped = operator(&scratch, ["stop", "--vm", &told.vm]).end();
+    stopped.expect(0);
     let done = primary.process.end().expect(0);
     assert!(!done.stderr.contains("control socket"), "{done:#?}");
     backup.process.end().expect(0);

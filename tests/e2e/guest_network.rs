@@ -1,50 +1,49 @@
-//! The guest `kv` on networks as people have them: many clients, dead ones, links that carry less,
-//! hosts that remember another machine.
+//! The guest `kv` on networks as they occur in practice: many clients, dead clients, links that carry
+//! less, hosts that remember another machine.
 
-use crate::by_hand::{await_ping, benchmark, no_error};
 use crate::harness::{LOCKSTEP, Process, Scratch};
 use crate::inside::frames::{
     FIRST, IP, MAC, Remote, Segment as Said, arp, segment as said_by, tagged,
 };
 use crate::inside::{Ghosts, ask, inside, open};
-use crate::member::{Member, Told, arbiter, stage};
+use crate::kv::{await_ping, benchmark, kv_pair, no_error, stop, widen};
+use crate::member::stage;
 use crate::network::{Place, Segment};
 use kv_net::PORT;
 use kv_net::connections::{ANSWER_LIMIT, CONNECTIONS};
 use kv_net::smoltcp::wire::{ArpOperation, EthernetAddress, Ipv4Address, TcpControl};
-use rustix::process::Signal;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 const SERVER: SocketAddrV4 = SocketAddrV4::new(IP, PORT);
 /// `--net` for the addresses that the frames of tests name.
 const NET: &str = "tap=tap0,mac=02:4c:53:00:00:02";
-/// What is answered without a wait takes less, on a busy host as well. Each fault that these tests
-/// are for costs a second or more.
+/// What is answered without a wait takes less than this, on a busy host too. Each fault for which there
+/// is a test here costs a second or more.
 const AT_ONCE: Duration = Duration::from_millis(900);
-/// What takes a repetition or two.
+/// What needs one or two repetitions takes less than this.
 const SECONDS: Duration = Duration::from_secs(8);
-/// Nothing that is to happen takes longer.
+/// Nothing that must happen takes longer than this.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A benchmark with 40,000 connections takes no longer.
+/// A benchmark with 40,000 connections must end within this time.
 const BENCHMARK_LIMIT: Duration = Duration::from_secs(300);
 const ALL: EthernetAddress = EthernetAddress::BROADCAST;
 
-/// A machine with `kv`, not waited for.
+/// Starts a machine with `kv`, and does not wait for it.
 fn start(segment: &Segment, net: &str) -> Process {
     let mut command = segment.command(Place::A, LOCKSTEP);
     Process::start(command.args(["run", "kv", "--console", "none", "--net", net]))
 }
 
-/// A machine with `kv` that serves.
+/// Starts a machine with `kv`, and waits until it serves.
 fn serving(segment: &Segment) -> Process {
     let kv = start(segment, NET);
     await_ping(segment);
     kv
 }
 
-/// One PING over a connection of its own; how long both took.
+/// One PING on a new connection. Returns how long both took together.
 fn ping(from: Option<Ipv4Addr>, limit: Duration) -> std::io::Result<Duration> {
     let began = Instant::now();
     let mut stream = open(from, SERVER, limit)?;
@@ -52,7 +51,7 @@ fn ping(from: Option<Ipv4Addr>, limit: Duration) -> std::io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// The same from the middle of the segment; it must be answered.
+/// The same from the middle of the segment. It must be answered.
 #[track_caller]
 fn ping_from_the_middle(segment: &Segment, from: Option<Ipv4Addr>) -> Duration {
     let answer = inside(&segment.name(Place::Middle), || ping(from, LIMIT));
@@ -64,7 +63,7 @@ fn ghost(number: usize) -> Remote {
     Remote::neighbor(200).at(2000 + number as u16)
 }
 
-/// Machines on the bridge, and that host's MAC address known to the guest.
+/// Makes machines on the bridge, whose host's MAC address the guest knows.
 #[track_caller]
 fn ghosts(segment: &Segment) -> Ghosts {
     let ghosts = Ghosts::new(segment);
@@ -76,7 +75,7 @@ fn ghosts(segment: &Segment) -> Ghosts {
     ghosts
 }
 
-/// The segment to `remote` that comes within the limit.
+/// The segment to `remote`, which must come within the limit.
 #[track_caller]
 fn answer(ghosts: &Ghosts, remote: Remote, control: TcpControl) -> Said {
     let wanted = |frame: &[u8]| {
@@ -88,10 +87,7 @@ fn answer(ghosts: &Ghosts, remote: Remote, control: TcpControl) -> Said {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn clients_with_addresses_of_their_own_are_answered_in_milliseconds() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -107,10 +103,7 @@ fn clients_with_addresses_of_their_own_are_answered_in_milliseconds() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn requests_whose_answers_are_lost_keep_nobody_out_for_long() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -125,10 +118,7 @@ fn requests_whose_answers_are_lost_keep_nobody_out_for_long() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -154,19 +144,7 @@ fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
     drop(kv);
 }
 
-/// Wide enough for a benchmark that opens a connection per command.
-pub fn widen(segment: &Segment) {
-    for setting in [
-        "net.ipv4.ip_local_port_range=1024 65535",
-        "net.ipv4.tcp_tw_reuse=1",
-    ] {
-        let mut sysctl = segment.command(Place::Middle, "sysctl");
-        let done = sysctl.args(["-qw", setting]).stdin(Stdio::null()).status();
-        assert!(done.expect("sysctl is there").success(), "{setting}");
-    }
-}
-
-/// A hundred clients, to the end: with a connection per command, and with one per client.
+/// Runs a hundred clients to the end: with a connection per command, and with one per client.
 #[track_caller]
 fn a_hundred_clients(segment: &Segment) {
     widen(segment);
@@ -180,51 +158,26 @@ fn a_hundred_clients(segment: &Segment) {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(
-    not(has_redis_tools),
-    ignore = "needs redis-benchmark (package redis-tools)"
-)]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
     a_hundred_clients(&segment);
-    kv.signal(Signal::TERM);
-    kv.end().expect(0);
+    stop(kv);
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(
-    not(has_redis_tools),
-    ignore = "needs redis-benchmark (package redis-tools)"
-)]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_hundred_clients_of_redis_benchmark_are_served_to_the_end_by_a_pair() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
-    let told = Told {
-        vm: "kv".into(),
-        arbiter: arbiter(&scratch, "arbiter"),
-        channel: "10.78.0.1:7700".into(),
-        more: vec!["--net".into(), "tap=tap0".into()],
-    };
-    let host = |place| segment.command(place, LOCKSTEP);
-    let mut backup = Member::start(&scratch, "backup", host(Place::B), &["backup"], &told);
-    let role = ["primary", "kv"];
-    let mut primary = Member::start(&scratch, "primary", host(Place::A), &role, &told);
-    primary.await_event("started");
-    backup.await_event("joined");
-    await_ping(&segment);
+    let pair = kv_pair(&scratch, &segment);
     a_hundred_clients(&segment);
-    // A failover on a busy host is no error either.
-    drop((primary, backup));
+    // A failover on a busy host would not be an error either.
+    drop(pair);
 }
 
-/// A host behind a router, the middle of the segment, whose link to it carries 1280 bytes; neither
-/// the host nor the guest knows.
+/// A host behind a router, which is the middle of the segment. The link from the router to the host
+/// carries 1280 bytes; neither the host nor the guest knows that.
 struct Far(String);
 
 impl Far {
@@ -266,10 +219,7 @@ fn run_ip(args: &[&str]) {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_large_reply_arrives_over_a_link_that_carries_less() {
     let (_stage, segment) = (stage(), Segment::new());
     let far = Far::new(&segment);
@@ -293,7 +243,7 @@ fn a_large_reply_arrives_over_a_link_that_carries_less() {
         assert_eq!(reply[9..9 + value.len()], value);
         assert!(took < SECONDS, "{took:?}");
     }
-    // The router had something to say: else this showed nothing.
+    // The router must have sent such a message: otherwise this test showed nothing.
     let told = segment
         .command(Place::Middle, "cat")
         .arg("/proc/net/snmp")
@@ -314,10 +264,7 @@ fn a_large_reply_arrives_over_a_link_that_carries_less() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs redis-cli (package redis-tools)")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority() {
     let (_stage, segment) = (stage(), Segment::new());
     let kv = serving(&segment);
@@ -342,7 +289,7 @@ fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority()
     // A connection with priority 7 and no VLAN.
     ghosts.say(&tagged(&neighbor.syn(), 0xe000));
     answer(&ghosts, neighbor, TcpControl::Syn);
-    // One of VLAN 5 is none of ours: the answer to what follows it comes first.
+    // A connection of VLAN 5 is not for the guest: the answer to the later request comes first.
     let (other, last) = (neighbor.at(40_001), neighbor.at(40_002));
     ghosts.say(&tagged(&other.syn(), 5));
     ghosts.say(&last.syn());
@@ -356,9 +303,7 @@ fn whoever_asks_for_the_guests_address_is_answered_with_and_without_a_priority()
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
+#[cfg_attr(not(can_segment), ignore = "needs KVM, root and iproute2")]
 fn a_guest_that_takes_over_an_address_is_found_by_hosts_that_remember_the_old_machine() {
     let (_stage, segment) = (stage(), Segment::new());
     let ghosts = Ghosts::new(&segment);

@@ -1,4 +1,5 @@
-//! Guests that do what few do: interrupts at CPL 0, exceptions that are due, no exits, halts under a storm.
+//! Guests that do unusual things: interrupts at CPL 0, pending exceptions, no exits, halts under a
+//! storm of timer expiries.
 
 use crate::harness::{LIMIT, Process, Scratch, lockstep, replay_equal, run};
 use crate::member::{Member, Told, pair, stage};
@@ -23,8 +24,8 @@ fn clock_entries(dir: &Path) -> usize {
     entries.iter().filter(|entry| clock(&entry.event)).count()
 }
 
-/// Where interrupts land at CPL 0, with all ways to turn them on and off there, is part of what `positions`
-/// prints: one place of a thousand that is not exact is a divergence.
+/// The output of `positions` depends on where interrupts come at CPL 0, with all ways to turn them on
+/// and off there: if one place of a thousand is not exact, the replay diverges.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn interrupts_at_cpl_0_replay_to_the_bit() {
@@ -51,8 +52,8 @@ fn a_pair_agrees_where_interrupts_come_at_cpl_0() {
     assert_eq!(replay_equal(&scratch.join("backup")), verdict);
 }
 
-/// The guest turns interrupts on between its exits only: it gets none there, its user is told so once, and
-/// it replays.
+/// The guest turns interrupts on only between its exits. It gets none there, its user is warned once,
+/// and it replays.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_guest_that_exits_with_interrupts_off_takes_none_and_its_user_is_told() {
@@ -67,7 +68,7 @@ fn a_guest_that_exits_with_interrupts_off_takes_none_and_its_user_is_told() {
     }
 }
 
-/// An 8254 that expires a million times a second, and whose line is masked, does not disturb a halt.
+/// An 8254 that expires a million times a second, with its line masked, does not disturb a halt.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_halt_under_a_timer_that_cannot_interrupt_makes_no_entries() {
@@ -77,7 +78,7 @@ fn a_halt_under_a_timer_that_cannot_interrupt_makes_no_entries() {
     let mut deaf = Process::with_input(&mut lockstep(["run", "deaf", "--record", &dir]));
     deaf.await_stdout("the guest halts", |out| out.contains("deaf: halts\n"));
     let began = clock_entries(&scratch.join("deaf"));
-    // Nothing happens, and for how long is what the test is about.
+    // This sleep is the subject of the test: nothing must happen for this time.
     let rests = Instant::now();
     std::thread::sleep(REST);
     deaf.end_input();
@@ -92,7 +93,7 @@ fn a_halt_under_a_timer_that_cannot_interrupt_makes_no_entries() {
     replay_equal(&scratch.join("deaf"));
 }
 
-/// The machine is copied at a HLT with a debug exception due.
+/// The machine is copied at a HLT with a pending debug exception.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_vm_with_an_exception_due_is_joined_and_survives() {
@@ -113,7 +114,8 @@ fn a_vm_with_an_exception_due_is_joined_and_survives() {
     replay_equal(&scratch.join("backup"));
 }
 
-/// A log whose end came while its guest was in a loop without an exit has no next position to stop at.
+/// A log that ends while its guest is in a loop without an exit has no next position at which a replay
+/// could stop.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_log_that_was_cut_in_a_loop_without_exits_replays_to_its_end() {
@@ -121,7 +123,8 @@ fn a_log_that_was_cut_in_a_loop_without_exits_replays_to_its_end() {
     let dir = scratch.arg("stuck");
     let stuck = Process::start(&mut lockstep(["run", "stuck", "--record", &dir]));
     stuck.await_stdout("the guest loops", |out| out.contains("stuck: no exit"));
-    // Another thread writes the log: up to the output, and that the guest left after it waited.
+    // Another thread writes the log: wait for the output, and for the mark that the guest left that
+    // position.
     let deadline = Instant::now() + LIMIT;
     let left = |entries: &[Entry]| {
         let output = |entry: &Entry| matches!(entry.event, Event::Output(_));
@@ -145,12 +148,12 @@ fn a_log_that_was_cut_in_a_loop_without_exits_replays_to_its_end() {
     assert!(told.contains("the log was cut"), "{told}");
     let printed = run(["replay", &dir]).expect(0).stdout;
     assert_eq!(printed, "stuck: no exit from here on\n");
-    // An exit that it never makes.
+    // An exit that the guest never makes.
     let until = run(["replay", &dir, "--until", "1000000", "--json"]).expect(0);
     assert_eq!(until.json()["position"], verdict["position"]);
 }
 
-/// A guest that never exits again is no reason for its backup not to go live.
+/// A backup goes live even if its guest makes no exit any more.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_backup_goes_live_inside_a_loop_without_exits() {
@@ -161,7 +164,7 @@ fn a_backup_goes_live_inside_a_loop_without_exits() {
     primary.kill();
     assert_eq!(backup.await_event("live")["generation"], 1);
     backup.kill();
-    // Its log goes to where the guest left for good; it took over after that.
+    // The backup's log ends where the guest left its last position; it took over after that.
     let verdict = replay_equal(&scratch.join("backup"));
     assert_eq!(verdict["cut"], true, "{verdict}");
 }

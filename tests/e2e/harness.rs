@@ -1,4 +1,4 @@
-//! Starting processes with a limit on their time, and directories that are kept on failure.
+//! Starts processes with a limit on their time, and makes directories that are kept when a test fails.
 
 use ft_protocol::log::CpuKind;
 use lockstep_vcpu::CpuBackend;
@@ -16,7 +16,9 @@ use tempfile::TempDir;
 
 /// The command under test.
 pub const LOCKSTEP: &str = env!("CARGO_BIN_EXE_lockstep");
-/// No command of these tests takes longer, unless it says so.
+/// The same with faults that can be planted.
+pub const LOCKSTEP_FAULTS: &str = env!("CARGO_BIN_EXE_lockstep-faults");
+/// A command of these tests must end within this time, unless a test says otherwise.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// `lockstep` with these arguments.
@@ -26,18 +28,18 @@ pub fn lockstep<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     command
 }
 
-/// Runs `lockstep` to its end, with nothing on standard input.
+/// Runs `lockstep` to its end, with an empty standard input.
 #[track_caller]
 pub fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Done {
     Process::start(&mut lockstep(args)).end()
 }
 
-/// What a process left.
+/// The result of a process that has ended.
 #[derive(Debug)]
 pub struct Done {
     /// The command line, for messages.
     pub what: String,
-    /// Exit status; none if a signal ended it.
+    /// Exit status; `None` if a signal ended it.
     pub status: Option<i32>,
     /// Signal that ended it.
     pub signal: Option<i32>,
@@ -55,14 +57,13 @@ impl Done {
         self
     }
 
-    /// Fails unless it was refused as a user wants to be: status 2 and one sentence, which it
-    /// returns.
+    /// Fails unless it was refused as users expect: with status 2 and one sentence, which is returned.
     #[track_caller]
     pub fn refused(self) -> String {
         self.one_sentence(2)
     }
 
-    /// Fails unless it ended with `status` and one sentence on standard error, which it returns.
+    /// Fails unless it ended with `status` and one sentence on standard error, which is returned.
     #[track_caller]
     pub fn one_sentence(self, status: i32) -> String {
         let done = self.expect(status);
@@ -73,7 +74,7 @@ impl Done {
         sentence.to_owned()
     }
 
-    /// Standard output as one JSON object.
+    /// Its standard output as one JSON object.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout)
@@ -81,7 +82,7 @@ impl Done {
     }
 }
 
-/// What a process has printed so far, read by a thread.
+/// The text that a process has printed so far; a thread reads it.
 #[derive(Clone, Debug, Default)]
 struct Printed(Arc<(Mutex<Vec<u8>>, Condvar)>);
 
@@ -117,7 +118,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it with nothing on standard input.
+    /// Starts it with an empty standard input.
     #[track_caller]
     pub fn start(command: &mut Command) -> Process {
         Process::spawn(command.stdin(Stdio::null()))
@@ -156,16 +157,24 @@ impl Process {
         Pid::from_child(&self.child)
     }
 
-    /// What it has printed on standard output so far.
+    /// The text on its standard output so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// Types to it.
+    /// Writes to its standard input.
     #[track_caller]
     pub fn input(&mut self, text: &str) {
         let stdin = self.child.stdin.as_mut().expect("started with input");
         stdin.write_all(text.as_bytes()).expect("it reads");
+    }
+
+    /// Types a line to the guest `echo`, and waits until it comes back.
+    #[track_caller]
+    pub fn echo(&mut self, line: &str) {
+        let line = format!("{line}\n");
+        self.input(&line);
+        self.await_stdout("the line comes back", |out| out.contains(&line));
     }
 
     /// Ends its standard input.
@@ -178,13 +187,13 @@ impl Process {
         kill_process(self.pid(), signal).expect("it was not waited for yet");
     }
 
-    /// Waits until standard output satisfies `wanted`.
+    /// Waits until `wanted` is true for its standard output.
     #[track_caller]
     pub fn await_stdout(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         self.await_printed(&self.stdout, what, wanted);
     }
 
-    /// Waits until standard error satisfies `wanted`.
+    /// Waits until `wanted` is true for its standard error.
     #[track_caller]
     pub fn await_stderr(&self, what: &str, wanted: impl Fn(&str) -> bool) {
         self.await_printed(&self.stderr, what, wanted);
@@ -205,13 +214,13 @@ impl Process {
         );
     }
 
-    /// Waits for its end within [`LIMIT`].
+    /// Waits until it ends, at most [`LIMIT`].
     #[track_caller]
     pub fn end(self) -> Done {
         self.end_within(LIMIT)
     }
 
-    /// Waits for its end; kills it and fails if that takes longer than `limit`.
+    /// Waits until it ends; kills it and fails if that takes longer than `limit`.
     #[track_caller]
     pub fn end_within(mut self, limit: Duration) -> Done {
         let late = !self.ends_within(limit);
@@ -257,13 +266,13 @@ impl Drop for Process {
     }
 }
 
-/// A directory for a test's files. A test that fails keeps it, and says how to replay what it
-/// recorded there.
+/// A directory for a test's files. If the test fails, the directory is kept, and a message says how to
+/// replay the recordings in it.
 #[derive(Debug)]
 pub struct Scratch(TempDir);
 
 impl Scratch {
-    /// A new one.
+    /// Makes a new one.
     pub fn new() -> Scratch {
         let dir = tempfile::Builder::new().prefix("lockstep-test-").tempdir();
         Scratch(dir.expect("a temporary directory"))
@@ -320,13 +329,13 @@ pub fn recordings(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Replays a recording with `--json`; gives the verdict and the process.
+/// Replays a recording with `--json`. Returns the ended process.
 #[track_caller]
 pub fn replay(dir: &Path) -> Done {
     run([OsStr::new("replay"), dir.as_os_str(), OsStr::new("--json")])
 }
 
-/// Replays a recording that must be equal; gives the verdict.
+/// Replays a recording, which must be equal. Returns the verdict.
 #[track_caller]
 pub fn replay_equal(dir: &Path) -> serde_json::Value {
     let verdict = replay(dir).expect(0).json();
@@ -334,15 +343,14 @@ pub fn replay_equal(dir: &Path) -> serde_json::Value {
     verdict
 }
 
-/// Records a guest that ends by itself with status 0; gives what it printed.
+/// Records a guest that ends by itself with status 0. Returns its output.
 #[track_caller]
 pub fn record(guest: &str, dir: &Path) -> String {
     let dir = text(dir);
     run(["run", guest, "--record", &dir]).expect(0).stdout
 }
 
-/// Steps through a sequence of numbers that a seed decides: printed by tests, so that a failure
-/// can be repeated.
+/// Random numbers from a seed. Tests print the seed, so that a failure can be repeated.
 #[derive(Debug)]
 pub struct Random(u64);
 
@@ -371,7 +379,7 @@ fn fresh_seed() -> u64 {
     since.map_or(1, |time| time.as_nanos() as u64)
 }
 
-/// Who makes CPUs for machines inside a test.
+/// Makes CPUs for machines inside a test.
 pub fn cpus(kind: CpuKind) -> &'static dyn CpuBackend {
     match kind {
         CpuKind::Kvm => &lockstep_kvm::Kvm,

@@ -1,64 +1,26 @@
-//! What happens to a host's network under a running guest.
+//! Changes of a host's network under a running guest.
 
-use crate::by_hand::{GUEST, await_ping, benchmark, cli};
 use crate::harness::{LOCKSTEP, Process, Scratch};
-use crate::member::{Member, Told, arbiter, stage};
+use crate::kv::{GUEST, await_ping, benchmark, cli, kv_pair, recorded_kv, stop};
+use crate::member::stage;
 use crate::network::{Place, Segment};
+use crate::operator::{operator, status};
+use lockstep_events::LinkState;
 use rustix::process::Signal;
-use serde_json::Value;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// So long a side is stopped: long after its peer went live.
+/// How long a side is stopped: until long after its peer went live.
 const STOPPED: Duration = Duration::from_secs(5);
-/// So long a backup rests while its primary's outputs wait for it: no reason for a suspicion.
+/// How long a backup rests while its primary's outputs wait for it: too short for a suspicion.
 const REST: Duration = Duration::from_millis(80);
-/// So long a primary is stopped that is not missed: longer than it trusts itself, too.
+/// How long a primary is stopped without being suspected: long enough that it distrusts itself.
 const MOMENT: Duration = Duration::from_millis(100);
-/// Bridges know a survivor by then.
+/// Bridges must know where the survivor is within this time.
 const KNOWN_LIMIT: Duration = Duration::from_secs(5);
 
-/// `kv` on both hosts of the segment: a primary and a backup that has joined it.
-fn kv_pair(scratch: &Scratch, segment: &Segment) -> (Member, Member) {
-    let told = Told {
-        vm: "kv".into(),
-        arbiter: arbiter(scratch, "arbiter"),
-        channel: "10.78.0.1:7700".into(),
-        more: vec!["--net".into(), "tap=tap0".into()],
-    };
-    let host = |place| segment.command(place, LOCKSTEP);
-    let mut backup = Member::start(scratch, "backup", host(Place::B), &["backup"], &told);
-    let role = ["primary", "kv"];
-    let mut primary = Member::start(scratch, "primary", host(Place::A), &role, &told);
-    primary.await_event("started");
-    backup.await_event("joined");
-    await_ping(segment);
-    (primary, backup)
-}
-
-/// How the members of the VM stand, by their states.
-fn status(scratch: &Scratch) -> Vec<Value> {
-    let mut command = Command::new(LOCKSTEP);
-    command.args(["status", "--vm", "kv", "--json"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    let told = Process::start(&mut command).end().expect(0).json();
-    told["members"].as_array().expect("a list").clone()
-}
-
-/// What the members of the VM tell people.
-fn status_text(scratch: &Scratch) -> String {
-    let mut command = Command::new(LOCKSTEP);
-    command.args(["status", "--vm", "kv"]);
-    command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-    Process::start(&mut command).end().expect(0).stdout
-}
-
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip and bridge (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, mut backup) = kv_pair(&scratch, &segment);
@@ -66,8 +28,8 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     let args = ["-c", "50", "-P", "4", "-n", "100000000", "-t", "get"];
     let load = benchmark(&segment, &args);
     load.await_stdout("the load is on", |out| out.contains("rps="));
-    // The primary's outputs wait for the backup, which rests. It acknowledges them to one that is
-    // stopped: what lets them go lies in the socket of a side that is not there any more.
+    // The primary's outputs wait for the backup, which rests. When the backup acknowledges them, the
+    // primary is stopped: the acknowledgements, which would let the outputs go, wait in its socket.
     backup.process.signal(Signal::STOP);
     std::thread::sleep(REST);
     primary.process.signal(Signal::STOP);
@@ -79,7 +41,8 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
     assert_eq!(segment.port_of(&mac).as_deref(), Some("to-b"));
 
     let before = segment.frames_from(Place::A);
-    // Nothing that it sends to its peer arrives: a reset would come before what was said could be read.
+    // Nothing that the primary sends to its peer arrives: a reset would come before it could read the
+    // acknowledgements.
     segment.ip(Place::A, &["route", "add", "blackhole", "10.78.0.2"]);
     primary.process.signal(Signal::CONT);
     primary.process.end().one_sentence(4);
@@ -95,10 +58,7 @@ fn a_primary_that_was_stopped_under_load_says_nothing_once_it_wakes_up() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answered() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, backup) = kv_pair(&scratch, &segment);
@@ -108,25 +68,22 @@ fn a_primary_that_was_stopped_for_a_moment_serves_on_once_its_backup_has_answere
         primary.process.signal(Signal::CONT);
         assert_eq!(cli(&segment, &["PING"]), "PONG");
     }
-    let members = status(&scratch);
-    let mut states: Vec<&str> = members.iter().filter_map(|m| m["state"].as_str()).collect();
+    let members = status(&scratch, "kv");
+    let mut states: Vec<&str> = members.iter().map(|m| &*m.state).collect();
     states.sort_unstable();
     assert_eq!(states, ["protected", "protecting"]);
     drop((primary, backup));
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip and bridge (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_survivor_tells_bridges_that_learn_otherwise_where_the_guest_is() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (primary, mut backup) = kv_pair(&scratch, &segment);
     let mac = segment.mac_of(GUEST);
     primary.kill();
     backup.await_event("live");
-    // Nobody asks the guest anything, and it says nothing by itself.
+    // No client asks the guest anything, and it sends nothing by itself.
     std::thread::sleep(STOPPED);
     segment.forget("to-b");
     let forgotten = Instant::now();
@@ -143,10 +100,7 @@ fn a_survivor_tells_bridges_that_learn_otherwise_where_the_guest_is() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn a_machine_whose_tap_is_removed_runs_on_and_takes_it_up_again() {
     let (_stage, segment) = (stage(), Segment::new());
     let mut command = segment.command(Place::A, LOCKSTEP);
@@ -170,10 +124,7 @@ fn a_machine_whose_tap_is_removed_runs_on_and_takes_it_up_again() {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over() {
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let (mut primary, mut backup) = kv_pair(&scratch, &segment);
@@ -185,14 +136,12 @@ fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over
             (&"tap0".into(), &"down".into())
         );
     }
-    for member in status(&scratch) {
-        let network = &member["network"];
-        assert_eq!(
-            (&network["tap"], &network["link"]),
-            (&"tap0".into(), &"down".into())
-        );
+    for member in status(&scratch, "kv") {
+        let network = member.network.expect("a TAP");
+        assert_eq!((&*network.tap, network.link), ("tap0", LinkState::Down));
     }
-    assert_eq!(status_text(&scratch).matches("TAP tap0 is down").count(), 2);
+    let text = operator(&scratch, ["status", "--vm", "kv"]).end().expect(0);
+    assert_eq!(text.stdout.matches("TAP tap0 is down").count(), 2);
     for (place, member) in [(Place::A, &mut primary), (Place::B, &mut backup)] {
         segment.ip(place, &["link", "set", "tap0", "up"]);
         assert_eq!(member.await_nth("network", 2)["link"], "up");
@@ -207,11 +156,11 @@ fn trouble_with_a_members_tap_is_told_and_a_guest_without_network_is_handed_over
     backup.await_event("live");
     await_ping(&segment);
 
-    // Alone it goes on without, until there is one again.
+    // Alone, the backup goes on without a TAP until there is one again.
     segment.ip(Place::B, &["link", "del", "tap0"]);
     assert_eq!(backup.await_nth("network", 3)["link"], "gone");
     segment.make_tap(Place::B);
-    // It may be seen before it is up.
+    // The TAP may be seen before it is up.
     let mut events = 4..;
     while backup.await_nth("network", events.next().expect("a number"))["link"] != "up" {}
     await_ping(&segment);
@@ -226,19 +175,13 @@ fn log_bytes(recording: &Path) -> u64 {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-#[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-#[cfg_attr(not(has_redis_tools), ignore = "needs package redis-tools")]
+#[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
 fn frames_for_others_are_not_logged() {
     const FRAMES: u64 = 3000;
     let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
     let recording = scratch.join("kv");
-    let mut command = segment.command(Place::A, LOCKSTEP);
-    command.args(["run", "kv", "--net", "tap=tap0", "--record"]);
-    let kv = Process::start(command.arg(&recording));
-    await_ping(&segment);
-    // An address that no bridge has met: its frames go to every port.
+    let kv = recorded_kv(&scratch, &segment);
+    // An address that no bridge knows: frames to it go to every port.
     let other = ["10.77.0.9", "lladdr", "02:00:00:00:00:77", "dev", "br0"];
     let add = ["neigh", "add"];
     segment.ip(Place::Middle, &[&add[..], &other].concat());
@@ -246,10 +189,9 @@ fn frames_for_others_are_not_logged() {
     let script = format!("for n in $(seq {FRAMES}); do echo > /dev/udp/10.77.0.9/9; done");
     let mut flood = segment.command(Place::Middle, "bash");
     Process::start(flood.args(["-c", &script])).end().expect(0);
-    // What is asked after all of it is answered after all of it.
+    // This request is answered only after everything before it was handled.
     assert_eq!(cli(&segment, &["PING"]), "PONG");
-    kv.signal(Signal::TERM);
-    kv.end().expect(0);
+    stop(kv);
     let grew = log_bytes(&recording) - before;
     assert!(
         grew < FRAMES * 20,

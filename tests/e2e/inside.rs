@@ -1,5 +1,5 @@
-//! What a test does itself inside a network namespace: as a host's own sockets, or as machines that
-//! are made of frames.
+//! What a test itself does inside a network namespace: with a host's own sockets, or as machines made
+//! of frames.
 
 #[allow(dead_code, reason = "the tests of the network alone use more of it")]
 #[path = "../../guests/kv-net/tests/network/frames.rs"]
@@ -33,11 +33,11 @@ pub fn inside<R: Send>(name: &str, work: impl FnOnce() -> R + Send) -> R {
     done.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
-/// A connection to `to`, from the address `from` if one is told. It gives up after `limit`, as do
-/// its reads and writes.
+/// A connection to `to`, from the address `from` if there is one. Connecting, reads and writes give up
+/// after `limit`.
 pub fn open(from: Option<Ipv4Addr>, to: SocketAddrV4, limit: Duration) -> io::Result<TcpStream> {
     let end = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    // The kernel's connect heeds this one as well.
+    // This time-out also limits the kernel's connect.
     set_socket_timeout(&end, Timeout::Send, Some(limit))?;
     set_socket_timeout(&end, Timeout::Recv, Some(limit))?;
     if let Some(from) = from {
@@ -55,12 +55,12 @@ pub fn ask(stream: &mut TcpStream, command: &[u8], length: usize) -> io::Result<
     Ok(reply)
 }
 
-/// Machines on the client's bridge that say what a test wants them to say.
+/// Machines on the client's bridge that send what a test wants.
 #[derive(Debug)]
 pub struct Ghosts(Tap);
 
 impl Ghosts {
-    /// Puts them there.
+    /// Puts them on the bridge.
     #[track_caller]
     pub fn new(segment: &Segment) -> Ghosts {
         let place = Place::Middle;
@@ -68,20 +68,20 @@ impl Ghosts {
         segment.ip(place, &["link", "set", "ghosts", "master", "br0", "up"]);
         let tap = inside(&segment.name(place), || Tap::open("ghosts"));
         let ghosts = Ghosts(tap.expect("just made"));
-        // The bridge takes their frames as soon as it has seen that somebody is there.
+        // The bridge forwards their frames as soon as it has noticed the new port.
         let script = "until ip -d link show ghosts | grep -q 'state forwarding'; do :; done";
         let mut command = segment.command(place, "sh");
         Process::start(command.args(["-c", script])).end().expect(0);
         ghosts
     }
 
-    /// One of them sends a frame.
+    /// Sends a frame from one of them.
     #[track_caller]
     pub fn say(&self, frame: &[u8]) {
         self.0.send(frame).expect("the TAP is there");
     }
 
-    /// The first frame within `limit` of which `wanted` makes something.
+    /// The first result of `wanted` for a frame that arrives within `limit`.
     pub fn hear<T>(&self, limit: Duration, wanted: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut buffer = [0; 2048];

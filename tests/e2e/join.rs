@@ -1,10 +1,11 @@
 //! A new backup joins a VM that runs.
 
 use crate::harness::Scratch;
-use crate::member::{Member, Told, free_address, pair, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, echo, free_address, pair, records, stage};
+use crate::operator::operator;
 
-/// What a new backup is told that joins who listens at `at`, and where it will listen itself.
+/// The options of a new backup that joins the member which listens at `at`, and where it will listen
+/// itself.
 fn joiner(told: &Told, at: &str, listen: &str) -> Told {
     let mut told = told.and(&["--listen", listen]);
     told.channel = at.into();
@@ -73,12 +74,12 @@ fn a_copy_with_one_wrong_byte_or_register_is_refused_by_name() {
     let mut primary = Member::primary(&scratch, "primary", "echo", &told.and(&["--solo"]));
     primary.await_event("started");
     for (plant, part) in [("page-flips", "memory"), ("device-flips", "clock")] {
-        let backup = Member::backup(&scratch, plant, &told.and(&["--cut", plant]));
+        let backup = Member::backup(&scratch, plant, &told.planting(plant));
         let sentence = backup.process.end().refused();
         assert!(sentence.contains(part), "{sentence}");
         echo(&mut primary, plant);
     }
-    // Nothing is left of it: the next one joins, in the next generation.
+    // Nothing of the first backup is left: the next one joins, in the next generation.
     let mut second = Member::backup(&scratch, "second", &told);
     assert_eq!(second.await_event("joined")["generation"], 2);
     primary.process.end_input();
@@ -91,21 +92,19 @@ fn a_copy_with_one_wrong_byte_or_register_is_refused_by_name() {
 fn status_tells_how_members_stand() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
-    let status = |more: &[&str]| {
-        let mut command = std::process::Command::new(crate::harness::LOCKSTEP);
-        command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
-        command.args(["status", "--vm", "vm"]).args(more);
-        crate::harness::Process::start(&mut command).end()
+    let ask_status = |more: &[&str]| {
+        let args = ["status", "--vm", "vm"].iter().chain(more);
+        operator(&scratch, args).end()
     };
-    assert!(status(&[]).refused().contains("no member of VM vm"));
+    assert!(ask_status(&[]).refused().contains("no member of VM vm"));
     let mut primary = Member::primary(&scratch, "primary", "echo", &told.and(&["--solo"]));
     primary.await_event("started");
-    let text = status(&[]).expect(0).stdout;
+    let text = ask_status(&[]).expect(0).stdout;
     assert!(text.contains(": alone, generation 1"), "{text}");
     let mut backup = Member::backup(&scratch, "backup", &told);
     backup.await_event("joined");
     primary.await_event("protected");
-    let told = status(&["--json"]).expect(0).stdout;
+    let told = ask_status(&["--json"]).expect(0).stdout;
     let told: serde_json::Value = serde_json::from_str(&told).expect("one object");
     let mut states: Vec<_> = told["members"].as_array().expect("a list").iter().collect();
     states.sort_by_key(|member| member["state"].to_string());

@@ -1,8 +1,8 @@
-//! End-to-end tests: real processes on real KVM, started and judged as a user would.
+//! End-to-end tests: real processes on real KVM, started and judged as by a user.
 //!
 //! Tests that need KVM fail with the command's one sentence where there is none, and are skipped
 //! and counted if `LOCKSTEP_SKIP_KVM` was set when they were built. Those that need a tool or root
-//! are skipped with the reason where `vmm/images/build.rs` did not find it.
+//! are skipped with the reason where `vmm/hostcfg` did not find it.
 
 #![allow(
     clippy::print_stderr,
@@ -19,15 +19,18 @@ mod counter;
 mod crowd;
 mod damage;
 mod descriptors;
+mod faults;
 mod guest_network;
 mod hard_guests;
 mod harness;
 mod host_network;
 mod inside;
 mod join;
+mod kv;
 mod layers;
 mod member;
 mod network;
+mod operator;
 mod pair;
 mod pair_command;
 mod pair_refusals;
@@ -40,5 +43,6 @@ mod role;
 mod rootless;
 mod run;
 mod run_refusals;
+mod shape;
 mod signals;
 mod state;

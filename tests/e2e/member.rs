@@ -1,11 +1,12 @@
-//! Members of a pair as an operator starts them, and what they tell about themselves.
+//! Members of a pair, started like an operator starts them, and their events.
 
-use crate::harness::{Done, LOCKSTEP, Process, Scratch};
+use crate::harness::{Done, LOCKSTEP, LOCKSTEP_FAULTS, Process, Scratch, replay_equal};
+use lockstep_events::{Event, Stamped};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::inotify;
 use rustix::process::Signal;
 use serde_json::Value;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -13,23 +14,23 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// An event takes no longer.
+/// An event must come within this time.
 const EVENT_LIMIT: Duration = Duration::from_secs(30);
 
-/// Pairs measure silence in fractions of a second: tests play one at a time, so that each has the
-/// processors to itself as far as that is in our hands.
+/// Pairs measure silence in fractions of a second. So tests with pairs run one at a time: then each has
+/// the processors to itself, as far as the tests can influence that.
 pub fn stage() -> MutexGuard<'static, ()> {
     static STAGE: Mutex<()> = Mutex::new(());
     STAGE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An address on this host that nobody listens on.
+/// An address of this host on which no process listens.
 pub fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").to_string()
 }
 
-/// What the members of a pair are told in common.
+/// The options that all members of a pair have in common.
 #[derive(Clone, Debug)]
 pub struct Told {
     /// `--vm`.
@@ -40,16 +41,19 @@ pub struct Told {
     pub channel: String,
     /// More arguments.
     pub more: Vec<String>,
+    /// The program.
+    pub program: &'static str,
 }
 
 impl Told {
-    /// A VM that nobody else runs.
+    /// Options for a VM that no other test runs.
     pub fn new(scratch: &Scratch) -> Told {
         Told {
             vm: "vm".into(),
             arbiter: arbiter(scratch, "arbiter"),
             channel: free_address(),
             more: Vec::new(),
+            program: LOCKSTEP,
         }
     }
 
@@ -59,9 +63,17 @@ impl Told {
         told.more.extend(more.iter().map(|&arg| arg.to_owned()));
         told
     }
+
+    /// The same with a fault planted.
+    pub fn planting(&self, cut: &str) -> Told {
+        Told {
+            program: LOCKSTEP_FAULTS,
+            ..self.and(&["--cut", cut])
+        }
+    }
 }
 
-/// A directory in the scratch directory for an arbiter's records; its URL.
+/// Makes a directory in the scratch directory for an arbiter's records. Returns its URL.
 pub fn arbiter(scratch: &Scratch, name: &str) -> String {
     let dir = scratch.join(name);
     std::fs::create_dir_all(&dir).expect("made");
@@ -82,23 +94,19 @@ impl Member {
     /// Starts a primary.
     #[track_caller]
     pub fn primary(scratch: &Scratch, name: &str, guest: &str, told: &Told) -> Member {
-        Member::start(
-            scratch,
-            name,
-            Command::new(LOCKSTEP),
-            &["primary", guest],
-            told,
-        )
+        let command = Command::new(told.program);
+        Member::start(scratch, name, command, &["primary", guest], told)
     }
 
     /// Starts a backup.
     #[track_caller]
     pub fn backup(scratch: &Scratch, name: &str, told: &Told) -> Member {
-        Member::start(scratch, name, Command::new(LOCKSTEP), &["backup"], told)
+        let command = Command::new(told.program);
+        Member::start(scratch, name, command, &["backup"], told)
     }
 
-    /// Starts `command`, which ends in `lockstep`, with these arguments, and with input to type.
-    /// It records into `scratch/name` and its events go to `scratch/name.events`.
+    /// Starts `command`, which ends in `lockstep`, with these arguments and a pipe to its standard
+    /// input. It records into `scratch/name`, and its events go to `scratch/name.events`.
     #[track_caller]
     pub fn start(
         scratch: &Scratch,
@@ -111,7 +119,7 @@ impl Member {
         File::create(&path).expect("made");
         let changes = inotify::init(inotify::CreateFlags::CLOEXEC).expect("inotify");
         inotify::add_watch(&changes, &path, inotify::WatchFlags::MODIFY).expect("watched");
-        // What goes well need not be said here, so that a refusal is all there is.
+        // Only warnings are logged, so that a refusal is the only sentence.
         command.env("LOCKSTEP_LOG", "warn");
         command.env("LOCKSTEP_RUNTIME_DIR", scratch.join("runtime"));
         command.args(role);
@@ -128,21 +136,21 @@ impl Member {
         }
     }
 
-    /// Waits until the member tells of this event; gives what it told.
+    /// Waits for this event of the member. Returns the event.
     #[track_caller]
     pub fn await_event(&mut self, name: &str) -> Value {
         self.await_nth(name, 1)
     }
 
-    /// The same for the `times`-th such event.
+    /// Waits for the `times`-th such event.
     #[track_caller]
     pub fn await_nth(&mut self, name: &str, times: usize) -> Value {
+        is_an_event(name);
         let deadline = Instant::now() + EVENT_LIMIT;
         loop {
             let more = self.events.read_to_string(&mut self.read).expect("text");
-            let lines = self.read.lines().filter(|_| self.read.ends_with('\n'));
-            let events = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            if let Some(event) = events.filter(|event| event["event"] == name).nth(times - 1) {
+            let told = self.told().into_iter();
+            if let Some(event) = told.filter(|event| event["event"] == name).nth(times - 1) {
                 return event;
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -153,11 +161,20 @@ impl Member {
         }
     }
 
-    /// Whether the member has told of this event, as far as it was read.
+    /// Is this event among those that were read so far?
+    #[track_caller]
     pub fn has_told(&self, name: &str) -> bool {
-        let events = self.read.lines();
-        let mut events = events.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        events.any(|event| event["event"] == name)
+        is_an_event(name);
+        self.told().iter().any(|event| event["event"] == name)
+    }
+
+    /// Its events, as far as they were read and their lines are whole. One that is not an event, or has
+    /// other fields, fails the test.
+    #[track_caller]
+    fn told(&self) -> Vec<Value> {
+        let whole = self.read.rfind('\n').map_or("", |end| &self.read[..end]);
+        let lines = whole.lines().filter(|line| !line.is_empty());
+        lines.map(event_of).collect()
     }
 
     fn await_change(&self, limit: Duration) {
@@ -177,6 +194,33 @@ impl Member {
     }
 }
 
+/// What a line tells, which has to be an event.
+#[track_caller]
+fn event_of(line: &str) -> Value {
+    if let Err(e) = Stamped::read(line.as_bytes()) {
+        panic!("{line:?} is not an event: {e}");
+    }
+    serde_json::from_str(line).expect("an event is JSON")
+}
+
+/// Fails at once where an event is waited for that there is not.
+#[track_caller]
+pub fn is_an_event(name: &str) {
+    assert!(Event::is_name(name), "there is no event {name:?}");
+}
+
+#[test]
+#[should_panic(expected = "there is no event \"joint\"")]
+fn a_wrong_name_is_not_waited_for() {
+    is_an_event("joint");
+}
+
+#[test]
+#[should_panic(expected = "unknown field `colour`")]
+fn an_event_with_another_field_fails_a_test() {
+    event_of(r#"{"colour":1,"event":"left","mono_ns":5}"#);
+}
+
 /// A primary and a backup that has joined it, the guest running.
 #[track_caller]
 pub fn pair(scratch: &Scratch, guest: &str, told: &Told) -> (Member, Member) {
@@ -185,4 +229,56 @@ pub fn pair(scratch: &Scratch, guest: &str, told: &Told) -> (Member, Member) {
     primary.await_event("started");
     backup.await_event("joined");
     (primary, backup)
+}
+
+/// Types a line to a member with the guest `echo`, and waits until it comes back.
+#[track_caller]
+pub fn echo(member: &mut Member, line: &str) {
+    member.process.echo(line);
+}
+
+/// The same with the last line: the guest ends, and the member with it.
+#[track_caller]
+pub fn echo_and_end(mut member: Member, line: &str) -> Done {
+    echo(&mut member, line);
+    member.process.end_input();
+    member.process.end().expect(0)
+}
+
+/// Fails unless both sides end well because the guest was stopped: the generation closed, and what they
+/// recorded the same.
+#[track_caller]
+pub fn both_stopped(scratch: &Scratch, primary: Member, backup: Member) {
+    primary.process.end().expect(0);
+    backup.process.end().expect(0);
+    assert_eq!(records(scratch), ["1.close", "1.open"]);
+    let verdict = replay_equal(&scratch.join("primary"));
+    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
+    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+}
+
+/// Kills one side of a pair; gives the other, and the event with which that goes on alone.
+#[track_caller]
+pub fn kill_one(dies: &str, primary: Member, backup: Member) -> (Member, &'static str) {
+    match dies {
+        "primary" => {
+            primary.kill();
+            (backup, "live")
+        }
+        _ => {
+            backup.kill();
+            (primary, "solo")
+        }
+    }
+}
+
+/// The names of an arbiter's records.
+pub fn records(scratch: &Scratch) -> Vec<String> {
+    let dir = fs::read_dir(scratch.join("arbiter/vm")).expect("records");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
+    let mut names: Vec<_> = dir
+        .map(|entry| name(entry).into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
 }

@@ -1,4 +1,4 @@
-//! Networks between hosts that are none: namespaces made with `ip`, as an operator would.
+//! Networks between hosts that are namespaces, made with `ip` like an operator would.
 
 use serde_json::Value;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub enum Place {
     A,
     /// The second host.
     B,
-    /// Where the client is.
+    /// The client's namespace.
     Middle,
 }
 
@@ -60,7 +60,7 @@ impl Segment {
         format!("{}-{place:?}", self.prefix).to_lowercase()
     }
 
-    /// A bridge that forwards from its first moment.
+    /// Makes a bridge that forwards from its first moment.
     fn make_bridge(&self, place: Place) {
         let bridge = ["type", "bridge", "stp_state", "0", "forward_delay", "0"];
         let add = ["link", "add", "br0"];
@@ -86,12 +86,12 @@ impl Segment {
         self.ip(place, &["addr", "add", address, "dev", "br0"]);
     }
 
-    /// Runs `ip` there; it must succeed.
+    /// Runs `ip` in that namespace; it must succeed.
     pub fn ip(&self, place: Place, args: &[&str]) {
         ip(&[&["-n", &self.name(place)], args].concat());
     }
 
-    /// What `ip` or `bridge` tells there, as one JSON value.
+    /// The answer of `ip` or `bridge` in that namespace, as one JSON value.
     #[track_caller]
     fn asked(&self, program: &str, place: Place, args: &[&str]) -> Value {
         let mut command = Command::new(program);
@@ -101,13 +101,13 @@ impl Segment {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{args:?}: {e}: {done:?}"))
     }
 
-    /// Makes a host's TAP again, up and on its bridge.
+    /// Makes a host's TAP again, and brings it up on its bridge.
     pub fn make_tap(&self, place: Place) {
         self.ip(place, &["tuntap", "add", "dev", "tap0", "mode", "tap"]);
         self.ip(place, &["link", "set", "tap0", "master", "br0", "up"]);
     }
 
-    /// Frames that the program at a host's TAP has sent.
+    /// Number of frames that the program at a host's TAP has sent.
     #[track_caller]
     pub fn frames_from(&self, place: Place) -> u64 {
         let link = self.asked("ip", place, &["-s", "link", "show", "tap0"]);
@@ -115,7 +115,7 @@ impl Segment {
         sent.unwrap_or_else(|| panic!("no count: {link}"))
     }
 
-    /// The MAC address of who has an IP address, as the client knows it.
+    /// The MAC address for an IP address, as the client knows it.
     #[track_caller]
     pub fn mac_of(&self, address: &str) -> String {
         let neighbours = self.asked("ip", Place::Middle, &["neigh", "show", address]);
@@ -124,7 +124,8 @@ impl Segment {
             .to_owned()
     }
 
-    /// The port to which the client's bridge sends what is for a MAC address; none if it knows of none.
+    /// The port to which the client's bridge sends frames for a MAC address; `None` if it does not
+    /// know.
     #[track_caller]
     pub fn port_of(&self, mac: &str) -> Option<String> {
         let known = self.asked("bridge", Place::Middle, &["fdb", "show", "br", "br0"]);
@@ -133,14 +134,14 @@ impl Segment {
         entry["ifname"].as_str().map(ToOwned::to_owned)
     }
 
-    /// The client's bridge forgets whom it met at a port.
+    /// Makes the client's bridge forget the addresses that it learned at a port.
     pub fn forget(&self, port: &str) {
         let flush = ["type", "bridge_slave", "fdb_flush"];
         let args = [&["link", "set", port][..], &flush].concat();
         self.ip(Place::Middle, &args);
     }
 
-    /// `program`, to be run there; arguments may be added.
+    /// `program`, to be run in that namespace; arguments may be added.
     pub fn command(&self, place: Place, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name(place)]);
@@ -154,7 +155,7 @@ impl Drop for Segment {
         for place in [Place::A, Place::B, Place::Middle] {
             let mut delete = Command::new("ip");
             delete.args(["netns", "del", &self.name(place)]);
-            // It may never have been made.
+            // If making it failed, there is nothing to remove.
             let _gone = delete.stderr(Stdio::null()).status();
         }
     }

@@ -1,30 +1,9 @@
-//! Pairs without a network: what members do when one of them is stopped or killed.
+//! Pairs without a network: what members do when the other is stopped or killed.
 
 use crate::harness::{Process, Scratch, lockstep, replay_equal, run};
-use crate::member::{Member, Told, pair, stage};
+use crate::member::{Member, Told, both_stopped, echo, pair, records, stage};
 use rustix::process::Signal;
 use std::fs;
-
-/// Types a line to a member with the guest `echo` and waits until it comes back.
-#[track_caller]
-pub fn echo(member: &mut Member, line: &str) {
-    member.process.input(&format!("{line}\n"));
-    let wanted = format!("{line}\n");
-    member
-        .process
-        .await_stdout("the line comes back", |out| out.contains(&wanted));
-}
-
-/// The names of an arbiter's records.
-pub fn records(scratch: &Scratch) -> Vec<String> {
-    let dir = fs::read_dir(scratch.join("arbiter/vm")).expect("records");
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("an entry").file_name();
-    let mut names: Vec<_> = dir
-        .map(|entry| name(entry).into_string().expect("text"))
-        .collect();
-    names.sort();
-    names
-}
 
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
@@ -51,14 +30,9 @@ fn a_signal_to_the_primary_ends_both_sides_and_closes_the_generation() {
     let (mut primary, backup) = pair(&scratch, "echo", &told);
     echo(&mut primary, "before the end");
     primary.process.signal(Signal::TERM);
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
-    assert_eq!(replay_equal(&scratch.join("backup")), verdict);
+    both_stopped(&scratch, primary, backup);
 
-    // A closed VM starts again, in the next generation.
+    // A closed VM can be started again, in the next generation.
     let mut next = Member::primary(&scratch, "next", "hello", &told.and(&["--solo"]));
     assert_eq!(next.await_event("started")["generation"], 2);
     next.process.end().expect(0);
@@ -95,7 +69,7 @@ fn a_backup_whose_primary_is_killed_goes_live() {
     echo(&mut backup, "on the survivor");
     backup.process.end_input();
     let after = backup.process.end().expect(0).stdout;
-    // What the primary may not have printed is printed again: at least once, in order.
+    // What the primary may not have printed is printed again: at least once, and in order.
     assert_eq!(before, "echo: ready\non the primary\n");
     let new = "on the survivor\necho: done, 2 lines\n";
     let again = after.strip_suffix(new).expect("all that is new");
@@ -221,7 +195,7 @@ fn a_drills_report_is_never_overwritten() {
     assert!(sentence.contains("--report"), "{sentence}");
 }
 
-/// Processes whose command line names this directory, besides this test.
+/// Processes with this directory in their command lines, except this test.
 fn processes_naming(dir: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -249,11 +223,11 @@ fn an_interrupted_drill_leaves_nothing_behind() {
             &report,
         ];
         let drill = Process::start(&mut lockstep(args));
-        // In the second run: in the middle of something.
+        // In the second run, at any moment.
         drill.await_stderr("a run is over", |err| err.contains("1/1000"));
         let running = processes_naming(&report);
         assert!(!running.is_empty(), "the drill itself");
-        // The network that the drill is in is its own: it ends with the last process in it.
+        // The drill has a network of its own, which ends with the last process in it.
         let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).expect("a network");
         let its = network(&drill.pid().as_raw_nonzero().to_string());
         assert_ne!(its, network("self"));

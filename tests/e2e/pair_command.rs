@@ -2,7 +2,7 @@
 
 use crate::descriptors::redirected;
 use crate::harness::{LIMIT, Process, Scratch, lockstep, replay_equal, run};
-use crate::member::stage;
+use crate::member::{is_an_event, stage};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// Between two looks for a process that is about to end.
+/// Time between two checks whether a process has ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(10);
 
-/// A pair that keeps its own files, and its recordings, in the scratch directory.
+/// Starts a pair that keeps its files and recordings in the scratch directory.
 #[track_caller]
 fn start(scratch: &Scratch, guest: &str) -> Process {
     start_with(scratch, guest, &[])
@@ -25,7 +25,7 @@ fn start_with(scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
     start_as(lockstep::<&str>([]), scratch, guest, more)
 }
 
-/// The same by a command that ends in `lockstep`.
+/// The same, with a command that ends in `lockstep`.
 #[track_caller]
 fn start_as(mut command: Command, scratch: &Scratch, guest: &str, more: &[&str]) -> Process {
     command.args(["pair", guest, "--record", &scratch.arg("logs")]);
@@ -58,7 +58,7 @@ fn signal(scratch: &Scratch, role: &str, signal: Signal) {
     kill_process(pid, signal).expect("it runs");
 }
 
-/// The process of this pair's member whose events have this name.
+/// The process of this pair's member with events of this name.
 #[track_caller]
 fn named(scratch: &Scratch, name: &str) -> Pid {
     let events = format!("/{name}.events");
@@ -80,9 +80,10 @@ fn places(scratch: &Scratch) -> Vec<PathBuf> {
     paths.filter(is_place).collect()
 }
 
-/// Waits until the member of this name has told of this event.
+/// Waits until the member of this name has reported this event.
 #[track_caller]
 fn await_event(scratch: &Scratch, name: &str, event: &str) {
+    is_an_event(event);
     let deadline = Instant::now() + LIMIT;
     let wanted = format!(r#""event":"{event}""#);
     let told = || {
@@ -187,7 +188,7 @@ fn a_second_sigterm_reaches_a_survivor_whose_primary_hangs() {
     pair.signal(Signal::TERM);
     pair.await_stderr("it was passed on", |err| err.contains("a second signal"));
     pair.signal(Signal::TERM);
-    // The primary never gets to know that it lost.
+    // The primary never learns that it lost.
     pair.end().expect(0);
     nothing_is_left(&scratch);
     replay_equal(&scratch.join("logs/backup"));
@@ -203,7 +204,7 @@ fn the_guests_own_status_and_a_pair_that_cannot_be_show_in_the_status() {
     assert!(sentence.contains("no guest"), "{sentence}");
     let sentence = run(["pair", "hello", "--net", "tap=a"]).refused();
     assert!(sentence.contains("--backup-tap"), "{sentence}");
-    // What only a member finds out ends the other one too.
+    // An error that only a member can find ends the other member too.
     let scratch = Scratch::new();
     let mut command = lockstep(["pair", "hello", "--net", "tap=no-such-a"]);
     command.args(["--backup-tap", "no-such-b"]);
@@ -219,7 +220,7 @@ fn the_guests_own_status_and_a_pair_that_cannot_be_show_in_the_status() {
 fn a_kept_pair_outlives_one_member_after_the_other() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let mut pair = start_with(&scratch, "echo", &["--keep"]);
-    // Who runs the guest, who follows, and which of the two dies.
+    // The side that runs the guest, the side that follows, and whether the first one dies.
     let rounds = [
         ("primary", "backup", true),
         ("backup", "backup-2", true),
@@ -228,7 +229,7 @@ fn a_kept_pair_outlives_one_member_after_the_other() {
     ];
     for (round, (runs, follows, first)) in rounds.into_iter().enumerate() {
         await_event(&scratch, follows, "joined");
-        // Each line is another, or an earlier one would be taken for its echo.
+        // Each line is different, so that the echo of an earlier one is not taken for it.
         echo(&mut pair, &format!("{runs} runs in round {round}"));
         let (killed, role) = if first {
             (runs, "primary")
@@ -330,7 +331,7 @@ fn backups_that_fail_at_once_are_followed_by_others_ever_more_slowly() {
     let mut pair = start_with(&scratch, "echo", &["--keep"]);
     await_event(&scratch, "backup", "joined");
     echo(&mut pair, "together");
-    // What is in the way of their events refuses the next ones.
+    // A directory in the place of their events makes the next backups fail.
     let place = places(&scratch).pop().expect("a place");
     for refused in ["backup-2", "backup-3", "backup-4"] {
         fs::create_dir(place.join(format!("{refused}.events"))).expect("made");
@@ -344,7 +345,7 @@ fn backups_that_fail_at_once_are_followed_by_others_ever_more_slowly() {
     let said = "the backup ended with status 2; a new backup joins in ";
     let pauses = done.stderr.split(said).skip(1);
     let pauses: Vec<_> = pauses.filter_map(|text| text.lines().next()).collect();
-    // It depends on the host whether the primary had lived long.
+    // The first pause depends on how long the primary had lived.
     let wanted = [["100ms", "200ms", "400ms"], ["200ms", "400ms", "800ms"]];
     assert!(wanted.iter().any(|w| pauses == w), "{pauses:?}: {done:#?}");
     nothing_is_left(&scratch);
@@ -356,7 +357,7 @@ fn the_end_of_a_terminal_ends_a_pair_that_is_kept_and_all_its_files() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let mut pair = start_with(&scratch, "echo", &["--keep"]);
     echo(&mut pair, "together");
-    // A terminal tells all three.
+    // A terminal signals all three processes.
     signal(&scratch, "primary", Signal::HUP);
     pair.signal(Signal::HUP);
     pair.end().expect(0);
@@ -371,7 +372,7 @@ fn a_pair_runs_on_when_the_reader_of_its_messages_is_gone() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let path = scratch.join("messages");
     mkfifoat(CWD, &path, Mode::from_raw_mode(0o600)).expect("made");
-    // As `2> >(head -1)`: the shell waits for the reader to open it.
+    // As `2> >(head -1)` does: the shell waits until the reader opens it.
     let mut pair = start_as(redirected("2>", &path), &scratch, "echo", &["--keep"]);
     let mut reader = BufReader::new(File::open(&path).expect("opened"));
     let mut first = String::new();
@@ -386,20 +387,20 @@ fn a_pair_runs_on_when_the_reader_of_its_messages_is_gone() {
     nothing_is_left(&scratch);
 }
 
-/// A number that the environment may set.
+/// A number that an environment variable may set.
 fn told(name: &str, otherwise: usize) -> usize {
     let value = std::env::var(name).ok();
     value.map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Processes that compute for nothing. They end when they are dropped.
+/// Processes that compute for no purpose, until they are dropped.
 fn busy(count: usize) -> Vec<Process> {
     let one = |_| Process::start(Command::new("sh").args(["-c", "while :; do :; done"]));
     (0..count).map(one).collect()
 }
 
-/// `LOCKSTEP_ROUNDS` failovers one after the other, beside `LOCKSTEP_BUSY` busy processes: each comes from
-/// a kill, and none out of nothing.
+/// `LOCKSTEP_ROUNDS` failovers one after the other, beside `LOCKSTEP_BUSY` busy processes. Each
+/// failover must come from a kill.
 #[test]
 #[ignore = "plays for some minutes"]
 fn a_kept_pair_outlives_fifty_deaths_on_a_busy_host() {

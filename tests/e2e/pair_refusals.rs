@@ -1,9 +1,9 @@
-//! Pairs that cannot be: one sentence, status 2.
+//! Pairs that are refused with one sentence and status 2.
 
 use crate::harness::{Scratch, run};
 use crate::member::{Member, Told, arbiter, free_address, stage};
 
-/// Starts a primary of `echo` and a backup that must not fit it; gives the backup's sentence.
+/// Starts a primary of `echo` and a backup that must not fit. Returns the backup's sentence.
 #[track_caller]
 fn refused(primary: impl FnOnce(Told) -> Told, backup: impl FnOnce(Told) -> Told) -> String {
     let (_stage, scratch) = (stage(), Scratch::new());
@@ -47,7 +47,7 @@ fn a_backup_with_an_arbiter_of_its_own_is_refused() {
     assert!(sentence.contains("--arbiter"), "{sentence}");
 }
 
-/// A command line of a member with this arbiter, VM and channel.
+/// The command line of a member with this arbiter, VM and channel.
 fn member<'a>(role: &[&'a str], arbiter: &'a str, vm: &'a str, channel: &'a str) -> Vec<&'a str> {
     let told = ["--arbiter", arbiter, "--vm", vm, "--channel", channel];
     role.iter().copied().chain(told).collect()

@@ -1,4 +1,5 @@
-//! In which parts two machines differ: what a divergence and a replay that stops say of theirs.
+//! The parts of the machine in which two members differ, as a divergence and a stopped replay report
+//! them.
 
 use crate::harness::{Scratch, replay_equal, run, text};
 use crate::member::{Member, Told, pair, stage};
@@ -7,7 +8,7 @@ use ft_protocol::log::Event;
 use serde_json::Value;
 use std::path::Path;
 
-/// What a replay of a recording up to this exit says of the machine's parts.
+/// The machine's parts in a replay of a recording up to this exit.
 #[track_caller]
 pub fn parts_at(dir: &Path, exit: u64) -> Value {
     let (dir, exit) = (text(dir), exit.to_string());
@@ -31,7 +32,7 @@ fn differing(ours: &Value, theirs: &Value) -> Vec<String> {
 fn a_divergence_shows_in_which_parts_the_machine_differs() {
     let sound = Sound::of("ticker");
     let dir = sound.scratch.join("sound");
-    // The random seed is in memory, and nobody sees it before the end.
+    // The random seed is in memory, and nothing reads it before the end.
     let done = sound.replay(|header, _| header.machine.seed ^= 1);
     let verdict = done.json();
     diverged("seed", done);
@@ -39,7 +40,7 @@ fn a_divergence_shows_in_which_parts_the_machine_differs() {
     let same = parts_at(&dir, end);
     assert_eq!(differing(&verdict["parts"], &same), ["memory"], "{verdict}");
     assert_eq!(verdict["parts"]["memory"].as_str().map(str::len), Some(16));
-    // A timer that was started at another time is in the devices, long before it rings.
+    // A timer that was started at another time shows in the devices long before it expires.
     let started = sound.entries.iter().position(|entry| is_time(&entry.event));
     let started = started.expect("the timer was started");
     let done = sound.replay(|_, log| match &mut log[started].event {
@@ -58,7 +59,7 @@ fn a_divergence_shows_in_which_parts_the_machine_differs() {
     let differ = differing(&verdict["parts"], &parts_at(&dir, at));
     assert!(differ.contains(&"8254".into()), "{differ:?}");
     assert!(!differ.contains(&"vCPU registers".into()), "{differ:?}");
-    // In words, a line for each.
+    // As text, one line each.
     let text = run(["replay", &sound.scratch.arg("planted"), "--verify"])
         .expect(3)
         .stdout;
@@ -75,7 +76,7 @@ fn a_backup_that_diverges_tells_in_which_parts() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let told = Told::new(&scratch);
     let mut primary = Member::primary(&scratch, "primary", "echo", &told);
-    let flipped = told.and(&["--cut", "page-flips"]);
+    let flipped = told.planting("page-flips");
     let mut backup = Member::backup(&scratch, "backup", &flipped);
     backup.await_event("joined");
     primary.await_event("started");

@@ -1,4 +1,5 @@
-//! Every check must be seen to fire: faults planted in sound logs, with sound CRCs, by type.
+//! Every check must be seen to fire. Faults of each type are planted into a good log, and its CRCs
+//! corrected.
 
 use crate::harness::{Done, LOCKSTEP, Scratch, record, replay_equal, run, text};
 use ft_protocol::log::file::{read_all, write_all};
@@ -7,12 +8,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Ways to change something, and what they are called.
+/// Changes of a value, with their names.
 type Changes<T, const N: usize> = [(&'static str, fn(&mut T)); N];
 
-/// A sound log to plant faults in.
+/// A good log, into which faults are planted.
 pub struct Sound {
-    /// Where it is, as `sound`.
+    /// The directory that contains it, as `sound`.
     pub scratch: Scratch,
     header: Header,
     /// Its entries.
@@ -42,7 +43,7 @@ impl Sound {
         }
     }
 
-    /// Replays the log as `change` leaves it.
+    /// Replays the log after `change`.
     pub fn replay(&self, change: impl FnOnce(&mut Header, &mut Vec<Entry>)) -> Done {
         let dir = self.scratch.join("planted");
         fs::create_dir_all(&dir).expect("made");
@@ -54,8 +55,8 @@ impl Sound {
         run(["replay", &text(&dir), "--json"])
     }
 
-    /// Replays the log as `change` leaves it, which must be found: status 3, and a position.
-    /// Returns what was said.
+    /// Replays the log after `change`, which must be detected: status 3, and a position. Returns the
+    /// message.
     #[track_caller]
     pub fn caught(&self, what: &str, change: impl FnOnce(&mut Vec<Entry>)) -> String {
         let done = self.replay(|_, entries| change(entries));
@@ -69,7 +70,7 @@ impl Sound {
         words.filter_map(|word| word.parse().ok()).collect()
     }
 
-    /// All entries of a kind: the first, one in the middle, the last.
+    /// Three entries of a kind: the first, one in the middle, the last.
     pub fn some(&self, kind: impl Fn(&Event) -> bool) -> Vec<usize> {
         let is = |&i: &usize| kind(&self.entries[i].event);
         let all: Vec<usize> = (0..self.entries.len()).filter(is).collect();
@@ -80,7 +81,7 @@ impl Sound {
     }
 }
 
-/// Fails unless a replay found a divergence and named its position; returns what it said.
+/// Fails unless a replay found a divergence and named its position. Returns the message.
 #[track_caller]
 pub fn diverged(what: &str, done: Done) -> String {
     assert_eq!(done.status, Some(3), "{what}: {done:#?}");
@@ -108,7 +109,7 @@ fn is_console_input(event: &Event) -> bool {
     matches!(event, Event::ConsoleInput { .. })
 }
 
-/// The clocks that brought a timer interrupt at their own position.
+/// The clock entries that caused a timer interrupt at the same position.
 fn ticking_clocks(sound: &Sound) -> Vec<usize> {
     let all: Vec<usize> = (0..sound.entries.len() - 1)
         .filter(|&i| {
@@ -120,7 +121,7 @@ fn ticking_clocks(sound: &Sound) -> Vec<usize> {
     vec![all[0], all[all.len() / 2], all[all.len() - 1]]
 }
 
-/// A recording of `echo` that was typed to.
+/// A recording of `echo` with input from the console.
 fn typed() -> Sound {
     let scratch = Scratch::new();
     let script = "printf 'one\\ntwo\\n' | \"$0\" run echo --record \"$1\"";
@@ -174,7 +175,7 @@ fn a_dropped_end_is_a_cut() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_changed_input_is_found() {
     let ticker = Sound::of("ticker");
-    // A clock that the guest never looked at may be another: only what it printed cannot.
+    // A clock value that the guest never read may differ. One that it printed may not.
     let seen = ticker.printed();
     for at in ticker.some(|event| matches!(event, Event::Clock { ns } if seen.contains(ns))) {
         ticker.caught(
@@ -185,7 +186,8 @@ fn a_changed_input_is_found() {
             },
         );
     }
-    // The answer by which the timer was started: so late that its first tick cannot have come.
+    // The time answer with which the timer was started, changed so that the first tick cannot have come
+    // yet.
     let is_tick = |entry: &Entry| is_interrupt(&entry.event);
     let tick = ticker.entries.iter().position(is_tick).expect("a tick");
     let clock = |entry: &Entry| match entry.event {
@@ -244,7 +246,7 @@ fn another_interrupt_is_found_and_so_is_one_elsewhere() {
             });
             assert!(said.contains("vector"), "{said}");
             let next = sound.entries[at].at.next();
-            // With its check, and without: then only the interrupt itself can tell.
+            // With its check and without it: without, only the interrupt itself can be compared.
             for keep_check in [true, false] {
                 sound.caught(&format!("{what}: later"), |log| {
                     let mut moved = log.remove(at);
@@ -306,7 +308,7 @@ fn another_machine_at_the_end_is_found_and_its_component_named() {
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_digest_on_the_way_is_checked_too() {
-    // Long enough for one, which comes every second.
+    // It runs long enough for a digest, which comes every second.
     let sound = Sound::of("compute");
     let digest = |event: &Event| matches!(event, Event::Digest(_) | Event::End(_));
     for at in sound.some(digest) {

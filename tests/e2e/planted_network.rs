@@ -4,7 +4,7 @@ use crate::harness::{Scratch, run};
 use crate::planted::{Sound, is_output};
 use ft_protocol::log::Event;
 
-/// The surviving backup's log of a drill.
+/// The log of the surviving backup of a drill.
 fn survivor() -> Sound {
     let scratch = Scratch::new();
     let report = scratch.arg("drill");
@@ -12,7 +12,7 @@ fn survivor() -> Sound {
     Sound::open(scratch, "drill/kill-primary-001/backup")
 }
 
-/// A frame that matters: with the client's command.
+/// A frame with the client's command, which the guest uses.
 fn is_request(event: &Event) -> bool {
     let incr = |data: &[u8]| data.windows(4).any(|word| word == b"INCR");
     matches!(event, Event::Frame { data } if incr(data))

@@ -1,19 +1,17 @@
-//! Redis's own tools by their defaults, to their ends.
+//! Redis's own tools with their defaults, run to their ends.
 
-use crate::by_hand::{GUEST, benchmark, no_error, recorded_kv, stop};
-use crate::clients::kv_pair;
-use crate::guest_network::widen;
 use crate::harness::{Process, Scratch, replay_equal};
+use crate::kv::{GUEST, benchmark, kv_pair, no_error, recorded_kv, redis_cli, stop, widen};
 use crate::member::stage;
 use crate::network::{Place, Segment};
 use rustix::process::Signal;
 use std::time::Duration;
 
-/// All tests of the benchmark take no longer.
+/// All tests of the benchmark must end within this time.
 const ALL_LIMIT: Duration = Duration::from_secs(300);
 /// Requests of each test.
 const REQUESTS: &str = "2000";
-/// Some of its tests, one of each kind of value: if these are there, it went through all.
+/// Some of its tests, one for each kind of value: if all of these are in its output, it ran all tests.
 const TESTS: [&str; 12] = [
     "PING_INLINE",
     "PING_MBULK",
@@ -29,7 +27,7 @@ const TESTS: [&str; 12] = [
     "MSET (10 keys)",
 ];
 
-/// `redis-benchmark` with all its tests and these arguments, to the end, without an error.
+/// Runs `redis-benchmark` with all its tests and these arguments, to the end, without an error.
 #[track_caller]
 fn all_tests(segment: &Segment, args: &[&str]) {
     widen(segment);
@@ -68,13 +66,7 @@ macro_rules! with_redis_tools {
     ($(fn $name:ident() $body:block)*) => {
         $(
             #[test]
-            #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-            #[cfg_attr(not(root), ignore = "needs root for network namespaces")]
-            #[cfg_attr(not(has_iproute2), ignore = "needs ip (package iproute2)")]
-            #[cfg_attr(
-                not(has_redis_tools),
-                ignore = "needs redis-benchmark and redis-cli (package redis-tools)"
-            )]
+            #[cfg_attr(not(can_redis), ignore = "needs KVM, root, iproute2 and redis-tools")]
             fn $name() $body
         )*
     };
@@ -120,13 +112,10 @@ with_redis_tools! {
     fn redis_cli_watches_and_searches() {
         let (_stage, scratch, segment) = (stage(), Scratch::new(), Segment::new());
         let kv = recorded_kv(&scratch, &segment);
-        let cli = |args: &[&str]| {
-            let mut command = segment.command(Place::Middle, "redis-cli");
-            Process::start(command.args(["-h", GUEST]).args(args))
-        };
+        let cli = |args: &[&str]| redis_cli(&segment, args);
         let filled = cli(&["MSET", "a", "1", "b", "22"]).end().expect(0);
         assert_eq!(filled.stdout, "OK\n");
-        // It tells until it is ended, and as a file's reader it would tell late.
+        // It prints until it is killed. Into a file it would print late, hence `stdbuf`.
         let mut command = segment.command(Place::Middle, "stdbuf");
         let watch = ["-oL", "redis-cli", "-h", GUEST, "--stat", "-i", "0.1"];
         let watching = Process::start(command.args(watch));

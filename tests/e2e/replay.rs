@@ -1,4 +1,4 @@
-//! Replays: to the bit, however often, also of recordings that did not end.
+//! Replays: to the bit, any number of times, also of recordings without an end.
 
 use crate::harness::{Process, Scratch, lockstep, record, replay_equal, run};
 use ft_protocol::log::file::read_all;
@@ -67,8 +67,8 @@ pub const KINDS: [&str; 10] = [
     "kernel",
 ];
 
-/// The injection rule: an interrupt after OUT, IN, MMIO reads and writes, HLT and idling, one that had to
-/// wait, and one at CPL 0 comes again at the same instruction.
+/// The injection rule: an interrupt after OUT, IN, MMIO reads and writes, HLT and idling, one that had
+/// to wait, and one at CPL 0 come again at the same instruction.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn interrupts_at_every_kind_of_position_replay_to_the_bit() {
@@ -108,13 +108,13 @@ fn a_replay_stops_where_it_is_told() {
         assert!(printed.starts_with(&part), "{part}");
         assert!(part.len() < printed.len(), "{until}");
     }
-    // Beyond the end there is only the end.
+    // Beyond the end, a replay stops at the end.
     let whole = replay_equal(&scratch.join("ticker"));
     let beyond = run(["replay", &dir, "--until", "1000000", "--json"]).expect(0);
     let mut beyond = beyond.json();
     let parts = beyond.as_object_mut().expect("an object").remove("parts");
     assert_eq!(beyond, whole);
-    // The digest begins with the memory's.
+    // The digest begins with that of memory.
     let memory = parts.expect("parts")["memory"].take();
     let digest = whole["digest"].as_str().expect("a digest");
     assert!(
@@ -143,7 +143,7 @@ fn a_recording_that_was_killed_replays_to_its_last_whole_entry() {
     assert!(stat.contains("cut"), "{stat}");
 }
 
-/// A file-size limit stands in for a full disk, which only root can make.
+/// A limit on file size is used in place of a full disk, which only root could make.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_full_disk_ends_the_run_with_a_sentence_and_leaves_a_log_that_replays() {

@@ -1,19 +1,20 @@
-//! Members that take their role from the arbiter: started and restarted blindly, they boot one guest.
+//! Members that learn their role from the arbiter: however they are started and restarted, they boot
+//! one guest.
 
 use crate::harness::{LOCKSTEP, Random, Scratch, recordings, replay_equal, run};
-use crate::member::{Member, Told, arbiter, free_address, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, arbiter, echo, echo_and_end, free_address, records, stage};
+use crate::operator::ask;
 use rustix::process::Signal;
 use std::net::{TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
-/// How often two members are started at the same moment.
+/// How many times two members are started at the same moment.
 const STARTS: usize = 12;
-/// The second one is started up to so much later.
+/// The second one is started at most this much later.
 const STAGGER_US: usize = 3000;
 
-/// Two hosts' worth of addresses on one.
+/// The addresses of two hosts, on this host.
 struct Hosts {
     scratch: Scratch,
     addresses: [String; 2],
@@ -37,7 +38,7 @@ impl Hosts {
         told.and(&["--listen", &self.addresses[host]])
     }
 
-    /// Starts the member of a host, as a supervisor would: always with the same command.
+    /// Starts the member of a host like a supervisor: always with the same command.
     #[track_caller]
     fn start(&mut self, host: usize, guest: &str) -> Member {
         self.starts += 1;
@@ -47,7 +48,7 @@ impl Hosts {
         Member::start(&self.scratch, &name, command, &role, &self.told(host))
     }
 
-    /// Both members of a VM that never ran, host 0 its founder, the guest running.
+    /// Both members of a VM that never ran: host 0 founded it, and the guest runs.
     #[track_caller]
     fn pair(&mut self, guest: &str) -> (Member, Member) {
         let mut founder = self.start(0, guest);
@@ -59,7 +60,7 @@ impl Hosts {
     }
 }
 
-/// Waits until a member tells that it is a backup; it must not have been anything else.
+/// Waits until a member reports that it is a backup. It must not have been anything else before.
 #[track_caller]
 fn is_backup(member: &mut Member) {
     member.await_event("connecting");
@@ -76,7 +77,7 @@ fn of_two_members_started_together_one_boots_the_guest_and_restarted_neither_doe
         let (_stage, mut hosts) = (stage(), Hosts::new());
         let first = random.below(2);
         let mut one = hosts.start(first, "hello");
-        // Not a wait for anything: the stagger is the random moment.
+        // This sleep waits for nothing: it makes the random delay.
         std::thread::sleep(Duration::from_micros(random.below(STAGGER_US) as u64));
         let mut two = hosts.start(1 - first, "hello");
         one.await_event("ended");
@@ -131,13 +132,13 @@ fn when_both_are_killed_and_restarted_nobody_boots_a_second_history() {
         let (mut primary, backup) = hosts.pair("echo");
         echo(&mut primary, "the only history");
         match in_order {
-            // The backup has no time to go live.
+            // Here the backup has no time to go live.
             true => {
                 backup.process.signal(Signal::STOP);
                 primary.kill();
                 backup.kill();
             }
-            // The primary may have gone on alone, and its claim is there or not.
+            // Here the primary may have gone on alone, with a claim or without one yet.
             false => {
                 backup.kill();
                 primary.kill();
@@ -147,7 +148,7 @@ fn when_both_are_killed_and_restarted_nobody_boots_a_second_history() {
         assert!(!before.contains(&"1.close".to_owned()), "{before:?}");
         let mut restarted = [hosts.start(1, "echo"), hosts.start(0, "echo")];
         restarted.iter_mut().for_each(is_backup);
-        // While both look for each other nothing may come of it.
+        // While each looks for the other, neither may start the guest.
         std::thread::sleep(Duration::from_millis(500));
         for member in restarted {
             member.process.signal(Signal::TERM);
@@ -220,7 +221,7 @@ fn addresses_that_tell_no_founder_are_refused() {
     }
     assert!(!scratch.join("arbiter/vm").exists(), "nothing was founded");
 
-    // A VM that a third address founded belongs to no pair that knows it.
+    // A VM that was founded with a third address does not belong to a pair that does not know it.
     let told = Told {
         channel: two.clone(),
         ..Told::new(&scratch)
@@ -239,14 +240,11 @@ fn addresses_that_tell_no_founder_are_refused() {
 fn members_hand_over_to_each_other_and_are_protected_again_by_themselves() {
     let (_stage, mut hosts) = (stage(), Hosts::new());
     let (mut live, mut backup) = hosts.pair("echo");
-    // How often each has joined and was protected by then.
+    // How many times each has joined, and has been protected, by then.
     for (round, joined, protected) in [(1, 1, 1), (2, 2, 1), (3, 2, 2)] {
         echo(&mut live, &format!("line {round}"));
-        let mut command = Command::new(LOCKSTEP);
-        command.env("LOCKSTEP_RUNTIME_DIR", hosts.scratch.join("runtime"));
-        command.args(["switchover", "--vm", "vm"]);
-        crate::harness::Process::start(&mut command).end().expect(0);
-        // The same process, as the other's backup.
+        ask(&hosts.scratch, "switchover").expect(0);
+        // The same process, now as the other's backup.
         live.await_nth("joined", joined);
         backup.await_nth("protected", protected);
         (live, backup) = (backup, live);
@@ -272,13 +270,11 @@ fn a_member_that_is_killed_and_restarted_protects_the_survivor() {
         restarted.await_event("joined");
         (live, backup, host) = (backup, restarted, 1 - host);
     }
-    echo(&mut live, "the last line");
-    live.process.end_input();
-    live.process.end().expect(0);
+    echo_and_end(live, "the last line");
     backup.process.end().expect(0);
 }
 
-/// A member that cannot serve, for this reason; what it is told besides a guest.
+/// A member that cannot serve for this reason, with these options besides a guest.
 #[track_caller]
 fn cannot_serve(hosts: &mut Hosts, word: &str, guest: &str, more: &[&str]) {
     hosts.starts += 1;
@@ -320,7 +316,7 @@ fn a_member_that_cannot_serve_founds_nothing_and_names_the_option() {
         ],
     );
     let own = hosts.addresses[0].clone();
-    // An address of no host (RFC 5737), a port that is taken by TCP, and by UDP, and none at all.
+    // An address of no host (RFC 5737); a port that is in use by TCP, by UDP; and no port.
     hosts.addresses[0] = "192.0.2.1:7700".into();
     cannot_serve(&mut hosts, "--listen 192.0.2.1:7700", "echo", &[]);
     hosts.addresses[0] = own;
@@ -333,7 +329,7 @@ fn a_member_that_cannot_serve_founds_nothing_and_names_the_option() {
     let own = std::mem::replace(&mut hosts.addresses[0], "127.0.0.1:0".into());
     cannot_serve(&mut hosts, "--listen 127.0.0.1:0 has no port", "echo", &[]);
     hosts.addresses[0] = own;
-    // Nothing keeps the two from beginning.
+    // Now nothing stops the two from starting.
     let (mut founder, other) = hosts.pair("echo");
     founder.process.end_input();
     founder.process.end().expect(0);

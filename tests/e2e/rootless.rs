@@ -1,4 +1,4 @@
-//! The drill of an ordinary user, in a user and network namespace that it makes itself.
+//! The drill of an ordinary user, in user and network namespaces that it makes itself.
 
 use crate::harness::{LOCKSTEP, Process, Scratch};
 use crate::member::stage;
@@ -6,9 +6,9 @@ use std::fs::{Permissions, copy, create_dir, set_permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Runs in a private mount namespace: device nodes that an ordinary user may open go over those
-/// that only root may, and then root is dropped. `$1` is the user, `$2` a directory of that user's, `$3` the
-/// drill.
+/// Runs in a private mount namespace. It mounts device nodes that an ordinary user may open over those
+/// that only root may open, and then drops root. `$1` is the user, `$2` a directory of that user, `$3`
+/// the drill.
 const SCRIPT: &str = r#"
 set -e
 mount --make-rprivate /
@@ -20,16 +20,11 @@ cd "$2/home"
 exec setpriv --reuid "$1" --regid "$1" --clear-groups --no-new-privs --inh-caps=-all \
     "$2/lockstep" drill "$3" --report "$2/home/$3" --json
 "#;
-/// The user that is nobody.
+/// The user `nobody`.
 const NOBODY: u32 = 65534;
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to drop it")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare, mount and setpriv (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn a_drill_needs_no_root() {
     let (_stage, scratch) = (stage(), Scratch::new());
     set_permissions(scratch.path(), Permissions::from_mode(0o755)).expect("ours");
@@ -48,14 +43,9 @@ fn a_drill_needs_no_root() {
     }
 }
 
-/// Without the devices one sentence says so.
+/// Without the devices, one sentence says so.
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(root), ignore = "needs root, to hide devices")]
-#[cfg_attr(
-    not(has_util_linux),
-    ignore = "needs unshare and mount (package util-linux)"
-)]
+#[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn a_host_without_kvm_is_told_so_in_a_sentence() {
     let script = "mount -t tmpfs none /dev && exec \"$0\" \"$@\"";
     for args in [&["drill", "kill-primary"][..], &["run", "hello"]] {

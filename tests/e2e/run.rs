@@ -1,4 +1,4 @@
-//! `lockstep run`: what a guest does shows, and how it ends is the command's status.
+//! `lockstep run`: the guest's output is visible, and the way it ends becomes the command's status.
 
 use crate::harness::{LOCKSTEP, Process, Scratch, lockstep, replay_equal, run};
 use rustix::process::Signal;
@@ -96,7 +96,8 @@ fn a_signal_ends_a_waiting_guest_with_an_end_entry() {
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn nothing_is_lost_to_a_reader_who_is_slow() {
-    // The reader sleeps: that is the point. More text than a pipe holds: 2000 lines of the console's own input, given back.
+    // The reader sleeps on purpose. 2000 lines of console input, given back by the guest, are more text
+    // than a pipe holds.
     let script = format!(
         "yes 'a line that is long enough to fill the pipe in some hundreds of lines' | head -2000 \
          | {LOCKSTEP} run echo | (read -r first; sleep 1; cat) | grep -c 'a line that'"

@@ -1,4 +1,4 @@
-//! What `lockstep run` cannot do: one sentence, status 2, no panic. None of it needs KVM.
+//! What `lockstep run` refuses with one sentence and status 2, without a panic. None of it needs KVM.
 
 use crate::harness::{Scratch, run};
 use lockstep_images::HELLO;
@@ -8,7 +8,7 @@ use object::elf::FileHeader64;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use std::fs;
 
-/// Runs `image`, which must be refused; gives the sentence.
+/// Runs `image`, which must be refused. Returns the sentence.
 #[track_caller]
 fn refusal(scratch: &Scratch, image: &[u8]) -> String {
     let path = scratch.arg("image");
@@ -39,14 +39,14 @@ fn what_is_no_elf_file_is_refused() {
 #[test]
 fn an_elf_file_of_another_kind_is_refused() {
     let scratch = Scratch::new();
-    // This test itself: dynamic, position-independent.
+    // This test's own program, which is dynamic and position-independent.
     let this = fs::read(std::env::current_exe().expect("a path")).expect("readable");
     refusal(&scratch, &this);
     // e_machine: 64-bit ARM.
     let mut arm = HELLO.to_vec();
     arm[18..20].copy_from_slice(&183u16.to_le_bytes());
     assert!(refusal(&scratch, &arm).contains("x86-64"));
-    // e_entry: nowhere.
+    // e_entry: an address outside the image.
     let mut lost = HELLO.to_vec();
     lost[24..32].copy_from_slice(&0x10u64.to_le_bytes());
     assert!(refusal(&scratch, &lost).contains("entry point"));
@@ -67,7 +67,7 @@ fn a_truncated_elf_file_is_refused_wherever_it_is_cut() {
     }
 }
 
-/// Every instruction that no replay could reproduce, planted at the guest's first instruction.
+/// Every instruction that no replay could reproduce, planted at the guest's entry point.
 #[test]
 fn an_instruction_outside_the_allowlist_is_refused_by_name_and_place() {
     let scratch = Scratch::new();
@@ -98,7 +98,7 @@ fn an_instruction_outside_the_allowlist_is_refused_by_name_and_place() {
     }
 }
 
-/// Where the byte at guest address `address` is in the file.
+/// The place in the file of the byte at guest address `address`.
 fn offset_in_file(image: &[u8], address: u64) -> usize {
     let header = FileHeader64::<Endianness>::parse(image).expect("an ELF file");
     let endian = header.endian().expect("one");
@@ -139,7 +139,7 @@ fn a_bad_network_is_refused() {
     assert!(sentence.contains("network interface"), "{sentence}");
 }
 
-/// Wrong usage: status 2, and what to do.
+/// Fails unless wrong usage gives status 2 and says what to do.
 #[track_caller]
 fn usage_refused(args: &[&str], names: &str) {
     let sentence = run(args).refused();

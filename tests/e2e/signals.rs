@@ -1,9 +1,8 @@
-//! The end of a terminal, and the limit on files' sizes.
+//! The end of a terminal (SIGHUP), and the limit on the size of files.
 
 use crate::descriptors::redirected;
 use crate::harness::{LOCKSTEP, Process, Scratch, replay_equal};
-use crate::member::{Member, Told, pair, stage};
-use crate::pair::{echo, records};
+use crate::member::{Member, Told, both_stopped, echo, pair, stage};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::fs::{self, File};
 use std::io::Write;
@@ -13,7 +12,7 @@ use std::process::Command;
 /// More than an arbiter's record, less than a recording that has begun.
 const FILE_LIMIT: u64 = 1024;
 
-/// Makes a file that text is added to longer than [`FILE_LIMIT`].
+/// Makes a file, to which text is appended, longer than [`FILE_LIMIT`].
 fn fill(path: &Path) {
     let file = File::options().append(true).open(path);
     let lines = "\n".repeat(2 * FILE_LIMIT as usize);
@@ -21,7 +20,7 @@ fn fill(path: &Path) {
     written.expect("written");
 }
 
-/// No file of this process gets larger than `bytes`; none: as large as may be.
+/// Limits the size of files of this process to `bytes`; `None` removes the limit.
 fn limit_files(pid: Pid, bytes: Option<u64>) {
     let limit = Rlimit {
         current: bytes,
@@ -39,11 +38,7 @@ fn the_end_of_a_terminal_ends_a_pair_cleanly_however_often_it_is_told() {
     for _ in 0..3 {
         primary.process.signal(Signal::HUP);
     }
-    primary.process.end().expect(0);
-    backup.process.end().expect(0);
-    assert_eq!(records(&scratch), ["1.close", "1.open"]);
-    let verdict = replay_equal(&scratch.join("primary"));
-    assert!(verdict["end"].to_string().contains("stopped"), "{verdict}");
+    both_stopped(&scratch, primary, backup);
 }
 
 #[test]
@@ -110,7 +105,7 @@ fn a_limit_on_files_ends_a_members_recording_and_not_the_vm() {
         .await_stderr("the other recording ends", ended);
     backup.kill();
     echo(&mut primary, "alone");
-    // Its events could not be written either. Now they can, and tell so.
+    // Its events could not be written either. Now they can, and say so.
     limit_files(primary.process.pid(), None);
     primary.process.end_input();
     let lost = primary.await_event("events_lost");
@@ -147,10 +142,11 @@ fn a_log_on_a_file_that_is_full_is_taken_up_again() {
     let to_log = redirected("2>>", &log);
     let mut primary = Member::start(&scratch, "primary", to_log, &["primary", "echo"], &told);
     let mut backup = Member::backup(&scratch, "backup", &told);
+    primary.await_event("started");
     backup.await_event("joined");
     fill(&log);
     limit_files(primary.process.pid(), Some(FILE_LIMIT));
-    // Losing the backup makes messages.
+    // The loss of the backup causes messages.
     backup.process.signal(Signal::KILL);
     backup.process.end();
     echo(&mut primary, "alone");

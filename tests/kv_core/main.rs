@@ -1,5 +1,5 @@
-//! The tests of the guest `kv`'s server, which needs neither KVM nor a guest: run here so that the
-//! one test command runs them too. And its answers beside those of a real Redis.
+//! Tests of the server of the guest `kv`, which need neither KVM nor a guest; they are here so that the
+//! one test command runs them too. And comparisons of its answers with those of a real Redis.
 
 #![allow(
     clippy::print_stderr,

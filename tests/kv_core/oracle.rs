@@ -1,4 +1,4 @@
-//! The answers of the guest `kv`'s server beside those of a real Redis, byte for byte.
+//! Compares the answers of the guest `kv`'s server with those of a real Redis, byte for byte.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,21 +12,21 @@ use crate::common::{ROOMY, Random, command, encoded};
 use kv_core::resp::{Arguments, parse};
 use kv_core::{Client, Server};
 
-/// No answer takes longer.
+/// An answer must come within this time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// Random commands per connection, and how often they begin anew.
+/// Random commands per connection, and number of connections.
 const COMMANDS: usize = 400;
 const ROUNDS: usize = 60;
 
-/// A Redis of our own, behind a socket in a directory of our own. Dropping it ends it.
+/// A Redis behind a socket in a directory of its own. Dropping it ends it.
 struct Redis {
     child: Child,
     dir: PathBuf,
 }
 
 impl Redis {
-    /// Debian's redis-tools have the server too: it is one program with redis-check-rdb, and the
-    /// name by which it is called decides.
+    /// Debian's redis-tools contain the server too: it is the same program as redis-check-rdb, and the
+    /// name under which it is started (argv[0]) decides which of the two it is.
     fn start(name: &str) -> Self {
         let name = format!("kv-oracle-{name}-{}", std::process::id());
         let dir = std::env::temp_dir().join(name);
@@ -34,12 +34,12 @@ impl Redis {
         let mut command = Command::new("redis-check-rdb");
         command.arg0("redis-server").current_dir(&dir);
         command.args(["--port", "0", "--unixsocket", "socket", "--save", ""]);
-        // With an empty `save` there is nothing to write; the directory is ours all the same.
+        // With an empty `save` it writes nothing to the disk; it has its own directory all the same.
         command.args(["--appendonly", "no"]);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("redis-check-rdb is there");
         let out = BufReader::new(child.stdout.take().expect("piped"));
-        // Its lines go on, and are read to their end, so that it never waits for us.
+        // A thread reads its output to the end, so that it never waits for this test.
         let mut lines = out.lines().map_while(Result::ok);
         let ready = lines.any(|line| line.contains("ready to accept connections"));
         assert!(ready, "the server ended before it was ready");
@@ -73,7 +73,7 @@ impl Remote {
         answer
     }
 
-    /// Reads one reply, with all that is in it.
+    /// Reads one reply, with all replies in it.
     fn read_reply(&mut self, into: &mut Vec<u8>) {
         let start = into.len();
         self.0.read_until(b'\n', into).expect("an answer");
@@ -95,7 +95,7 @@ impl Remote {
     }
 }
 
-/// A server of ours, with one client.
+/// The guest's server, with one client.
 struct Ours(Server, Client);
 
 impl Ours {
@@ -115,7 +115,7 @@ impl Ours {
     }
 }
 
-/// The scripts: lists of commands.
+/// The scripts, which are lists of commands.
 fn scripts() -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
     let text = include_str!("scripts.txt");
     let mut arguments = Arguments::default();
@@ -133,16 +133,16 @@ fn scripts() -> Vec<Vec<(String, Vec<Vec<u8>>)>> {
     blocks.filter(|block: &Vec<_>| !block.is_empty()).collect()
 }
 
-/// What comes back for raw bytes, until the connection ends or `+done` has come.
+/// The answer to raw bytes, until the connection ends or `+done` has come.
 fn raw(remote: &mut Remote, line: &[u8]) -> Vec<u8> {
-    // In one write: a Redis that closes after the first line would break a second one.
+    // In one write: if Redis closes after the first line, a second write would fail.
     let lines = [line, b"ECHO done\n"].concat();
     remote.0.get_mut().write_all(&lines).expect("sent");
     let mut answer = Vec::new();
     while !answer.ends_with(b"$4\r\ndone\r\n") {
         match remote.0.read_until(b'\n', &mut answer) {
             Ok(1..) => {}
-            // A Redis that closes with our bytes unread resets the connection.
+            // A Redis that closes while bytes of ours are unread resets the connection.
             Ok(0) | Err(_) => break,
         }
     }

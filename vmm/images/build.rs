@@ -1,8 +1,8 @@
-//! Builds the guests with the cargo that builds us, and hands their images over.
+//! Builds the guests with the same cargo that builds the VMM, and gives their images to the crate.
 //!
-//! Each program of [`GUESTS`] becomes an environment variable `GUEST_<NAME>` with the path of its
-//! image, for `include_bytes!(env!(…))`. The inner build has a target directory of its own, always
-//! the release profile, and none of what the outer one was told: a lint run, a test run and a
+//! For each program of [`GUESTS`] it sets an environment variable `GUEST_<NAME>` to the path of its
+//! image, for `include_bytes!(env!(…))`. The inner build has its own target directory, always the
+//! release profile, and none of the outer build's flags and variables: a lint run, a test run and a
 //! release build embed the same bytes.
 
 #![allow(
@@ -33,7 +33,7 @@ const GUESTS: &[&str] = &[
     "traps",
 ];
 
-/// What the programs are made of besides.
+/// What the programs depend on.
 const SHARED: &[&str] = &[
     "abi",
     "kv-core",
@@ -58,7 +58,7 @@ fn main() {
     for source in SHARED.iter().chain(GUESTS) {
         println!("cargo::rerun-if-changed={}", guests.join(source).display());
     }
-    // Unpacks the crates first: `remapped` looks where they are.
+    // This unpacks the crates first: `remapped` looks for their directories.
     run(cargo(&guests).args(["fetch", "--locked", "--target", TARGET]));
     let target_dir = var("OUT_DIR").join("guests");
     build(&guests, &target_dir);
@@ -88,8 +88,9 @@ fn build(guests: &Path, target_dir: &Path) {
     run(&mut command);
 }
 
-/// Directories of this machine that panic messages would name, and their names in every image, so
-/// that images are the same wherever they are built. Later ones go before earlier ones.
+/// Directories of this machine that would appear in panic messages, and the names that replace them, so
+/// that images are the same wherever they are built. A later entry takes precedence over an earlier
+/// one.
 fn remapped(guests: &Path) -> Vec<(PathBuf, String)> {
     let mut map = vec![(guests.to_path_buf(), "/guests".to_owned())];
     // The unpacked crates: the directory's name depends on where they were downloaded from.
@@ -110,8 +111,8 @@ fn remapped(guests: &Path) -> Vec<(PathBuf, String)> {
     map
 }
 
-/// A cargo in `directory` that inherits where crates come from, the job server and the compiler,
-/// and nothing else of this build.
+/// A cargo in `directory` that inherits the sources of crates, the job server and the compiler, and
+/// nothing else of this build.
 fn cargo(directory: &Path) -> Command {
     let mut command = Command::new(var("CARGO"));
     command.current_dir(directory);
@@ -137,7 +138,7 @@ fn cargo(directory: &Path) -> Command {
     command
 }
 
-/// Runs a command whose output cargo shows if this script fails.
+/// Runs a command. Cargo shows its output if this script fails.
 fn run(command: &mut Command) {
     match command.status() {
         Ok(status) if status.success() => {}
@@ -146,7 +147,7 @@ fn run(command: &mut Command) {
     }
 }
 
-/// A path that cargo gives every build script.
+/// A path from a variable that cargo sets for every build script.
 fn var(name: &str) -> PathBuf {
     match env::var_os(name) {
         Some(value) => value.into(),

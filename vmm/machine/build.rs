@@ -1,4 +1,4 @@
-//! Tells the tests what this host has.
+//! Sets the cfgs by which tests are skipped on this host.
 
 fn main() {
     lockstep_hostcfg::announce();

@@ -1,9 +1,7 @@
 //! The command `lockstep`.
 
-mod cli;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    lockstep::main(lockstep::Program::plain())
 }

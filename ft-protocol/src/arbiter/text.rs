@@ -12,7 +12,7 @@ use std::str::Lines;
 const TEXT_VERSION: u64 = 1;
 
 impl OpenRecord {
-    /// Its text.
+    /// The record as text.
     pub fn encode(&self) -> String {
         let backup = self.members.backup.map_or("none".into(), |m| m.to_string());
         write(
@@ -92,13 +92,13 @@ impl Close {
 }
 
 impl StartRecord {
-    /// Its text.
+    /// The record as text.
     pub fn encode(&self, vm: &str) -> String {
         let fields: [(&str, &dyn Display); 2] = [("listen", &self.listen), ("at-ns", &self.at)];
         write(("lockstep-start", vm, FIRST_GENERATION), &fields)
     }
 
-    /// Reads its text, which must be this VM's.
+    /// Parses the text of a record, which must be for this VM.
     ///
     /// # Errors
     /// If it is anything else.
@@ -111,7 +111,7 @@ impl StartRecord {
     }
 }
 
-/// What every record begins with: its kind, VM and generation.
+/// The first lines of every record: kind, VM and generation.
 type Head<'a> = (&'a str, &'a str, u64);
 
 fn write((kind, vm, generation): Head, fields: &[(&str, &dyn Display)]) -> String {
@@ -125,7 +125,7 @@ fn write((kind, vm, generation): Head, fields: &[(&str, &dyn Display)]) -> Strin
 /// Reads a record line by line.
 struct Fields<'a> {
     lines: Lines<'a>,
-    /// The line that was read last, from 1.
+    /// The number of the last line that was read, from 1.
     line: usize,
     found: &'a str,
 }
@@ -149,7 +149,8 @@ impl<'a> Fields<'a> {
                 found: format!("generation {found_generation} of VM {found_vm}"),
             });
         }
-        // Records appear whole or not at all; one that does not end with its line does not count.
+        // A record appears as a whole or not at all. A text that does not end with a line's end is not
+        // complete.
         if !text.ends_with('\n') {
             return Err(fields.bad("a record that ends with a whole line".into()));
         }

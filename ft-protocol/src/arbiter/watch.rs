@@ -1,37 +1,38 @@
-//! Records may vanish: a cleaner of old files, an etcd that was restarted empty, a mistaken hand. Members
-//! look at theirs now and then, while nothing depends on it.
+//! Records may vanish: by a cleaner of old files, an etcd that is restarted empty, or a mistake of an
+//! operator. So members look at their records from time to time, while nothing depends on them.
 //!
-//! What may be put back, and why that gives nobody a right that another one has:
+//! What may be put back, and why that gives no member a right that another one has:
 //!
-//! - *That it won*, by whoever runs alone: it stays true for ever, and only keeps others from winning. Its
-//!   claim goes first, so that the open record is never there without it.
-//! - *The open record of a pair*, by its primary, once its backup has acknowledged an entry that was made
-//!   after the record was found missing. Who acknowledges has not asked the arbiter, and who had not asked
-//!   by then found no record to claim since: nobody has won this generation.
-//! - Anything else only by an operator, who knows that nobody went on alone in this generation.
+//! - *That a member won*: by the member that runs alone. It stays true for ever, and only keeps others
+//!   from winning. The claim is written first, so that the open record is never there without it.
+//! - *The open record of a pair*: by its primary, after its backup has acknowledged an entry that was
+//!   made after the record was found missing. A backup that acknowledges has not asked the arbiter, and
+//!   since the record was missing there was nothing to claim: so no member has won this generation.
+//! - Everything else: only by an operator, who knows that no member went on alone in this generation.
 
 use super::{Claim, MemberId, Members, Nonce, OpenRecord};
 use crate::transfer::Right;
 
-/// What the arbiter has of a side that runs, if nothing was lost.
+/// The records that the arbiter should have of a member that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Standing {
     /// The generation, as it was opened.
     pub right: Right,
-    /// Whether this side won it: then its claim is there as well.
+    /// Did this member win it? Then there is also its claim.
     pub won: bool,
 }
 
-/// What a look at the records of one's own generation found.
+/// The result of a look at the records of a member's own generation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
     /// They are as they should be.
     Sound,
-    /// Something is gone.
+    /// A record is gone.
     Missing(String),
-    /// Others' are in their place: nothing to mend, but to be told.
+    /// Records of other members are in their place: there is nothing to repair, but it must be
+    /// reported.
     Others(String),
-    /// Nobody knows.
+    /// The arbiter gave no answer.
     Unreachable(String),
 }
 
@@ -58,7 +59,7 @@ impl Standing {
     }
 }
 
-/// Judges what `member` finds, which stands like this.
+/// Judges what `member` found, which has this standing.
 pub fn judge_look(
     vm: &str,
     standing: &Standing,

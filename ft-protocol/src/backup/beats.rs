@@ -1,13 +1,13 @@
-//! How the backup shows that it is there.
+//! How the backup shows that it is alive.
 
 use super::{Backup, BackupAction, Phase};
 use crate::Time;
 use crate::wire::{Beat, Message};
 
 impl Backup {
-    /// Shows the primary that we are there; an acknowledgement that is due does as well.
+    /// Shows the primary that this side is alive; an acknowledgement that is due does that as well.
     pub(super) fn heartbeat(&mut self) {
-        if self.mute {
+        if self.peer.mute {
             return;
         }
         let news = self.ack_due || (self.consumed, self.executed) != self.told;
@@ -15,33 +15,22 @@ impl Backup {
             true => self.acknowledge(),
             false => self.push(BackupAction::Send(Message::Heartbeat)),
         }
-        self.beats += 1;
-        self.push(BackupAction::Beat(Beat {
-            generation: self.generation,
-            from: self.config.me,
-            count: self.beats,
-        }));
+        let beat = self.peer.next_beat(self.generation, self.config.me);
+        self.push(BackupAction::Beat(beat));
     }
 
     /// A beat came by UDP.
     pub fn handle_beat(&mut self, now: Time, beat: Beat) {
-        let its = self.connected
-            && Some(beat.from) == self.primary
-            && beat.generation == self.generation
-            && beat.count > self.heard_beat;
-        if its {
-            self.heard_beat = beat.count;
-            self.detector.heard_beat(now);
-            if self.phase != (Phase::Suspecting { stuck: true }) {
-                self.withdraw();
-            }
+        let heard = self.peer.hears(now, beat, self.generation, self.primary);
+        if heard && self.phase != (Phase::Suspecting { stuck: true }) {
+            self.withdraw();
         }
     }
 
-    /// Whether the vCPU's thread answers, or rests with a reason. While it does not, nothing shows
-    /// the primary that this side is there: a VMM that hangs protects nobody.
+    /// Says whether the vCPU's thread answers, or rests with a reason. While it does not, this side
+    /// sends nothing: a VMM that hangs protects nothing.
     pub fn handle_vcpu(&mut self, answers: bool) {
-        self.mute = !answers;
+        self.peer.mute = !answers;
         if self.ack_due && answers && self.takes_log() {
             self.acknowledge();
         }

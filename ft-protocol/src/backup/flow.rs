@@ -1,37 +1,54 @@
-//! The log comes: into the buffer, acknowledged, consumed.
+//! The log arrives: it is put into the buffer, acknowledged, and consumed.
 
 use super::{
     ACK_CONSUMED_BYTES, BUFFER_BYTES, Backup, BackupAction, Delivery, LogItem, Phase, Received,
 };
 use crate::Time;
-use crate::log::{Event, codec};
+use crate::log::codec::PayloadError;
+use crate::log::{Damage, Event, codec};
 use crate::mutant::Mutant;
 use crate::wire::Message;
+use thiserror::Error;
+
+/// What is wrong with a message of the log.
+#[derive(Debug, Error)]
+enum Unsound {
+    #[error("a log {0}")]
+    Frames(#[from] Damage),
+    #[error("entry {seq}: {source}")]
+    Entry { seq: u64, source: PayloadError },
+    #[error("entry {seq} cannot follow the one before it")]
+    Order { seq: u64 },
+    #[error("a log message that ends inside a frame")]
+    Cut,
+    #[error("more of the log than was asked for")]
+    TooMuch,
+}
 
 impl Backup {
-    /// The log goes on: into the buffer first, then the acknowledgement.
+    /// A part of the log came: first into the buffer, then the acknowledgement.
     pub(super) fn take_log(&mut self, frames: Vec<u8>) {
         match self.take_frames(&frames) {
             Ok(items) => {
                 self.push(BackupAction::Deliver(Delivery { items, frames }));
                 self.acknowledge();
             }
-            Err(what) => self.broke(what),
+            Err(unsound) => self.broke(unsound.to_string()),
         }
     }
 
-    /// Looks into frames of the log. Nothing is acknowledged that could not be executed: where one
-    /// entry is unsound, the whole message counts as not received.
-    fn take_frames(&mut self, frames: &[u8]) -> Result<Vec<LogItem>, String> {
+    /// Decodes frames of the log. Nothing is acknowledged that could not be executed: if one entry is
+    /// damaged, the whole message counts as not received.
+    fn take_frames(&mut self, frames: &[u8]) -> Result<Vec<LogItem>, Unsound> {
         let mut items = Vec::new();
         let mut log = self.log;
         self.frames.push(frames);
-        while let Some(frame) = self.frames.next_frame().map_err(|e| format!("a log {e}"))? {
+        while let Some(frame) = self.frames.next_frame()? {
             let (seq, bytes) = (frame.seq, frame.size() as u64);
-            let entry =
-                codec::decode_entry(frame.payload).map_err(|e| format!("entry {seq}: {e}"))?;
+            let entry = codec::decode_entry(frame.payload);
+            let entry = entry.map_err(|source| Unsound::Entry { seq, source })?;
             if log.ended || entry.at < log.at {
-                return Err(format!("entry {seq} cannot follow the one before it"));
+                return Err(Unsound::Order { seq });
             }
             let ended = matches!(entry.event, Event::End(_));
             log = Received {
@@ -43,18 +60,18 @@ impl Backup {
             items.push(LogItem { seq, bytes, entry });
         }
         if self.frames.pending() > 0 {
-            return Err("a log message that ends inside a frame".into());
+            return Err(Unsound::Cut);
         }
         if log.bytes - self.consumed > BUFFER_BYTES {
-            return Err("more of the log than was asked for".into());
+            return Err(Unsound::TooMuch);
         }
         self.log = log;
         Ok(items)
     }
 
     pub(super) fn acknowledge(&mut self) {
-        self.ack_due = self.mute;
-        if self.mute {
+        self.ack_due = self.peer.mute;
+        if self.peer.mute {
             return;
         }
         self.told = (self.consumed, self.executed);
@@ -69,16 +86,17 @@ impl Backup {
         }
     }
 
-    /// The primary was away, and wants to know whether this side still follows it.
+    /// The primary was away, and asks whether this side still follows it.
     pub(super) fn probed(&mut self, number: u64) {
         self.echo_due = Some(number);
         self.echo();
     }
 
-    /// Says so, if it was asked and is not mute. Who suspects does not.
+    /// Answers a probe, if there is one and this side is not mute. A side that suspects its primary
+    /// does not answer.
     pub(super) fn echo(&mut self) {
         if self.phase == Phase::Following
-            && !self.mute
+            && !self.peer.mute
             && let Some(number) = self.echo_due.take()
         {
             self.push(BackupAction::Send(Message::Echo { number }));
@@ -94,11 +112,11 @@ impl Backup {
         }
     }
 
-    /// The vCPU took entries out of the buffer, `bytes` of the log in all, and has executed those up
-    /// to `seq`.
+    /// The vCPU has taken `bytes` bytes of the log out of the buffer, in total, and has executed the
+    /// entries up to `seq`.
     ///
     /// # Panics
-    /// If it took back some, or took more than there was.
+    /// If one of the numbers went down, or it took more than there was.
     pub fn handle_consumed(&mut self, _now: Time, bytes: u64, seq: u64) {
         assert!(
             (self.consumed..=self.log.bytes).contains(&bytes),

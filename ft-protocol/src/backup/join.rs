@@ -1,20 +1,19 @@
 //! How a backup joins: Hello, Welcome, the arbiter's record, the machine, Ready.
 
-use super::{Backup, BackupAction, Expectations, Phase};
+use super::{Backup, BackupAction, BackupTurn, Build, Expectations, Phase};
 use crate::Time;
 use crate::arbiter::{MAX_GENERATION, OpenRecord, ReadBackAnswer};
-use crate::detector::Detector;
 use crate::log::Header;
 use crate::primary::host_refusal;
 use crate::reason::{HaltReason, Loss};
 use crate::transfer::Right;
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 
-/// A Welcome or an Offer whose arbiter is still being asked.
+/// A Welcome or an Offer for which the arbiter is still being asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Joining {
     pub right: Right,
-    /// The VM runs already.
+    /// The VM already runs.
     pub copied: bool,
     pub header: Box<Header>,
     pub image: Vec<u8>,
@@ -30,11 +29,10 @@ impl Backup {
             self.wants_connection(),
             "one connection at a time, and only when it is of use"
         );
-        self.connected = true;
-        self.heard_beat = 0;
-        self.phase = Phase::Greeting;
         let timing = self.config.timing;
-        self.detector = Detector::new(&timing, timing.joining, now);
+        self.peer.connect(&timing, timing.joining, now);
+        self.peer.is_new();
+        self.phase = Phase::Greeting;
         self.push(BackupAction::Send(Message::Hello {
             protocol: PROTOCOL_VERSION,
             vm: self.config.vm.clone(),
@@ -43,7 +41,7 @@ impl Backup {
         }));
     }
 
-    /// Looks whether this is the pair it wants, and asks its arbiter whether it is one.
+    /// Checks whether this is the expected pair, and asks the arbiter for its record.
     pub(super) fn welcome(&mut self, message: Message) {
         let Message::Welcome {
             protocol,
@@ -71,16 +69,15 @@ impl Backup {
         self.right = Some(right);
         self.generation = generation;
         self.primary = Some(members.primary);
-        self.joining = Some(Joining {
+        self.ask(Phase::ReadingBack(Joining {
             right,
             copied: false,
             header,
             image,
-        });
-        self.ask(Phase::ReadingBack);
+        }));
     }
 
-    /// Why it does not join what it is offered.
+    /// Why it does not join the machine that it is offered.
     pub(super) fn header_refusal(&self, protocol: u32, header: &Header) -> Option<String> {
         let ours = &self.config;
         if common_version(PROTOCOL_VERSION, protocol) != Some(protocol) {
@@ -100,26 +97,29 @@ impl Backup {
             .or_else(|| ours.expect.refusal(header))
     }
 
-    /// The answer to [`BackupAction::ReadBack`].
+    /// The answer to [`BackupQuestion::ReadBack`].
     pub fn handle_read_back(&mut self, now: Time, answer: ReadBackAnswer) {
-        if !self.question.answered() || self.phase != Phase::ReadingBack {
+        if !self.question.answered() {
             return;
         }
-        let joining = self.joining.take().expect("a Welcome is read back");
+        let Phase::ReadingBack(joining) = &self.phase else {
+            return;
+        };
         match answer {
-            ReadBackAnswer::Unreachable(_) => {
-                self.joining = Some(joining);
-                self.question.unreachable(now);
-            }
+            ReadBackAnswer::Unreachable(_) => self.question.unreachable(now),
             ReadBackAnswer::Found(record) if joining.is_in(&record) => {
-                self.phase = Phase::Booting {
-                    copied: joining.copied,
-                };
-                self.push(BackupAction::Boot {
+                let Joining {
+                    copied,
+                    header,
+                    image,
+                    ..
+                } = joining.clone();
+                self.phase = Phase::Booting { copied };
+                self.push(Build::Boot {
                     generation: self.generation,
-                    header: joining.header,
-                    image: joining.image,
-                    copied: joining.copied,
+                    header,
+                    image,
+                    copied,
                 });
             }
             ReadBackAnswer::Found(_) | ReadBackAnswer::Missing => self.refuse(format!(
@@ -130,7 +130,7 @@ impl Backup {
         }
     }
 
-    /// The machine of [`BackupAction::Boot`] stands at position 0, or there is room for the copy.
+    /// The machine of [`Build::Boot`] stands at position 0, or there is room for the copy.
     pub fn handle_booted(&mut self, now: Time, generation: u64) {
         let Phase::Booting { copied } = self.phase else {
             return;
@@ -143,13 +143,13 @@ impl Backup {
             false => Phase::Following,
         };
         if !copied {
-            self.detector.relimit(self.config.timing.silence, now);
+            self.peer.detector.relimit(self.config.timing.silence, now);
         }
         self.push(BackupAction::Send(Message::Ready));
     }
 
-    /// The machine of [`BackupAction::Boot`], or its copy, cannot be built here, for a reason that no
-    /// retry mends.
+    /// The machine of [`Build::Boot`], or its copy, cannot be built here, for a reason that no
+    /// retry can change.
     pub fn handle_boot_failed(&mut self, _now: Time, reason: String) {
         let builds = matches!(
             self.phase,
@@ -167,34 +167,34 @@ impl Backup {
         self.halt(HaltReason::Refused(reason));
     }
 
-    /// Not armed, so there is nothing to claim: connect anew.
+    /// It is not armed, so there is nothing to claim: connect again.
     pub(super) fn start_over(&mut self, loss: Loss) {
         self.disconnect();
-        self.joining = None;
         if matches!(self.phase, Phase::Booting { .. }) {
-            self.push(BackupAction::Discard);
+            self.push(Build::Discard);
         }
         self.question.give_up();
         self.phase = Phase::Connecting;
-        self.push(BackupAction::PrimaryLost(loss));
+        self.push(BackupTurn::PrimaryLost(loss));
     }
 }
 
-/// Why it joins nobody in this generation.
+/// Why it cannot join in this generation; `None` if it can.
 pub(super) fn generation_refusal(generation: u64) -> Option<String> {
     let told = format!("the primary names generation {generation}, which no VM reaches");
     (generation > MAX_GENERATION).then_some(told)
 }
 
 impl Joining {
-    /// Whether this record is the primary's.
+    /// Is this record the primary's?
     fn is_in(&self, record: &OpenRecord) -> bool {
         record.nonce == self.right.nonce && record.members == self.right.members
     }
 }
 
 impl Expectations {
-    /// What of the primary's machine is not as the operator of the backup said.
+    /// In what the primary's machine differs from the options of this backup's operator; `None` if it
+    /// does not.
     fn refusal(&self, header: &Header) -> Option<String> {
         let machine = &header.machine;
         if self.image.is_some_and(|image| image != header.guest.hash) {

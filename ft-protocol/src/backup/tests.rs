@@ -11,6 +11,10 @@ use crate::log::{Entry, Event, codec, encode_entry};
 use crate::testing::{entries, entry, header, host};
 use crate::wire::PROTOCOL_VERSION;
 use BackupAction as A;
+use BackupEnd as E;
+use BackupQuestion as Q;
+use BackupTurn as T;
+use Build as B;
 
 const THEM: MemberId = MemberId(1);
 const ME: MemberId = MemberId(2);
@@ -54,14 +58,14 @@ impl Rig {
 
     fn booting() -> Rig {
         let mut rig = Rig::greeting();
-        assert_eq!(rig.say(welcome(5)), [A::ReadBack { generation: 5 }]);
+        assert_eq!(rig.say(welcome(5)), [A::Ask(Q::ReadBack { generation: 5 })]);
         let (header, image) = (Box::new(header()), vec![1, 2, 3]);
-        let boot = A::Boot {
+        let boot = A::Build(B::Boot {
             generation: 5,
             header,
             image,
             copied: false,
-        };
+        });
         assert_eq!(rig.read_back(ReadBackAnswer::Found(record(5))), [boot]);
         rig
     }
@@ -146,8 +150,8 @@ impl Rig {
     fn claim(&mut self, answer: ClaimAnswer) -> Vec<A> {
         self.backup.handle_claim(self.now, answer);
         let mut actions = self.actions();
-        if matches!(actions[..], [A::Fence { .. }]) {
-            self.backup.handle_fenced(self.now, Ok(()));
+        if matches!(actions[..], [A::Ask(Q::Fence { .. })]) {
+            self.backup.handle_fenced(self.now, true);
             actions = self.actions();
         }
         actions
@@ -221,7 +225,7 @@ fn refusal(actions: &[A]) -> String {
         [
             A::Send(Message::Refuse { reason }),
             A::Disconnect,
-            A::Halt(halt),
+            A::End(E::Halt(halt)),
         ] => {
             assert_eq!(*halt, HaltReason::Refused(reason.clone()));
             assert_eq!(halt.status(), 2);
@@ -353,7 +357,7 @@ fn a_welcome_that_is_not_the_pair_it_wants_is_refused() {
     }
     let mut rig = Rig::new(expect);
     rig.connect();
-    assert_eq!(rig.say(welcome(5)), [A::ReadBack { generation: 5 }]);
+    assert_eq!(rig.say(welcome(5)), [A::Ask(Q::ReadBack { generation: 5 })]);
 }
 
 #[test]
@@ -362,7 +366,7 @@ fn a_refused_backup_stops_with_the_primarys_sentence() {
     let actions = rig.say(Message::Refuse {
         reason: "no".into(),
     });
-    let halt = A::Halt(HaltReason::Refused("no".into()));
+    let halt = A::End(E::Halt(HaltReason::Refused("no".into())));
     assert_eq!(actions, [A::Disconnect, halt]);
 }
 
@@ -401,11 +405,11 @@ fn an_unreachable_arbiter_is_read_again_every_second() {
             []
         );
         assert_eq!(rig.pass(999), []);
-        assert_eq!(rig.pass(1), [A::ReadBack { generation: 5 }]);
+        assert_eq!(rig.pass(1), [A::Ask(Q::ReadBack { generation: 5 })]);
     }
     assert!(matches!(
         rig.read_back(ReadBackAnswer::Found(record(5)))[..],
-        [A::Boot { .. }]
+        [A::Build(B::Boot { .. })]
     ));
 }
 
@@ -419,14 +423,14 @@ fn a_machine_that_cannot_be_built_is_a_refusal() {
 
 #[test]
 fn before_it_is_armed_it_never_asks_but_connects_again() {
-    let lost = |why| A::PrimaryLost(why);
+    let lost = |why| A::Turn(T::PrimaryLost(why));
     let mut rig = Rig::greeting();
     assert_eq!(rig.disconnect(), [lost(closed())]);
     rig.connect();
     let silent = rig.pass(11_000);
     assert!(matches!(
         silent[..],
-        [A::Disconnect, A::PrimaryLost(Loss::Suspected(_))]
+        [A::Disconnect, A::Turn(T::PrimaryLost(Loss::Suspected(_)))]
     ));
     rig.connect();
     rig.say(welcome(5));
@@ -438,7 +442,7 @@ fn before_it_is_armed_it_never_asks_but_connects_again() {
     rig.connect();
     rig.say(welcome(6));
     rig.read_back(ReadBackAnswer::Found(record(6)));
-    assert_eq!(rig.disconnect(), [A::Discard, lost(closed())]);
+    assert_eq!(rig.disconnect(), [A::Build(B::Discard), lost(closed())]);
     rig.backup.handle_booted(rig.now, 6);
     assert_eq!(rig.actions(), [], "that machine was thrown away");
     rig.connect();

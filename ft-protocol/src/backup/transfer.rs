@@ -1,10 +1,10 @@
 //! Joining a VM that runs: its machine is copied here, then its log goes on.
 //!
-//! Up to [`Message::Armed`] this side has no right at all: it never asks the arbiter, whatever happens
-//! to the one that it copies from.
+//! Until [`Message::Armed`] this side has no right at all: it never asks the arbiter, whatever happens
+//! to the source of its copy.
 
 use super::join::{Joining, generation_refusal};
-use super::{Backup, BackupAction, Phase, Received};
+use super::{Backup, BackupAction, BackupTurn, Build, Phase, Received};
 use crate::Time;
 use crate::arbiter::Nonce;
 use crate::log::MAX_START;
@@ -14,12 +14,12 @@ use crate::reason::{HaltReason, Loss};
 use crate::transfer::{Right, StateDigest, Survivor};
 use crate::wire::{COPY_WINDOW_BYTES, Message};
 
-/// Bytes of a copy that may wait to be put into memory. A source keeps [`COPY_WINDOW_BYTES`], but for
-/// its last piece; one that sends more than this breaks the protocol.
+/// Bytes of a copy that may wait to be put into memory. A source sends at most [`COPY_WINDOW_BYTES`],
+/// plus its last piece; one that sends more than this breaks the protocol.
 const MEMORY_BYTES: u64 = 2 * COPY_WINDOW_BYTES;
 
 impl Backup {
-    /// Looks whether this is the VM it wants, and asks its arbiter whether it is one.
+    /// Checks whether this is the expected VM, and asks the arbiter for its record.
     pub(super) fn offered(&mut self, message: Message) {
         let Message::Offer {
             protocol,
@@ -47,29 +47,28 @@ impl Backup {
         self.right = Some(right);
         self.generation = generation;
         self.primary = Some(source);
-        self.joining = Some(Joining {
+        self.ask(Phase::ReadingBack(Joining {
             right,
             copied: true,
             header,
             image,
-        });
-        self.ask(Phase::ReadingBack);
+        }));
     }
 
-    /// Some of the memory.
+    /// Pages of the memory came.
     pub(super) fn take_memory(&mut self, pages: Vec<u8>) {
         self.memory.0 += pages.len() as u64;
         let (received, loaded) = self.memory;
         if received.saturating_sub(loaded) > MEMORY_BYTES {
             return self.broke("more of the copy than was asked for".into());
         }
-        self.push(BackupAction::Load { pages });
+        self.push(Build::Load { pages });
     }
 
-    /// So many bytes of the copy's pages are in the memory, in all.
+    /// `bytes` bytes of the copy's pages are in the memory, in total.
     pub fn handle_loaded(&mut self, _now: Time, bytes: u64) {
         self.memory.1 = self.memory.1.max(bytes);
-        if self.connected && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
+        if self.peer.is_connected() && matches!(self.phase, Phase::Receiving | Phase::Restoring) {
             self.push(BackupAction::Send(Message::Loaded { bytes }));
         }
     }
@@ -79,14 +78,14 @@ impl Backup {
         if log.seq.max(outputs).max(log.at.exit) > MAX_START {
             return self.broke("a machine aeons ahead".into());
         }
-        // What it does before it waits for the log is known to nobody yet.
+        // What the machine does before it waits for the log is not known yet.
         self.ran_dry = false;
         self.frames = FrameDecoder::new(log.seq + 1, MAX_ENTRY_PAYLOAD, 0);
         (self.executed, self.drained, self.forgotten) = (log.seq, log.seq, outputs);
         self.log = log;
         self.told = (0, log.seq);
         self.phase = Phase::Restoring;
-        self.push(BackupAction::Restore {
+        self.push(Build::Restore {
             seq: log.seq,
             at: log.at,
             outputs,
@@ -94,7 +93,7 @@ impl Backup {
         });
     }
 
-    /// The copy stands, and this is what it is.
+    /// The copy is complete, and has these digests.
     pub fn handle_restored(&mut self, _now: Time, digest: StateDigest) {
         if self.phase == Phase::Restoring {
             self.phase = Phase::Unarmed;
@@ -102,7 +101,7 @@ impl Backup {
         }
     }
 
-    /// From here on this side protects the VM.
+    /// From now on this side protects the VM.
     pub(super) fn armed(&mut self, now: Time, generation: u64, nonce: Nonce) {
         if let Some(what) = generation_refusal(generation) {
             return self.broke(what);
@@ -118,12 +117,12 @@ impl Backup {
         });
         self.generation = generation;
         self.phase = Phase::Following;
-        self.detector.relimit(self.config.timing.silence, now);
-        self.push(BackupAction::Armed { generation });
+        self.peer.detector.relimit(self.config.timing.silence, now);
+        self.push(BackupTurn::Armed { generation });
         self.go_on();
     }
 
-    /// The one that it copies from is gone.
+    /// The source of the copy was lost.
     pub(super) fn lose_source(&mut self, loss: Loss) {
         if self.has(Mutant::AsksUnarmed) && self.phase == Phase::Unarmed {
             self.phase = Phase::Suspecting { stuck: false };
@@ -133,8 +132,8 @@ impl Backup {
         self.halt(HaltReason::NotArmed(loss));
     }
 
-    /// What a side that has gone live starts from as a primary: `outputs` is the number of the last
-    /// output that its guest has emitted.
+    /// What a backup that went live starts with as a primary. `outputs` is the number of the last
+    /// output that its guest emitted.
     ///
     /// # Panics
     /// If it is not live.

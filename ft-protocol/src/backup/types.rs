@@ -1,4 +1,4 @@
-//! What the backup is made from, and what it asks for.
+//! What a backup starts with, and its actions.
 
 use crate::arbiter::MemberId;
 use crate::detector::Timing;
@@ -6,29 +6,29 @@ use crate::log::{Entry, Header, HostPrint, Position};
 use crate::reason::{HaltReason, Loss};
 use crate::wire::{Beat, Message};
 
-/// The primary is told at once when the vCPU took so many bytes since it was told last; smaller
-/// news wait for the next acknowledgement or heartbeat.
+/// If the vCPU has consumed this many bytes since the last report, the primary gets a report at once;
+/// smaller numbers wait for the next acknowledgement or heartbeat.
 pub const ACK_CONSUMED_BYTES: u64 = 1 << 20;
 
-/// What a backup starts from.
+/// What a backup starts with.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupConfig {
     /// The VM.
     pub vm: String,
-    /// This process, random.
+    /// The id of this process, random.
     pub me: MemberId,
     /// This host.
     pub host: HostPrint,
     /// What the machine must be like.
     pub expect: Expectations,
-    /// How fast a silent primary is suspected.
+    /// How soon a silent primary is suspected.
     pub timing: Timing,
     /// A fault that a test plants.
     #[cfg(test)]
     pub(crate) mutant: Option<crate::mutant::Mutant>,
 }
 
-/// What the operator said of the machine; None where nothing was said.
+/// What the operator said about the machine; `None` where nothing was said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Expectations {
     /// RAM, MiB.
@@ -45,12 +45,12 @@ pub struct Expectations {
     pub image: Option<u128>,
 }
 
-/// A piece of the log.
+/// A part of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Delivery {
     /// Its entries.
     pub items: Vec<LogItem>,
-    /// The same as frames, as a [`crate::log::LogWriter`] appends them.
+    /// The same as frames, in the form that a [`crate::log::LogWriter`] appends.
     pub frames: Vec<u8>,
 }
 
@@ -72,12 +72,54 @@ pub enum BackupAction {
     Send(Message),
     /// Send this by UDP.
     Beat(Beat),
+    /// Send what is to be sent, then close the connection.
+    Disconnect,
+    /// Ask this, on a thread that may wait for the answer.
+    Ask(BackupQuestion),
+    /// Something about the machine that this side will follow the log with.
+    Build(Build),
+    /// Put these into the buffer for the vCPU. They are acknowledged by the next action.
+    Deliver(Delivery),
+    /// The primary released the outputs up to this number; they will never be emitted here.
+    ForgetOutputs {
+        /// Number of the last one.
+        up_to: u64,
+    },
+    /// This side's part changes.
+    Turn(BackupTurn),
+    /// It ends as a backup: nothing follows.
+    End(BackupEnd),
+}
+
+/// What the backup wants to know: of the arbiter, or of the fence.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupQuestion {
     /// Read the generation's open record through this side's own arbiter, answer by
     /// `handle_read_back`.
     ReadBack {
         /// The generation.
         generation: u64,
     },
+    /// Claim the generation, answer by `handle_claim`.
+    Claim {
+        /// The generation.
+        generation: u64,
+    },
+    /// Won: shut the primary out of whatever both could write to, answer by `handle_fenced`.
+    Fence {
+        /// The generation that was won.
+        generation: u64,
+    },
+    /// Write the generation's close record, answer by `handle_closed`.
+    Close {
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// How the backup gets its machine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Build {
     /// Build the machine, or make room for a copy of it, then call `handle_booted` or
     /// `handle_boot_failed`. The image's hash is to be compared with the header's.
     Boot {
@@ -107,59 +149,69 @@ pub enum BackupAction {
         /// vCPU and devices, as the runtimes encode them.
         state: Vec<u8>,
     },
+    /// Throw away the machine that is being built.
+    Discard,
+}
+
+/// What changes the backup's part.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupTurn {
     /// Tell the operator that this side protects the VM now.
     Armed {
         /// The generation.
         generation: u64,
     },
-    /// Throw away the machine that is being built.
-    Discard,
-    /// Put these into the buffer for the vCPU. They are acknowledged by the next action.
-    Deliver(Delivery),
-    /// The primary released the outputs up to this number; they will never be emitted here.
-    ForgetOutputs {
-        /// Number of the last one.
-        up_to: u64,
-    },
     /// Tell the operator that the primary is suspected, and let the vCPU execute all there is.
     Suspect(Loss),
-    /// The primary handed over: let the vCPU execute all there is.
-    TakeOver,
     /// The primary was heard again: nothing happened.
     Withdraw,
+    /// The primary handed over: let the vCPU execute all there is.
+    TakeOver,
     /// Tell the operator that the primary is gone before there was a pair; connect again.
     PrimaryLost(Loss),
-    /// Claim the generation, answer by `handle_claim`.
-    Claim {
-        /// The generation.
-        generation: u64,
-    },
-    /// Won: shut the primary out of whatever both could write to, answer by `handle_fenced`.
-    Fence {
-        /// The generation that was won.
-        generation: u64,
-    },
-    /// Hand to the backends, in order, every output that was not forgotten.
+    /// Won: hand to the backends, in order, every output that was not forgotten.
     EmitHeld,
     /// Announce the MAC address on the network.
     Announce,
+}
+
+/// How the backup ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum BackupEnd {
     /// Let the vCPU go on from live inputs, and let outputs out as they come.
     Live {
         /// The generation that was won.
         generation: u64,
     },
-    /// Write the generation's close record, answer by `handle_closed`.
-    Close {
-        /// The generation.
-        generation: u64,
-    },
-    /// Send what is to be sent, then close the connection.
-    Disconnect,
-    /// Stop for good, with [`HaltReason::status`]; emit nothing.
+    /// Stop for good; emit nothing.
     Halt(HaltReason),
     /// The guest has ended and everything is done.
     Finish {
         /// False if the arbiter was not reached: the next cold start will have to be forced.
         closed: bool,
     },
+}
+
+impl From<BackupQuestion> for BackupAction {
+    fn from(question: BackupQuestion) -> BackupAction {
+        BackupAction::Ask(question)
+    }
+}
+
+impl From<Build> for BackupAction {
+    fn from(build: Build) -> BackupAction {
+        BackupAction::Build(build)
+    }
+}
+
+impl From<BackupTurn> for BackupAction {
+    fn from(turn: BackupTurn) -> BackupAction {
+        BackupAction::Turn(turn)
+    }
+}
+
+impl From<BackupEnd> for BackupAction {
+    fn from(end: BackupEnd) -> BackupAction {
+        BackupAction::End(end)
+    }
 }

@@ -1,4 +1,4 @@
-//! Frames and payloads: the one encoding, on the wire and on disk.
+//! Frames and payloads: the same encoding on the wire and on disk.
 //!
 //! A frame is
 //!
@@ -10,8 +10,8 @@
 //! | n     | payload                                   |
 //! | 4     | CRC-32 of the payload                     |
 //!
-//! The length has a checksum of its own, so a stream that ends early is told from one that is
-//! damaged: a flipped length can never pose as a frame that is merely not all there.
+//! The length has its own checksum, so that a stream that ends early can be told from a damaged one: a
+//! flipped bit in the length cannot make a frame look incomplete.
 //!
 //! This is the only module that calls bincode.
 
@@ -25,29 +25,42 @@ pub const FRAME_HEADER_LEN: usize = 16;
 pub const FRAME_TRAILER_LEN: usize = 4;
 /// Longest payload of a log entry or of a log's header, bytes.
 pub const MAX_ENTRY_PAYLOAD: usize = 1 << 20;
-/// Longest payload of a message on the logging channel, bytes: a guest image has to fit.
+/// Longest payload of a message on the logging channel, bytes: it must be enough for a guest image.
 pub const MAX_MESSAGE_PAYLOAD: usize = 64 << 20;
 
-/// Bytes of a decoder's buffer that may be spent before it is moved to the front.
+/// Consumed bytes in a decoder's buffer after which the rest is moved to the front.
 const COMPACT_AT: usize = 64 << 10;
 
-/// A stream of frames that is not what was written.
+/// A stream of frames that was damaged.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[error("damaged at byte {offset}: {what}")]
 pub struct Damage {
-    /// Where the frame starts in which it was found, bytes from the start of the stream.
+    /// Where the damaged frame starts, bytes from the start of the stream.
     pub offset: u64,
     /// What is wrong with it.
     pub what: String,
 }
 
+/// What is wrong with a frame.
+#[derive(Debug, Error)]
+enum Unsound {
+    #[error("the checksum of a frame's header does not hold")]
+    Header,
+    #[error("frame {seq} where {due} belongs")]
+    Sequence { seq: u64, due: u64 },
+    #[error("a payload of {len} bytes, the limit is {limit}")]
+    Length { len: usize, limit: usize },
+    #[error("the checksum of frame {0}'s payload does not hold")]
+    Payload(u64),
+}
+
 /// A payload that does not decode.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PayloadError {
-    /// Its bytes mean nothing.
+    /// Its bytes do not decode.
     #[error("its content is not understood ({0})")]
     Undecodable(String),
-    /// It goes on after its end.
+    /// There are bytes after the value.
     #[error("{0} bytes too many after its content")]
     Trailing(usize),
 }
@@ -57,7 +70,7 @@ pub enum PayloadError {
 pub struct Frame<'a> {
     /// Its sequence number.
     pub seq: u64,
-    /// What it carries.
+    /// Its content.
     pub payload: &'a [u8],
     /// Where it starts, bytes from the start of the stream.
     pub offset: u64,
@@ -89,14 +102,14 @@ pub fn encode_frame(seq: u64, payload: &[u8], out: &mut Vec<u8>) {
 /// Appends a log entry's frame to `out`.
 ///
 /// # Panics
-/// If the entry does not fit in [`MAX_ENTRY_PAYLOAD`]; backends hand over far smaller inputs.
+/// If the entry is longer than [`MAX_ENTRY_PAYLOAD`]; the inputs of backends are far smaller.
 pub fn encode_entry(seq: u64, entry: &Entry, out: &mut Vec<u8>) {
     frame_around(seq, MAX_ENTRY_PAYLOAD, out, |out| {
         encode_payload(entry, out)
     });
 }
 
-/// Appends the frame around what `fill` appends.
+/// Appends a frame whose payload `fill` appends.
 pub(crate) fn frame_around(
     seq: u64,
     limit: usize,
@@ -126,14 +139,14 @@ pub fn encode_payload<T: Encode>(value: &T, out: &mut Vec<u8>) {
         .expect("a Vec takes any bytes, and no type here refuses to be encoded");
 }
 
-/// Reads a value back; the payload must hold it and nothing else.
+/// Decodes a value. The payload must contain it and nothing else.
 ///
-/// A length inside the payload cannot make it allocate much more than the payload's own size:
-/// bincode allocates up to its limit before it looks for the bytes, hence a limit that grows with
-/// the payload. Each leaves room for integers, which count in full however short their encoding.
+/// A length inside the payload cannot make this allocate much more than the payload's own size. bincode
+/// allocates up to its limit before it looks for the bytes, so the limit grows with the payload. The
+/// factor is needed because an integer counts in full, however short its encoding.
 ///
 /// # Errors
-/// If it is no `T`, or goes on after it.
+/// If the payload is not a `T`, or goes on after it.
 pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> {
     let config = bincode::config::standard();
     let decoded = match payload.len() {
@@ -157,15 +170,15 @@ pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> 
 /// Reads the payload of a log entry's frame.
 ///
 /// # Errors
-/// If it is no entry, or goes on after it.
+/// If it is not an entry, or goes on after it.
 pub fn decode_entry(payload: &[u8]) -> Result<Entry, PayloadError> {
     decode_payload(payload)
 }
 
-/// Takes a stream of bytes apart into frames, and checks that their sequences count up by one.
+/// Splits a stream of bytes into frames, and checks that their sequence numbers count up by one.
 ///
-/// Push bytes as they come, then take frames until there is none. Damage is final: once found, it
-/// is the only answer.
+/// Push bytes as they arrive, then take frames until there is none. Damage is final: after it was
+/// found, every call returns it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FrameDecoder {
     buf: Vec<u8>,
@@ -192,7 +205,7 @@ impl FrameDecoder {
         }
     }
 
-    /// The next frame has sequence number `seq`, whatever the last had.
+    /// The next frame must have the sequence number `seq`, whatever the last one had.
     pub fn expect(&mut self, seq: u64) {
         self.next_seq = seq;
     }
@@ -206,7 +219,7 @@ impl FrameDecoder {
         self.buf.extend_from_slice(bytes);
     }
 
-    /// Bytes pushed that are part of no frame yet.
+    /// Number of bytes that were pushed and are not part of a returned frame.
     pub fn pending(&self) -> usize {
         self.buf.len() - self.start
     }
@@ -216,11 +229,10 @@ impl FrameDecoder {
         self.offset
     }
 
-    /// The next frame; None until more of it is pushed.
+    /// The next frame; `None` until more of it is pushed.
     ///
     /// # Errors
-    /// If a checksum does not hold, a sequence is not the last one's successor, or a length is over
-    /// the limit.
+    /// If a checksum is wrong, a sequence number is not the next one, or a length exceeds the limit.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Damage> {
         if let Some(damage) = &self.damage {
             return Err(damage.clone());
@@ -228,10 +240,10 @@ impl FrameDecoder {
         let len = match self.check() {
             Ok(Some(len)) => len,
             Ok(None) => return Ok(None),
-            Err(what) => {
+            Err(unsound) => {
                 let damage = Damage {
                     offset: self.offset,
-                    what,
+                    what: unsound.to_string(),
                 };
                 self.damage = Some(damage.clone());
                 return Err(damage);
@@ -249,25 +261,24 @@ impl FrameDecoder {
         Ok(Some(frame))
     }
 
-    /// The payload's length, if a whole frame is there and sound.
-    fn check(&self) -> Result<Option<usize>, String> {
+    /// The payload's length, if a whole frame is there and its checksums are right.
+    fn check(&self) -> Result<Option<usize>, Unsound> {
         let bytes = &self.buf[self.start..];
         let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEADER_LEN>() else {
             return Ok(None);
         };
         if crc32fast::hash(&head[..12]).to_le_bytes() != head[12..] {
-            return Err("the checksum of a frame's header does not hold".into());
+            return Err(Unsound::Header);
         }
         let len = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
         let seq = u64::from_le_bytes(head[4..12].try_into().expect("eight bytes"));
         if seq != self.next_seq {
-            return Err(format!("frame {seq} where {} belongs", self.next_seq));
+            let due = self.next_seq;
+            return Err(Unsound::Sequence { seq, due });
         }
         if len > self.max_payload {
-            return Err(format!(
-                "a payload of {len} bytes, the limit is {}",
-                self.max_payload
-            ));
+            let limit = self.max_payload;
+            return Err(Unsound::Length { len, limit });
         }
         let Some((payload, rest)) = rest.split_at_checked(len) else {
             return Ok(None);
@@ -276,9 +287,7 @@ impl FrameDecoder {
             return Ok(None);
         };
         if crc32fast::hash(payload).to_le_bytes() != *crc {
-            return Err(format!(
-                "the checksum of frame {seq}'s payload does not hold"
-            ));
+            return Err(Unsound::Payload(seq));
         }
         Ok(Some(len))
     }

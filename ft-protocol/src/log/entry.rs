@@ -1,17 +1,17 @@
-//! What a log holds: a header and entries, each at a position.
+//! The content of a log: a header, and entries that each belong to a position.
 
 use super::machine::MachineConfig;
 use bincode::{Decode, Encode};
 use std::fmt;
 
-/// A point in the guest's execution: how many exits the guest has caused, and how many branch edges
-/// its instrumentation has counted by then.
+/// A point in the guest's execution: how many exits the guest has caused, and how many branch edges its
+/// instrumentation had counted by then.
 ///
-/// Exit 0 is before its first instruction. Position `n` is after exit `n` was handled, before the
-/// guest runs on; that is where inputs are applied and interrupts delivered. The exit alone says
-/// where that is; the edges say how far the guest computed to get there, so that a divergence
-/// inside a computation shows, and shows how much work lies around it. They are 0 where nobody
-/// knows them yet: `exit(n)` is at or before everything that happens at exit `n`.
+/// Exit 0 is before the first instruction. Position `n` is after exit `n` was handled and before the
+/// guest runs on; there inputs are applied and interrupts delivered. The exit alone says where that is.
+/// The edges say how far the guest computed to get there: so a divergence inside a computation shows,
+/// and also how much work lies around it. The edges are 0 where they are not known yet, so `exit(n)` is
+/// at or before everything that happens at exit `n`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Position {
     /// Exits caused by the guest.
@@ -41,7 +41,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// A cheap look at the vCPU where an entry was made: a divergence shows at the first entry after it.
+/// RIP and a hash of the registers when an entry was made: a divergence shows at the first entry after
+/// it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Check {
     /// Instruction pointer.
@@ -53,10 +54,9 @@ pub struct Check {
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Entry {
-    /// Where in the execution it belongs. Positions never go down within a log.
+    /// The position to which it belongs. Positions never go down within a log.
     pub at: Position,
-    /// The vCPU at that position. None where the vCPU was not there to be looked at
-    /// ([`Event::Progress`] may run ahead of it).
+    /// The vCPU at that position. `None` if another thread made the entry ([`Event::Progress`]).
     pub check: Option<Check>,
     /// What happened.
     pub event: Event,
@@ -66,9 +66,9 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Event {
     /// Input: guest time is now this many nanoseconds. The 8254 expires by it too, so a timer expiry
-    /// needs no entry of its own.
+    /// needs no entry.
     Clock {
-        /// Nanoseconds since boot; never less than the last.
+        /// Nanoseconds since boot; never less than before.
         ns: u64,
     },
     /// Input: virtio-net received a frame (Ethernet, without the virtio header and the FCS).
@@ -86,8 +86,8 @@ pub enum Event {
         /// The bytes.
         data: Vec<u8>,
     },
-    /// Answer, consumed in order at the exit that asks: the time, for a device model that needed it
-    /// while it handled the exit.
+    /// Answer, consumed in order at the exit that asked: the time, for a device that needed it to
+    /// handle the exit.
     Time {
         /// Nanoseconds since boot.
         ns: u64,
@@ -99,7 +99,7 @@ pub enum Event {
         /// Its vector.
         vector: u8,
     },
-    /// Marker: nothing that is not yet in the log was or will be applied before this position.
+    /// Marker: all entries that belong before this position are in the log.
     Progress,
     /// Marker: the state of the whole machine.
     Digest(MachineDigest),
@@ -109,7 +109,7 @@ pub enum Event {
     End(End),
 }
 
-/// An output, as the log remembers it.
+/// An output, as it is recorded in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct OutputMark {
     /// Outputs are numbered from 1 over the whole life of a VM.
@@ -131,12 +131,12 @@ pub enum OutputPort {
     Console,
 }
 
-/// The state of a machine, component by component, so that a mismatch has a name.
+/// Digests of a machine's state, by component, so that a mismatch can be named.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineDigest {
     /// Guest RAM.
     pub ram: u64,
-    /// vCPU state, less what no replay can reproduce (TSC, KVM's paravirtual MSRs).
+    /// vCPU state, without what no replay can reproduce (TSC, KVM's paravirtual MSRs).
     pub cpu: u64,
     /// Device models.
     pub devices: u64,
@@ -162,7 +162,7 @@ pub enum Control {
     },
 }
 
-/// How a log ends when it is not cut.
+/// The last entry of a log that was not cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct End {
     /// Why.
@@ -185,7 +185,7 @@ pub enum EndReason {
     Stopped,
 }
 
-/// What must be equal for a log to mean anything: the first thing in a log and in the handshake.
+/// What must be equal for a log to have the same meaning. It comes first in a log and in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct Header {
     /// Name of the VM.
@@ -194,9 +194,9 @@ pub struct Header {
     pub machine: MachineConfig,
     /// The guest program.
     pub guest: GuestImage,
-    /// The host that the log was made on.
+    /// The host on which the log was made.
     pub host: HostPrint,
-    /// When, nanoseconds since 1970.
+    /// When the log was started, nanoseconds since 1970.
     pub started_ns: u64,
 }
 
@@ -204,11 +204,11 @@ pub struct Header {
 /// before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct LogStart {
-    /// Sequence number of the last entry before; the log's first has the next.
+    /// Sequence number of the last entry before the log; the log's first entry has the next number.
     pub seq: u64,
-    /// Number of the last output before.
+    /// Number of the last output before the log.
     pub outputs: u64,
-    /// Where the machine was.
+    /// The position of the machine then.
     pub at: Position,
 }
 
@@ -221,7 +221,7 @@ pub struct GuestImage {
     pub hash: u128,
 }
 
-/// What of the host a log depends on.
+/// The properties of a host on which a log depends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct HostPrint {
     /// Hash of the exit trace of a self-test guest: positions mean the same on hosts where it is equal.

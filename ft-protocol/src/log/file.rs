@@ -8,9 +8,9 @@
 //! | …     | frame 0: [`Header`], [`LogStart`]                            |
 //! | …     | frames `start.seq` + 1, + 2, …: [`Entry`]; the last is [`Event::End`] if the run ended |
 //!
-//! A file cut anywhere is a log that ends early, which is no error: see [`Tail`].
+//! A file that was cut anywhere is a log that ends early, which is not an error: see [`Tail`].
 
-use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD};
+use super::codec::{self, Damage, FrameDecoder, MAX_ENTRY_PAYLOAD, PayloadError};
 use super::{Entry, Event, Header, LogStart, Position};
 use std::io::{self, Read, Write};
 use thiserror::Error;
@@ -22,14 +22,14 @@ pub const FORMAT_VERSION: u32 = 4;
 /// Bytes before frame 0.
 pub const PREFIX_LEN: usize = 16;
 
-/// No machine lives so long that its log could begin later: entries, outputs, exits. Adding to it never
-/// overflows.
+/// Largest start of a log: entries, outputs and exits of a machine never become so many. Adding to it
+/// never overflows.
 pub const MAX_START: u64 = u64::MAX / 2;
 
-/// Bytes asked of the file at a time.
+/// Bytes read from the file at a time.
 const READ_CHUNK: usize = 64 << 10;
 
-/// Why a log cannot be read (on).
+/// Why a log cannot be read, or not be read further.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The file could not be read.
@@ -38,7 +38,7 @@ pub enum LogError {
     /// Not a log, or its first 16 bytes are damaged.
     #[error("this is no Lockstep log: its first {PREFIX_LEN} bytes are not a log's")]
     BadMagic,
-    /// A log of another format.
+    /// A log of another format version.
     #[error(
         "the log has format version {found}, and this version of lockstep reads version \
          {FORMAT_VERSION}: replay it with the version that wrote it"
@@ -47,13 +47,13 @@ pub enum LogError {
         /// The version in the file.
         found: u32,
     },
-    /// The file ends before its header does, so it holds no entry.
+    /// The file ends inside its header, so it holds no entry.
     #[error("the log is cut inside its header: it holds no entry")]
     CutInHeader,
-    /// The file is not what was written.
+    /// The file was changed after it was written.
     #[error("the log is damaged at byte {offset}: {what}")]
     Damaged {
-        /// Where the frame starts in which it was found, bytes from the start of the file.
+        /// Where the damaged frame starts, bytes from the start of the file.
         offset: u64,
         /// What is wrong.
         what: String,
@@ -66,12 +66,12 @@ impl From<Damage> for LogError {
     }
 }
 
-/// How a log ends, as far as it has been read.
+/// How the part of a log that was read ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tail {
     /// With [`Event::End`]: nothing is missing.
     Ended,
-    /// After a whole frame, but without [`Event::End`]: it is still written, or its writer died.
+    /// After a whole frame without [`Event::End`]: the log is still being written, or its writer died.
     Open,
     /// Inside a frame.
     Cut {
@@ -90,18 +90,18 @@ pub struct LogWriter<W: Write> {
 }
 
 impl<W: Write> LogWriter<W> {
-    /// Starts a log of a machine that begins: writes everything up to the first entry.
+    /// Starts the log of a machine at its first instruction: writes everything before the first entry.
     ///
     /// # Errors
-    /// If `out` does not take it.
+    /// If `out` cannot be written.
     pub fn create(out: W, header: &Header) -> io::Result<LogWriter<W>> {
         LogWriter::create_at(out, header, LogStart::default())
     }
 
-    /// Starts a log of a machine that ran before.
+    /// Starts the log of a machine that ran before.
     ///
     /// # Errors
-    /// If `out` does not take it.
+    /// If `out` cannot be written.
     pub fn create_at(mut out: W, header: &Header, start: LogStart) -> io::Result<LogWriter<W>> {
         let mut bytes = prefix(FORMAT_VERSION).to_vec();
         codec::frame_around(0, MAX_ENTRY_PAYLOAD, &mut bytes, |out| {
@@ -116,10 +116,10 @@ impl<W: Write> LogWriter<W> {
         })
     }
 
-    /// Appends an entry; gives its sequence number.
+    /// Appends an entry. Returns its sequence number.
     ///
     /// # Errors
-    /// If the output does not take it. What was written until then is a log, possibly cut.
+    /// If the output cannot be written. What was written until then is a log, perhaps a cut one.
     pub fn append(&mut self, entry: &Entry) -> io::Result<u64> {
         let seq = self.next_seq;
         self.frame.clear();
@@ -129,13 +129,14 @@ impl<W: Write> LogWriter<W> {
         Ok(seq)
     }
 
-    /// Appends whole frames that were encoded before; the first has sequence [`Self::next_seq`].
+    /// Appends whole frames that are encoded already; the first must have the sequence number
+    /// [`Self::next_seq`].
     ///
     /// # Errors
-    /// If the output does not take them.
+    /// If the output cannot be written.
     ///
     /// # Panics
-    /// If they are not whole, sound and next in order.
+    /// If they are not whole, undamaged and next in order.
     pub fn append_frames(&mut self, frames: &[u8]) -> io::Result<()> {
         let mut decoder = FrameDecoder::new(self.next_seq, MAX_ENTRY_PAYLOAD, 0);
         decoder.push(frames);
@@ -154,20 +155,20 @@ impl<W: Write> LogWriter<W> {
         self.next_seq
     }
 
-    /// Hands what is buffered below to the system.
+    /// Flushes the output.
     ///
     /// # Errors
-    /// If the output does not take it.
+    /// If the output cannot be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// What it writes to.
+    /// The output.
     pub fn get_ref(&self) -> &W {
         &self.out
     }
 
-    /// Gives the output back. Nothing is flushed.
+    /// Returns the output, without a flush.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -184,8 +185,8 @@ fn prefix(version: u32) -> [u8; PREFIX_LEN] {
 
 /// Reads a log.
 ///
-/// After the end of the file was met, [`LogReader::next`] may be called again: it goes on if the
-/// file has grown, so a log can be followed while it is written.
+/// After the end of the file, [`LogReader::next`] may be called again: it goes on if the file has
+/// grown. So a log can be followed while it is written.
 #[derive(Debug)]
 pub struct LogReader<R: Read> {
     input: R,
@@ -198,10 +199,10 @@ pub struct LogReader<R: Read> {
 }
 
 impl<R: Read> LogReader<R> {
-    /// Reads everything up to the first entry.
+    /// Reads everything before the first entry.
     ///
     /// # Errors
-    /// See [`LogError`]; every kind is possible.
+    /// See [`LogError`]; each of them can occur.
     pub fn open(mut input: R) -> Result<LogReader<R>, LogError> {
         read_prefix(&mut input)?;
         let mut decoder = FrameDecoder::new(0, MAX_ENTRY_PAYLOAD, PREFIX_LEN as u64);
@@ -228,18 +229,18 @@ impl<R: Read> LogReader<R> {
         })
     }
 
-    /// What the log was made of.
+    /// The header of the log.
     pub fn header(&self) -> &Header {
         &self.header
     }
 
-    /// Where it begins.
+    /// The entry with which it begins.
     pub fn start(&self) -> LogStart {
         self.start
     }
 
-    /// The next entry: sequence number, where its frame starts in the file, and itself. None at the
-    /// end of the file, and then [`LogReader::tail`] says how it ends.
+    /// The next entry: its sequence number, where its frame starts in the file, and the entry itself.
+    /// `None` at the end of the file; then [`LogReader::tail`] says how the log ends.
     ///
     /// # Errors
     /// [`LogError::Io`], or [`LogError::Damaged`], which is final.
@@ -263,7 +264,7 @@ impl<R: Read> LogReader<R> {
         }
     }
 
-    /// The next entry of what was read from the file.
+    /// The next entry that was already read from the file.
     fn take(&mut self) -> Result<Option<(u64, u64, Entry)>, Damage> {
         if self.ended && self.decoder.pending() > 0 {
             let what = "the log goes on after its end entry".into();
@@ -292,7 +293,8 @@ impl<R: Read> LogReader<R> {
         Ok(Some((seq, offset, entry)))
     }
 
-    /// How the log ends, as far as it was read. Means something once [`LogReader::next`] gave None.
+    /// How the log ends, as far as it was read. Meaningful after [`LogReader::next`] has returned
+    /// `None`.
     pub fn tail(&self) -> Tail {
         match (self.ended, self.decoder.pending()) {
             (true, _) => Tail::Ended,
@@ -304,12 +306,20 @@ impl<R: Read> LogReader<R> {
     }
 }
 
-/// Frame 0.
-fn decode_head(payload: &[u8]) -> Result<(Header, LogStart), String> {
-    let (header, start): (Header, LogStart) =
-        codec::decode_payload(payload).map_err(|e| e.to_string())?;
+/// Why frame 0 does not begin a log.
+#[derive(Debug, Error)]
+enum HeadError {
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    #[error("it begins where no log can")]
+    Start,
+}
+
+/// Decodes frame 0.
+fn decode_head(payload: &[u8]) -> Result<(Header, LogStart), HeadError> {
+    let (header, start): (Header, LogStart) = codec::decode_payload(payload)?;
     match start.seq.max(start.outputs).max(start.at.exit) > MAX_START {
-        true => Err("it begins where no log can".into()),
+        true => Err(HeadError::Start),
         false => Ok((header, start)),
     }
 }
@@ -341,7 +351,7 @@ fn read_prefix(input: &mut impl Read) -> Result<(), LogError> {
     }
 }
 
-/// Reads more into the decoder; false at the end of the file.
+/// Reads more of the file into the decoder. Returns false at the end of the file.
 fn fill(input: &mut impl Read, decoder: &mut FrameDecoder) -> io::Result<bool> {
     let mut chunk = [0; READ_CHUNK];
     let n = read_some(input, &mut chunk)?;
@@ -349,7 +359,7 @@ fn fill(input: &mut impl Read, decoder: &mut FrameDecoder) -> io::Result<bool> {
     Ok(n > 0)
 }
 
-/// One read, repeated while a signal interrupts it.
+/// Reads once; repeated when a signal interrupts it.
 fn read_some(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         match input.read(buf) {
@@ -359,7 +369,7 @@ fn read_some(input: &mut impl Read, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Reads a whole log: its header, its entries, how it ends.
+/// Reads a whole log. Returns its header, its entries, and how it ends.
 ///
 /// # Errors
 /// See [`LogError`].
@@ -373,10 +383,10 @@ pub fn read_all(input: impl Read) -> Result<(Header, Vec<Entry>, Tail), LogError
     Ok((log.header, entries, tail))
 }
 
-/// Writes a whole log: with [`read_all`], how a test plants a fault in one.
+/// Writes a whole log. Together with [`read_all`], tests plant faults in logs with it.
 ///
 /// # Errors
-/// If `out` does not take it.
+/// If `out` cannot be written.
 pub fn write_all(out: impl Write, header: &Header, entries: &[Entry]) -> io::Result<()> {
     let mut log = LogWriter::create(out, header)?;
     for entry in entries {

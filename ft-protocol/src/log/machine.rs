@@ -1,23 +1,24 @@
-//! What a log says of its machine: with the guest image, its whole initial state.
+//! The machine of a log. Together with the guest image, this is its whole initial state.
 
 use bincode::{Decode, Encode};
 use std::collections::BTreeSet;
 
-/// The version of the machine model: what its parts do, and which words each saves and digests.
+/// The version of the machine model: what the parts of a machine do, and which words each of them saves
+/// and digests.
 ///
-/// Whoever changes that changes what old logs mean, and what a peer of another version computes. So it
-/// goes up by one with any such change. Each part has a golden digest in a test, which fails until this
-/// is done.
+/// A change of these changes the meaning of old logs, and what a peer of another version computes. So
+/// the version goes up by one with any such change. A test has a golden digest of each part, and fails
+/// until that is done.
 pub const MODEL_VERSION: u32 = 3;
 
 /// The machine's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineConfig {
-    /// [`MODEL_VERSION`] of the lockstep that made it.
+    /// [`MODEL_VERSION`] of the version of lockstep that made the machine.
     pub model: u32,
     /// The CPU backend.
     pub cpu: CpuKind,
-    /// What is counted within a position, beside exits.
+    /// What is counted within a position, in addition to exits.
     pub counts: Counts,
     /// How the guest is started.
     pub boot: BootProtocol,
@@ -26,9 +27,9 @@ pub struct MachineConfig {
     pub devices: Vec<DeviceConfig>,
     /// RAM, MiB.
     pub mem_mib: u32,
-    /// Branch edges after which the guest's instrumentation leaves the guest; 0 for never.
+    /// Branch edges after which the guest's instrumentation makes an exit; 0 for never.
     pub quantum: u64,
-    /// The random number handed to the guest.
+    /// The random number for the guest.
     pub seed: u64,
     /// Wall clock at boot, nanoseconds since 1970.
     pub wall_ns: u64,
@@ -51,7 +52,7 @@ pub enum Counts {
 /// How a guest is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum BootProtocol {
-    /// As the crate `lockstep-abi` promises: an ELF image in long mode.
+    /// As the crate `lockstep-abi` documents it: an ELF image in long mode.
     LockstepAbi,
 }
 
@@ -70,7 +71,7 @@ pub enum DeviceConfig {
     VirtioNet(NetConfig),
 }
 
-/// What the guest is told about its network.
+/// The network configuration for the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct NetConfig {
     /// MAC address.
@@ -84,7 +85,7 @@ pub struct NetConfig {
 }
 
 impl DeviceConfig {
-    /// What the device is called.
+    /// The device's name.
     pub fn name(&self) -> &'static str {
         match self {
             DeviceConfig::Pit => "8254",
@@ -97,7 +98,8 @@ impl DeviceConfig {
 }
 
 impl MachineConfig {
-    /// A machine for guests of `lockstep-abi` on KVM, without a network, with no quantum, seed or clock.
+    /// A machine for guests of `lockstep-abi` on KVM, without a network, and with quantum, seed and
+    /// clock 0.
     pub fn new(mem_mib: u32) -> MachineConfig {
         MachineConfig {
             model: MODEL_VERSION,
@@ -117,7 +119,7 @@ impl MachineConfig {
         }
     }
 
-    /// The same with this network, if there is to be one.
+    /// The same with this network, if there is one.
     pub fn with_net(mut self, net: Option<NetConfig>) -> MachineConfig {
         self.devices.extend(net.map(DeviceConfig::VirtioNet));
         self
@@ -134,7 +136,8 @@ impl MachineConfig {
         })
     }
 
-    /// Why this version of lockstep cannot build the machine, if it cannot. `source` is what wants it to.
+    /// Why this version of lockstep cannot build the machine; `None` if it can. `source` names the
+    /// origin of the configuration.
     pub fn refusal(&self, source: &str) -> Option<String> {
         if self.model != MODEL_VERSION {
             return Some(format!(

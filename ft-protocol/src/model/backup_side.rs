@@ -1,44 +1,49 @@
 //! The backup's runtime, as a model.
 
+mod host;
+
 use super::guest::digest_at;
-use super::process::{Around, Common, Fate, Question, Rest};
+use super::process::{Common, Rest};
 use super::storage::{Ask, Storage};
-use super::witness::Flaw;
-use crate::HaltReason;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, ReadBackAnswer};
-use crate::backup::{Backup, BackupAction, LogItem};
+use crate::backup::{Backup, LogItem};
+use crate::host::drive_backup;
 use crate::log::{Event, Position};
-use crate::wire::Message;
+use crate::wire::COPY_WINDOW_BYTES;
+use host::Acting;
 use std::collections::VecDeque;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackupSide {
     pub machine: Backup,
-    /// It builds the machine of this generation.
+    /// The generation of the machine that it must build.
     booting: Option<u64>,
     /// It joins a machine that runs.
     pub copied: bool,
-    /// The copy is to be built.
+    /// Pieces of the copy that are not in the memory yet, and bytes that are.
+    unloaded: u64,
+    loaded: u64,
+    /// The copy must be built.
     restoring: bool,
-    /// The copy is none.
+    /// The copy differs from its source.
     damaged: bool,
-    /// Half of a pair: it may ask.
+    /// It is half of a pair, and may claim.
     pub armed: bool,
     pub suspects: bool,
-    /// Has asked the arbiter for a claim.
+    /// It has asked the arbiter for a claim.
     pub claimed: bool,
     buffer: VecDeque<LogItem>,
     consumed: u64,
     pub executed: u64,
-    /// Outputs that were not reported as released, and who made them.
+    /// Outputs that were not reported as released, and the members that made them.
     held: VecDeque<(u64, MemberId)>,
     forgotten: u64,
     pub fenced: bool,
     pub planned: bool,
     diverged: bool,
-    /// Went live: it goes on as a primary.
+    /// It went live, and goes on as a primary.
     pub live: bool,
-    /// The primary was heard again.
+    /// It withdrew a suspicion, as it had heard the primary again.
     pub withdrew: bool,
 }
 
@@ -48,6 +53,8 @@ impl BackupSide {
             machine,
             booting: None,
             copied: false,
+            unloaded: 0,
+            loaded: 0,
             restoring: false,
             damaged: false,
             armed: false,
@@ -74,11 +81,15 @@ impl BackupSide {
         !self.buffer.is_empty() && !self.restoring
     }
 
-    pub fn can_restore(&self) -> bool {
-        self.restoring
+    pub fn can_load(&self) -> bool {
+        self.unloaded > 0
     }
 
-    /// A divergence shows when something is executed.
+    pub fn can_restore(&self) -> bool {
+        self.restoring && self.unloaded == 0
+    }
+
+    /// A divergence only shows when an entry is executed.
     pub fn can_diverge(&self) -> bool {
         self.can_run()
     }
@@ -97,12 +108,19 @@ impl BackupSide {
         self.machine.handle_boot_failed(me.now, String::new());
     }
 
-    /// The copy is built, as it is or damaged.
+    /// A piece of the copy gets into the memory.
+    pub fn load(&mut self, me: &Common) {
+        self.unloaded -= 1;
+        self.loaded += COPY_WINDOW_BYTES;
+        self.machine.handle_loaded(me.now, self.loaded);
+    }
+
+    /// The copy is built, damaged or not.
     pub fn restore(&mut self, me: &Common, damaged: bool) {
         (self.restoring, self.damaged) = (false, damaged);
         let digest = digest_at(self.executed, damaged);
         self.machine.handle_restored(me.now, digest);
-        // It stands at a position, and waits for the log at once.
+        // The vCPU stands at a position, and at once waits for the log.
         if self.buffer.is_empty() {
             self.machine.handle_drained(me.now, self.executed);
         }
@@ -160,123 +178,17 @@ impl BackupSide {
         }
     }
 
-    /// Performs what the machine asks for; whether that was more than to show that it is there.
+    /// Performs the actions of the state machine. Returns true if they were more than messages.
     pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
-        let mut reacted = false;
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
-            reacted |= !matches!(action, BackupAction::Send(_) | BackupAction::Beat(_));
-            self.perform(action, me, rest);
-        }
+        let mut acting = Acting {
+            side: self,
+            me,
+            rest,
+            reacted: false,
+        };
+        let Ok(end) = drive_backup(&mut acting);
+        let reacted = acting.reacted;
+        assert!(end.is_none() || self.machine.poll_action().is_none());
         reacted
-    }
-
-    fn perform(&mut self, action: BackupAction, me: &mut Common, rest: &mut Rest) {
-        match action {
-            BackupAction::Send(message) => {
-                self.armed |= message == Message::Ready && !self.copied;
-                rest.send(me.index, message);
-            }
-            BackupAction::Beat(beat) => rest.beat(me.index, beat),
-            BackupAction::Disconnect => rest.disconnect(me.index, false),
-            BackupAction::ReadBack { generation } => {
-                me.ask(Question::Asked(Ask::ReadBack(generation)));
-            }
-            BackupAction::Boot {
-                generation, copied, ..
-            } => (self.booting, self.copied) = (Some(generation), copied),
-            BackupAction::Discard => self.booting = None,
-            BackupAction::Deliver(delivery) => {
-                if let Some(last) = delivery.items.last() {
-                    rest.around.witness.arrives(me.index, last.seq);
-                }
-                self.buffer.extend(delivery.items);
-            }
-            BackupAction::ForgetOutputs { up_to } => {
-                rest.around.witness.forgets(up_to);
-                self.forgotten = up_to;
-                self.held.retain(|&(output, _)| output > up_to);
-            }
-            BackupAction::Suspect(_) => self.suspects = true,
-            BackupAction::Withdraw => (self.suspects, self.withdrew) = (false, true),
-            BackupAction::TakeOver => self.planned = true,
-            BackupAction::PrimaryLost(_) => self.forget_question(me),
-            BackupAction::Claim { generation } => self.claim(generation, me, rest),
-            BackupAction::Fence { .. } => me.ask(Question::Fence),
-            BackupAction::EmitHeld => {
-                self.go_alone(me, rest);
-                for (output, maker) in self.held.drain(..) {
-                    rest.around.witness.backup_emits(me.id, output, maker);
-                }
-            }
-            BackupAction::Announce => {}
-            BackupAction::Load { .. } => unreachable!("the model's machine has no memory"),
-            BackupAction::Restore { seq, outputs, .. } => {
-                rest.around.witness.arrives(me.index, seq);
-                (self.restoring, self.executed, self.forgotten) = (true, seq, outputs);
-            }
-            BackupAction::Armed { .. } => {
-                self.armed = true;
-                if self.damaged {
-                    rest.around.witness.note(Flaw::AnotherMachine);
-                }
-            }
-            BackupAction::Live { .. } => {
-                self.go_alone(me, rest);
-                self.live = true;
-            }
-            BackupAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
-            BackupAction::Halt(why) => {
-                me.fate = Fate::Halted(why.status());
-                let armed = self.armed && matches!(why, HaltReason::NotArmed(_));
-                if armed || matches!(why, HaltReason::NoRight(_) | HaltReason::NotFree(_)) {
-                    rest.around
-                        .witness
-                        .note(Flaw::Unreasonable(why.to_string()));
-                }
-            }
-            BackupAction::Finish { closed } => {
-                rest.around.witness.finishes(rest.guest);
-                assert!(closed, "the arbiter is never away for so long");
-                me.fate = Fate::Finished;
-            }
-        }
-    }
-
-    /// Who starts over does not ask again.
-    fn forget_question(&mut self, me: &mut Common) {
-        if me.question == Question::Again {
-            me.question = Question::None;
-        }
-    }
-
-    fn claim(&mut self, generation: u64, me: &mut Common, rest: &mut Rest) {
-        let witness = &mut rest.around.witness;
-        let (executed, acknowledged) = (self.executed, witness.arrived(me.index));
-        if executed < acknowledged {
-            witness.note(Flaw::AsksTooEarly {
-                executed,
-                acknowledged,
-            });
-        }
-        if !self.armed || self.diverged {
-            witness.note(Flaw::GoesOnDiverged);
-        }
-        self.claimed = true;
-        me.ask(Question::Asked(Ask::Claim(generation)));
-    }
-
-    /// It goes on alone, unless it does already.
-    fn go_alone(&mut self, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        if witness.is_alone(me.id) {
-            return;
-        }
-        witness.goes_alone(me.id, self.machine.generation(), storage);
-        if !self.fenced && !self.planned {
-            witness.note(Flaw::BeforeFence);
-        }
     }
 }

@@ -1,11 +1,11 @@
-//! How a world begins.
+//! The states in which the model begins.
 
 use super::Setting;
 use super::VM;
 use super::backup_side::BackupSide;
 use super::primary_side::{PrimarySide, config};
 use super::process::{Around, Process, Side};
-use super::step::Step;
+use super::step::{Own, Step};
 use super::world::World;
 use crate::Time;
 use crate::arbiter::MemberId;
@@ -23,7 +23,7 @@ impl World {
         }
     }
 
-    /// One process of each role, strangers yet.
+    /// One process of each role, not connected yet.
     pub fn strangers(setting: &Setting) -> World {
         let mut world = World::empty(setting);
         world.start(|me| primary(config(me, 1, false, setting.mutant)));
@@ -36,7 +36,7 @@ impl World {
         World::strangers(setting).settled(setting)
     }
 
-    /// A primary that was told to run alone, and a backup that wants to join.
+    /// A primary that was started to run alone, and a backup that wants to join.
     pub fn solo(setting: &Setting) -> World {
         let mut world = World::empty(setting);
         world.start(|me| primary(config(me, 1, true, setting.mutant)));
@@ -46,11 +46,11 @@ impl World {
         world
     }
 
-    /// A pair that has run for a moment; its primary has died, its backup is live. Another one wants
+    /// A pair has run for a moment, its primary has died, and its backup is live. Another backup wants
     /// to join.
     pub fn survived(setting: &Setting) -> World {
         let mut world = World::paired(setting);
-        world.take(setting, Step::Run { who: 0 });
+        world.take(setting, Step::Of(0, Own::Run));
         world = world.settled(setting);
         world.with(setting, 0, |process, rest| process.crash(false, rest));
         world = world.settled(setting);
@@ -58,12 +58,12 @@ impl World {
         world
     }
 
-    /// What has to happen has happened, except that nobody runs the guest of his own accord.
+    /// Takes all steps that must happen, except that no member runs the guest of its own accord.
     fn settled(mut self, setting: &Setting) -> World {
         loop {
             let mut steps = self.steps(setting.guest);
             steps.retain(|step| match step {
-                Step::Run { who } => self.processes[*who].backup().is_some(),
+                Step::Of(who, Own::Run) => self.processes[*who].backup().is_some(),
                 step => step.is_owed(),
             });
             let Some(&step) = steps.first() else {

@@ -22,7 +22,7 @@ impl End {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Packet {
     Message(Message),
-    /// The connection's end.
+    /// The end of the connection.
     Closed,
 }
 
@@ -32,9 +32,9 @@ pub struct Connection {
     /// The process at each end, and whether it still has its end open.
     who: [usize; 2],
     open: [bool; 2],
-    /// What is on its way to each end.
+    /// The packets on their way to each end.
     lanes: [VecDeque<Packet>; 2],
-    /// Nothing that is sent gets onto its way any more.
+    /// A packet that is sent is lost.
     broken: bool,
 }
 
@@ -63,17 +63,17 @@ impl Connection {
         self.open == [false; 2]
     }
 
-    /// What arrives next at this end.
+    /// The packet that arrives next at this end.
     pub fn next(&self, to: End) -> Option<&Packet> {
         self.lanes[to as usize].front()
     }
 
-    /// How much is on its way to this end.
+    /// How many packets are on their way to this end.
     pub fn waiting(&self, to: End) -> usize {
         self.lanes[to as usize].len()
     }
 
-    /// Whether nothing will ever arrive at this end, not even a word that it is closed.
+    /// Will nothing ever arrive at this end, not even the close?
     pub fn is_dead_for(&self, to: End) -> bool {
         let mute = self.broken || !self.open[to.other() as usize];
         mute && self.lanes[to as usize].is_empty()
@@ -83,7 +83,7 @@ impl Connection {
         self.broken
     }
 
-    /// Sends. One heartbeat behind another says nothing new.
+    /// Sends a message. A heartbeat directly behind another one is left out, as it says nothing new.
     pub fn send(&mut self, from: End, message: Message) {
         let to = from.other() as usize;
         let packet = Packet::Message(message);
@@ -94,7 +94,7 @@ impl Connection {
         }
     }
 
-    /// Takes what arrives.
+    /// Takes the packet that arrives.
     pub fn receive(&mut self, to: End) -> Packet {
         let packet = self.lanes[to as usize].pop_front();
         let packet = packet.expect("something to deliver");
@@ -104,7 +104,7 @@ impl Connection {
         packet
     }
 
-    /// This end closes. The other one will hear of it.
+    /// Closes this end. The other end will notice it.
     pub fn close(&mut self, end: End) {
         if self.open[end as usize] {
             self.vanish(end);
@@ -112,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// This end is gone without a word.
+    /// This end is gone, and the other end does not notice it.
     pub fn vanish(&mut self, end: End) {
         self.open[end as usize] = false;
         self.lanes[end as usize].clear();
@@ -124,8 +124,8 @@ impl Connection {
         }
     }
 
-    /// It breaks: all but the first `keep` on each way is lost. Unless that happens without a word,
-    /// each end that is still open will hear of it.
+    /// Breaks the connection: in each direction all packets but the first `keep` are lost. Unless
+    /// `without_a_word`, each end that is still open will notice it.
     pub fn cut(&mut self, keep: [usize; 2], without_a_word: bool) {
         for end in [End::Primary, End::Backup] {
             let lane = &mut self.lanes[end as usize];

@@ -6,12 +6,12 @@ use crate::log::{
 };
 use crate::transfer::StateDigest;
 
-/// What is copied of a machine after this entry; a damaged copy is another machine.
+/// The digest of a machine's copy after an entry. A damaged copy has another digest.
 pub fn digest_at(seq: u64, damaged: bool) -> StateDigest {
     StateDigest(vec![("machine".into(), seq << 1 | u64::from(damaged))])
 }
 
-/// What an entry is.
+/// The meaning of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Does {
     Nothing,
@@ -19,11 +19,11 @@ pub enum Does {
     End,
 }
 
-/// A guest. What it emits says who made the entry: after a failover its history may be another one
-/// than the dead side's, and the world must not see two.
+/// A guest. An output names the member that made its entry: after a failover the survivor's history may
+/// differ from the dead side's, and the world must not see both.
 #[derive(Clone, Copy, Debug)]
 pub struct Guest {
-    /// Its entries; each piece is executed, and sent, at once.
+    /// Its entries, in pieces. The entries of a piece are executed and sent together.
     pub pieces: &'static [&'static [Does]],
 }
 
@@ -32,7 +32,7 @@ impl Guest {
         self.pieces.iter().flat_map(|piece| piece.iter().copied())
     }
 
-    /// Its last entry.
+    /// The number of its last entry.
     pub fn len(self) -> u64 {
         self.all().count() as u64
     }
@@ -55,7 +55,7 @@ impl Guest {
             .expect("an entry of the guest")
     }
 
-    /// Number of the last output up to this entry.
+    /// The number of the last output up to this entry.
     pub fn outputs_up_to(self, seq: u64) -> u64 {
         let outputs = self.all().take(seq as usize);
         outputs.filter(|&does| does == Does::Output).count() as u64

@@ -1,46 +1,49 @@
 //! The primary's runtime, as a model.
 
+mod host;
+
 use super::VM;
 use super::backup_side::BackupSide;
 use super::guest::digest_at;
-use super::process::{Around, Common, Fate, Question, Rest};
+use super::process::{Common, Rest};
 use super::storage::{Ask, Storage};
 use super::witness::Flaw;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAnswer};
 use crate::detector::Timing;
-use crate::log::Position;
+use crate::host::drive_primary;
 use crate::mutant::Mutant;
-use crate::primary::{Primary, PrimaryAction, PrimaryConfig};
+use crate::primary::{Primary, PrimaryConfig};
 use crate::testing;
 use crate::transfer::Capture;
-use crate::wire::Message;
+use crate::wire::COPY_WINDOW_BYTES;
+use host::Acting;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PrimarySide {
     pub machine: Primary,
     pub started: bool,
-    /// Was a backup, and went live with the entry before its own first.
+    /// If it was a backup and went live: the last entry before its own first one.
     pub survivor: Option<u64>,
-    /// It joined when somebody ran alone.
+    /// It joined a machine that ran alone.
     pub joined: bool,
-    /// Is to be copied.
+    /// The machine must be copied.
     copying: bool,
-    /// Who protects it.
+    /// The pair in which it is protected.
     pub members: Option<Members>,
     pub executed: u64,
     sent: u64,
-    /// Outputs: may leave, have left.
+    /// The last output that may leave, and the last that has left.
     passed: u64,
     left: u64,
     /// It was stopped, and the backup has not answered since.
     pub away: bool,
-    /// The backup has answered since, and an output has left on its word.
+    /// The backup has answered since then, and an output has left because of the answer.
     pub released_anew: bool,
-    /// Is to rest; rests.
+    /// Must the vCPU rest, and does it rest?
     pub parking: bool,
     parked: bool,
     pub fenced: bool,
-    /// Rested, and ran on alone.
+    /// The vCPU rested, and ran on alone.
     pub took_back: bool,
 }
 
@@ -51,7 +54,7 @@ pub fn config(me: MemberId, generation: u64, solo: bool, mutant: Option<Mutant>)
         me,
         host: testing::host(),
         generation,
-        // Its own, and with room for its generations.
+        // Every member has its own, with room for its generations.
         nonce: Nonce(me.0 << 64),
         timing: Timing::default(),
         mutant,
@@ -80,7 +83,7 @@ impl PrimarySide {
         }
     }
 
-    /// A backup that went live goes on as this.
+    /// The primary that a backup becomes when it goes live.
     pub fn survivor(backup: &BackupSide, me: &Common, rest: &Rest) -> PrimarySide {
         let executed = backup.executed;
         let left = rest.guest.outputs_up_to(executed);
@@ -105,6 +108,10 @@ impl PrimarySide {
 
     pub fn can_rest(&self, guest_len: u64) -> bool {
         self.parking && !self.parked && self.executed < guest_len
+    }
+
+    pub fn has_log_behind_copy(&self) -> bool {
+        self.machine.has_waiting() && self.executed > self.sent
     }
 
     pub fn can_capture(&self) -> bool {
@@ -148,21 +155,17 @@ impl PrimarySide {
     }
 
     /// The vCPU stops to be copied, and runs on.
-    pub fn capture(&mut self, me: &Common, rest: &mut Rest) {
+    pub fn capture(&mut self, me: &Common, rest: &Rest) {
         (self.copying, self.sent) = (false, self.executed);
         let (seq, outputs) = (self.executed, rest.guest.outputs_up_to(self.executed));
-        let state = Message::State {
-            seq,
-            at: Position::exit(seq),
-            outputs,
-            state: Vec::new(),
-        };
-        rest.send(me.index, state);
         let capture = Capture {
             seq,
             outputs,
             digest: digest_at(seq, false),
         };
+        for _ in 0..rest.pieces {
+            self.machine.handle_piece(me.now, COPY_WINDOW_BYTES);
+        }
         self.machine.handle_captured(me.now, capture);
     }
 
@@ -207,142 +210,17 @@ impl PrimarySide {
         }
     }
 
-    /// Performs what the machine asks for; whether that was more than to show that it is there.
+    /// Performs the actions of the state machine. Returns true if they were more than messages.
     pub fn act(&mut self, me: &mut Common, rest: &mut Rest) -> bool {
-        let mut reacted = false;
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(me.fate, Fate::Running, "{action:?} after the end");
-            reacted |= !matches!(action, PrimaryAction::Send(_) | PrimaryAction::Beat(_));
-            self.perform(action, me, rest);
-        }
+        let mut acting = Acting {
+            side: self,
+            me,
+            rest,
+            reacted: false,
+        };
+        let Ok(end) = drive_primary(&mut acting);
+        let reacted = acting.reacted;
+        assert!(end.is_none() || self.machine.poll_action().is_none());
         reacted
-    }
-
-    fn perform(&mut self, action: PrimaryAction, me: &mut Common, rest: &mut Rest) {
-        match action {
-            PrimaryAction::Send(message) => {
-                if let Message::Armed { generation, .. } = message {
-                    self.arm(generation, me, rest);
-                }
-                rest.send(me.index, message);
-            }
-            PrimaryAction::Beat(beat) => rest.beat(me.index, beat),
-            PrimaryAction::Disconnect => rest.disconnect(me.index, false),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
-                let welcome = Message::Welcome {
-                    protocol,
-                    generation,
-                    members,
-                    nonce,
-                    header: Box::new(testing::header()),
-                    image: Vec::new(),
-                };
-                rest.send(me.index, welcome);
-            }
-            PrimaryAction::SendLog { up_to } => {
-                let frames = rest.guest.frames(self.sent + 1, up_to, me.id);
-                self.sent = up_to;
-                rest.send(me.index, Message::Log { frames });
-            }
-            PrimaryAction::Release { up_to } => self.passed = up_to,
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => {
-                let record = rest.around.storage.of(generation);
-                let its = record.filter(|record| record.members.primary == me.id);
-                if its.is_some_and(|record| record.members != members) {
-                    rest.around.witness.note(Flaw::UsedAgain { generation });
-                }
-                self.members = Some(members);
-                me.ask(Question::Asked(Ask::Open(generation, members, nonce)));
-            }
-            PrimaryAction::Claim { generation } => me.ask(Question::Asked(Ask::Claim(generation))),
-            PrimaryAction::Fence { .. } => me.ask(Question::Fence),
-            PrimaryAction::Close { generation } => me.ask(Question::Asked(Ask::Close(generation))),
-            PrimaryAction::PutBack(standing) => {
-                // One at a time: there is no look meanwhile.
-                assert_eq!(me.puts_back.replace(standing), None);
-            }
-            PrimaryAction::Start => self.start(me, rest),
-            PrimaryAction::GoSolo { generation } => self.go_solo(generation, me, rest),
-            PrimaryAction::Park => self.parking = true,
-            PrimaryAction::Resume => {
-                if !self.parked || !rest.around.witness.is_alone(me.id) {
-                    rest.around.witness.note(Flaw::RunsOnWithoutRight);
-                }
-                (self.parking, self.parked, self.took_back) = (false, false, true);
-            }
-            PrimaryAction::BackupLost(_) => {}
-            PrimaryAction::Offer { protocol, right } => {
-                let offer = Message::Offer {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    source: me.id,
-                    header: Box::new(testing::header()),
-                    image: Vec::new(),
-                };
-                rest.send(me.index, offer);
-            }
-            PrimaryAction::Copy => self.copying = true,
-            PrimaryAction::StopCopy => self.copying = false,
-            PrimaryAction::Protected { .. } => {}
-            PrimaryAction::HandedOver { .. } => me.fate = Fate::HandedOver,
-            PrimaryAction::Halt(why) => me.fate = Fate::Halted(why.status()),
-            PrimaryAction::Finish { closed } => {
-                rest.around.witness.finishes(rest.guest);
-                if !rest.around.storage.is_closed() {
-                    rest.around.witness.note(Flaw::LeftOpen);
-                }
-                assert!(closed, "the arbiter is never away for so long");
-                me.fate = Fate::Finished;
-            }
-            PrimaryAction::Leave => me.fate = Fate::Left,
-            PrimaryAction::Requested(_) => {
-                let unreasonable = Flaw::Unreasonable("nobody asked for that".into());
-                rest.around.witness.note(unreasonable);
-            }
-        }
-    }
-
-    fn start(&mut self, me: &Common, rest: &mut Rest) {
-        let generation = self.machine.generation();
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        let record = storage.of(generation);
-        if record.is_some_and(|record| record.members.backup.is_none()) {
-            witness.goes_alone(me.id, generation, storage);
-        } else if record.and_then(|record| record.winner) == Some(me.id) {
-            witness.note(Flaw::WonBefore { generation });
-        }
-        self.started = true;
-    }
-
-    /// The right to run alone is given away.
-    fn arm(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        witness.arms(me.id, generation, storage);
-        self.fenced = false;
-    }
-
-    fn go_solo(&mut self, generation: u64, me: &Common, rest: &mut Rest) {
-        let Around {
-            witness, storage, ..
-        } = &mut *rest.around;
-        witness.goes_alone(me.id, generation, storage);
-        if !self.fenced {
-            witness.note(Flaw::BeforeFence);
-        }
     }
 }

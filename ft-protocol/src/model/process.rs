@@ -1,4 +1,6 @@
-//! A process: one of the two state machines, its runtime as a model, and a clock of its own.
+//! A process: one of the two state machines, a model of its runtime, and its own clock.
+
+mod own;
 
 use super::backup_side::BackupSide;
 use super::channel::{Connection, End, Packet};
@@ -14,7 +16,7 @@ use std::time::Duration;
 
 /// Ticks after which even a pair that is being made has given up; 12 s of heartbeats.
 const PATIENCE: u32 = 600;
-/// A process that was stopped was stopped for so long.
+/// How long a process is stopped.
 const SLEEP: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,33 +25,33 @@ pub enum Fate {
     Crashed,
     /// Halted with this status.
     Halted(u8),
-    /// The operator wanted it to go.
+    /// The operator ended it.
     Left,
     HandedOver,
     Finished,
 }
 
-/// A question to the arbiter, or to the fence.
+/// The open question of a process, to the arbiter or to the fence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
     None,
     Asked(Ask),
-    /// A claim that the arbiter has, and whose answer is on its way.
+    /// A claim that the arbiter has received; the answer is on its way.
     Written(Ask, Verdict),
     Fence,
-    /// To be asked again.
+    /// A question that will be asked again.
     Again,
-    /// The same, once the record of this generation is there again.
+    /// The same, when the record of this generation is there again.
     Held(u64),
 }
 
-/// What every process has.
+/// What every process has, whatever its role.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Common {
     pub index: usize,
     pub id: MemberId,
     pub fate: Fate,
-    /// By its own clock: no two processes share one, and none is ever read by another.
+    /// The time by its own clock: no two processes share a clock, and none reads another's.
     pub now: Time,
     pub question: Question,
     /// Its vCPU does not answer.
@@ -58,22 +60,24 @@ pub struct Common {
     pub puts_back: Option<Standing>,
 }
 
-/// What is between the processes, and who watches.
+/// What is between the processes, and the witness.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Around {
     pub connections: Vec<Connection>,
     pub storage: Storage,
     pub witness: Witness,
-    /// The newest beat on its way to each process. An older one that comes first is lost, one that
-    /// comes later is ignored.
+    /// The newest beat on its way to each process. Older ones are treated as lost: the receiver would
+    /// ignore one that came after the newest.
     pub beats: Vec<Option<Beat>>,
 }
 
-/// The world as a process meets it.
+/// The rest of the world, as a process sees it.
 pub struct Rest<'a> {
     pub guest: Guest,
     pub mutant: Option<Mutant>,
-    /// Whether beats get through at all.
+    /// Pieces that the memory of a copy has.
+    pub pieces: usize,
+    /// Do beats arrive at all?
     pub beats: bool,
     pub around: &'a mut Around,
 }
@@ -127,7 +131,7 @@ impl Rest<'_> {
         }
     }
 
-    /// This process's end of its connection closes, with or without a word.
+    /// Closes this process's end of its connection. `without_a_word` means that the peer gets no close.
     pub fn disconnect(&mut self, who: usize, without_a_word: bool) {
         if let Some((end, connection)) = self.connection(who) {
             match without_a_word {
@@ -138,7 +142,7 @@ impl Rest<'_> {
         self.tidy(who);
     }
 
-    /// What cannot be of any effect any more is forgotten.
+    /// Forgets what can have no effect any more.
     pub fn tidy(&mut self, who: usize) {
         self.around.beats[who] = None;
         self.around.connections.retain(|c| !c.is_over());
@@ -150,7 +154,7 @@ impl Process {
         self.common.fate == Fate::Running
     }
 
-    /// It waits for its generation's record, which vanished.
+    /// Does it wait until the record of its generation, which vanished, is there again?
     pub fn is_held(&self) -> bool {
         matches!(self.common.question, Question::Held(_))
     }
@@ -169,7 +173,7 @@ impl Process {
         }
     }
 
-    /// Performs what the state machine asks for; whether that was more than to show that it is there.
+    /// Performs the actions of the state machine. Returns true if they were more than messages.
     fn act(&mut self, rest: &mut Rest) -> bool {
         let reacted = match &mut self.side {
             Side::Primary(primary) => primary.act(&mut self.common, rest),
@@ -188,7 +192,7 @@ impl Process {
         reacted
     }
 
-    /// The process ends: the host closes its connection, or is gone as well.
+    /// The process ends. Its host closes the connection, or is gone too.
     fn go(&mut self, without_a_word: bool, rest: &mut Rest) {
         rest.disconnect(self.common.index, without_a_word);
         (self.side, self.common.now, self.common.mute) = (Side::Gone, Time(0), false);
@@ -197,7 +201,7 @@ impl Process {
         }
     }
 
-    /// Does what it does by itself.
+    /// Performs the actions that need no event.
     pub fn begin(&mut self, rest: &mut Rest) {
         self.act(rest);
     }
@@ -244,9 +248,9 @@ impl Process {
         self.act(rest);
     }
 
-    /// The arbiter gets the question, and unless it is a claim or the process is gone, the answer
-    /// arrives as well.
-    pub fn reach_arbiter(&mut self, rest: &mut Rest) {
+    /// The arbiter gets the question. Unless it is a claim, or the process is gone, the answer arrives
+    /// in the same step.
+    fn reach_arbiter(&mut self, rest: &mut Rest) {
         let Question::Asked(ask) = self.common.question else {
             unreachable!("nothing was asked");
         };
@@ -261,8 +265,8 @@ impl Process {
         }
     }
 
-    /// The answer arrives, or word that there is none.
-    pub fn answer(&mut self, ask: Ask, known: bool, rest: &mut Rest) {
+    /// The answer arrives, or the news that there is none.
+    fn answer(&mut self, ask: Ask, known: bool, rest: &mut Rest) {
         self.common.question = match known {
             true => Question::None,
             false => Question::Again,
@@ -277,7 +281,7 @@ impl Process {
     }
 
     /// The answer to a claim arrives.
-    pub fn receive_answer(&mut self, rest: &mut Rest) {
+    fn receive_answer(&mut self, rest: &mut Rest) {
         let Question::Written(Ask::Claim(generation), verdict) = self.common.question else {
             unreachable!("no answer is on its way");
         };
@@ -295,29 +299,29 @@ impl Process {
     }
 
     /// Looks at its records in the arbiter.
-    pub fn look(&mut self, rest: &mut Rest) {
+    fn look(&mut self, rest: &mut Rest) {
         if let Side::Primary(primary) = &mut self.side {
             primary.look(&self.common, &rest.around.storage);
         }
         self.act(rest);
     }
 
-    /// What it puts back arrives in the arbiter; also after its end.
-    pub fn put_back(&mut self, rest: &mut Rest) {
+    /// The records that it puts back reach the arbiter, also after its end.
+    fn put_back(&mut self, rest: &mut Rest) {
         if let Some(standing) = self.common.puts_back.take() {
             rest.around.storage.put_back(self.common.id, standing);
         }
     }
 
-    /// What was asked never gets to the arbiter.
-    pub fn lose_question(&mut self, rest: &mut Rest) {
+    /// The question never reaches the arbiter.
+    fn lose_question(&mut self, rest: &mut Rest) {
         if let Question::Asked(ask) = self.common.question {
             self.answer(ask, false, rest);
         }
     }
 
-    /// The arbiter did what it was asked, and nobody hears of it.
-    pub fn lose_answer(&mut self, rest: &mut Rest) {
+    /// The arbiter acts on the question, but the answer is lost.
+    fn lose_answer(&mut self, rest: &mut Rest) {
         if let Question::Asked(ask) | Question::Written(ask, _) = self.common.question {
             if self.common.question == Question::Asked(ask) {
                 rest.around.storage.write(self.common.id, ask);
@@ -326,29 +330,28 @@ impl Process {
         }
     }
 
-    pub fn fenced(&mut self, succeeded: bool, rest: &mut Rest) {
+    fn fenced(&mut self, succeeded: bool, rest: &mut Rest) {
         let now = self.common.now;
         self.common.question = match succeeded {
             true => Question::None,
             false => Question::Again,
         };
-        let fenced = succeeded.then_some(()).ok_or_else(String::new);
         match &mut self.side {
             Side::Primary(primary) => {
                 primary.fenced |= succeeded;
-                primary.machine.handle_fenced(now, fenced);
+                primary.machine.handle_fenced(now, succeeded);
             }
             Side::Backup(backup) => {
                 backup.fenced |= succeeded;
-                backup.machine.handle_fenced(now, fenced);
+                backup.machine.handle_fenced(now, succeeded);
             }
             Side::Gone => {}
         }
         self.act(rest);
     }
 
-    /// The vCPU does its next piece.
-    pub fn run(&mut self, rest: &mut Rest) {
+    /// The vCPU executes its next piece.
+    fn run(&mut self, rest: &mut Rest) {
         match &mut self.side {
             Side::Primary(primary) => primary.run(&self.common, rest),
             Side::Backup(backup) => backup.run(&self.common),
@@ -357,8 +360,8 @@ impl Process {
         self.act(rest);
     }
 
-    /// Something else happens to it that its side knows about.
-    pub fn on_primary(
+    /// Lets something else happen to the primary's side.
+    fn on_primary(
         &mut self,
         rest: &mut Rest,
         what: impl FnOnce(&mut PrimarySide, &Common, &mut Rest),
@@ -369,15 +372,15 @@ impl Process {
         self.act(rest);
     }
 
-    pub fn on_backup(&mut self, rest: &mut Rest, what: impl FnOnce(&mut BackupSide, &Common)) {
+    fn on_backup(&mut self, rest: &mut Rest, what: impl FnOnce(&mut BackupSide, &Common)) {
         if let Side::Backup(backup) = &mut self.side {
             what(backup, &self.common);
         }
         self.act(rest);
     }
 
-    /// The operator wants it to go. A backup goes at once; a primary may have to win first.
-    pub fn leave(&mut self, rest: &mut Rest) {
+    /// The operator ends the process. A backup ends at once; a primary may have to win first.
+    fn leave(&mut self, rest: &mut Rest) {
         let now = self.common.now;
         let leaves = match &mut self.side {
             Side::Primary(primary) => {
@@ -395,7 +398,7 @@ impl Process {
     }
 
     /// Its vCPU hangs, or answers again.
-    pub fn hang(&mut self, mute: bool, rest: &mut Rest) {
+    fn hang(&mut self, mute: bool, rest: &mut Rest) {
         self.common.mute = mute;
         self.look_at_vcpu();
         self.act(rest);
@@ -419,7 +422,7 @@ impl Process {
         }
     }
 
-    /// Its own clock goes to its next timeout; whether something came of it.
+    /// Its own clock moves to its next timeout. Returns true if that caused more than messages.
     pub fn tick(&mut self, rest: &mut Rest) -> bool {
         let Some(due) = self.due() else {
             return false;
@@ -439,13 +442,13 @@ impl Process {
         self.act(rest)
     }
 
-    /// Time passes, on time and without a word from anybody, until something comes of it.
-    pub fn wait(&mut self, rest: &mut Rest) {
+    /// Time passes, and nothing arrives, until that causes more than messages.
+    fn wait(&mut self, rest: &mut Rest) {
         let _came = (0..PATIENCE).any(|_| self.tick(rest));
     }
 
     /// The same until a question is asked again.
-    pub fn wait_to_ask(&mut self, rest: &mut Rest) {
+    fn wait_to_ask(&mut self, rest: &mut Rest) {
         let again = |process: &Process| {
             let question = process.common.question;
             matches!(question, Question::Again | Question::Held(_))
@@ -458,7 +461,7 @@ impl Process {
     }
 
     /// It was stopped, and wakes up late.
-    pub fn oversleep(&mut self, rest: &mut Rest) {
+    fn oversleep(&mut self, rest: &mut Rest) {
         self.common.now = self.common.now.after(SLEEP);
         if let Side::Primary(primary) = &mut self.side {
             primary.away = true;

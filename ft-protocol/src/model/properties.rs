@@ -68,7 +68,7 @@ pub const ALWAYS: [Named; 13] = [
     (GOES_ON, goes_on),
 ];
 
-/// Where nothing is left that has to happen, all is done that a pair owes.
+/// If nothing is left that must happen, then everything has happened that a pair guarantees.
 fn goes_on(setting: &Setting, world: &World) -> bool {
     let unflawed = flaw(world).is_none();
     let over = || world.ended_as(Fate::Finished) || world.is_excused();
@@ -84,7 +84,7 @@ impl World {
         self.any(|process| process.common.fate == fate)
     }
 
-    /// Who still runs waits for a partner, and there is none.
+    /// Every process that still runs waits for a partner that does not exist, or for an operator.
     fn nobody_hangs(&self) -> bool {
         !self.any(|process| {
             let backup = process.backup();
@@ -95,7 +95,7 @@ impl World {
         })
     }
 
-    /// Nobody owes the guest its end: more has failed than a pair survives, or no pair was made.
+    /// Need the guest not reach its end? More has failed than a pair survives, or no pair was made.
     fn is_excused(&self) -> bool {
         let gone = |process: &Process| {
             let fate = process.common.fate;
@@ -119,7 +119,7 @@ impl World {
         !started && !armed && !self.can_pair()
     }
 
-    /// Runs alone, waits for nothing, and would not be joined.
+    /// Does it run alone, wait for nothing, and yet accept no backup?
     fn is_lonely(&self, process: &Process) -> bool {
         let Common {
             index, question, ..
@@ -131,8 +131,7 @@ impl World {
         })
     }
 
-    /// Whether there are a primary that waits for a backup and a backup that waits for a primary,
-    /// where the one has a way to the other.
+    /// Is there a primary that waits for a backup, and a backup that waits for a primary?
     fn can_pair(&self) -> bool {
         self.any(|p| p.primary().is_some_and(|side| !side.started))
             && self.any(|p| p.backup().is_some_and(|side| !side.armed))
@@ -219,6 +218,13 @@ pub const REFUSED: Named = ("who cannot join halts with 2", |_, world| {
     world.ended_as(Fate::Halted(2))
 });
 
+pub const WAITS: Named = ("the log waits behind a copy", |_, world| {
+    world.any(|process| {
+        process
+            .primary()
+            .is_some_and(PrimarySide::has_log_behind_copy)
+    })
+});
 pub const PROTECTED_AGAIN: Named = ("who joined is armed", |_, world| world.any(is_armed_joiner));
 pub const SOURCE_LOST_UNARMED: Named = ("who joined halts unarmed", |_, world| {
     world.ended_as(Fate::Halted(1))
@@ -303,7 +309,8 @@ fn is_armed_joiner(process: &Process) -> bool {
 }
 
 impl World {
-    /// Nobody is left who joins or joined, and the source does not know yet; it asks something or not.
+    /// The joiner is gone, and the source in `state` does not know it yet; `asks` says whether the
+    /// source has an open question.
     fn joiner_is_lost(&self, state: &str, asks: bool) -> bool {
         let live = |side: &PrimarySide| side.joined;
         let joins = |p: &Process| p.backup().is_some() || p.primary().is_some_and(live);

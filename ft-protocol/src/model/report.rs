@@ -1,4 +1,4 @@
-//! A counterexample, readable.
+//! Prints a counterexample.
 
 use super::process::{Process, Question, Side};
 use super::step::Step;
@@ -6,7 +6,7 @@ use super::world::World;
 use stateright::Path;
 use std::fmt::Write;
 
-/// The steps that lead to a state, each with where the processes are then.
+/// The steps that lead to a state, each with the state of the processes after it.
 pub fn tell(path: Path<World, Step>) -> String {
     let mut text = String::new();
     let mut before = None::<(World, Step)>;
@@ -32,7 +32,7 @@ fn name(before: &World, step: Step) -> String {
     }
 }
 
-/// Where a process is.
+/// The state of a process as text.
 fn brief(process: &Process) -> String {
     let common = &process.common;
     let what = match &process.side {

@@ -1,36 +1,36 @@
-//! The arbiter, judged by the same functions as the real ones. It may lose its records; what once was
-//! there is known all the same, to those who judge.
+//! The arbiter as a model. The functions that judge its answers are those of the real arbiters. It may
+//! lose its records, but the model remembers what they were, to check the invariants.
 
 use crate::arbiter::*;
 use crate::transfer::Right;
 use std::collections::BTreeMap;
 
-/// What it has of one generation, and what it once had.
+/// The records of one generation, those that are there and those that once were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Record {
     pub members: Members,
     nonce: Nonce,
-    /// The open record is there.
+    /// Is the open record there?
     open: bool,
     claimant: Option<MemberId>,
     closed: bool,
-    /// Who has won it, also if its claim is gone.
+    /// The member that won the generation, also if its claim has vanished.
     pub winner: Option<MemberId>,
-    /// It was closed, also if that is gone.
+    /// The generation was closed, also if the close record has vanished.
     ended: bool,
 }
 
 impl Record {
-    /// Nothing of it is there any more.
+    /// Is none of its records there any more?
     fn is_gone(&self) -> bool {
         !self.open && self.claimant.is_none() && !self.closed
     }
 }
 
-/// What is lost of the storage.
+/// Which records vanish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vanishes {
-    /// Everything.
+    /// All records.
     All,
     /// The open records, which are the oldest.
     Opens,
@@ -41,7 +41,7 @@ pub struct Storage {
     generations: BTreeMap<u64, Record>,
 }
 
-/// A question to it.
+/// A question to the arbiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ask {
     Open(u64, Members, Nonce),
@@ -71,12 +71,12 @@ impl Verdict {
 }
 
 impl Storage {
-    /// The last generation that there ever was, and what is known of it.
+    /// The last generation that ever existed, with its records.
     pub fn latest(&self) -> Option<(u64, &Record)> {
         self.generations.iter().next_back().map(|(&g, r)| (g, r))
     }
 
-    /// Whether there is anything to lose.
+    /// Are there records that can vanish?
     pub fn can_vanish(&self, what: Vanishes) -> bool {
         let mut records = self.generations.values();
         records.any(|record| match what {
@@ -94,7 +94,7 @@ impl Storage {
         }
     }
 
-    /// Writes again what vanished, as a member says that it was.
+    /// Writes the records that vanished again, as a member remembers them.
     pub fn put_back(&mut self, who: MemberId, standing: Standing) {
         let Right {
             generation,
@@ -111,7 +111,8 @@ impl Storage {
         }
     }
 
-    /// An operator may put the last generation's record back: it vanished, and nobody ever won it.
+    /// May an operator put the last generation's record back? It must have vanished, and unless he is
+    /// `careless` no member may ever have won the generation.
     pub fn is_restorable(&self, careless: bool) -> bool {
         self.latest()
             .is_some_and(|(_, record)| !record.open && (record.winner.is_none() || careless))
@@ -123,7 +124,7 @@ impl Storage {
         }
     }
 
-    /// What `who` finds that looks at its records.
+    /// The result of a look of `who` at its records.
     pub fn look(&self, who: MemberId, standing: &Standing) -> Look {
         let generation = standing.right.generation;
         let (open, claim) = (self.read(generation), self.claim(generation));
@@ -134,12 +135,12 @@ impl Storage {
         self.generations.get(&generation)
     }
 
-    /// Whether the guest's end is on record.
+    /// Was the end of the guest recorded?
     pub fn is_closed(&self) -> bool {
         self.latest().is_some_and(|(_, record)| record.ended)
     }
 
-    /// Does what it is asked, as far as there is something to write and `who` may.
+    /// Writes what the question asks for, if there is something to write and `who` may write it.
     pub fn write(&mut self, who: MemberId, ask: Ask) {
         match ask {
             Ask::Open(generation, members, nonce) => {
@@ -194,7 +195,7 @@ impl Storage {
         }
     }
 
-    /// Whether a claim would be answered otherwise than that the record is gone.
+    /// Would a claim get another answer than that the record is missing?
     pub fn knows(&self, generation: u64, who: MemberId) -> bool {
         !matches!(
             self.may_claim(generation, who),

@@ -1,63 +1,68 @@
-//! Sees everything, and notes what must not be: the invariants of the design.
+//! Observes every step of the model, and notes violations of the invariants of the design.
 
 use super::guest::Guest;
 use super::storage::Storage;
+use crate::Loss;
 use crate::arbiter::MemberId;
 
-/// What was seen that must not be.
+/// A violation of an invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Flaw {
-    /// I2: an output left unacknowledged, and not from who is alone by right.
+    /// I2: an output left before it was acknowledged, and its member does not run alone by right.
     Unacknowledged { output: u64 },
-    /// I1: the copy that is armed is none.
+    /// I1: the copy of an armed backup differs from its source.
     AnotherMachine,
-    /// I3: the arbiter was asked with acknowledged entries not executed.
+    /// I3: a member asked the arbiter for its claim before it had executed all entries that it
+    /// acknowledged.
     AsksTooEarly { executed: u64, acknowledged: u64 },
-    /// I4: alone in a generation that another member won, or nobody.
+    /// I4: a member went on alone in a generation that another member has won, or that no member has
+    /// won.
     AloneWithoutRight { generation: u64 },
-    /// I4: two are alone.
+    /// I4: two members are alone.
     TwoAlone,
-    /// I4: a pair in a generation that was won before.
+    /// I4: a pair starts in a generation that was won before.
     WonBefore { generation: u64 },
-    /// I4: a right is given away by who has none, or for a generation that is not open for the two.
+    /// I4: a member arms a backup although it has no right to run alone itself, or although no open
+    /// record names these two.
     ArmsWithoutRight { generation: u64 },
-    /// I4: a generation is opened again for others.
+    /// I4: a generation is opened again, for other members.
     UsedAgain { generation: u64 },
-    /// I5: an output after a gap, or another one than the world has seen under its number.
+    /// I5: an output left after a gap, or differs from the output that left before under its number.
     AnotherHistory { output: u64 },
-    /// I5: the backup forgets what has not left.
+    /// I5: the backup forgets an output that has not left.
     ForgottenTooEarly { output: u64 },
-    /// I5: the guest counts as finished, and not all of its outputs have left.
+    /// I5: the guest counts as finished before all of its outputs have left.
     OutputsMissing { left: u64 },
-    /// Who closed all that it opened left a generation open.
+    /// A member finished, but left its last generation open.
     LeftOpen,
     /// I6: a diverged backup claims or goes live.
     GoesOnDiverged,
-    /// Live or alone before the fence has succeeded.
+    /// A member went live or went on alone before its fence had succeeded.
     BeforeFence,
-    /// A vCPU that was handed over runs on without the right to.
+    /// A vCPU that rested for a handover runs on without the right to.
     RunsOnWithoutRight,
-    /// Who was away says again what another one that is alone says.
+    /// A primary that was stopped lets out an output although another member is alone already.
     SaidByWhoWasAway { output: u64 },
-    /// Something that nothing here gives a reason for.
+    /// An action for which the model gives no reason.
     Unreasonable(String),
-    /// An assertion failed.
+    /// An assertion of the protocol failed.
     Panic(String),
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Witness {
-    /// Who made the outputs that have left, whichever side let them out first.
+    /// The member that made each output that has left, whichever side let it out first.
     left: Vec<MemberId>,
-    /// Entries that arrived at each process, and which it therefore acknowledges.
+    /// The last entry that has arrived at each process, which it therefore acknowledges.
     arrived: Vec<u64>,
-    /// In which generations somebody went on alone.
+    /// The generations in which a member went on alone.
     won: Vec<u64>,
-    /// Who goes on alone by right, until it arms somebody.
+    /// The member that runs alone by right, until it arms a backup.
     alone: Option<MemberId>,
-    /// An output left a side of which another one had gone on alone.
+    /// A primary let out an output although another member had gone on alone. This is allowed if the
+    /// output is the same.
     pub stale_repeat: bool,
-    /// The first flaw: nothing is explored beyond it.
+    /// The first violation: the model is not explored beyond it.
     pub flaw: Option<Flaw>,
 }
 
@@ -66,12 +71,19 @@ impl Witness {
         self.flaw.get_or_insert(flaw);
     }
 
-    /// A process more.
+    /// Somebody gave a peer up. Whatever fails, nobody sends here what a peer does not send.
+    pub fn lost(&mut self, loss: &Loss) {
+        if let Loss::Broke(_) = loss {
+            self.note(Flaw::Unreasonable(loss.to_string()));
+        }
+    }
+
+    /// Another process starts.
     pub fn meet(&mut self) {
         self.arrived.push(0);
     }
 
-    /// Entries arrived at a process, up to this one.
+    /// Entries up to `seq` have arrived at a process.
     pub fn arrives(&mut self, at: usize, seq: u64) {
         self.arrived[at] = seq;
     }
@@ -101,7 +113,7 @@ impl Witness {
         self.alone = Some(who);
     }
 
-    /// Who is alone gives that right up for half of a generation.
+    /// A member that is alone arms a backup, and so gives its right up.
     pub fn arms(&mut self, who: MemberId, generation: u64, storage: &Storage) {
         let record = storage.of(generation);
         let fresh = record.is_some_and(|record| {
@@ -114,7 +126,7 @@ impl Witness {
         self.alone = None;
     }
 
-    /// A primary's backend takes an output, with its backup at `backup`.
+    /// A primary's backend takes an output. `backup` is its backup's process.
     pub fn primary_emits(
         &mut self,
         who: MemberId,
@@ -138,7 +150,8 @@ impl Witness {
         self.emitted(output, maker);
     }
 
-    /// The world gets an output: one that it knows, to the byte, or the next one.
+    /// An output leaves: it must be the next one, or equal to the one that left before under its
+    /// number.
     fn emitted(&mut self, output: u64, maker: MemberId) {
         let known = self.left.len() as u64;
         if output == known + 1 {
@@ -148,14 +161,14 @@ impl Witness {
         }
     }
 
-    /// A backup forgets outputs up to this one.
+    /// A backup forgets outputs up to `output`.
     pub fn forgets(&mut self, output: u64) {
         if output > self.left.len() as u64 {
             self.note(Flaw::ForgottenTooEarly { output });
         }
     }
 
-    /// Somebody says that all is done.
+    /// A member says that the guest has finished.
     pub fn finishes(&mut self, guest: Guest) {
         let left = self.left.len() as u64;
         if left < guest.outputs_up_to(guest.len()) {

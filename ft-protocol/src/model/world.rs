@@ -1,12 +1,12 @@
-//! Everything at one moment, and where it can go from there.
+//! The state of the whole model, and the steps that lead from it.
 
 use super::Setting;
 use super::beginning::{backup, primary};
 use super::channel::{Connection, End, Packet};
 use super::guest::Guest;
-use super::primary_side::{PrimarySide, config};
+use super::primary_side::config;
 use super::process::{Around, Common, Fate, Process, Question, Rest, Side};
-use super::step::{Faults, Step};
+use super::step::{Faults, Own, Step};
 use super::storage::{Ask, Vanishes};
 use super::witness::Flaw;
 use crate::Time;
@@ -23,7 +23,7 @@ pub struct World {
 }
 
 impl World {
-    /// A process more. A member's id is its index, from 1.
+    /// Starts another process. A member's id is its index, from 1.
     pub fn start(&mut self, side: impl FnOnce(MemberId) -> Side) {
         let index = self.processes.len();
         let id = MemberId(index as u128 + 1);
@@ -44,7 +44,7 @@ impl World {
         }));
     }
 
-    /// What can happen.
+    /// The steps that are possible now.
     pub fn steps(&self, guest: Guest) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.around.witness.flaw.is_some() {
@@ -61,10 +61,10 @@ impl World {
         steps
     }
 
-    /// Whether nothing is left that has to happen.
+    /// Is nothing left that must happen?
     pub fn rests(&self, guest: Guest) -> bool {
         let mut steps = Vec::new();
-        // What a process asked before it died need not get anywhere.
+        // A question that a process asked before it died need not reach the arbiter.
         for who in (0..self.processes.len()).filter(|&who| self.processes[who].is_running()) {
             self.steps_of(who, guest, &mut steps);
         }
@@ -76,66 +76,65 @@ impl World {
     fn steps_of(&self, who: usize, guest: Guest, steps: &mut Vec<Step>) {
         let process = &*self.processes[who];
         let common = &process.common;
-        let mut step = |possible: bool, step: Step| steps.extend(possible.then_some(step));
+        let mut step = |possible: bool, own: Own| {
+            steps.extend(possible.then_some(Step::Of(who, own)));
+        };
         match common.question {
-            Question::Asked(_) => step(true, Step::ReachArbiter { of: who }),
-            Question::Written(..) => step(true, Step::ReceiveAnswer { who }),
-            Question::Fence => step(true, Step::FenceSucceeds { of: who }),
-            // Who hangs asks once it does not.
+            Question::Asked(_) => step(true, Own::ReachArbiter),
+            Question::Written(..) => step(true, Own::ReceiveAnswer),
+            Question::Fence => step(true, Own::Fence { succeeds: true }),
+            // A process that hangs asks again only when it no longer hangs.
             Question::Again => {
                 let will = process.due().is_some() && !common.mute;
-                step(will, Step::AskAgain { who });
+                step(will, Own::AskAgain);
             }
-            // Asking in between changes nothing but the time.
+            // An earlier question would change nothing but the time.
             Question::Held(generation) => {
                 let known = self.around.storage.knows(generation, common.id);
                 let will = process.due().is_some() && !common.mute;
-                step(known && will, Step::AskAgain { who });
+                step(known && will, Own::AskAgain);
             }
             Question::None => {}
         }
-        step(common.mute, Step::VcpuAnswers { who });
-        step(self.is_deserted(who), Step::NoticeDeath { who });
-        step(
-            self.around.beats[who].is_some(),
-            Step::DeliverBeat { to: who },
-        );
+        step(common.mute, Own::VcpuAnswers);
+        step(self.is_deserted(who), Own::NoticeDeath);
         let runs = !common.mute;
         match &process.side {
             Side::Primary(side) => {
-                step(runs && side.can_run(guest.len()), Step::Run { who });
-                step(runs && side.can_rest(guest.len()), Step::Rest { who });
-                step(side.can_emit(common), Step::Emit { who });
-                step(runs && side.can_capture(), Step::Capture { who });
-                if side.machine.accepts_connection() {
-                    for backup in self.wanting() {
-                        step(
-                            true,
-                            Step::Connect {
-                                primary: who,
-                                backup,
-                            },
-                        );
-                    }
-                }
+                step(runs && side.can_run(guest.len()), Own::Run);
+                step(runs && side.can_rest(guest.len()), Own::Rest);
+                step(side.can_emit(common), Own::Emit);
+                step(runs && side.can_capture(), Own::Capture);
             }
             Side::Backup(side) => {
-                step(side.can_boot(), Step::Boot { who });
-                step(side.can_restore(), Step::Restore { who });
-                step(runs && side.can_run(), Step::Run { who });
+                step(side.can_boot(), Own::Boot);
+                step(side.can_load(), Own::Load);
+                step(side.can_restore(), Own::Restore);
+                step(runs && side.can_run(), Own::Run);
             }
             Side::Gone => {}
         }
+        if self.around.beats[who].is_some() {
+            steps.push(Step::DeliverBeat { to: who });
+        }
+        let primary = process
+            .primary()
+            .filter(|side| side.machine.accepts_connection());
+        let backups = self.wanting().filter(|_| primary.is_some());
+        steps.extend(backups.map(|backup| Step::Connect {
+            primary: who,
+            backup,
+        }));
     }
 
-    /// What happens to the arbiter's records.
+    /// The possible steps of the arbiter's records.
     fn storage_steps(&self, steps: &mut Vec<Step>) {
         let (storage, left) = (&self.around.storage, &self.left);
         for what in [Vanishes::All, Vanishes::Opens] {
             let possible = left.vanishes > 0 && storage.can_vanish(what);
             steps.extend(possible.then_some(Step::Vanish(what)));
         }
-        // Nobody calls for an operator before.
+        // An operator acts only when a member waits for its record.
         let held = self.processes.iter().any(|process| process.is_held());
         let kinds = [(left.restores, false), (left.careless_restores, true)];
         for (left, careless) in kinds {
@@ -145,10 +144,10 @@ impl World {
         for (who, process) in self.processes.iter().enumerate() {
             let common = &process.common;
             let puts_back = common.puts_back.is_some();
-            steps.extend(puts_back.then_some(Step::PutBack { of: who }));
+            steps.extend(puts_back.then_some(Step::Of(who, Own::PutBack)));
             let stands = process.primary().and_then(|side| side.machine.standing());
             let looks = left.looks > 0 && stands.is_some() && !puts_back;
-            steps.extend(looks.then_some(Step::Look { who }));
+            steps.extend(looks.then_some(Step::Of(who, Own::Look)));
         }
     }
 
@@ -164,57 +163,51 @@ impl World {
 
     fn faults_of(&self, who: usize, steps: &mut Vec<Step>) {
         let (process, left) = (&*self.processes[who], &self.left);
-        let mut fault = |left: u8, possible: bool, step: Step| {
-            steps.extend((left > 0 && possible).then_some(step));
-        };
         if !process.is_running() {
             let fate = process.common.fate;
             let ended = matches!(fate, Fate::Crashed | Fate::Halted(2)) && who < 3;
-            // What starts after a clean end is another VM's life.
+            // A process that starts after a clean end belongs to another life of the VM.
             let replaceable = ended && !self.around.storage.is_closed();
-            return fault(left.restarts, replaceable, Step::Restart { who });
+            let restarts = left.restarts > 0 && replaceable;
+            return steps.extend(restarts.then_some(Step::Restart { who }));
         }
-        let crash = |without_a_word| Step::Crash {
-            who,
-            without_a_word,
+        let mut fault = |left: u8, possible: bool, own: Own| {
+            steps.extend((left > 0 && possible).then_some(Step::Of(who, own)));
         };
+        let crash = |without_a_word| Own::Crash { without_a_word };
         fault(left.crashes, true, crash(false));
         fault(left.silent_crashes, true, crash(true));
         let asked = matches!(process.common.question, Question::Asked(_));
-        fault(left.unanswered, asked, Step::LoseQuestion { of: who });
+        fault(left.unanswered, asked, Own::LoseQuestion);
         let awaited = matches!(
             process.common.question,
             Question::Written(..) | Question::Asked(Ask::Open(..) | Ask::Close(_))
         );
-        fault(left.unanswered, awaited, Step::LoseAnswer { to: who });
+        fault(left.unanswered, awaited, Own::LoseAnswer);
         let fence = process.common.question == Question::Fence;
-        fault(left.failed_fences, fence, Step::FenceFails { of: who });
+        fault(left.failed_fences, fence, Own::Fence { succeeds: false });
         let listens = self.listens(who);
-        fault(left.silences, listens, Step::Silence { for_whom: who });
+        fault(left.silences, listens, Own::HearNothing);
         let connected = self.connection_of(who).is_some();
-        fault(left.ticks, connected, Step::Tick { who });
-        fault(left.stops, connected, Step::Stop { who });
-        fault(left.hangs, !process.common.mute, Step::VcpuHangs { who });
+        fault(left.ticks, connected, Own::Tick);
+        fault(left.stops, connected, Own::Stop);
+        fault(left.hangs, !process.common.mute, Own::VcpuHangs);
         if let Some(backup) = process.backup() {
-            fault(
-                left.failed_boots,
-                backup.can_boot(),
-                Step::BootFails { who },
-            );
+            fault(left.failed_boots, backup.can_boot(), Own::BootFails);
             let restores = backup.can_restore();
-            fault(left.damaged_copies, restores, Step::CopyDamaged { who });
+            fault(left.damaged_copies, restores, Own::CopyDamaged);
             let diverges = backup.can_diverge() && !process.common.mute;
-            fault(left.divergences, diverges, Step::Diverge { who });
-            fault(left.leaves, backup.can_leave(), Step::Leave { who });
+            fault(left.divergences, diverges, Own::Diverge);
+            fault(left.leaves, backup.can_leave(), Own::Leave);
         }
         if let Some(primary) = process.primary() {
-            fault(left.leaves, !primary.started, Step::Leave { who });
+            fault(left.leaves, !primary.started, Own::Leave);
             let switches = primary.started && !primary.parking;
-            fault(left.switchovers, switches, Step::Switchover { who });
+            fault(left.switchovers, switches, Own::Switchover);
         }
     }
 
-    /// What can happen to a connection.
+    /// The possible steps of a connection.
     fn steps_on(&self, connection: usize, steps: &mut Vec<Step>) {
         let on = &self.around.connections[connection];
         for to in [End::Primary, End::Backup] {
@@ -253,20 +246,20 @@ impl World {
         connections.find_map(|connection| Some((connection.end_of(who)?, connection)))
     }
 
-    /// Whether silence would make it suspect somebody.
+    /// Would silence make this process suspect its peer?
     fn listens(&self, who: usize) -> bool {
         let backup = self.processes[who].backup();
         let suspects = backup.is_some_and(|backup| backup.suspects || backup.claimed);
         self.connection_of(who).is_some() && !suspects
     }
 
-    /// Whether it will hear nothing more of the other side, and does not know it yet.
+    /// Will this process hear nothing more of its peer, without knowing it yet?
     fn is_deserted(&self, who: usize) -> bool {
         let dead = |(end, connection): (End, &Connection)| connection.is_dead_for(end);
         self.listens(who) && self.connection_of(who).is_some_and(dead)
     }
 
-    /// The world after a step; None if nothing came of it.
+    /// The world after a step; `None` if the step changed nothing.
     pub fn after(&self, setting: &Setting, step: Step) -> Option<World> {
         let stepped = catch_unwind(AssertUnwindSafe(|| {
             let mut world = self.clone();
@@ -318,104 +311,27 @@ impl World {
             Step::Stall { connection, first } => self.stall(setting, connection, first),
             Step::Vanish(what) => self.around.storage.vanish(what),
             Step::OperatorRestores { .. } => self.around.storage.restore(),
-            step => self.take_alone(setting, step),
+            Step::Of(who, own) => self.with(setting, who, |process, rest| process.take(own, rest)),
         }
     }
 
-    /// A step of one process.
-    fn take_alone(&mut self, setting: &Setting, step: Step) {
-        let (who, do_it): (usize, fn(&mut Process, &mut Rest)) = match step {
-            Step::ReachArbiter { of } => (of, Process::reach_arbiter),
-            Step::ReceiveAnswer { who } => (who, Process::receive_answer),
-            Step::LoseQuestion { of } => (of, Process::lose_question),
-            Step::LoseAnswer { to } => (to, Process::lose_answer),
-            Step::FenceSucceeds { of } => (of, |process, rest| process.fenced(true, rest)),
-            Step::FenceFails { of } => (of, |process, rest| process.fenced(false, rest)),
-            Step::Run { who } => (who, Process::run),
-            Step::AskAgain { who } => (who, Process::wait_to_ask),
-            Step::NoticeDeath { who } | Step::Silence { for_whom: who } => (who, Process::wait),
-            Step::Tick { who } => (who, |process, rest| {
-                process.tick(rest);
-            }),
-            Step::Stop { who } => (who, Process::oversleep),
-            Step::VcpuHangs { who } => (who, |process, rest| process.hang(true, rest)),
-            Step::VcpuAnswers { who } => (who, |process, rest| process.hang(false, rest)),
-            Step::Crash {
-                who,
-                without_a_word: false,
-            } => (who, |process, rest| process.crash(false, rest)),
-            Step::Crash { who, .. } => (who, |process, rest| process.crash(true, rest)),
-            Step::Boot { who } => (who, |process, rest| {
-                process.on_backup(rest, |backup, me| backup.boot(me));
-            }),
-            Step::BootFails { who } => (who, |process, rest| {
-                process.on_backup(rest, |backup, me| backup.fail_to_boot(me));
-            }),
-            Step::Emit { who } => (who, |process, rest| {
-                process.on_primary(rest, PrimarySide::emit);
-            }),
-            Step::Rest { who } => (who, |process, rest| {
-                process.on_primary(rest, |primary, me, _| primary.rest(me));
-            }),
-            Step::Capture { who } => (who, |process, rest| {
-                process.on_primary(rest, PrimarySide::capture);
-            }),
-            Step::Restore { who } => (who, |process, rest| {
-                process.on_backup(rest, |backup, me| backup.restore(me, false));
-            }),
-            Step::CopyDamaged { who } => (who, |process, rest| {
-                process.on_backup(rest, |backup, me| backup.restore(me, true));
-            }),
-            Step::Diverge { who } => (who, |process, rest| {
-                process.on_backup(rest, |backup, me| backup.diverge(me));
-            }),
-            Step::Switchover { who } => (who, |process, rest| {
-                process.on_primary(rest, |primary, me, _| {
-                    primary.machine.handle_switchover(me.now);
-                });
-            }),
-            Step::Leave { who } => (who, Process::leave),
-            Step::Look { who } => (who, Process::look),
-            Step::PutBack { of } => (of, Process::put_back),
-            step => unreachable!("{step:?} is no step of one process"),
-        };
-        self.with(setting, who, do_it);
-    }
-
-    /// The faults of which this step is one.
+    /// The counter of the faults to which this step belongs.
     fn left_of(&mut self, step: Step) -> Option<&mut u8> {
         let left = &mut self.left;
-        let of_kind = match step {
-            Step::Crash {
-                without_a_word: false,
-                ..
-            } => &mut left.crashes,
-            Step::Crash { .. } => &mut left.silent_crashes,
-            Step::Restart { .. } => &mut left.restarts,
+        match step {
+            Step::Of(_, own) => left.of(own),
+            Step::Restart { .. } => Some(&mut left.restarts),
             Step::Cut {
                 without_a_word: false,
                 ..
-            } => &mut left.cuts,
-            Step::Cut { .. } => &mut left.partitions,
-            Step::LoseQuestion { .. } | Step::LoseAnswer { .. } => &mut left.unanswered,
-            Step::Silence { .. } => &mut left.silences,
-            Step::Tick { .. } => &mut left.ticks,
-            Step::Stop { .. } => &mut left.stops,
-            Step::VcpuHangs { .. } => &mut left.hangs,
-            Step::Stall { .. } => &mut left.stalls,
-            Step::FenceFails { .. } => &mut left.failed_fences,
-            Step::BootFails { .. } => &mut left.failed_boots,
-            Step::CopyDamaged { .. } => &mut left.damaged_copies,
-            Step::Diverge { .. } => &mut left.divergences,
-            Step::Switchover { .. } => &mut left.switchovers,
-            Step::Leave { .. } => &mut left.leaves,
-            Step::Vanish(_) => &mut left.vanishes,
-            Step::Look { .. } => &mut left.looks,
-            Step::OperatorRestores { careless: false } => &mut left.restores,
-            Step::OperatorRestores { careless: true } => &mut left.careless_restores,
-            _ => return None,
-        };
-        Some(of_kind)
+            } => Some(&mut left.cuts),
+            Step::Cut { .. } => Some(&mut left.partitions),
+            Step::Stall { .. } => Some(&mut left.stalls),
+            Step::Vanish(_) => Some(&mut left.vanishes),
+            Step::OperatorRestores { careless: false } => Some(&mut left.restores),
+            Step::OperatorRestores { careless: true } => Some(&mut left.careless_restores),
+            Step::Connect { .. } | Step::Deliver { .. } | Step::DeliverBeat { .. } => None,
+        }
     }
 
     pub fn with<T>(
@@ -427,14 +343,15 @@ impl World {
         let mut rest = Rest {
             guest: setting.guest,
             mutant: setting.mutant,
+            pieces: setting.pieces,
             beats: setting.beats,
             around: &mut self.around,
         };
         what(Arc::make_mut(&mut self.processes[who]), &mut rest)
     }
 
-    /// A process takes the place of one that died: a new member. A primary starts only where its
-    /// arbiter says that nobody runs.
+    /// Starts a process, as a new member, in place of one that died. A primary starts only if the
+    /// arbiter shows that no member runs.
     fn restart(&mut self, setting: &Setting, who: usize) {
         match who {
             0 => {
@@ -447,7 +364,7 @@ impl World {
         }
     }
 
-    /// The channel carries nothing for so long that one side gives it up; beats pass.
+    /// The connection carries nothing for so long that one side gives it up, but beats pass.
     fn stall(&mut self, setting: &Setting, connection: usize, first: End) {
         let on = &self.around.connections[connection];
         let order = [first, first.other()].map(|end| on.at(end));
@@ -468,7 +385,7 @@ impl World {
         }
     }
 
-    /// What arrives with this step, for people.
+    /// The name of what arrives with this step, for reports.
     pub fn arriving(&self, connection: usize, to: End) -> &'static str {
         match self.around.connections[connection].next(to) {
             Some(Packet::Message(message)) => message.name(),

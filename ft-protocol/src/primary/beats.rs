@@ -1,4 +1,4 @@
-//! Time passes: who is heard, who is silent, who hangs.
+//! Time passes: is the backup heard, is it silent, does this side hang?
 
 use super::{Phase, Primary, PrimaryAction};
 use crate::Time;
@@ -20,9 +20,10 @@ impl Primary {
             self.disconnect();
             self.close_or_finish(closed, None);
         }
-        let late = self.detector.is_late(now);
-        if self.ticks() && self.detector.tick(now) && self.connected {
-            if late || self.mute {
+        self.give_up_slow_joiner(now);
+        let late = self.peer.detector.is_late(now);
+        if self.ticks() && self.peer.detector.tick(now) && self.peer.is_connected() {
+            if late || self.peer.mute {
                 self.was_away();
             }
             if self.phase == Phase::Paired {
@@ -31,56 +32,44 @@ impl Primary {
                     self.release(self.released);
                 }
             }
-            match self.detector.suspicion() {
+            match self.peer.detector.suspicion() {
                 Some(suspicion) => self.lose(Loss::Suspected(suspicion)),
                 None => self.heartbeat(),
             }
         }
     }
 
-    /// Whether time matters: to watch the backup, or to look whether the vCPU answers again.
+    /// Does time matter: to watch the backup, or to see whether the vCPU answers again?
     pub(super) fn ticks(&self) -> bool {
-        self.connected || self.asks_later
+        self.peer.is_connected() || self.asks_later
     }
 
-    /// Shows the backup that we are there; a mark that is due does as well.
+    /// Shows the backup that this side is alive; a report that is due does that as well.
     fn heartbeat(&mut self) {
-        let greeted = !matches!(self.phase, Phase::Waiting | Phase::Solo);
-        if !greeted || self.mute {
+        let greeted = !matches!(self.phase, Phase::Waiting | Phase::Solo { .. });
+        if !greeted || self.peer.mute {
             return;
         }
-        // A copy that is not proved knows no outputs yet.
-        let reports = self.phase == Phase::Paired || !self.is_joined();
+        // The owner of a copy that is not proved yet knows no outputs.
+        let reports = !matches!(self.phase, Phase::Joined(_));
         let said = self.probe() || reports && self.tell_released();
         if !said {
-            self.push(PrimaryAction::Send(Message::Heartbeat));
+            self.send(Message::Heartbeat);
         }
-
-        self.beats += 1;
-        self.push(PrimaryAction::Beat(Beat {
-            generation: self.generation,
-            from: self.config.me,
-            count: self.beats,
-        }));
+        let beat = self.peer.next_beat(self.generation, self.config.me);
+        self.push(PrimaryAction::Beat(beat));
     }
 
-    /// A beat came by UDP; whether it is the backup's, so that beats go back where it came from.
+    /// A beat came by UDP. Returns whether it is the backup's: then beats are sent back to its address.
     pub fn handle_beat(&mut self, now: Time, beat: Beat) -> bool {
-        let its = self.connected
-            && Some(beat.from) == self.members.backup
-            && beat.generation == self.generation
-            && beat.count > self.heard_beat;
-        if its {
-            self.heard_beat = beat.count;
-            self.detector.heard_beat(now);
-        }
-        its
+        let backup = self.members.backup;
+        self.peer.hears(now, beat, self.generation, backup)
     }
 
-    /// Whether the vCPU's thread answers, or rests with a reason. While it does not, nothing shows
-    /// the backup that this side is there, and it does not claim: a VMM that hangs is as good as dead.
+    /// Says whether the vCPU's thread answers, or rests with a reason. While it does not, this side
+    /// sends nothing and does not claim: a VMM that hangs is as bad as a dead one.
     pub fn handle_vcpu(&mut self, answers: bool) {
-        self.mute = !answers;
+        self.peer.mute = !answers;
         if answers && std::mem::take(&mut self.asks_later) {
             self.push_question();
         }

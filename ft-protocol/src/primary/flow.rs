@@ -1,4 +1,5 @@
-//! The log and the outputs: what is sent, acknowledged, let go and reported, and what keeps the vCPU.
+//! The log and the outputs: sending, acknowledgements, releases and reports, and what makes the vCPU
+//! wait.
 
 use super::{Doubt, LOG_WINDOW_BYTES, LogMark, Phase, Primary, PrimaryAction};
 use crate::Time;
@@ -7,26 +8,23 @@ use crate::reason::Loss;
 use crate::wire::Message;
 
 impl Primary {
-    /// Log entries up to `seq`, `bytes` of them in all since entry 1, can be sent, and are where a
+    /// The log's entries up to `seq` can be sent, `bytes` bytes of them since entry 1, and are where a
     /// replay would look for them.
     ///
     /// # Panics
-    /// If the log shrank.
+    /// If the log became shorter.
     pub fn handle_appended(&mut self, now: Time, seq: u64, bytes: u64) {
         assert!(
             seq >= self.log.seq && bytes >= self.log.bytes,
             "a log only grows"
         );
         self.log = LogMark { seq, bytes };
-        // Copied, and not armed yet.
-        let joined = self.capture.is_some();
-        if self.phase == Phase::Paired || joined {
+        // Copied, but not armed yet.
+        let unarmed = self.copied().is_some();
+        if self.phase == Phase::Paired || unarmed {
             self.lag.made(now, seq);
-            match self.actions.back_mut() {
-                Some(PrimaryAction::SendLog { up_to }) => *up_to = seq,
-                _ => self.push(PrimaryAction::SendLog { up_to: seq }),
-            }
-            if !joined {
+            self.send_log(seq);
+            if !unarmed {
                 self.tell_released();
             }
         }
@@ -34,7 +32,7 @@ impl Primary {
         self.try_finish(now);
     }
 
-    /// The guest emitted output `number`, of so many bytes; it may leave once entry `needs` is
+    /// The guest emitted output `number`, of `bytes` bytes. It may leave when entry `needs` is
     /// acknowledged.
     ///
     /// # Panics
@@ -52,7 +50,7 @@ impl Primary {
     /// The backends took every output up to this one.
     ///
     /// # Panics
-    /// If they took one that was not let go.
+    /// If they took one that was not released.
     pub fn handle_released(&mut self, now: Time, up_to: u64) {
         assert!(
             up_to <= self.gate.passed(),
@@ -64,7 +62,8 @@ impl Primary {
         self.try_arm();
     }
 
-    /// Lets go what the gate lets go, if that is more than before. In doubt that waits for the answer.
+    /// Releases the outputs that the gate lets pass, if there are more than before. In doubt, they wait
+    /// for the answer.
     pub(super) fn release(&mut self, before: u64) {
         let up_to = self.gate.passed();
         if up_to > before && self.doubt == Doubt::No {
@@ -72,18 +71,19 @@ impl Primary {
         }
     }
 
-    /// Tells the backup what has left since it was told last; whether there was anything.
+    /// Reports to the backup which outputs have left since the last report. Returns whether there were
+    /// any.
     pub(super) fn tell_released(&mut self) -> bool {
         let news = self.released > self.told;
         if news {
             self.told = self.released;
-            self.push(PrimaryAction::Send(Message::Released { output: self.told }));
+            self.send(Message::Released { output: self.told });
         }
         news
     }
 
     pub(super) fn acknowledged(&mut self, now: Time, received: u64, consumed: u64, executed: u64) {
-        // A backup that joined does not count what came before.
+        // A backup that joined does not count the log before its copy.
         let consumed = self.base_bytes.saturating_add(consumed);
         if received > self.log.seq || consumed > self.log.bytes || executed > received {
             return self.lose(Loss::Broke("it acknowledged what it was never sent".into()));
@@ -105,7 +105,7 @@ impl Primary {
         self.log.bytes - self.consumed
     }
 
-    /// Looks what keeps the vCPU, and counts what newly does.
+    /// Checks what makes the vCPU wait, and counts it if it is new.
     pub(super) fn note_stalls(&mut self) {
         let (window, gate) = (self.lag_bytes() > LOG_WINDOW_BYTES, self.gate.is_full());
         self.stalls.window += u64::from(window && !self.stalled.0);

@@ -1,84 +1,98 @@
-//! What the primary asks the arbiter, and how it ends.
+//! The primary's questions to the arbiter, and how it ends.
 
 use super::handover::Handover;
-use super::{Doubt, Phase, Primary, PrimaryAction};
+use super::{
+    Doubt, Phase, Primary, PrimaryAction, PrimaryEnd, PrimaryQuestion, PrimaryTurn, Stage,
+};
 use crate::Time;
 use crate::arbiter::{ArbiterError, ClaimAnswer, CloseAnswer, Nonce, OpenAnswer};
 use crate::mutant::Mutant;
-use crate::question::CLOSE_ATTEMPTS;
 use crate::reason::{HaltReason, Loss};
 use crate::transfer::Right;
 use crate::wire::Message;
 use std::time::Duration;
 
-/// A primary that has said Bye waits so long for the backup's before it leaves.
+/// How long a primary that has said Bye waits for the backup's Bye before it ends.
 const BYE_WAIT: Duration = Duration::from_secs(2);
 
 impl Primary {
-    /// Random in its upper part, different for every generation.
-    pub(super) fn nonce(&self, generation: u64) -> Nonce {
+    /// The nonce of a generation: random in its upper part, and different for every generation.
+    fn nonce(&self, generation: u64) -> Nonce {
         Nonce(self.config.nonce.0.wrapping_add(u128::from(generation)))
     }
 
-    /// Goes into a phase and asks the arbiter what belongs to it.
+    /// Enters a phase and asks the arbiter the question of that phase.
     pub(super) fn ask(&mut self, phase: Phase) {
         self.phase = phase;
         self.question.ask();
         self.push_question();
     }
 
+    /// Asks what belongs to its phase. Who is mute does not claim.
     pub(super) fn push_question(&mut self) {
-        let generation = self.generation;
-        match self.phase {
-            Phase::Opening | Phase::OpeningNext => {
-                let generation = match self.phase {
-                    Phase::Opening => generation,
-                    _ => self.opened,
-                };
-                self.push_open(generation);
-            }
-            // Somebody was joining when it was asked.
-            Phase::Solo => self.push_open(self.opened),
-            Phase::Claiming { .. } if self.mute => self.asks_later = true,
-            Phase::Claiming { .. } => self.push(PrimaryAction::Claim { generation }),
-            Phase::Fencing => self.push(PrimaryAction::Fence { generation }),
-            // A cold start looks at the last one.
-            Phase::Closing { .. } if self.has(Mutant::LeavesOneOpen) => {
-                self.push(PrimaryAction::Close { generation });
-            }
-            Phase::Closing { .. } => self.push(PrimaryAction::Close {
-                generation: self.last_own,
-            }),
-            phase => unreachable!("{phase:?} asks nothing"),
-        }
-    }
-
-    fn push_open(&mut self, generation: u64) {
-        let (members, nonce) = (self.members, self.nonce(generation));
-        self.push(PrimaryAction::Open {
-            generation,
-            members,
-            nonce,
-        });
-    }
-
-    /// The answer to [`PrimaryAction::Open`].
-    pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
-        let waits = matches!(self.phase, Phase::Opening | Phase::OpeningNext);
-        if !(waits || self.stale_open) || !self.question.answered() {
+        if self.peer.mute && matches!(self.phase, Phase::Claiming { .. }) {
+            self.asks_later = true;
             return;
         }
+        let question = self.question_of_phase();
+        self.push(question.expect("a phase that asks"));
+    }
+
+    fn question_of_phase(&self) -> Option<PrimaryQuestion> {
+        let generation = self.generation;
+        Some(match self.phase {
+            Phase::Opening => PrimaryQuestion::Open(self.right_of(generation)),
+            Phase::Joined(Stage::Opening(_)) | Phase::Solo { unsure: true } => {
+                PrimaryQuestion::Open(self.right_of(self.opened))
+            }
+            Phase::Claiming { .. } => PrimaryQuestion::Claim { generation },
+            Phase::Fencing => PrimaryQuestion::Fence { generation },
+            // A cold start looks at the last generation.
+            Phase::Closing { .. } => PrimaryQuestion::Close {
+                generation: match self.has(Mutant::LeavesOneOpen) {
+                    true => generation,
+                    false => self.last_own,
+                },
+            },
+            Phase::Waiting
+            | Phase::Welcomed
+            | Phase::Paired
+            | Phase::HandedOver
+            | Phase::Solo { unsure: false }
+            | Phase::Joined(
+                Stage::Offering | Stage::Copying | Stage::Proving(..) | Stage::Arming { .. },
+            )
+            | Phase::Ended => return None,
+        })
+    }
+
+    /// A generation for this side and whoever is connected, as it opens it.
+    pub(super) fn right_of(&self, generation: u64) -> Right {
+        Right {
+            generation,
+            members: self.members,
+            nonce: self.nonce(generation),
+        }
+    }
+
+    /// The answer to [`PrimaryQuestion::Open`].
+    pub fn handle_opened(&mut self, now: Time, answer: OpenAnswer) {
         match self.phase {
-            Phase::Solo => return self.stale_opened(now, answer),
-            Phase::OpeningNext => return self.next_opened(now, answer),
+            Phase::Opening if self.question.answered() => self.first_opened(now, answer),
+            Phase::Solo { unsure: true } if self.question.answered() => {
+                self.stale_opened(now, answer);
+            }
+            Phase::Joined(Stage::Opening(copied)) if self.question.answered() => {
+                self.next_opened(now, copied, answer);
+            }
             _ => {}
         }
+    }
+
+    fn first_opened(&mut self, now: Time, answer: OpenAnswer) {
         (self.opened, self.last_own) = (self.generation, self.generation);
-        self.right = Some(Right {
-            generation: self.generation,
-            members: self.members,
-            nonce: self.nonce(self.generation),
-        });
+        let right = self.right_of(self.generation);
+        self.right = Some(right);
         match answer {
             OpenAnswer::Unreachable(_) => self.question.unreachable(now),
             OpenAnswer::AlreadyOpen { record } => {
@@ -89,21 +103,22 @@ impl Primary {
                     claimed: false,
                 }));
             }
-            // A pair whose backup went meanwhile was opened all the same, and must be won.
-            OpenAnswer::Opened if !self.connected => self.ask(Phase::Claiming { started: false }),
+            // If the backup of the pair left meanwhile, the generation is open all the same, and must
+            // be won.
+            OpenAnswer::Opened if !self.peer.is_connected() => {
+                self.ask(Phase::Claiming { started: false })
+            }
             OpenAnswer::Opened => {
-                self.phase = Phase::Joining;
+                self.phase = Phase::Welcomed;
                 self.push(PrimaryAction::Welcome {
                     protocol: self.protocol,
-                    generation: self.generation,
-                    members: self.members,
-                    nonce: self.nonce(self.generation),
+                    right,
                 });
             }
         }
     }
 
-    /// The answer to [`PrimaryAction::Claim`].
+    /// The answer to [`PrimaryQuestion::Claim`].
     pub fn handle_claim(&mut self, now: Time, answer: ClaimAnswer) {
         let Phase::Claiming { started } = self.phase else {
             return;
@@ -121,7 +136,7 @@ impl Primary {
             ClaimAnswer::Lost { .. } if started && self.has(Mutant::IgnoresLostClaim) => {
                 self.go_solo(now, true);
             }
-            // As it was asked to.
+            // This is what the hand-over intended.
             ClaimAnswer::Lost { .. } if self.handover == Handover::Sent => self.end_handed_over(),
             ClaimAnswer::Lost { by } => {
                 self.halt(HaltReason::LostArbitration {
@@ -131,9 +146,9 @@ impl Primary {
             }
             ClaimAnswer::Won if started => self.ask(Phase::Fencing),
             ClaimAnswer::Won if self.leaving => self.leave(),
-            // Nobody was ever there to be shut out.
+            // There was never a peer to shut out.
             ClaimAnswer::Won if self.config.solo => self.go_solo(now, false),
-            // Nothing was executed yet, so there is nothing to go on with: the next one may join.
+            // Nothing was executed yet, so there is nothing to go on with: the next backup may join.
             ClaimAnswer::Won => {
                 self.generation += u64::from(!self.has(Mutant::GenerationNotRaised));
                 self.members.backup = None;
@@ -142,75 +157,74 @@ impl Primary {
         }
     }
 
-    /// The answer to [`PrimaryAction::Fence`]: an error is tried again, and nothing leaves meanwhile.
-    pub fn handle_fenced(&mut self, now: Time, fenced: Result<(), String>) {
+    /// The answer to [`PrimaryQuestion::Fence`]: an error is tried again, and nothing leaves meanwhile.
+    pub fn handle_fenced(&mut self, now: Time, fenced: bool) {
         if self.phase != Phase::Fencing || !self.question.answered() {
             return;
         }
-        match fenced {
-            Ok(()) => self.go_solo(now, true),
-            Err(_) => self.question.unreachable(now),
+        if self.question.fenced(now, fenced) {
+            self.go_solo(now, true);
         }
     }
 
     pub(super) fn go_solo(&mut self, now: Time, started: bool) {
-        self.phase = Phase::Solo;
+        self.phase = Phase::Solo { unsure: false };
+        let generation = self.generation;
         self.push(match started {
-            true => PrimaryAction::GoSolo {
-                generation: self.generation,
-            },
-            false => PrimaryAction::Start,
+            true => PrimaryTurn::GoSolo { generation },
+            false => PrimaryTurn::Start,
         });
         self.doubt = Doubt::No;
         self.gate.open();
-        // What had passed the gate before may have been kept back.
+        // Outputs that had passed the gate before may have been kept back.
         self.release(self.released);
         self.take_back();
         self.note_stalls();
         self.try_finish(now);
     }
 
-    /// The guest has ended; its end entry has this sequence and is the log's last.
+    /// The guest has ended. Its end entry has this sequence number, and is the log's last.
     pub fn handle_guest_end(&mut self, now: Time, seq: u64) {
         self.end = Some(seq);
         self.try_finish(now);
     }
 
-    /// Ends it once the guest has ended, all is acknowledged and all has left.
+    /// Ends the VM when the guest has ended, everything is acknowledged and has left.
     pub(super) fn try_finish(&mut self, now: Time) {
         let Some(end) = self.end else {
             return;
         };
-        if self.is_joined() {
+        if matches!(self.phase, Phase::Joined(_)) {
             self.end_transfer("the guest has ended".into());
         }
         let left = self.released == self.gate.queued();
         match self.phase {
             Phase::Paired if left && self.gate.acked() >= end => {
                 self.tell_released();
-                self.push(PrimaryAction::Send(Message::Bye));
+                self.send(Message::Bye);
                 self.ask(Phase::Closing {
                     closed: false,
                     bye_by: Some(now.after(BYE_WAIT)),
                 });
             }
-            Phase::Solo if left && !self.stale_open => self.ask(Phase::Closing {
-                closed: false,
-                bye_by: None,
-            }),
+            Phase::Solo { unsure: false } if left => {
+                // A connection that has not said Hello comes too late.
+                self.disconnect();
+                self.ask(Phase::Closing {
+                    closed: false,
+                    bye_by: None,
+                });
+            }
             _ => {}
         }
     }
 
-    /// What a backup may still say after it was told Bye.
-    pub(super) fn parting(&mut self, message: Message) {
-        let Phase::Closing { closed, .. } = self.phase else {
-            unreachable!("{:?} is no parting", self.phase);
-        };
+    /// A message from a backup after this side has said Bye.
+    pub(super) fn parting(&mut self, closed: bool, message: Message) {
         match message {
             Message::Heartbeat | Message::Ack { .. } | Message::Echo { .. } => return,
             Message::Diverged { at, what } => {
-                self.push(PrimaryAction::BackupLost(Loss::Diverged { at, what }));
+                self.push(PrimaryTurn::BackupLost(Loss::Diverged { at, what }));
             }
             _ => {}
         }
@@ -218,7 +232,7 @@ impl Primary {
         self.close_or_finish(closed, None);
     }
 
-    /// The answer to [`PrimaryAction::Close`].
+    /// The answer to [`PrimaryQuestion::Close`].
     pub fn handle_closed(&mut self, now: Time, answer: CloseAnswer) {
         let Phase::Closing { bye_by, .. } = self.phase else {
             return;
@@ -226,12 +240,10 @@ impl Primary {
         if !self.question.answered() {
             return;
         }
-        match answer {
-            CloseAnswer::Closed => self.close_or_finish(true, bye_by),
-            CloseAnswer::Unreachable(_) if self.question.attempts() < CLOSE_ATTEMPTS => {
-                self.question.unreachable(now);
-            }
-            CloseAnswer::Unreachable(_) => self.finish(false),
+        match self.question.closed(now, answer) {
+            Some(true) => self.close_or_finish(true, bye_by),
+            Some(false) => self.finish(false),
+            None => {}
         }
     }
 
@@ -245,12 +257,12 @@ impl Primary {
     pub(super) fn finish(&mut self, closed: bool) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::Finish { closed });
+        self.push(PrimaryEnd::Finish { closed });
     }
 
     pub(super) fn halt(&mut self, reason: HaltReason) {
         self.disconnect();
         self.phase = Phase::Ended;
-        self.push(PrimaryAction::Halt(reason));
+        self.push(PrimaryEnd::Halt(reason));
     }
 }

@@ -12,7 +12,11 @@ use crate::detector::Timing;
 use crate::gate::{GATE_BYTES, GATE_OUTPUTS};
 use crate::testing::host;
 use crate::wire::{Beat, Request};
+use Copying as C;
 use PrimaryAction as A;
+use PrimaryEnd as E;
+use PrimaryQuestion as Q;
+use PrimaryTurn as T;
 
 const ME: MemberId = MemberId(1);
 const THEM: MemberId = MemberId(2);
@@ -44,7 +48,7 @@ impl Rig {
     /// Connected, welcomed, and executing.
     fn paired() -> Rig {
         let mut rig = Rig::joining();
-        assert_eq!(rig.say(Message::Ready), [A::Start]);
+        assert_eq!(rig.say(Message::Ready), [A::Turn(T::Start)]);
         assert!(rig.primary.may_run());
         rig
     }
@@ -58,30 +62,11 @@ impl Rig {
     /// A backup connects and is welcomed into this generation.
     fn join(&mut self, generation: u64) {
         self.primary.handle_connected(self.now);
-        let members = Members {
-            primary: ME,
-            backup: Some(THEM),
-        };
-        let nonce = Nonce(100 + u128::from(generation));
-        assert_eq!(
-            self.say(hello()),
-            [A::Open {
-                generation,
-                members,
-                nonce
-            }]
-        );
+        let right = pair(generation);
+        assert_eq!(self.say(hello()), [A::Ask(Q::Open(right))]);
         let protocol = PROTOCOL_VERSION;
         self.primary.handle_opened(self.now, OpenAnswer::Opened);
-        assert_eq!(
-            self.actions(),
-            [A::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce
-            }]
-        );
+        assert_eq!(self.actions(), [A::Welcome { protocol, right }]);
         assert!(!self.primary.may_run());
     }
 
@@ -137,8 +122,8 @@ impl Rig {
     fn claim(&mut self, answer: ClaimAnswer) -> Vec<A> {
         self.primary.handle_claim(self.now, answer);
         let mut actions = self.actions();
-        if matches!(actions[..], [A::Fence { .. }]) {
-            self.primary.handle_fenced(self.now, Ok(()));
+        if matches!(actions[..], [A::Ask(Q::Fence { .. })]) {
+            self.primary.handle_fenced(self.now, true);
             actions = self.actions();
         }
         actions
@@ -164,6 +149,18 @@ impl Rig {
     }
 }
 
+/// A generation as it is opened for the two.
+fn pair(generation: u64) -> Right {
+    Right {
+        generation,
+        members: Members {
+            primary: ME,
+            backup: Some(THEM),
+        },
+        nonce: Nonce(100 + u128::from(generation)),
+    }
+}
+
 fn hello() -> Message {
     let vm = "demo".into();
     Message::Hello {
@@ -179,7 +176,7 @@ fn heartbeat() -> A {
 }
 
 fn lost_closed() -> A {
-    A::BackupLost(Loss::Suspected(Suspicion::Closed))
+    A::Turn(T::BackupLost(Loss::Suspected(Suspicion::Closed)))
 }
 
 fn unreachable() -> ClaimAnswer {
@@ -192,7 +189,7 @@ fn nothing_executes_before_the_backup_is_ready() {
     assert!(!rig.primary.may_run() && rig.primary.poll_timeout().is_none());
     rig.join(5);
     assert_eq!(rig.pass(60), [heartbeat(), heartbeat(), heartbeat()]);
-    assert_eq!(rig.say(Message::Ready), [A::Start]);
+    assert_eq!(rig.say(Message::Ready), [A::Turn(T::Start)]);
     assert!(rig.primary.may_run() && !rig.primary.is_solo());
 }
 
@@ -290,7 +287,7 @@ fn a_generation_that_is_open_is_not_taken() {
     rig.primary
         .handle_opened(rig.now, OpenAnswer::AlreadyOpen { record });
     match &rig.actions()[..] {
-        [A::Disconnect, A::Halt(reason)] => assert_eq!(reason.status(), 2, "{reason}"),
+        [A::Disconnect, A::End(E::Halt(reason))] => assert_eq!(reason.status(), 2, "{reason}"),
         other => panic!("{other:?}"),
     }
 }

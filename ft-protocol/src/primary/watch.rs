@@ -1,39 +1,40 @@
-//! The arbiter's records of this side may vanish while it runs: why they may be put back is in
-//! [`crate::arbiter::Look`]'s module.
+//! The arbiter's records of this side may vanish while it runs. The module of [`crate::arbiter::Look`]
+//! says why they may be put back.
 
-use super::{Phase, Primary, PrimaryAction};
+use super::{Phase, Primary, PrimaryAction, Stage};
 use crate::Time;
 use crate::arbiter::{Look, Standing};
 use crate::mutant::Mutant;
 use crate::transfer::Right;
 
 impl Primary {
-    /// The generation in which it is or asks, as it was opened.
+    /// The right of its generation, as it was opened.
     pub fn right(&self) -> Option<Right> {
         self.right
     }
 
-    /// What the arbiter has of this side, if nothing was lost; none while it asks anyway, or has no part.
+    /// The records that the arbiter should have of this side; `None` while it asks the arbiter anyway,
+    /// or has no part in a generation.
     pub fn standing(&self) -> Option<Standing> {
-        let won = match self.phase {
+        let won = match &self.phase {
             Phase::Paired => false,
-            Phase::Solo | Phase::Offering | Phase::Copying | Phase::Proving => true,
+            Phase::Solo { .. }
+            | Phase::Joined(Stage::Offering | Stage::Copying | Stage::Proving(..)) => true,
             Phase::Waiting
             | Phase::Opening
-            | Phase::Joining
+            | Phase::Welcomed
             | Phase::Claiming { .. }
             | Phase::Fencing
             | Phase::HandedOver
-            | Phase::OpeningNext
-            | Phase::Arming { .. }
+            | Phase::Joined(Stage::Opening(_) | Stage::Arming { .. })
             | Phase::Closing { .. }
             | Phase::Ended => return None,
         };
         self.right.map(|right| Standing { right, won })
     }
 
-    /// What a look at the records found that this side had when it was begun. One look at a time, and none
-    /// while something is being put back.
+    /// The result of a look at the records. `standing` is what this side had when the look began. There
+    /// must be one look at a time, and none while records are being put back.
     pub fn handle_looked(&mut self, _now: Time, standing: Standing, look: &Look) {
         if self.standing() != Some(standing) {
             return;
@@ -52,7 +53,7 @@ impl Primary {
         self.missed = Some((standing.right.generation, self.log.seq));
     }
 
-    /// The backup acknowledged entries up to this one: it has not asked the arbiter.
+    /// The backup acknowledged entries up to this one, so it has not asked the arbiter.
     pub(super) fn agreed(&mut self, received: u64) {
         let Some(standing) = self.standing().filter(|standing| !standing.won) else {
             return;

@@ -1,4 +1,4 @@
-//! The arbiter, as a model: its replies get lost, with what they answer or without.
+//! The arbiter, as a model. If an answer is lost, the question may have been acted on or not.
 
 use crate::Time;
 use crate::arbiter::*;
@@ -10,12 +10,12 @@ pub struct Arbiter {
     open: BTreeMap<u64, OpenRecord>,
     claims: BTreeMap<u64, Claim>,
     closed: BTreeSet<u64>,
-    /// It does not answer before; but it may have heard.
+    /// Until then it does not answer, but may act on questions.
     pub down_until: Time,
 }
 
 impl Arbiter {
-    /// Whether it answers; and if not, whether it does what it was asked all the same.
+    /// Does it answer? And does it act on the question?
     fn answers(&self, now: Time, rng: &mut Rng) -> (bool, bool) {
         let answers = now >= self.down_until && !rng.one_in(20);
         (answers, answers || rng.one_in(2))
@@ -77,12 +77,12 @@ impl Arbiter {
         }
     }
 
-    /// What is written of a generation.
+    /// The open record of a generation.
     pub fn record(&self, generation: u64) -> Option<&OpenRecord> {
         self.open.get(&generation)
     }
 
-    /// Whether a cold start finds what a clean end leaves: nothing in the way.
+    /// Does a cold start find the records of a clean end?
     pub fn is_clean(&self) -> bool {
         let last = self.open.keys().max().max(self.closed.iter().max());
         last.is_some_and(|last| {

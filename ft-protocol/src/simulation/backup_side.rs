@@ -1,34 +1,38 @@
 //! The backup's runtime, as a model.
 
-use super::copying::{BYTE, digest};
+mod host;
+
+use super::World;
+use super::copying::digest;
 use super::machine::{Machine, Output};
 use super::seat::{Asked, Seat, fence};
-use super::{Fate, World, soon};
-use crate::backup::{Backup, BackupAction, Delivery, LogItem};
+use crate::Time;
+use crate::backup::{Backup, LogItem};
+use crate::host::drive_backup;
 use crate::log::Position;
 use crate::transfer::Survivor;
 use crate::wire::Message;
-use crate::{HaltReason, Time};
+use host::Acting;
 use std::collections::VecDeque;
 
 pub struct BackupSide {
     pub machine: Backup,
-    /// Half of a pair: it may ask.
+    /// It is half of a pair, and may claim.
     pub armed: bool,
     diverged: bool,
-    /// Went live, and goes on as this, with this machine.
+    /// It went live, and goes on as this survivor with this machine.
     pub live: Option<(Survivor, Machine)>,
-    /// Its vCPU runs once in so many steps.
+    /// Its vCPU runs in one of so many steps.
     lazy: u64,
     boot: Option<(Time, u64)>,
-    /// Pieces of the copy that are not in the memory yet, and bytes that are.
+    /// Pieces of the copy that are not in memory yet, and the number of bytes that are.
     pieces: VecDeque<(Time, u64)>,
     loaded: u64,
     /// The rest of the copy.
     state: Option<(Time, Machine)>,
-    /// Joins a VM that runs.
+    /// It joins a VM that runs.
     copied: bool,
-    /// There is a machine.
+    /// Its machine exists.
     stands: bool,
     guest: Machine,
     buffer: VecDeque<LogItem>,
@@ -36,7 +40,7 @@ pub struct BackupSide {
     /// Outputs that were not reported as released.
     held: Vec<Output>,
     forgotten: u64,
-    /// The fence succeeded; the primary handed over; what was held was emitted.
+    /// The fence has succeeded; the primary has handed over; the held outputs were emitted.
     fenced: bool,
     planned: bool,
     emitted: bool,
@@ -108,7 +112,7 @@ impl BackupSide {
     fn answer(&mut self, seat: &Seat, asked: Asked, world: &mut World) {
         if let Asked::Fence = asked {
             let fenced = fence(world);
-            self.fenced |= fenced.is_ok();
+            self.fenced |= fenced;
             return self.machine.handle_fenced(world.now, fenced);
         }
         let World {
@@ -139,7 +143,7 @@ impl BackupSide {
         self.machine.handle_diverged(now, at, "planted".into());
     }
 
-    /// Whether there is something that could diverge.
+    /// Does it execute the log, so that it could diverge?
     pub fn follows(&self) -> bool {
         self.stands && !self.emitted
     }
@@ -195,158 +199,21 @@ impl BackupSide {
     }
 
     pub fn act(&mut self, seat: &mut Seat, world: &mut World) {
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
-            assert!(self.live.is_none(), "{action:?} after going live");
-            self.perform(seat, action, world);
-        }
+        let mut acting = Acting {
+            side: self,
+            seat,
+            world,
+        };
+        let Ok(end) = drive_backup(&mut acting);
+        assert!(end.is_none() || self.machine.poll_action().is_none());
     }
 
-    fn perform(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
-        let now = world.now;
-        match &action {
-            BackupAction::Beat(_) | BackupAction::Deliver(_) => {}
-            BackupAction::ForgetOutputs { .. } | BackupAction::Boot { .. } => {}
-            BackupAction::Send(Message::Ack { .. } | Message::Heartbeat) => {}
-            other => world.tell(seat.me, other),
-        }
-        match action {
-            BackupAction::Send(message) => {
-                self.armed |= message == Message::Ready && !self.copied;
-                seat.send(message, world);
-            }
-            BackupAction::Beat(beat) => seat.beat(beat, world),
-            BackupAction::Fence { .. } => seat.ask(Asked::Fence, world),
-            BackupAction::TakeOver => self.planned = true,
-            BackupAction::ReadBack { generation } => {
-                seat.ask(Asked::ReadBack(generation), world);
-            }
-            BackupAction::Boot {
-                generation, copied, ..
-            } => {
-                self.copied = copied;
-                self.boot = Some((soon(now, &mut world.rng, 30), generation));
-            }
-            BackupAction::Load { pages } => {
-                let due = soon(now, &mut world.rng, 5);
-                self.pieces.push_back((due, pages.len() as u64 * BYTE));
-            }
-            BackupAction::Restore {
-                seq,
-                outputs,
-                state,
-                ..
-            } => {
-                let source = seat.peer.expect("somebody offered it");
-                world.referee.copies(source, seat.me, seq);
-                let copy = Machine {
-                    seq,
-                    outputs,
-                    chain: u64::from_le_bytes(state.try_into().expect("a chain")),
-                    ended: false,
-                };
-                self.forgotten = outputs;
-                self.state = Some((soon(now, &mut world.rng, 30), copy));
-            }
-            BackupAction::Armed { .. } => {
-                self.armed = true;
-                world.note("joined");
-                world.reaches("protects");
-            }
-            BackupAction::Discard => self.boot = None,
-            BackupAction::Deliver(delivery) => self.deliver(seat, delivery, world),
-            BackupAction::ForgetOutputs { up_to } => {
-                world.referee.forgets(seat.me, up_to);
-                self.forgotten = up_to;
-                self.held.retain(|output| output.number > up_to);
-            }
-            BackupAction::Suspect(_) | BackupAction::Announce => {}
-            BackupAction::Withdraw => world.note("withdrawn"),
-            BackupAction::PrimaryLost(_) => assert!(!self.armed),
-            BackupAction::Claim { generation } => {
-                assert!(!self.diverged, "I6: it has diverged, and asks");
-                world.referee.asks(seat.me, generation, self.armed);
-                seat.ask(Asked::Claim(generation), world);
-            }
-            BackupAction::EmitHeld => self.emit_held(seat, world),
-            BackupAction::Close { generation } => {
-                self.closes = true;
-                seat.ask(Asked::Close(generation), world);
-            }
-            BackupAction::Disconnect => seat.disconnect(world),
-            other => self.turn(seat, other, world),
-        }
-    }
-
-    fn deliver(&mut self, seat: &Seat, delivery: Delivery, world: &mut World) {
-        let source = seat.peer.expect("somebody sent it");
-        for item in delivery.items {
-            world
-                .referee
-                .delivers(source, seat.me, item.seq, &item.entry);
-            self.buffer.push_back(item);
-        }
-    }
-
-    fn emit_held(&mut self, seat: &Seat, world: &mut World) {
-        self.emitted = true;
-        if self.planned && self.copied {
-            world.note("a joiner takes over as planned");
-        }
-        assert!(self.fenced || self.planned, "live before the fence");
-        let generation = self.machine.generation();
-        world
-            .referee
-            .takes_over(seat.me, generation, self.guest, &self.held);
-        for output in self.held.drain(..) {
-            world.referee.emits(seat.me, output);
-        }
-    }
-
-    /// How far its joining is.
+    /// How far its joining has got.
     fn stage(&self) -> &'static str {
         match (self.stands, &self.state) {
             (true, _) => "with a copy",
             (false, Some(_)) => "restoring",
             (false, None) => "receiving",
-        }
-    }
-
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, seat: &mut Seat, action: BackupAction, world: &mut World) {
-        match action {
-            BackupAction::Live { .. } => {
-                assert!(self.emitted, "I5: live without what was held");
-                let survivor = self.machine.survivor(self.guest.outputs);
-                self.live = Some((survivor, self.guest));
-                world.note(match self.copied {
-                    true => "joiner live",
-                    false => "backup live",
-                });
-            }
-            BackupAction::Halt(reason) => {
-                seat.fate = match reason {
-                    HaltReason::LostArbitration { .. } => Fate::Lost,
-                    HaltReason::Diverged { .. } => Fate::Crashed,
-                    HaltReason::NotArmed(_) => {
-                        world.lost_source(seat.me, self.stage());
-                        Fate::NotArmed
-                    }
-                    HaltReason::Refused(why) => {
-                        assert!(!why.contains("by force"), "{why}");
-                        Fate::Refused
-                    }
-                    other => panic!("{other}"),
-                }
-            }
-            BackupAction::Finish { closed } => {
-                assert!(closed, "the arbiter is never down for so long");
-                world.referee.finishes(seat.me);
-                let clean = !self.closes || world.arbiter.is_clean();
-                assert!(clean, "a clean end is in a cold start's way");
-                seat.fate = Fate::Finished;
-            }
-            other => unreachable!("{other:?} changes nothing"),
         }
     }
 }

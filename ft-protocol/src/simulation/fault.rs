@@ -1,4 +1,4 @@
-//! What fails, and what is owed afterwards.
+//! The faults, and what is still guaranteed after them.
 
 use super::member::{Member, Part};
 use super::{Fate, Setup, Simulation, World};
@@ -6,7 +6,7 @@ use crate::Time;
 use crate::testing::Rng;
 use std::time::Duration;
 
-/// A number that picks one of those that are there when it happens.
+/// A number that picks one of the candidates at the moment of the fault.
 type Pick = u64;
 
 #[derive(Clone, Copy, Debug)]
@@ -20,13 +20,13 @@ pub enum Fault {
     ArbiterDown(Duration),
     Corrupt(Pick),
     Diverge(Pick),
-    /// No fault: the operator wants the backup to take over.
+    /// Not a fault: the operator wants the backup to take over.
     Switchover,
-    /// No fault: the operator wants a backup to leave.
+    /// Not a fault: the operator ends a backup.
     Leave(Pick),
     /// The vCPU's thread of a side hangs for a while.
     Mute(Pick, Duration),
-    /// The next copy arrives with a bit changed.
+    /// The next copy arrives with a changed bit.
     DamagedCopy,
     /// The next copy cannot be made, or there is no room for it.
     CopyFails,
@@ -123,7 +123,7 @@ impl Simulation {
         }
     }
 
-    /// One of the members of which this is true.
+    /// Picks one of the members for which `is` is true.
     fn picked(&self, pick: u64, is: impl Fn(&Member) -> bool) -> Option<usize> {
         let all: Vec<usize> = (0..self.members.len())
             .filter(|&index| is(&self.members[index]))
@@ -133,7 +133,7 @@ impl Simulation {
 
     fn diverge(&mut self, pick: u64) {
         let now = self.world.now;
-        // Who hangs executes nothing.
+        // A member that hangs executes nothing.
         let follows = |member: &Member| {
             let awake = member.seat.is_running() && member.seat.hung_until <= now;
             awake && matches!(&member.part, Part::Backup(side) if side.follows())
@@ -166,7 +166,8 @@ impl Simulation {
         }
     }
 
-    /// Whether the guest's end is still owed once this member is gone, which is now still there.
+    /// Decides whether the guest must still reach its end when this member, which is still there, is
+    /// gone.
     fn owe_after(&mut self, gone: usize) {
         if !self.members[gone].counts() || self.world.referee.finished {
             return;

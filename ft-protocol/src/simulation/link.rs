@@ -26,20 +26,21 @@ impl Side {
     }
 }
 
-/// One direction: what is on its way to an end, None being the connection's end.
+/// One direction: the messages on their way to an end. `None` is the end of the connection.
 #[derive(Default)]
 struct Lane {
     packets: VecDeque<(Time, Option<Message>)>,
-    /// Whether the receiver still has its end open.
+    /// Does the receiver still have its end open?
     open: bool,
 }
 
-/// A connection. In order and without loss, until it breaks: then any tail of it is lost.
+/// A connection: in order and without loss, until it breaks. Then it loses everything after some
+/// message.
 pub struct Link {
     pub primary: MemberId,
     pub backup: MemberId,
     lanes: [Lane; 2],
-    /// Nothing arrives before.
+    /// Nothing arrives before this time.
     pub stalled_until: Time,
     /// Beats on their way to each side, in no order.
     beats: [Vec<(Time, Beat)>; 2],
@@ -71,7 +72,7 @@ impl Link {
             return;
         }
         if !self.lanes[from.other() as usize].open && rng.one_in(2) {
-            // As TCP: data for a closed end resets the connection, and what was unread is lost.
+            // As in TCP: data for a closed end resets the connection, and unread data is lost.
             self.lanes[from as usize].packets = VecDeque::from([(now, None)]);
         }
         self.enqueue(from.other(), Some(message), now, rng);
@@ -95,7 +96,7 @@ impl Link {
         Some(packet)
     }
 
-    /// The connection breaks: a tail of what is on its way is lost, and both ends hear of it.
+    /// Breaks the connection: everything after some message is lost, and both ends notice it.
     pub fn cut(&mut self, now: Time, rng: &mut Rng) {
         for side in [Side::Primary, Side::Backup] {
             let packets = &mut self.lanes[side as usize].packets;
@@ -105,7 +106,7 @@ impl Link {
         }
     }
 
-    /// Flips a bit of a piece of the log that is on its way.
+    /// Flips a bit in a piece of the log that is on its way.
     pub fn corrupt(&mut self, rng: &mut Rng) {
         for (_, packet) in &mut self.lanes[Side::Backup as usize].packets {
             if let Some(Message::Log { frames }) = packet {
@@ -117,13 +118,13 @@ impl Link {
     }
 }
 
-/// A member's end of a connection, which both of them share.
+/// A member's end of a connection. Both ends share the connection.
 pub struct Wire {
     pub link: Rc<RefCell<Link>>,
     side: Side,
 }
 
-/// Connects two members; the ends are the primary's and the backup's.
+/// Connects two members. Returns the primary's end and the backup's.
 pub fn connect(primary: MemberId, backup: MemberId) -> [Wire; 2] {
     let link = Rc::new(RefCell::new(Link {
         primary,
@@ -148,7 +149,7 @@ impl Wire {
         link.send(self.side, message, world.now, &mut world.rng);
     }
 
-    /// Sends a beat: lost, late and out of order as datagrams are.
+    /// Sends a beat, which may be lost, late or out of order, like a datagram.
     pub fn beat(&self, beat: Beat, world: &mut World) {
         let mut link = self.link.borrow_mut();
         link.beat(self.side, beat, world.now, &mut world.rng);
@@ -159,19 +160,19 @@ impl Wire {
         self.link.borrow_mut().beats(self.side, now)
     }
 
-    /// What arrives now.
+    /// The message that arrives now.
     pub fn receive(&self, now: Time) -> Option<Option<Message>> {
         self.link.borrow_mut().receive(self.side, now)
     }
 
-    /// This end closes. The other will hear of it.
+    /// Closes this end. The other end will notice it.
     pub fn close(self, world: &mut World) {
         let mut link = self.link.borrow_mut();
         link.lanes[self.side as usize] = Lane::default();
         link.enqueue(self.side.other(), None, world.now, &mut world.rng);
     }
 
-    /// This end is gone without a word.
+    /// This end is gone, and the other end does not notice it.
     pub fn vanish(self) {
         self.link.borrow_mut().lanes[self.side as usize] = Lane::default();
     }

@@ -1,12 +1,12 @@
-//! The guest, as a model: what its log makes of it.
+//! The guest, as a model: its state is a function of its log.
 
 use crate::arbiter::MemberId;
 use crate::log::{
     End, EndReason, Entry, Event, MachineDigest, OutputMark, OutputPort, Position, encode_entry,
 };
 
-/// A machine after `seq` entries. Everything that ever went into it is in `chain`, so two machines that
-/// were told different things are different.
+/// A machine after `seq` entries. `chain` is a hash of all inputs so far, so machines with different
+/// inputs differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     pub seq: u64,
@@ -16,7 +16,7 @@ pub struct Machine {
     pub ended: bool,
 }
 
-/// What the guest emits: its bytes are their hash.
+/// An output of the guest. Its bytes are represented by a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     pub number: u64,
@@ -31,7 +31,7 @@ fn mix(a: u64, b: u64) -> u64 {
 }
 
 impl Machine {
-    /// The next entry, where `writer` hears the world: another one would hear something else.
+    /// The next entry if the guest runs at `writer`. At another member its inputs would be different.
     pub fn next_entry(&self, writer: MemberId, ends: bool) -> Entry {
         let world = mix(self.chain, writer.0 as u64);
         let event = if ends {
@@ -60,7 +60,7 @@ impl Machine {
         mix(self.chain, self.outputs)
     }
 
-    /// Executes an entry. What is emitted is this machine's own, whatever the entry says.
+    /// Executes an entry. An output comes from this machine alone, whatever the entry says.
     pub fn execute(&mut self, entry: &Entry) -> Option<Output> {
         self.seq += 1;
         let output = matches!(entry.event, Event::Output(_)).then(|| {

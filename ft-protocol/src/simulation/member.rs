@@ -87,7 +87,7 @@ impl Member {
         }
     }
 
-    /// Whether the VM could go on with this member alone.
+    /// Could the VM go on with this member alone?
     pub fn could_go_on(&self, world: &World) -> bool {
         let me = self.seat.me;
         let uncontested = |generation| !world.referee.is_contested(me, generation);
@@ -98,7 +98,7 @@ impl Member {
         self.seat.is_running() && right
     }
 
-    /// Whether the VM may depend on it.
+    /// May the VM depend on this member?
     pub fn counts(&self) -> bool {
         self.seat.is_running()
             && match &self.part {
@@ -111,7 +111,7 @@ impl Member {
         matches!(&self.part, Part::Backup(side) if side.armed) && self.seat.is_running()
     }
 
-    /// Waits for somebody who runs the VM.
+    /// Does it wait for a member that runs the VM?
     pub fn is_waiting(&self) -> bool {
         self.seat.is_running()
             && matches!(&self.part, Part::Backup(side) if side.machine.wants_connection())

@@ -1,49 +1,56 @@
-//! The primary's runtime, as a model; also that of a survivor.
+//! The runtime of a primary or of a survivor, as a model.
 
+mod host;
+
+use super::World;
 use super::copying::{Copying, digest};
 use super::machine::{Machine, Output, frame};
-use super::seat::{Asked, Seat, fence, record};
-use super::{Fate, World};
+use super::seat::{Asked, Seat, fence};
+use crate::Time;
 use crate::arbiter::{ClaimAnswer, OpenAnswer};
+use crate::host::drive_primary;
 use crate::log::Position;
-use crate::primary::{Primary, PrimaryAction};
+use crate::primary::Primary;
 use crate::transfer::Capture;
 use crate::wire::Message;
-use crate::{HaltReason, Time, testing};
+use host::Acting;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Who did nothing for so long was away: more than the detector allows a tick to be late.
+/// A primary that did nothing for so long was away. It is more than the detector allows a tick to be
+/// late.
 const AWAY: Duration = Duration::from_millis(62);
 
 pub struct PrimarySide {
     pub machine: Primary,
     guest: Machine,
     pub started: bool,
-    /// Is to rest; rests.
+    /// Must the vCPU rest, and does it rest?
     parking: bool,
     parked: bool,
-    /// Resting takes about so many steps.
+    /// Resting happens in one of about so many steps.
     park_lazy: u64,
-    /// Told the backup to take over.
+    /// It has asked the backup to take over.
     handed_over: bool,
     /// The last generation that it won.
     won: u64,
-    /// The log: what was not handed in yet, how much was, and what is to be sent.
+    /// The log: frames that are not handed in yet, the last entry and the bytes that were handed in,
+    /// and frames to send.
     fresh: Vec<u8>,
     flushed: u64,
     bytes: u64,
     unsent: VecDeque<(u64, Vec<u8>)>,
-    /// Outputs that have not left; may leave, have left, and the protocol knows that they have.
+    /// Outputs that have not left. Then the numbers of the last output that may leave, that has left,
+    /// and that the protocol knows to have left.
     held: VecDeque<Output>,
     passed: u64,
     left: u64,
     told: u64,
     copy: Option<Copying>,
-    /// When it did something last; and it was away since the backup last answered.
+    /// When it last did something, and whether it was away since the backup last answered.
     stepped: Time,
     away: bool,
-    /// How far whoever joins is.
+    /// How far the joiner has got.
     stage: &'static str,
 }
 
@@ -73,7 +80,7 @@ impl PrimarySide {
         }
     }
 
-    /// A backup that went live goes on as this.
+    /// The primary that a backup becomes when it goes live.
     pub fn survivor(machine: Primary, guest: Machine) -> PrimarySide {
         PrimarySide {
             started: true,
@@ -94,12 +101,15 @@ impl PrimarySide {
         self.stepped = now;
         while let Some(packet) = seat.receive(now) {
             self.away &= !matches!(packet, Some(Message::Echo { .. }));
+            if let (Some(Message::Loaded { bytes }), Some(copy)) = (&packet, &mut self.copy) {
+                copy.loaded = *bytes;
+            }
             match packet {
                 Some(message) => self.machine.handle_message(now, message),
                 None => self.machine.handle_disconnected(now),
             }
             self.act(seat, world);
-            // What it lets go leaves, whatever else waits to be read.
+            // Outputs that were released may leave before other messages are read.
             if world.rng.one_in(4) {
                 self.emit(seat, world);
                 self.act(seat, world);
@@ -194,7 +204,7 @@ impl PrimarySide {
         let frames = std::mem::take(&mut self.fresh);
         self.flushed = self.guest.seq;
         self.bytes += frames.len() as u64;
-        // Alone, there is nobody to send it to.
+        // A primary that is alone has no backup to send it to.
         if self.machine.sends_log() {
             self.unsent.push_back((self.flushed, frames));
         }
@@ -220,16 +230,18 @@ impl PrimarySide {
         }
     }
 
-    /// The copy goes on, while there is one.
+    /// Goes on with the copy, if there is one.
     fn copy_on(&mut self, seat: &Seat, world: &mut World) {
         let Some(copy) = &mut self.copy else {
             return;
         };
-        if let Some(message) = copy.next(self.machine.loaded(), &mut world.rng) {
-            self.machine.handle_copy_sent(copy.sent());
-            seat.send(message, world);
-        } else if copy.waits() {
+        if copy.waits() {
             world.note("the copy's window is full");
+        }
+        if self.machine.wants_piece()
+            && let Some(bytes) = copy.next(&mut world.rng)
+        {
+            return self.machine.handle_piece(world.now, bytes);
         }
         let answers = world.now >= seat.mute_until && !self.guest.ended;
         if !copy.wants_stop() || !answers || !world.rng.one_in(4) {
@@ -240,37 +252,36 @@ impl PrimarySide {
             return self.machine.handle_copy_failed(world.now, why);
         }
         self.flush(world);
-        if let Some(copy) = &mut self.copy {
-            let Machine {
-                seq,
-                outputs,
-                chain,
-                ..
-            } = self.guest;
-            let memory = copy.capture(&mut world.rng);
-            copy.push(Message::State {
-                seq,
-                at: Position::exit(seq),
-                outputs,
-                state: chain.to_le_bytes().to_vec(),
-            });
-            let digest = digest(memory, chain);
-            let capture = Capture {
-                seq,
-                outputs,
-                digest,
-            };
-            self.machine.handle_captured(world.now, capture);
-            self.reaches("captured", world);
-        }
+        self.capture(world);
     }
 
-    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
-    fn send(&mut self, seat: &Seat, message: Message, world: &mut World) {
-        match self.copy.as_mut().filter(|copy| copy.waits()) {
-            Some(copy) if message != Message::Heartbeat => copy.push(message),
-            _ => seat.send(message, world),
+    fn capture(&mut self, world: &mut World) {
+        let Some(copy) = &mut self.copy else {
+            return;
+        };
+        let Machine {
+            seq,
+            outputs,
+            chain,
+            ..
+        } = self.guest;
+        for bytes in copy.capture(&mut world.rng) {
+            self.machine.handle_piece(world.now, bytes);
         }
+        let memory = copy.keep(Message::State {
+            seq,
+            at: Position::exit(seq),
+            outputs,
+            state: chain.to_le_bytes().to_vec(),
+        });
+        let digest = digest(memory, chain);
+        let capture = Capture {
+            seq,
+            outputs,
+            digest,
+        };
+        self.machine.handle_captured(world.now, capture);
+        self.reaches("captured", world);
     }
 
     fn reaches(&mut self, stage: &'static str, world: &mut World) {
@@ -279,175 +290,12 @@ impl PrimarySide {
     }
 
     fn act(&mut self, seat: &mut Seat, world: &mut World) {
-        while let Some(action) = self.machine.poll_action() {
-            assert_eq!(seat.fate, Fate::Running, "{action:?} after the end");
-            self.perform(seat, action, world);
-        }
-    }
-
-    fn perform(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
-        let me = seat.me;
-        match &action {
-            PrimaryAction::Beat(_) | PrimaryAction::SendLog { .. } => {}
-            PrimaryAction::Release { .. } => {}
-            PrimaryAction::Send(Message::Released { .. } | Message::Heartbeat) => {}
-            other => world.tell(me, other),
-        }
-        match action {
-            PrimaryAction::Send(message) => {
-                self.note_sent(seat, &message, world);
-                self.send(seat, message, world);
-            }
-            PrimaryAction::Beat(beat) => seat.beat(beat, world),
-            PrimaryAction::Fence { .. } => seat.ask(Asked::Fence, world),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
-                let welcome = Message::Welcome {
-                    protocol,
-                    generation,
-                    members,
-                    nonce,
-                    header: Box::new(testing::header()),
-                    image: vec![1],
-                };
-                self.send(seat, welcome, world);
-            }
-            PrimaryAction::Offer { protocol, right } => {
-                let offer = Message::Offer {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    source: me,
-                    header: Box::new(testing::header()),
-                    image: vec![1],
-                };
-                self.send(seat, offer, world);
-                self.reaches("offered", world);
-            }
-            PrimaryAction::Copy => {
-                self.unsent.clear();
-                self.copy = Some(Copying::new(&mut world.rng));
-                self.reaches("copying", world);
-            }
-            PrimaryAction::StopCopy => {
-                self.copy = None;
-                self.unsent.clear();
-            }
-            PrimaryAction::Protected { .. } => {
-                // The log since the copy, and Armed itself, may still wait behind it.
-                for message in self.copy.take().map_or(vec![], Copying::finish) {
-                    seat.send(message, world);
-                }
-            }
-            PrimaryAction::SendLog { up_to } => {
-                let mut frames = Vec::new();
-                while let Some((_, some)) = self.unsent.pop_front_if(|(seq, _)| *seq <= up_to) {
-                    frames.extend(some);
-                }
-                self.send(seat, Message::Log { frames }, world);
-            }
-            PrimaryAction::Release { up_to } => {
-                // What was let go and may not leave yet is let go again.
-                assert!(
-                    up_to >= self.passed && up_to > self.told,
-                    "a release of nothing"
-                );
-                self.passed = up_to;
-            }
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => {
-                world.referee.opens(generation, members);
-                let record = record(generation, members, nonce);
-                seat.ask(Asked::Open(record), world);
-                if self.started {
-                    self.reaches("opening", world);
-                }
-            }
-            PrimaryAction::Claim { generation } => {
-                world.referee.asks(me, generation, true);
-                seat.ask(Asked::Claim(generation), world);
-            }
-            PrimaryAction::Close { generation } => seat.ask(Asked::Close(generation), world),
-            PrimaryAction::Disconnect => seat.disconnect(world),
-            other => self.turn(seat, other, world),
-        }
-    }
-
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, seat: &mut Seat, action: PrimaryAction, world: &mut World) {
-        match action {
-            PrimaryAction::Park => {
-                self.parking = true;
-                self.park_lazy = [4, 100][world.rng.below(2) as usize];
-                world.reaches("parking");
-            }
-            PrimaryAction::Resume => {
-                let right = self.parked && !self.handed_over;
-                assert!(right, "runs on without the right to");
-                (self.parking, self.parked) = (false, false);
-                world.note("parked and ran on");
-            }
-            PrimaryAction::HandedOver { .. } => seat.fate = Fate::HandedOver,
-            PrimaryAction::Start => {
-                let generation = self.machine.generation();
-                let fresh = generation > self.won || world.referee.opens_alone(generation);
-                assert!(fresh, "I4: a pair in a generation that was won before");
-                if generation > 1 {
-                    world.note("started in a later generation");
-                }
-                let record = world.arbiter.record(generation);
-                world
-                    .referee
-                    .starts(record.expect("nobody starts unopened"));
-                self.started = true;
-            }
-            PrimaryAction::GoSolo { generation } => {
-                world.referee.goes_alone(seat.me, generation);
-                self.handed_over = false;
-                self.unsent.clear();
-                world.note("primary alone");
-            }
-            PrimaryAction::BackupLost(loss) => {
-                if !["nobody", "armed"].contains(&self.stage) {
-                    world.lost_joiner(self.stage, &loss);
-                }
-                self.stage = "nobody";
-            }
-            PrimaryAction::Halt(HaltReason::LostArbitration { .. }) => seat.fate = Fate::Lost,
-            PrimaryAction::Halt(other) => panic!("{other}"),
-            PrimaryAction::Finish { closed } => {
-                assert!(closed, "the arbiter is never down for so long");
-                world.referee.finishes(seat.me);
-                assert!(
-                    world.arbiter.is_clean(),
-                    "a clean end is in a cold start's way"
-                );
-                seat.fate = Fate::Finished;
-            }
-            PrimaryAction::Requested(_) | PrimaryAction::Leave => {
-                panic!("{action:?}: nobody asked for that")
-            }
-            other => unreachable!("{other:?} changes nothing"),
-        }
-    }
-
-    fn note_sent(&mut self, seat: &Seat, message: &Message, world: &mut World) {
-        match message {
-            Message::Handover => self.handed_over = true,
-            Message::Armed { generation, .. } => {
-                let record = world.arbiter.record(*generation).cloned();
-                world.referee.arms(seat.me, *generation, record.as_ref());
-                self.reaches("armed", world);
-            }
-            _ => {}
-        }
+        let mut acting = Acting {
+            side: self,
+            seat,
+            world,
+        };
+        let Ok(end) = drive_primary(&mut acting);
+        assert!(end.is_none() || self.machine.poll_action().is_none());
     }
 }

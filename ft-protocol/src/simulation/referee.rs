@@ -1,21 +1,22 @@
-//! What must hold, whatever happens: the invariants of the design, over all generations.
+//! The invariants of the design, over all generations.
 
 use super::machine::{Machine, Output};
 use crate::arbiter::{MemberId, Members, OpenRecord};
 use crate::log::Entry;
 use std::collections::BTreeMap;
 
-/// What a member's log makes of a machine, as it was made or received: not what the member believes.
+/// The machine that follows from a member's log, made or received, independent of what the member
+/// believes.
 #[derive(Clone)]
 struct Truth {
-    /// The machine after entry `n`, at `n`.
+    /// The machine after entry `n`, at index `n`.
     machines: Vec<Machine>,
     outputs: Vec<Output>,
     /// The last entry that came over the channel, or with the copy.
     received: u64,
-    /// Outputs from before the copy: it never had them.
+    /// Number of outputs from before the copy, which the member never had.
     copied: u64,
-    /// The last output that it let out, or that left before it came.
+    /// The last output that it let out, or that had left before it was copied.
     left: u64,
 }
 
@@ -41,7 +42,7 @@ impl Truth {
     }
 }
 
-/// The two halves of a generation.
+/// The two members of a generation.
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     generation: u64,
@@ -49,19 +50,19 @@ struct Pair {
     backup: MemberId,
 }
 
-/// Sees everything, and objects.
+/// Observes everything, and panics if an invariant is violated.
 #[derive(Default)]
 pub struct Referee {
     truths: BTreeMap<u128, Truth>,
-    /// The outputs that have left, from whichever side.
+    /// The outputs that have left, from either side.
     left: Vec<Output>,
     pairs: Vec<Pair>,
-    /// Who goes on alone by right, and in which generation.
+    /// The member that runs alone by right, and in which generation.
     alone: Option<(MemberId, u64)>,
-    /// What was asked of the arbiter: to open for whom, to claim by whom.
+    /// The questions to the arbiter: for whom a generation should be opened, and who claimed it.
     opens: BTreeMap<u64, Members>,
     claims: Vec<(u64, MemberId)>,
-    /// Somebody finished.
+    /// A member has finished.
     pub finished: bool,
 }
 
@@ -70,12 +71,12 @@ impl Referee {
         self.truths.entry(member.0).or_insert_with(Truth::new)
     }
 
-    /// The guest runs on here, where it is not told what to do.
+    /// The guest runs at this member and makes an entry of its own.
     pub fn makes(&mut self, member: MemberId, entry: &Entry) {
         self.truth(member).execute(entry);
     }
 
-    /// A copy of the machine that runs there, as it was after this entry, is to be had here.
+    /// Member `to` gets a copy of the machine at `from`, as it was after this entry.
     pub fn copies(&mut self, from: MemberId, to: MemberId, seq: u64) {
         let mut truth = self.truth(from).clone();
         truth.machines.truncate(seq as usize + 1);
@@ -102,13 +103,13 @@ impl Referee {
         assert_eq!(first, members, "I4: generation {generation} is used again");
     }
 
-    /// Whether that was for one that runs alone.
+    /// Was that for a member that runs alone?
     pub fn opens_alone(&self, generation: u64) -> bool {
         let members = self.opens.get(&generation);
         members.is_some_and(|members| members.backup.is_none())
     }
 
-    /// A pair starts.
+    /// A pair starts, or a member alone.
     pub fn starts(&mut self, record: &OpenRecord) {
         let (primary, backup) = (record.members.primary, record.members.backup);
         let Some(backup) = backup else {
@@ -120,7 +121,7 @@ impl Referee {
             primary,
             backup,
         });
-        // Ready may be read by a primary that hung for long, and is none any more.
+        // A primary that hung for long may read Ready late, when it is not the primary any more.
         self.pairs.sort_by_key(|pair| pair.generation);
     }
 
@@ -154,7 +155,7 @@ impl Referee {
         });
     }
 
-    /// A member asks for a generation; it believes that it may.
+    /// A member claims a generation, and believes that it may.
     pub fn asks(&mut self, member: MemberId, generation: u64, armed: bool) {
         assert!(
             armed,
@@ -163,7 +164,7 @@ impl Referee {
         self.claims.push((generation, member));
     }
 
-    /// Whether somebody else asked for it too.
+    /// Did another member claim it too?
     pub fn is_contested(&self, member: MemberId, generation: u64) -> bool {
         let others = |(g, who): &(u64, MemberId)| *g == generation && *who != member;
         self.claims.iter().any(others)
@@ -185,7 +186,7 @@ impl Referee {
         self.alone = Some((member, generation));
     }
 
-    /// Whether the guest ever ran.
+    /// Has the guest ever run?
     pub fn is_started(&self) -> bool {
         self.alone.is_some() || !self.pairs.is_empty()
     }
@@ -194,12 +195,12 @@ impl Referee {
         self.alone.is_some_and(|(who, _)| who == member)
     }
 
-    /// Whether somebody else went on alone.
+    /// Does another member run alone?
     pub fn is_another_alone(&self, member: MemberId) -> bool {
         self.alone.is_some_and(|(who, _)| who != member)
     }
 
-    /// The backup that protects the VM, as far as that is known: it was armed, or is about to be.
+    /// The backup that protects the VM, as far as is known: it was armed, or is about to be.
     pub fn protector(&self) -> Option<MemberId> {
         let pair = self.pairs.last().filter(|_| self.alone.is_none());
         pair.map(|pair| pair.backup)
@@ -243,7 +244,7 @@ impl Referee {
         self.truth(member).left = up_to;
     }
 
-    /// A backup goes on alone, with this machine and these outputs to emit.
+    /// A backup goes on alone, with this machine and these held outputs.
     pub fn takes_over(
         &mut self,
         member: MemberId,
@@ -269,7 +270,7 @@ impl Referee {
         self.left = left;
     }
 
-    /// A member says that all is done.
+    /// A member says that the guest has finished.
     pub fn finishes(&mut self, member: MemberId) {
         let machine = self.truth(member).machine();
         assert!(machine.ended, "I3: finished with entries not executed");

@@ -1,12 +1,13 @@
-//! What every member has, whichever part it plays.
+//! What every member has, whatever its role.
 
 use super::link::Wire;
 use super::{Fate, World, soon};
 use crate::Time;
-use crate::arbiter::{MemberId, Members, Nonce, OpenRecord};
+use crate::arbiter::{MemberId, OpenRecord};
+use crate::transfer::Right;
 use crate::wire::{Beat, Message};
 
-/// What was asked of the arbiter, or of the fence.
+/// A question to the arbiter or to the fence.
 pub enum Asked {
     Open(OpenRecord),
     ReadBack(u64),
@@ -19,10 +20,10 @@ pub struct Seat {
     pub me: MemberId,
     pub fate: Fate,
     pub wire: Option<Wire>,
-    /// Whose Welcome or Offer came last.
+    /// The member whose Welcome or Offer came last.
     pub peer: Option<MemberId>,
     pub hung_until: Time,
-    /// Its vCPU does not answer before.
+    /// Its vCPU does not answer before this time.
     pub mute_until: Time,
     asked: Vec<(Time, Asked)>,
 }
@@ -79,13 +80,13 @@ impl Seat {
         self.asked.push((due, question));
     }
 
-    /// What is to be answered now.
+    /// A question that is answered now.
     pub fn due(&mut self, now: Time) -> Option<Asked> {
         let index = self.asked.iter().position(|(due, _)| *due <= now)?;
         Some(self.asked.remove(index).1)
     }
 
-    /// The process is gone. What it asked the arbiter may still get there.
+    /// The process is gone. Its open questions may still reach the arbiter.
     pub fn crash(&mut self, world: &mut World) {
         self.fate = Fate::Crashed;
         match self.wire.take() {
@@ -108,23 +109,21 @@ impl Seat {
     }
 }
 
-/// A fence, that fails now and then.
-pub fn fence(world: &mut World) -> Result<(), String> {
-    match world.rng.one_in(4) {
-        true => {
-            world.note("a fence fails");
-            Err("no power switch".into())
-        }
-        false => Ok(()),
+/// A fence that sometimes fails.
+pub fn fence(world: &mut World) -> bool {
+    let fails = world.rng.one_in(4);
+    if fails {
+        world.note("a fence fails");
     }
+    !fails
 }
 
-pub fn record(generation: u64, members: Members, nonce: Nonce) -> OpenRecord {
+pub fn record(right: Right) -> OpenRecord {
     OpenRecord {
         vm: "demo".into(),
-        generation,
-        members,
-        nonce,
+        generation: right.generation,
+        members: right.members,
+        nonce: right.nonce,
         at: 0,
     }
 }

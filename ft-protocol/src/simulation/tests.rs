@@ -1,4 +1,4 @@
-//! The schedules, and the faults that are planted to see that the checks fire.
+//! The schedules, and planted faults that show that the checks work.
 
 use super::{END_IN_TRANSFER, Fate, Setup, Simulation};
 use crate::mutant::Mutant;
@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 /// Schedules per test.
 const RUNS: u64 = 2000;
 
-/// Plays all schedules; tells how often what happened in them.
+/// Plays all schedules. Returns how often each noted event happened.
 fn play(setup: Setup, first: u64) -> BTreeMap<String, u64> {
     let first = Rng::seed(first);
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     for seed in first..first + RUNS {
-        // The last one that is printed is the one that failed.
+        // The last seed that is printed is the one that failed.
         println!("LOCKSTEP_SEED={seed}");
         let mut simulation = Simulation::new(seed, setup, None);
         simulation.run();
@@ -106,7 +106,7 @@ fn whoever_is_lost_is_replaced_and_the_vm_runs_on() {
     assert!(seen["excused"] < RUNS / 4, "{}", seen["excused"]);
 }
 
-/// What objects to a planted fault.
+/// The message with which a check fails on a planted fault.
 fn caught(setup: Setup, mutant: Mutant) -> Option<String> {
     (0..RUNS).find_map(|seed| {
         let play = || Simulation::new(seed, setup, Some(mutant)).run();
@@ -142,6 +142,12 @@ fn every_planted_fault_is_caught_by_the_invariant_that_it_breaks() {
         (Setup::Relay, Mutant::ArmsUnacknowledged, "I2"),
         (Setup::Relay, Mutant::ArmsOverOldOutputs, "I5"),
         (Setup::Relay, Mutant::AcceptsAnyCopy, "I1"),
+        (
+            Setup::Relay,
+            Mutant::OvertakesCopy,
+            "although nothing failed",
+        ),
+        (Setup::Relay, Mutant::IgnoresWindow, "the window"),
         (Setup::Relay, Mutant::NumberUsedAgain, "I4"),
         (Setup::Relay, Mutant::LeavesOneOpen, "a cold start's way"),
     ];

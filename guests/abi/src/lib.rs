@@ -1,8 +1,8 @@
-//! What a Lockstep machine promises its guest: ports, interrupt lines, addresses and the two
-//! pages it shares with it.
+//! What a Lockstep machine gives its guest: ports, interrupt lines, addresses, and the two pages that
+//! the machine and the guest share.
 //!
-//! The VMM and the guests' runtime both build on this crate, so that neither can drift from the
-//! other. `docs/machine.md` tells the same in prose.
+//! The VMM and the guests' runtime both build on this crate, so that they cannot differ.
+//! `docs/machine.md` describes the same in prose.
 //!
 //! # Entry
 //!
@@ -15,8 +15,8 @@
 //!   has the rights of its ELF segments; the rest of RAM is read-write and not executable. No
 //!   page is both writable and executable. All accessed and dirty bits are set beforehand.
 //! - [`MMIO_BASE`]`..+`[`MMIO_LEN`] is mapped read-write and uncached.
-//! - The VMM's GDT holds the selectors in [`selector`]; the guest loads an IDT and a TSS of its
-//!   own (the TSS descriptor's place in the GDT is the guest's to provide: it loads its own GDT).
+//! - The VMM's GDT has the selectors in [`selector`]. The guest must load its own IDT and TSS; for the
+//!   TSS's descriptor it needs its own GDT.
 //! - CR4.OSFXSR and CR4.OSXMMEXCPT are set, XSAVE is not enabled: SSE2 works, AVX does not.
 #![no_std]
 #![warn(missing_docs)]
@@ -31,14 +31,14 @@ pub mod port {
     pub const PIC2: u16 = 0xa0;
     /// 8254: three counters and the control word. Counter 0 drives [`super::irq::PIT`].
     pub const PIT: u16 = 0x40;
-    /// `OUT dx, eax`: nothing to do. `eax` holds the low half of [`super::ClockPage::activity`]
-    /// as the guest last saw it; the machine stops the vCPU until the count differs from that, the
-    /// guest's `wake_at_ns` has come or an interrupt can be delivered. So no wake-up is lost between looking
-    /// and idling.
+    /// `OUT dx, eax`: the guest has nothing to do. `eax` is the low half of
+    /// [`super::ClockPage::activity`] as the guest last read it. The machine stops the vCPU until the
+    /// count differs from `eax`, guest time reaches `wake_at_ns`, or an interrupt can be delivered. So
+    /// an input that arrives between reading the count and idling still wakes the guest.
     pub const IDLE: u16 = 0xe0;
-    /// `OUT imm8, al`: [`super::ClockPage::edges_left`] has come down to 0. The machine adds a
-    /// quantum ([`super::BootInfo::quantum`]) to it; the value written means nothing. The guest
-    /// does nothing else here: it leaves so that the machine has a position inside computation.
+    /// `OUT imm8, al`: [`super::ClockPage::edges_left`] has reached 0. The machine adds a quantum
+    /// ([`super::BootInfo::quantum`]) to it; the value of `al` is ignored. This exit gives the machine
+    /// a position inside a computation.
     pub const QUANTUM: u16 = 0xe4;
     /// `OUT dx, eax`: the guest ends; `eax` is its exit status.
     pub const EXIT: u16 = 0xf4;
@@ -68,25 +68,25 @@ pub mod selector {
 
 /// Guest-physical address of the [`BootInfo`] page.
 pub const BOOT_INFO: u64 = 0x6000;
-/// Top of the 4 KiB stack that the guest is entered on.
+/// Top of the 4 KiB stack on which the guest starts.
 pub const BOOT_STACK_TOP: u64 = 0x8000;
 /// Guest-physical address of the [`ClockPage`].
 pub const CLOCK_PAGE: u64 = 0x8000;
 /// Lowest address of a guest's image.
 pub const IMAGE_BASE: u64 = 0x20_0000;
-/// Where the virtio-mmio windows begin; window `n` is at `MMIO_BASE + n * MMIO_STRIDE`.
+/// Address of the first virtio-mmio window; window `n` is at `MMIO_BASE + n * MMIO_STRIDE`.
 pub const MMIO_BASE: u64 = 0xd000_0000;
 /// Distance between two virtio-mmio windows, bytes.
 pub const MMIO_STRIDE: u64 = 0x1000;
-/// Bytes of address space kept for devices (one 2 MiB page).
+/// Size of the address range for devices, bytes (one 2 MiB page).
 pub const MMIO_LEN: u64 = 0x20_0000;
-/// Window of virtio-net. Present only with a network: the magic value reads 0 otherwise.
+/// Window of virtio-net. Without a network there is no device, and the magic value reads as 0.
 pub const MMIO_NET: u64 = MMIO_BASE;
 /// Window of virtio-console.
 pub const MMIO_CONSOLE: u64 = MMIO_BASE + MMIO_STRIDE;
 /// Window of virtio-rng.
 pub const MMIO_RNG: u64 = MMIO_BASE + 3 * MMIO_STRIDE;
-/// RAM ends below the devices.
+/// RAM must end here or below: the addresses from here on are kept for devices.
 pub const RAM_MAX: u64 = 0xc000_0000;
 
 /// [`BootInfo::magic`]: `LOCKSTEP`.
@@ -94,7 +94,7 @@ pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"LOCKSTEP");
 /// [`BootInfo::version`] of this crate.
 pub const ABI_VERSION: u32 = 2;
 
-/// What the machine tells its guest once, before the first instruction.
+/// What the machine tells the guest once, before its first instruction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BootInfo {
@@ -104,16 +104,16 @@ pub struct BootInfo {
     pub version: u32,
     /// 1 if there is a virtio-net device, else 0.
     pub has_net: u32,
-    /// RAM, bytes from address 0.
+    /// Size of RAM, bytes; it begins at address 0.
     pub ram_bytes: u64,
     /// First byte after the image, page-aligned: the guest's heap may begin here.
     pub free_start: u64,
-    /// A random number of this machine's, the same on primary and backup.
+    /// A random number, chosen for this machine, the same on primary and backup.
     pub seed: u64,
     /// Wall clock at boot, nanoseconds since 1970; add [`ClockPage::now_ns`].
     pub wall_ns: u64,
-    /// Branch edges from one leave at [`port::QUANTUM`] to the next; 0 if the machine does not
-    /// count.
+    /// Branch edges from one exit at [`port::QUANTUM`] to the next; 0 if the machine does not count
+    /// edges.
     pub quantum: u64,
     /// IPv4 address.
     pub ip: [u8; 4],
@@ -123,27 +123,27 @@ pub struct BootInfo {
     pub prefix_len: u8,
     /// MAC address.
     pub mac: [u8; 6],
-    /// Zero.
+    /// Always zero.
     pub reserved: [u8; 1],
 }
 
-/// The paravirtual clock: written by the machine at positions, read by the guest without an exit.
+/// The paravirtual clock. The machine writes it at positions; the guest reads it without an exit.
 ///
-/// `wake_at_ns` is the guest's, and `edges_left` is written by both.
+/// `wake_at_ns` is written by the guest alone, `edges_left` by both.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockPage {
-    /// Guest time since boot, nanoseconds. Never goes back; stands still between positions.
+    /// Guest time since boot, nanoseconds. It never goes back, and changes at positions only.
     pub now_ns: u64,
     /// Counts what the machine delivered: frames, console input, timer expiries.
     pub activity: u64,
-    /// The guest's: an idle wait ends when `now_ns` reaches it. `u64::MAX`: no such wait.
+    /// Written by the guest: an idle wait ends when `now_ns` reaches it. `u64::MAX`: time does not end
+    /// the wait.
     pub wake_at_ns: u64,
-    /// The software instruction counter: branch edges until the guest leaves at
-    /// [`port::QUANTUM`], as an `i64`. The guest's instrumentation takes 1 off per edge and leaves
-    /// when that makes it 0 (or finds it below 0: a machine that adds nothing is asked at every
-    /// edge). Set by the machine before entry, to `i64::MAX` if it does not count. Read at a
-    /// position, it tells how many edges were executed before that. Precompiled library code and
-    /// assembly count nothing.
+    /// The software instruction counter: branch edges until the next exit at [`port::QUANTUM`], as an
+    /// `i64`. The guest's instrumentation subtracts 1 per edge and makes the exit when the result is 0
+    /// or less. So on a machine that adds nothing, every further edge makes an exit. The machine sets
+    /// it before entry, to `i64::MAX` if it does not count. From its value at a position follows how
+    /// many edges were passed before. Precompiled library code and assembly are not counted.
     pub edges_left: u64,
 }

@@ -1,9 +1,9 @@
-//! Kernels of one kind of work each, timed one by one.
+//! Kernels of one kind of work each, whose times are measured one by one.
 //!
-//! Shows what counting branch edges costs: run it from images built with and without the counter
-//! (guests/README.md). The clock is brought up to date by an exit before each look, to 50 µs, and
-//! each kernel runs for tenths of a second. What it computed is printed too, so nothing can be left
-//! out, and so that two builds can be seen to have done the same.
+//! Shows what counting branch edges costs: run it from images that were built with and without the
+//! counter (guests/README.md). Before each look at the clock an exit brings it up to date, to 50 µs,
+//! and each kernel runs for tenths of a second. The results are printed too, so that the compiler
+//! cannot leave work out and two builds can be seen to have done the same work.
 #![no_std]
 #![no_main]
 
@@ -15,7 +15,7 @@ use core::hint::black_box;
 
 use guest_rt::{boot_info, clock, edges, println};
 
-/// How often each kernel is timed; the shortest is the one that nothing disturbed.
+/// How often each kernel is timed. The shortest time counts, as it was disturbed least.
 const ROUNDS: usize = 3;
 /// Numbers sorted.
 const SORTED: usize = 1_000_000;
@@ -27,14 +27,14 @@ const STEPS: usize = 40_000_000;
 /// Numbers sieved for primes.
 const SIEVE: usize = 8_000_000;
 
-/// Bytes copied, compared and scanned in one call each: stretches without a count, of which a 64 MiB
-/// machine has room for two blocks of about this size.
+/// Bytes copied, compared and scanned in one call each, which is a stretch without a count. A machine
+/// with 64 MiB has room for two blocks of about this size.
 const STRETCH: usize = 24 << 20;
 
 /// Computes something.
 type Kernel = fn() -> u64;
 
-/// What is timed.
+/// The kernels that are timed.
 const KERNELS: [(&str, Kernel); 7] = [
     ("sort", sort),
     ("hash", hash),
@@ -81,7 +81,7 @@ fn sort() -> u64 {
     numbers[SORTED / 2]
 }
 
-/// A hash by eight bytes, with multiplication and rotation.
+/// A hash that takes eight bytes at a time, by multiplication and rotation.
 fn hash() -> u64 {
     let mut state = 1;
     let words: Vec<u64> = (0..HASHED / 8).map(|_| next(&mut state)).collect();

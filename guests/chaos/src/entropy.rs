@@ -1,4 +1,5 @@
-//! virtio-rng (virtio 1.2, 5.4), asked without spinning: the answer may take the machine a while.
+//! virtio-rng (Virtio 1.2, section 5.4). Waits for random bytes without spinning, as the machine may
+//! need a while.
 
 use alloc::boxed::Box;
 
@@ -12,9 +13,9 @@ use virtio_drivers::transport::mmio::MmioTransport;
 
 /// Entries of the ring.
 const RING: usize = 8;
-/// Most bytes asked for at once.
+/// Most bytes requested at once.
 pub const MAX_BYTES: usize = 64;
-/// Longest idling between two looks for the answer, nanoseconds.
+/// Longest idling before it looks again, nanoseconds.
 const LOOK_NS: u64 = 1_000_000;
 
 /// The random number generator.
@@ -25,7 +26,7 @@ pub struct Entropy {
 }
 
 impl Entropy {
-    /// The machine's; `None` if it has none.
+    /// The machine's device; `None` if it has none.
     pub fn new() -> Option<Self> {
         let mut transport = transport(MMIO_RNG)?;
         transport.begin_init(Feature::VERSION_1);
@@ -38,7 +39,7 @@ impl Entropy {
         })
     }
 
-    /// Asks for `bytes` random bytes and waits for them. Fewer may come.
+    /// Requests `bytes` random bytes and waits for them. There may be fewer.
     pub fn read(&mut self, bytes: usize) -> &[u8] {
         let buffer = &mut self.buffer[..bytes];
         // SAFETY: the buffer lives in `self`, untouched, until `pop_used` below.
@@ -54,7 +55,7 @@ impl Entropy {
             }
             clock::idle(seen, clock::now_ns() + LOOK_NS);
         }
-        // SAFETY: these are the bytes that `add` gave this token for.
+        // SAFETY: this is the buffer for which `add` gave this token.
         let came = unsafe { self.queue.pop_used(token, &[], &mut [&mut *buffer]) };
         let came = came.expect("the token is the ring's next") as usize;
         self.transport.ack_interrupt();

@@ -5,14 +5,14 @@
 pub struct Hash(u64);
 
 impl Hash {
-    /// Takes in a word.
+    /// Adds a word.
     pub fn word(&mut self, word: u64) {
         self.0 = (self.0 ^ word)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(29);
     }
 
-    /// Takes in bytes, and how many they are.
+    /// Adds bytes and their number.
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.word(bytes.len() as u64);
         for part in bytes.chunks(8) {
@@ -22,7 +22,7 @@ impl Hash {
         }
     }
 
-    /// What it is now.
+    /// Its present value.
     pub fn value(&self) -> u64 {
         self.0
     }

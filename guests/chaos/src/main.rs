@@ -1,8 +1,9 @@
-//! Everything at random, from the machine's seed.
+//! Does everything that a guest can do, at random, from the machine's seed.
 //!
-//! Each step does one thing: memory, floating point, the timer, handlers that nest, halting, idling,
-//! the console, entropy, frames, the clock, bare exits. What the guest saw of the world goes into a
-//! running hash, which is printed again and again: two runs that took the same inputs at the same
+//! Each step does one thing: memory, floating point, the timer, nested interrupt handlers, halting,
+//! idling, the console, entropy, frames, the clock, bare exits. All that the guest sees of the world is
+//! added to a hash, which is printed from time to time: two runs with the same inputs at the same
+//! positions print the same.
 //! positions print the same.
 #![no_std]
 #![no_main]
@@ -31,11 +32,11 @@ use random::Random;
 const STEPS: u64 = 6000;
 /// Steps between two printed lines.
 const PER_LINE: u64 = 100;
-/// Ticks of the timer come at this distance, microseconds.
+/// Least and most time between two timer ticks, microseconds.
 const INTERVAL_US: core::ops::Range<u64> = 300..5000;
 /// Longest idling, nanoseconds.
 const MAX_IDLE_NS: u64 = 2_000_000;
-/// A port that nothing answers (a PC's diagnostic port).
+/// A port without a device (a PC's diagnostic port).
 const PORT_NOTHING: u16 = 0x80;
 
 guest_rt::entry!(main);
@@ -48,14 +49,14 @@ struct Chaos {
     entropy: Option<Entropy>,
     /// The logistic map's state.
     x: f64,
-    /// Whether the timer ticks for ever: only then does a halt end for certain.
+    /// Is the timer periodic? Only then is a halt certain to end.
     ticking: bool,
 }
 
-/// Does something at random.
+/// A random action.
 type Action = fn(&mut Chaos);
 
-/// What a step can be, and how often it is that.
+/// What a step can do, each with its weight.
 const ACTIONS: [(u64, Action); 12] = [
     (20, Chaos::memory),
     (20, Chaos::float),

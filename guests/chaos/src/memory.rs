@@ -1,4 +1,4 @@
-//! Blocks of memory that come, go, grow and are copied into each other.
+//! Blocks of memory that are allocated, freed, grown, and copied into each other.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use crate::hash::Hash;
 use crate::random::Random;
 
-/// Blocks at once.
+/// Number of blocks.
 const BLOCKS: usize = 32;
-/// Most bytes of a block: all of them take 2 MiB at most.
+/// Most bytes of a block: all blocks together take at most 2 MiB.
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// The blocks.
@@ -20,7 +20,7 @@ impl Memory {
         Self([const { Vec::new() }; BLOCKS])
     }
 
-    /// Does something to a block or two.
+    /// Changes one or two blocks.
     pub fn change(&mut self, random: &mut Random, hash: &mut Hash) {
         let (to, from) = (self.pick(random), self.pick(random));
         let bytes = random.between(0, MAX_BYTES + 1) as usize;
@@ -38,7 +38,7 @@ impl Memory {
         random.between(0, BLOCKS as u64) as usize
     }
 
-    /// Copies a piece of one block over a piece of another, or of the same, where they overlap.
+    /// Copies a piece of one block over a piece of another or the same block; they may overlap.
     fn copy(&mut self, to: usize, from: usize, random: &mut Random) {
         let bytes = self.0[to].len().min(self.0[from].len());
         if bytes == 0 {

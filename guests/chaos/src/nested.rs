@@ -1,4 +1,4 @@
-//! Interrupt handlers that let others nest in them.
+//! Interrupt handlers that let other interrupts nest in them.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -6,11 +6,11 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::{CONSOLE, NET, PIT, RNG};
 use guest_rt::irq;
 
-// Up to four deep, a handler turns interrupts on and leaves the guest a few times, so that the next
-// tick and the other lines come while it runs. A level takes at most 64 bytes of the 4 KiB kernel
-// stack, and one that is not counted can be on top. Only so many interrupts are slow (slow_left), or
-// a host whose exits take longer than a tick would run nothing but handlers. places adds up which
-// line interrupted which instruction: RIP is at [rsp + 16].
+// Up to four deep, a handler turns interrupts on and makes a few exits, so that the next tick and other
+// lines interrupt it. A level takes at most 64 bytes of the 4 KiB kernel stack; a fast handler may be
+// on top. Only a limited number of interrupts is slow (slow_left): on a host whose exits take longer
+// than a tick, nothing but handlers would run otherwise. `places` sums up which line interrupted which
+// instruction: RIP is at [rsp + 16].
 global_asm!(
     r#"
 .section .text
@@ -90,8 +90,8 @@ unsafe extern "C" {
     static nested_slow_left: Shared;
 }
 
-/// Makes them the handlers of the timer, virtio-net, virtio-rng and virtio-console, and unmasks
-/// these. The lines must be masked.
+/// Installs these handlers for the timer, virtio-net, virtio-rng and virtio-console, and unmasks their
+/// lines. The lines must be masked before.
 pub fn install() {
     let handlers: [(u8, unsafe extern "C" fn()); 4] = [
         (PIT, nested_pit),
@@ -100,21 +100,21 @@ pub fn install() {
         (CONSOLE, nested_console),
     ];
     for (line, handler) in handlers {
-        // SAFETY: a handler saves what it uses, writes only its own words, takes at most
-        // 5 * 64 bytes of stack with those nested in it, and the caller masked the lines.
+        // SAFETY: a handler saves what it uses, writes only its own words, and takes at most 5 * 64
+        // bytes of stack with the handlers nested in it; and the caller masked the lines.
         unsafe { irq::set_raw_handler(line, handler) };
         irq::unmask(line);
     }
 }
 
-/// So many of the next interrupts are slow and let others in.
+/// Makes the next `interrupts` interrupts slow, so that others nest in them.
 pub fn slow_down(interrupts: u64) {
-    // SAFETY: see `Shared`: an interrupt that comes while it is written takes one off before or
-    // after, and either is fine.
+    // SAFETY: see `Shared`. An interrupt during this write subtracts one before or after it, and both
+    // are fine.
     unsafe { nested_slow_left.0.get().write_volatile(interrupts) }
 }
 
-/// Interrupts handled, a checksum of what they interrupted, and how many were under way at most.
+/// The number of interrupts handled, a checksum of what they interrupted, and the deepest nesting.
 pub fn seen() -> [u64; 3] {
     // SAFETY: see `Shared`.
     unsafe {

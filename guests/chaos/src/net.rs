@@ -1,4 +1,5 @@
-//! virtio-net, raw: frames of a type that nobody uses go out to everybody, and what comes in is read.
+//! virtio-net without a protocol: broadcasts frames of an unused type, and reads the frames that
+//! arrive.
 
 use alloc::boxed::Box;
 
@@ -10,13 +11,13 @@ use virtio_drivers::transport::mmio::MmioTransport;
 
 use crate::random::Random;
 
-/// Entries of each ring, and so frames under way per direction.
+/// Entries of each ring, which is also the most frames under way per direction.
 const RING: usize = 16;
-/// Bytes of a buffer: a frame of 1514 behind virtio's header (virtio 1.2, 5.1.6).
+/// Bytes of a buffer: a frame of 1514 bytes after virtio's header (Virtio 1.2, section 5.1.6).
 const BUFFER: usize = 1536;
-/// Least and most bytes of a frame that is sent, with its Ethernet header.
+/// Least and most bytes of a frame that is sent, Ethernet header included.
 const FRAME: core::ops::Range<u64> = 60..1000;
-/// For local experiments (IEEE 802).
+/// EtherType for local experiments (IEEE 802).
 const ETHERTYPE: u16 = 0x88b5;
 
 type Buffer = Box<[u8; BUFFER]>;
@@ -24,9 +25,9 @@ type Buffer = Box<[u8; BUFFER]>;
 /// The network card.
 pub struct Nic {
     driver: VirtIONetRaw<OneToOne, MmioTransport<'static>, RING>,
-    /// By token of the ring: what the card may fill.
+    /// Buffers that the card may fill, by their tokens in the ring.
     receiving: [Option<Buffer>; RING],
-    /// By token of the ring: what the card sends, and how many bytes of it.
+    /// Buffers that the card sends and their lengths in bytes, by their tokens in the ring.
     sending: [Option<(Buffer, usize)>; RING],
 }
 
@@ -45,7 +46,7 @@ impl Nic {
         Some(nic)
     }
 
-    /// Sends a frame of random length and content, unless all entries are under way.
+    /// Sends a frame of random length and content, unless all entries of the ring are in use.
     pub fn send(&mut self, random: &mut Random) {
         self.collect();
         if !self.driver.can_send() || self.sending.iter().all(Option::is_some) {
@@ -67,14 +68,14 @@ impl Nic {
         self.sending[usize::from(token)] = Some((buffer, end));
     }
 
-    /// Hands every frame that has come to `look`, and lowers the card's interrupt line.
+    /// Hands every received frame to `look`, and lowers the card's interrupt line.
     pub fn receive(&mut self, mut look: impl FnMut(&[u8])) {
         self.driver.ack_interrupt();
         self.collect();
         while let Some(token) = self.driver.poll_receive() {
             let buffer = self.receiving[usize::from(token)].take();
             let mut buffer = buffer.expect("a buffer per token");
-            // SAFETY: it is the buffer that `receive_begin` gave this token for.
+            // SAFETY: this is the buffer for which `receive_begin` gave this token.
             let came = unsafe { self.driver.receive_complete(token, &mut buffer[..]) };
             let (header, length) = came.expect("the token is the ring's next");
             look(&buffer[header..header + length]);
@@ -82,18 +83,18 @@ impl Nic {
         }
     }
 
-    /// Drops the buffers of frames that are sent.
+    /// Drops the buffers of frames that were sent.
     fn collect(&mut self) {
         while let Some(token) = self.driver.poll_transmit() {
             let sent = self.sending[usize::from(token)].take();
             let (buffer, length) = sent.expect("a buffer per token");
-            // SAFETY: these are the bytes that `transmit_begin` gave this token for.
+            // SAFETY: this is the buffer for which `transmit_begin` gave this token.
             unsafe { self.driver.transmit_complete(token, &buffer[..length]) }
                 .expect("the token is the ring's next");
         }
     }
 
-    /// Lets the card fill `buffer`.
+    /// Gives `buffer` to the card, to fill it.
     fn receive_into(&mut self, mut buffer: Buffer) {
         // SAFETY: the buffer lives in `receiving`, untouched, until `receive_complete` with the
         // same token.

@@ -1,7 +1,7 @@
-//! Computes without a pause, integers and floating point, and prints a checksum.
+//! Computes with integers and floating point, without a pause, and prints a checksum.
 //!
-//! Shows a guest that hardly ever exits. The operations are those that every CPU rounds alike
-//! (IEEE 754 addition, multiplication, division, square root), so the checksum is always the same.
+//! Shows a guest that makes hardly any exits. All CPUs round its operations in the same way (IEEE 754
+//! addition, multiplication, division, square root), so the checksum is always the same.
 #![no_std]
 #![no_main]
 
@@ -19,7 +19,7 @@ const SIEVE: usize = 8_000_000;
 const SORTED: usize = 2_000_000;
 /// Steps of the floating-point iterations.
 const STEPS: usize = 80_000_000;
-/// Bodies and time steps of the gravitation.
+/// Bodies and time steps of the gravitational simulation.
 const BODIES: usize = 8;
 const TIME_STEPS: usize = 800_000;
 
@@ -67,7 +67,7 @@ fn primes() -> u64 {
     prime.iter().skip(2).filter(|it| **it).count() as u64
 }
 
-/// A checksum of pseudo-random numbers in their order.
+/// A checksum over sorted pseudo-random numbers.
 fn sort() -> u64 {
     let mut state = 1u64;
     let mut numbers: Vec<u64> = (0..SORTED)
@@ -82,7 +82,7 @@ fn sort() -> u64 {
     numbers.iter().fold(0, |sum, number| mix(sum, *number))
 }
 
-/// A chaotic iteration, whose every rounding shows in the result.
+/// A chaotic iteration: any difference in rounding shows in the result.
 fn series() -> u64 {
     let (mut x, mut sum) = (0.5f64, 0.0f64);
     for i in 0..STEPS {

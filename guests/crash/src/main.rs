@@ -1,5 +1,5 @@
-//! Ends by a CPU exception: a read of page 0, which is not mapped. The runtime reports it and
-//! exits with status 142, 128 and the vector of #PF.
+//! Ends with a CPU exception: a read of page 0, which is not mapped. The runtime reports it and exits
+//! with status 142, which is 128 plus the vector of #PF.
 #![no_std]
 #![no_main]
 

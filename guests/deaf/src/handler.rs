@@ -1,4 +1,4 @@
-//! The timer handler that exits with interrupts off, and has them on only between its exits.
+//! A timer handler that exits with interrupts off, and turns them on only between its exits.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -6,7 +6,7 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::PIT;
 use guest_rt::irq;
 
-// The first interrupt makes the exits. Another one that comes while it does is early: deaf_inside is set.
+// The first interrupt makes the exits, with deaf_inside set. Another one that comes meanwhile is early.
 global_asm!(
     r#"
 .section .text
@@ -46,7 +46,7 @@ deaf_early:
     exits = const EXITS,
 );
 
-/// Exits with interrupts off: more than after which the machine warns.
+/// Exits with interrupts off. The machine warns after fewer than these.
 const EXITS: u32 = 12_000;
 
 /// A word that the handler writes.
@@ -62,20 +62,20 @@ unsafe extern "C" {
     static deaf_early: Shared;
 }
 
-/// Makes it the timer's handler; the line must be masked.
+/// Installs it as the timer's handler. The line must be masked.
 pub fn install() {
-    // SAFETY: `deaf_handler` saves what it uses, writes only its own words, takes less than 128 bytes of
-    // stack with another one in it, and the caller masked the line.
+    // SAFETY: `deaf_handler` saves what it uses, writes only its own words, and takes less than 128
+    // bytes of stack with another one nested in it; and the caller masked the line.
     unsafe { irq::set_raw_handler(PIT, deaf_handler) };
 }
 
-/// Is the handler done? 1 if it is.
+/// 1 if the handler has made its exits, else 0.
 pub fn count() -> u64 {
     // SAFETY: volatile, as the handler may write it at any exit.
     unsafe { deaf_count.0.get().read_volatile() }
 }
 
-/// Interrupts that came while the handler had them on between two exits.
+/// Number of interrupts that came inside the handler, between two of its exits.
 pub fn early() -> u64 {
     // SAFETY: as in `count`.
     unsafe { deaf_early.0.get().read_volatile() }

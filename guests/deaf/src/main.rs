@@ -1,10 +1,10 @@
-//! A fast timer that the guest does not hear.
+//! A fast timer whose interrupts the guest does not take.
 //!
-//! First the timer's handler exits again and again with interrupts off, and turns them on between two exits
-//! only: interrupts are taken at exits, so the next tick waits until the handler is left, and the machine
-//! warns. Then the guest halts while the timer, whose line is masked, expires a million times a second: only
-//! an edge that can be delivered ends a halt, so the machine rests until the console has something. Ends at a
-//! byte 0x04 (end of input).
+//! First the timer's handler makes many exits with interrupts off and turns them on only between two
+//! exits. Interrupts are taken at exits only, so the next tick waits until the handler returns, and the
+//! machine warns. Then the guest halts while the timer, whose line is masked, expires a million times a
+//! second. Only an interrupt that can be delivered ends a halt, so the machine rests until there is
+//! console input. The guest ends at a byte 0x04 (end of input).
 #![no_std]
 #![no_main]
 
@@ -14,9 +14,9 @@ use guest_rt::abi::{irq, port};
 use guest_rt::cpu::{halt, out8};
 use guest_rt::{clock, console, pit, println};
 
-/// A port that nothing answers (a PC's diagnostic port).
+/// A port without a device (a PC's diagnostic port).
 const PORT_NOTHING: u16 = 0x80;
-/// Between two ticks that the handler does not hear, microseconds.
+/// Time between two ticks, microseconds.
 const INTERVAL_US: u32 = 500;
 /// Control word of the 8254 (data sheet): counter 0, low byte only, mode 2.
 const LOW_BYTE_PERIODIC: u8 = 0x14;

@@ -1,6 +1,6 @@
-//! Returns what the console gets, line by line, and ends at a byte 0x04 (end of input).
+//! Prints what it reads from the console, line by line, and ends at a byte 0x04 (end of input).
 //!
-//! Shows console input: virtio-console's interrupt wakes the guest from its idling.
+//! Shows console input: the interrupt of virtio-console wakes the guest from idling.
 #![no_std]
 #![no_main]
 
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use guest_rt::abi::irq;
 use guest_rt::{clock, console, println};
 
-/// Longest line, bytes; a longer one is returned in parts.
+/// Longest line, bytes; a longer one is printed in parts.
 const MAX_LINE: usize = 4096;
 /// End of input.
 const END: u8 = 0x04;
@@ -51,7 +51,7 @@ fn main() -> u32 {
     }
 }
 
-/// Prints a line; what is not UTF-8 is replaced.
+/// Prints a line. Bytes that are not UTF-8 are replaced.
 fn say(line: &[u8]) {
     for chunk in line.utf8_chunks() {
         guest_rt::print!("{}", chunk.valid());

@@ -1,4 +1,4 @@
-//! The least a guest can do: a line, and status 0.
+//! The smallest guest: it prints a line and exits with status 0.
 #![no_std]
 #![no_main]
 

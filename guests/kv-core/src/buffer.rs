@@ -1,18 +1,18 @@
-//! Byte queues whose memory counts against a budget.
+//! Queues of bytes, whose memory is taken from a budget.
 
 use alloc::vec::Vec;
 
 use thiserror::Error;
 
-/// Memory that an empty buffer keeps for the next use, bytes.
+/// Bytes that an empty buffer keeps allocated for its next use.
 const KEPT: usize = 16 * 1024;
 
-/// No memory: the budget is spent or the heap is.
+/// No memory: the budget or the heap is exhausted.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("out of memory")]
 pub struct OutOfMemory;
 
-/// Bytes taken of a limit.
+/// A limit on bytes, and how many of them are taken.
 #[derive(Debug)]
 pub struct Budget {
     used: usize,
@@ -25,7 +25,7 @@ impl Budget {
         Self { used: 0, limit }
     }
 
-    /// Takes `bytes` of it.
+    /// Takes `bytes` from it.
     pub fn take(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         if bytes > self.limit.saturating_sub(self.used) {
             return Err(OutOfMemory);
@@ -45,7 +45,7 @@ impl Budget {
         self.used
     }
 
-    /// Bytes that can be taken in all.
+    /// The limit, bytes.
     pub fn limit(&self) -> usize {
         self.limit
     }
@@ -55,12 +55,12 @@ impl Budget {
 #[derive(Debug, Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
-    /// Bytes consumed and not yet moved away.
+    /// Consumed bytes that were not moved away yet.
     start: usize,
 }
 
 impl Buffer {
-    /// What is in it.
+    /// Its content.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
@@ -128,7 +128,8 @@ impl Buffer {
         }
     }
 
-    /// Gives memory back if it is empty and has much; all of it if `all`, with what is in it.
+    /// Frees memory if the buffer is empty and has much. With `all`, frees everything, content
+    /// included.
     pub fn trim(&mut self, all: bool, budget: &mut Budget) {
         if all || (self.is_empty() && self.bytes.capacity() > KEPT) {
             budget.give(self.bytes.capacity());

@@ -1,5 +1,5 @@
-//! `DEBUG CHURN`: memory that is written over and over, so that a copy of the running machine has
-//! something to follow.
+//! `DEBUG CHURN`: writes memory over and over, so that a copy of the running machine has changes to
+//! follow.
 
 use alloc::vec::Vec;
 
@@ -8,17 +8,18 @@ use crate::buffer::OutOfMemory;
 /// Words of a page.
 const PAGE_WORDS: usize = 512;
 const PAGE_BYTES: u64 = 4096;
-/// It writes this often, nanoseconds.
+/// Time between two writes, nanoseconds.
 const STEP_NS: u64 = 5_000_000;
-/// Most pages written at a time: what a stop of the machine let pass is not made up for.
+/// Most pages written at a time: after a long stop of the machine, the missed writes are not made up
+/// for.
 const MAX_PAGES: u64 = 1024;
 
-/// The memory, and how fast it is written.
+/// The memory, and the rate of writing.
 #[derive(Debug, Default)]
 pub struct Churn {
     pool: Vec<u64>,
     bytes_per_second: u64,
-    /// Since then, and so many pages have been written since.
+    /// When the writing began, and how many pages were written since.
     since_ns: Option<u64>,
     pages: u64,
     next: usize,
@@ -26,7 +27,7 @@ pub struct Churn {
 }
 
 impl Churn {
-    /// Writes `rate` MiB a second into `pool` MiB of memory; nothing with a rate of 0.
+    /// Writes `rate` MiB per second into `pool` MiB of memory; stops with a rate of 0.
     pub fn set(&mut self, rate: usize, pool: usize) -> Result<(), OutOfMemory> {
         *self = Self::default();
         let words = pool.saturating_mul(1 << 20) / 8;
@@ -45,7 +46,7 @@ impl Churn {
         self.pages
     }
 
-    /// Writes what is due by now, nanoseconds since boot. Returns when it wants to be called again.
+    /// Writes what is due at `now_ns`, nanoseconds since boot. Returns when it must be called again.
     pub fn run(&mut self, now_ns: u64) -> Option<u64> {
         if self.bytes_per_second == 0 {
             return None;
@@ -61,7 +62,7 @@ impl Churn {
         Some(now_ns + STEP_NS)
     }
 
-    /// Fills the next page with what does not compress.
+    /// Fills the next page with bytes that do not compress.
     fn write_page(&mut self) {
         let start = self.next;
         for word in &mut self.pool[start..start + PAGE_WORDS] {

@@ -11,43 +11,43 @@ use crate::resp;
 use crate::server::Server;
 use crate::transaction::Transaction;
 
-/// Unsent replies that keep further commands waiting, bytes.
+/// With more bytes of unsent replies than this, further commands wait.
 const MAX_UNSENT: usize = 64 * 1024;
 
-/// A connection's state.
+/// The state of a connection.
 ///
-/// A caller that moves bytes calls [`input`](Self::input) while [`wants_input`](Self::wants_input),
-/// sends [`output`](Self::output), tells [`sent`](Self::sent), and calls
-/// [`resume`](Self::resume) after that: commands may have waited for the replies before them to
-/// leave. When it [is closing](Self::is_closing) and [`finished`](Self::finished), the connection is
-/// to be closed; [`end`](Self::end) makes it ready for another.
+/// A caller that moves bytes passes them to [`input`](Self::input) while
+/// [`wants_input`](Self::wants_input) is true, sends [`output`](Self::output), reports what was sent by
+/// [`sent`](Self::sent), and then calls [`resume`](Self::resume), as commands may have waited until
+/// earlier replies left. When the client [is closing](Self::is_closing) and
+/// [`finished`](Self::finished), the connection must be closed. [`end`](Self::end) makes the client
+/// ready for another connection.
 #[derive(Debug, Default)]
 pub struct Client {
-    /// What CLIENT ID tells; 0 before the first bytes.
+    /// The answer to CLIENT ID; 0 before the first bytes.
     id: u64,
     peer: Option<SocketAddrV4>,
-    /// Bytes received and not executed: part of a command, or commands that wait.
+    /// Bytes received and not executed: a part of a command, or commands that wait.
     pending: Buffer,
     out: Buffer,
     transaction: Transaction,
-    /// Whether `pending` begins with commands that wait for `out` to drain.
+    /// Does `pending` begin with commands that wait until `out` has drained?
     waiting: bool,
     closing: bool,
 }
 
 impl Client {
-    /// Whose connection it is, for CLIENT LIST; to be told before the first bytes.
+    /// Sets the peer's address, for CLIENT LIST. Must be called before the first bytes.
     pub fn set_peer(&mut self, peer: SocketAddrV4) {
         self.peer = Some(peer);
     }
 
-    /// Whether bytes may be handed to [`input`](Self::input).
+    /// May bytes be passed to [`input`](Self::input) now?
     pub fn wants_input(&self) -> bool {
         !self.waiting && !self.closing
     }
 
-    /// Executes the commands in `bytes`, which follow those of earlier calls. All of `bytes` is
-    /// taken.
+    /// Executes the commands in `bytes`, which follow those of earlier calls. Takes all of `bytes`.
     pub fn input(&mut self, bytes: &[u8], server: &mut Server) {
         if self.closing {
             return;
@@ -61,7 +61,7 @@ impl Client {
                 }
             }
         }
-        // Most often the bytes are whole commands: then nothing is copied.
+        // Usually the bytes are complete commands: then nothing is copied.
         if self.pending.is_empty() {
             let used = self.execute(bytes, server);
             if !self.closing {
@@ -73,7 +73,7 @@ impl Client {
         }
     }
 
-    /// Executes the commands that waited, as far as there is room for their replies.
+    /// Executes the commands that waited, as long as there is room for their replies.
     pub fn resume(&mut self, server: &mut Server) {
         if self.waiting && self.out.len() < MAX_UNSENT {
             self.waiting = false;
@@ -81,30 +81,30 @@ impl Client {
         }
     }
 
-    /// Replies to be sent.
+    /// Replies that are to be sent.
     pub fn output(&self) -> &[u8] {
         self.out.as_slice()
     }
 
-    /// The first `count` bytes of [`output`](Self::output) have been sent.
+    /// Drops the first `count` bytes of [`output`](Self::output), which were sent.
     pub fn sent(&mut self, count: usize, server: &mut Server) {
         self.out.consume(count);
         self.out.trim(false, &mut server.buffers);
     }
 
-    /// Whether no more commands will be executed: after QUIT or an error in the protocol. The
-    /// connection is to be closed as soon as [`output`](Self::output) is empty.
+    /// Will no more commands be executed? So after QUIT or a protocol error. The connection must be
+    /// closed as soon as [`output`](Self::output) is empty.
     pub fn is_closing(&self) -> bool {
         self.closing
     }
 
-    /// Whether there is nothing left to do for what has come in: no reply to send, no command that
-    /// waits. What remains is at most a command without its end.
+    /// Is everything done for what came in: no reply to send, no command that waits? At most a part of
+    /// a command is left.
     pub fn finished(&self) -> bool {
         self.out.is_empty() && !self.waiting
     }
 
-    /// Forgets the connection; `self` is as new.
+    /// Forgets the connection; the client is as new.
     pub fn end(&mut self, server: &mut Server) {
         if self.id != 0 {
             server.sessions.end(self.id);
@@ -139,7 +139,7 @@ impl Client {
         self.pending = pending;
     }
 
-    /// Executes the whole commands of `bytes`, in order; returns how many bytes they took.
+    /// Executes the complete commands of `bytes`, in order. Returns how many bytes they took.
     fn execute(&mut self, bytes: &[u8], server: &mut Server) -> usize {
         let mut used = 0;
         while used < bytes.len() && !self.closing {
@@ -156,7 +156,7 @@ impl Client {
         used
     }
 
-    /// Executes the first command of `bytes`; returns its length, 0 if it is not whole.
+    /// Executes the first command of `bytes`. Returns its length, 0 if it is not complete.
     fn execute_one(&mut self, bytes: &[u8], server: &mut Server) -> Result<usize, OutOfMemory> {
         match self.run(bytes, server)? {
             Ran::Partial => Ok(0),
@@ -172,7 +172,7 @@ impl Client {
         }
     }
 
-    /// EXEC: executes what was queued. No other connection's command comes between.
+    /// EXEC: executes the queued commands. No command of another connection comes between them.
     fn execute_queued(&mut self, server: &mut Server) -> Result<(), OutOfMemory> {
         let (mut commands, count) = self.transaction.take();
         let protocol = server.sessions.get(self.id).protocol;
@@ -198,8 +198,8 @@ impl Client {
         Ok(())
     }
 
-    /// Executes or queues the first command of `bytes`. An error in the protocol is answered, and
-    /// ends the connection.
+    /// Executes or queues the first command of `bytes`. A protocol error is answered, and ends the
+    /// connection.
     fn run(&mut self, bytes: &[u8], server: &mut Server) -> Result<Ran, OutOfMemory> {
         let now_ns = server.sessions.now_ns;
         let session = server.sessions.get(self.id);
@@ -233,7 +233,7 @@ impl Client {
         Ok(Ran::Whole(length, context.then))
     }
 
-    /// There is no memory to go on with this connection: says so, if there is memory for that.
+    /// Ends a connection for which there is no memory. Says so, if there is memory for that.
     fn refuse(&mut self, server: &mut Server) {
         self.closing = true;
         self.pending.trim(true, &mut server.buffers);
@@ -244,9 +244,9 @@ impl Client {
     }
 }
 
-/// What became of the first command of some bytes.
+/// What happened to the first command of some bytes.
 enum Ran {
-    /// It is not whole.
+    /// It is not complete.
     Partial,
     /// It had this length.
     Whole(usize, Then),

@@ -2,14 +2,14 @@
 
 use core::fmt::{self, Write};
 
-/// Longest text of a number, bytes: what is written, and what is read.
+/// Longest text of a number, bytes, written or read.
 const MAX_TEXT: usize = 352;
-/// From here on a number is written with an exponent…
+/// Numbers from here on are written with an exponent…
 const LARGE: f64 = 1e21;
-/// …and below this.
+/// …and numbers below this too.
 const SMALL: f64 = 1e-6;
 
-/// The number that `text` is; NaN is none.
+/// The number that `text` stands for; `None` for NaN and other text.
 pub fn parse(text: &[u8]) -> Option<f64> {
     if text.len() > MAX_TEXT {
         return None;
@@ -18,7 +18,7 @@ pub fn parse(text: &[u8]) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-/// A number's shortest text that reads as the same number.
+/// The shortest text that reads as the same number.
 pub struct Decimal {
     bytes: [u8; MAX_TEXT],
     length: usize,
@@ -44,7 +44,7 @@ impl Decimal {
         text
     }
 
-    /// Redis writes the sign of a positive exponent.
+    /// Writes an exponent as Redis does, with a sign also if it is positive.
     fn write_large(&mut self, value: f64) -> fmt::Result {
         write!(self, "{value:e}")?;
         let end = self.length;

@@ -1,12 +1,13 @@
 //! Patterns of KEYS, SCAN and CONFIG GET, as Redis matches them: `*`, `?`, `[abc]`, `[^a-c]`, `\x`.
 
-/// Longest pattern, bytes: how long a match takes grows with it.
+/// Longest pattern, bytes: the time for a match grows with its length.
 pub const MAX_PATTERN: usize = 1024;
 
-/// Whether `text` matches all of `pattern`.
+/// Does all of `text` match all of `pattern`?
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Behind the last star, and where the text goes on if that star takes one byte more.
+    // After the last star: where the pattern goes on, and where the text does if the star takes one
+    // byte more.
     let mut star: Option<(usize, usize)> = None;
     loop {
         if pattern.get(p) == Some(&b'*') {
@@ -32,7 +33,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Matches one byte with what is at `p`; where the pattern goes on then.
+/// Matches one byte with the pattern at `p`. Returns where the pattern goes on.
 fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     match (pattern[p], pattern.get(p + 1)) {
         (b'?', _) => Some(p + 1),
@@ -42,7 +43,7 @@ fn one(pattern: &[u8], p: usize, byte: u8) -> Option<usize> {
     }
 }
 
-/// The same for a class that begins at `p`, behind its bracket. One without an end ends with the
+/// The same for a class that begins at `p`, after its bracket. A class without an end ends with the
 /// pattern.
 fn class(pattern: &[u8], mut p: usize, byte: u8) -> Option<usize> {
     let negated = pattern.get(p) == Some(&b'^');

@@ -1,15 +1,15 @@
-//! The words of an inline command, as Redis's `sdssplitargs` splits them: what a person types.
+//! Splits an inline command, which a person types, into words like Redis's `sdssplitargs`.
 //!
-//! Blanks separate words. Between `"` and `"` there are blanks and escapes (`\n`, `\r`, `\t`, `\b`,
-//! `\a`, `\xff`, and `\` before anything else for itself), between `'` and `'` blanks and `\'`. A
-//! quote may begin within a word; behind its end there must be a blank.
+//! Blanks separate words. Between double quotes there may be blanks and escapes (`\n`, `\r`, `\t`,
+//! `\b`, `\a`, `\xff`, and `\` before any other character for that character). Between single quotes
+//! there may be blanks and `\'`. A quote may begin within a word; after its end there must be a blank.
 
 use alloc::vec::Vec;
 
 use crate::resp::{MAX_ARGS, ProtocolError};
 
-/// Splits `line`, without its end, into words: they are put one behind the other into `words`,
-/// which has room for the whole line, and `places` tells where each is.
+/// Splits `line`, without its end, into words. They are appended to `words`, which must have room for
+/// the whole line; `places` gets the place of each.
 pub fn split(
     line: &[u8],
     places: &mut Vec<(u32, u32)>,
@@ -40,7 +40,7 @@ fn skip_blanks(line: &[u8]) -> &[u8] {
     &line[words.unwrap_or(line.len())..]
 }
 
-/// Appends the word that `rest` begins with; what follows it.
+/// Appends the first word of `rest`. Returns what follows it.
 fn word<'a>(mut rest: &'a [u8], words: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
     loop {
         match rest {
@@ -55,7 +55,7 @@ fn word<'a>(mut rest: &'a [u8], words: &mut Vec<u8>) -> Result<&'a [u8], Protoco
     }
 }
 
-/// What is behind a closing quote: a blank, or nothing.
+/// The text after a closing quote, which must be empty or begin with a blank.
 fn closed(rest: &[u8]) -> Result<&[u8], ProtocolError> {
     match rest.first() {
         Some(byte) if !is_blank(*byte) => Err(ProtocolError::Quotes),

@@ -1,16 +1,16 @@
-//! The Redis-protocol server of the guest `kv`, without its network: bytes of a connection go in,
-//! bytes go out.
+//! The Redis-protocol server of the guest `kv`, without its network: bytes of a connection in, bytes
+//! out.
 //!
-//! - [`resp`] cuts a connection's bytes into commands (arrays and inline commands).
-//! - [`Client`] is a connection: it executes commands as they become whole, in order, and stops
+//! - [`resp`] splits a connection's bytes into commands (arrays and inline commands).
+//! - [`Client`] is a connection: it executes commands in order, as soon as they are complete, and stops
 //!   while too much of their replies is unsent.
-//! - [`Server`] is what all connections share: the databases and the limits on memory.
+//! - [`Server`] is what all connections share: the databases and the memory limits.
 //!
-//! Nothing here ends the guest: bad input gets a Redis error, bad protocol closes its connection,
-//! and memory is taken by fallible requests only, against limits given at the start, so that
-//! exhaustion is an `-OOM` reply. There is no clock but what [`Server::set_time`] tells, no
-//! randomness but the seed's, and every iteration has an order that the commands before decided:
-//! what a server answers is a function of what it was sent, and when.
+//! Nothing here ends the guest. Bad input gets a Redis error, and a protocol error closes its
+//! connection. Memory is allocated only by requests that can fail, within limits given at the start, so
+//! that exhaustion is an `-OOM` reply. There is no clock but [`Server::set_time`], no randomness but
+//! the seed, and every iteration has an order that the earlier commands decided. So the answers of a
+//! server are a function of what it received, and when.
 #![no_std]
 
 extern crate alloc;

@@ -1,4 +1,4 @@
-//! Numbers as INCRBYFLOAT reckons with them: C's `long double`, which on x86-64 has 64 bits of significand.
+//! The numbers of INCRBYFLOAT: C's `long double`, which has 64 bits of significand on x86-64.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -7,15 +7,15 @@ use core::fmt::Write;
 use rustc_apfloat::ieee::X87DoubleExtended;
 use rustc_apfloat::{Float, Round, Status};
 
-/// Longest text that is read as a number, bytes; it holds every number that is written.
+/// Longest text that is read as a number, bytes. It is enough for every number that is written.
 const MAX_TEXT: usize = 5 * 1024 - 1;
-/// Digits that are written behind the point, where there are so many.
+/// Most digits written after the decimal point.
 const FRACTION_DIGITS: usize = 17;
-/// A fraction of one, in units of the last digit that is written.
+/// The fraction 1.0, in units of the last digit that is written.
 const FRACTION_ONE: u128 = 10_u128.pow(FRACTION_DIGITS as u32);
-/// The exponent's bias, and the distance of the point from the significand's last bit.
+/// The exponent's bias, plus the distance of the point from the significand's last bit.
 const BIAS: i32 = 16383 + 63;
-/// An integer is turned into decimal digits in groups of nine.
+/// Integers are converted to decimal digits in groups of nine.
 const GROUP: u64 = 1_000_000_000;
 
 /// A number that is not NaN.
@@ -23,13 +23,13 @@ const GROUP: u64 = 1_000_000_000;
 pub struct LongDouble(X87DoubleExtended);
 
 impl LongDouble {
-    /// The number that `text` is.
+    /// The number that `text` stands for.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() > MAX_TEXT {
             return None;
         }
         let text = str::from_utf8(text).ok()?;
-        // The library also takes exponents without digits; the language's own grammar does not.
+        // Checked by Rust's own parser first, as the library's also accepts exponents without digits.
         let rough: f64 = text.parse().ok()?;
         if rough.is_nan() {
             return None;
@@ -44,13 +44,13 @@ impl LongDouble {
         fits.then_some(Self(read.value))
     }
 
-    /// The sum, if it is finite.
+    /// The sum; `None` if it is not finite.
     pub fn plus(self, other: Self) -> Option<Self> {
         let sum = (self.0 + other.0).value;
         sum.is_finite().then_some(Self(sum))
     }
 
-    /// The number with at most 17 digits behind the point, and no zeros at the end.
+    /// The number with at most 17 digits after the point, without zeros at the end.
     pub fn text(self) -> String {
         let bits = self.0.to_bits();
         let significand = bits as u64;
@@ -68,11 +68,12 @@ impl LongDouble {
     }
 }
 
-/// `significand` shifted to the right, as text.
+/// `significand`, shifted to the right, as text.
 fn with_fraction(significand: u64, shift: u32) -> String {
     let whole = significand.checked_shr(shift).unwrap_or(0);
     let rest = u128::from(significand) - (u128::from(whole) << shift.min(64));
-    // Below 2^64 times 10^17: it fits. What is shifted further is less than half of the last digit.
+    // Below 2^64 times 10^17, so it fits. A shift of 128 or more leaves less than half of the last
+    // digit.
     let scaled = rest * FRACTION_ONE;
     let (digits, left) = match shift {
         ..128 => (scaled >> shift, scaled & ((1 << shift) - 1)),
@@ -89,7 +90,7 @@ fn with_fraction(significand: u64, shift: u32) -> String {
     text
 }
 
-/// `significand` shifted to the left, as text.
+/// `significand`, shifted to the left, as text.
 fn integer(significand: u64, shift: usize) -> String {
     let mut limbs = alloc::vec![0_u32; shift / 32];
     let mut rest = u128::from(significand) << (shift % 32);
@@ -98,9 +99,6 @@ fn integer(significand: u64, shift: usize) -> String {
         rest >>= 32;
     }
     let mut groups = Vec::new();
-    while limbs.last().is_some_and(|limb| *limb == 0) {
-        limbs.pop();
-    }
     while !limbs.is_empty() {
         let mut remainder = 0;
         for limb in limbs.iter_mut().rev() {

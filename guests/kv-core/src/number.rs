@@ -1,9 +1,9 @@
-//! Decimal numbers as Redis writes them: no sign but `-`, no leading zeros, 64 bits.
+//! Decimal integers of 64 bits as Redis writes them: no sign but `-`, no leading zeros.
 
 /// Most bytes of a number: `-9223372036854775808`.
 pub const MAX_DIGITS: usize = 20;
 
-/// The number that `text` is; `None` if it is not written as Redis would or does not fit.
+/// The number that `text` stands for; `None` if it is not written as Redis writes it, or does not fit.
 pub fn parse(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -15,7 +15,7 @@ pub fn parse(text: &[u8]) -> Option<i64> {
         [b'0', ..] => return None,
         _ => {}
     }
-    // Counted downwards, because there is one more negative number than there are positive ones.
+    // Counts downwards, because there is one more negative number than positive ones.
     let mut value = 0i64;
     for digit in digits {
         if !digit.is_ascii_digit() {

@@ -1,5 +1,5 @@
-//! Numbers for SPOP and its like: a sequence that the seed decides, so that both sides of a pair
-//! choose the same.
+//! Random numbers for SPOP and similar commands: the seed decides the sequence, so that both sides of a
+//! pair choose the same.
 
 /// The sequence (SplitMix64).
 #[derive(Debug)]

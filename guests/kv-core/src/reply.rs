@@ -8,25 +8,25 @@ use crate::error::Error;
 use crate::float::Decimal;
 use crate::number::Digits;
 
-/// Room that every command has for its reply without asking, bytes: enough for any error, number
-/// or status, and for some of each in an array.
+/// Bytes that every command may write without reserving them: enough for any error, number or status,
+/// or several of them in an array.
 pub const SMALL: usize = 4 * 1024;
 /// Longest text of an error, bytes.
 const MAX_ERROR: usize = 512;
-/// Bytes around the content of a bulk string, at most.
+/// Most bytes around the content of a bulk string.
 pub const BULK_FRAME: usize = 32;
 
-/// What replies are written in: HELLO chooses.
+/// The protocol of replies, which HELLO chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// RESP2: only strings, integers, errors, and arrays of those.
     Resp2,
-    /// RESP3: maps, sets, doubles and one null besides.
+    /// RESP3: also maps, sets, doubles and a null of its own type.
     Resp3,
 }
 
 impl Protocol {
-    /// Its number.
+    /// Its number in HELLO.
     pub fn version(self) -> i64 {
         match self {
             Protocol::Resp2 => 2,
@@ -35,7 +35,7 @@ impl Protocol {
     }
 }
 
-/// Where a command writes its reply: at most [`SMALL`] bytes, and what [`Reply::reserve`] grants.
+/// Where a command writes its reply: at most [`SMALL`] bytes, plus what [`Reply::reserve`] grants.
 pub struct Reply<'a> {
     out: &'a mut Buffer,
     budget: &'a mut Budget,
@@ -43,7 +43,7 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// A reply behind those in `out`.
+    /// A reply after those in `out`.
     pub fn new(
         out: &'a mut Buffer,
         budget: &'a mut Budget,
@@ -57,32 +57,32 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// What the memory of connections is taken from.
+    /// The budget for the memory of connections.
     pub fn budget(&mut self) -> &mut Budget {
         self.budget
     }
 
-    /// Goes on in another protocol.
+    /// Changes the protocol.
     pub fn speak(&mut self, protocol: Protocol) {
         self.protocol = protocol;
     }
 
-    /// How much has been written, of this reply and of those before it, bytes.
+    /// Length of this reply and of those before it, bytes.
     pub fn written(&self) -> usize {
         self.out.len()
     }
 
-    /// Takes back what was written since that was written.
+    /// Removes what was written after `written` bytes.
     pub fn rewind(&mut self, written: usize) {
         self.out.truncate(written);
     }
 
-    /// Makes room for `bytes` beyond [`SMALL`].
+    /// Reserves room for `bytes` beyond [`SMALL`].
     pub fn reserve(&mut self, bytes: usize) -> Result<(), OutOfMemory> {
         self.out.reserve(SMALL + bytes, self.budget)
     }
 
-    /// Makes room for strings with these lengths.
+    /// Reserves room for strings of these lengths.
     pub fn room_for(&mut self, lengths: impl Iterator<Item = usize>) -> Result<(), Error> {
         let bytes = lengths.fold(0usize, |sum, length| {
             sum.saturating_add(length + BULK_FRAME)
@@ -98,7 +98,7 @@ impl<'a> Reply<'a> {
         self.line(b"+", text.as_bytes());
     }
 
-    /// `-text`, one line: what would end it becomes a blank, and what is too long is cut.
+    /// `-text` in one line: line ends become blanks, and a long text is cut.
     pub fn error(&mut self, text: fmt::Arguments) {
         self.out.push(b"-");
         let _ = ErrorText {
@@ -121,14 +121,14 @@ impl<'a> Reply<'a> {
         self.out.push(b"\r\n");
     }
 
-    /// A bulk string, however long.
+    /// A bulk string of any length.
     pub fn long(&mut self, content: &[u8]) -> Result<(), OutOfMemory> {
         self.reserve(content.len())?;
         self.bulk(content);
         Ok(())
     }
 
-    /// A long string, or none.
+    /// A bulk string of any length, or null.
     pub fn long_or_null(&mut self, content: Option<&[u8]>) -> Result<(), OutOfMemory> {
         match content {
             Some(content) => self.long(content),
@@ -139,7 +139,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// A text for people, however long: RESP3 has a type for it.
+    /// A text for people, of any length; RESP3 has a type for it.
     pub fn text(&mut self, text: fmt::Arguments) -> Result<(), OutOfMemory> {
         let mut length = Length(0);
         let _ = length.write_fmt(text);
@@ -166,7 +166,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// No string.
+    /// Null in place of a string.
     pub fn null(&mut self) {
         self.out.push(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
@@ -174,7 +174,7 @@ impl<'a> Reply<'a> {
         });
     }
 
-    /// No array.
+    /// Null in place of an array.
     pub fn null_array(&mut self) {
         self.out.push(match self.protocol {
             Protocol::Resp2 => b"*-1\r\n",
@@ -203,8 +203,8 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// The head of `length` pairs; both of each follow, which [`pair`](Self::pair) precedes. In
-    /// RESP2 they are one after the other.
+    /// The head of `length` pairs. For each pair, [`pair`](Self::pair) must be called before its two
+    /// values. In RESP2 the values follow one another without pairs.
     pub fn pairs(&mut self, length: usize) {
         match self.protocol {
             Protocol::Resp2 => self.array(2 * length),
@@ -212,7 +212,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// A pair follows.
+    /// The head of a pair.
     pub fn pair(&mut self) {
         match self.protocol {
             Protocol::Resp2 => {}
@@ -243,7 +243,7 @@ impl Write for ErrorText<'_> {
     }
 }
 
-/// Counts the bytes of a text.
+/// Counts the bytes of a text instead of writing it.
 struct Length(usize);
 
 impl Write for Length {

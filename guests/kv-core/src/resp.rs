@@ -1,6 +1,6 @@
-//! Commands from bytes: RESP2 arrays of bulk strings, and inline commands (words on a line).
+//! Reads commands: RESP2 arrays of bulk strings, and inline commands (words on a line).
 //!
-//! See the Redis serialization protocol specification. Clients send the same in RESP2 and RESP3.
+//! See the specification of the Redis serialization protocol. Commands are the same in RESP2 and RESP3.
 
 use alloc::vec::Vec;
 
@@ -9,9 +9,9 @@ use thiserror::Error;
 use crate::inline;
 use crate::number;
 
-/// Longest bulk string, hence longest key and value, bytes.
+/// Longest bulk string, and so the longest key and value, bytes.
 pub const MAX_BULK: usize = 512 * 1024;
-/// Most arguments of a command, its name included.
+/// Most arguments of a command, including its name.
 pub const MAX_ARGS: usize = 16_384;
 /// Longest command, bytes.
 pub const MAX_COMMAND: usize = 2 * 1024 * 1024;
@@ -20,28 +20,29 @@ pub const MAX_INLINE: usize = 64 * 1024;
 /// Longest line with a count, bytes.
 const MAX_COUNT_LINE: usize = 32;
 
-/// What is no command. The connection cannot go on: where the next one begins is unknown.
+/// The bytes are not a command. The connection cannot go on, as the begin of the next command is
+/// unknown.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// The count behind `*` is no number or too large.
+    /// The count after `*` is not a number or too large.
     #[error("invalid multibulk length (a command has at most {MAX_ARGS} arguments)")]
     ArrayLength,
-    /// The count behind `$` is no number or too large.
+    /// The count after `$` is not a number or too large.
     #[error("invalid bulk length (a string has at most {MAX_BULK} bytes)")]
     BulkLength,
-    /// An array's element is no bulk string.
+    /// An array's element is not a bulk string.
     #[error("expected '$', got '{}'", char::from(*.0).escape_default())]
     NoBulk(u8),
     /// A bulk string is longer than it said.
     #[error("expected the end of a bulk string")]
     BulkEnd,
-    /// A line is too long to be a count.
+    /// A line is too long for a count.
     #[error("too big count string")]
     CountTooLong,
-    /// An inline command has no end in sight.
+    /// An inline command is too long.
     #[error("too big inline request (at most {MAX_INLINE} bytes)")]
     InlineTooLong,
-    /// An inline command has a quote without its end, or one that a word follows at once.
+    /// An inline command has a quote that does not end, or text directly after a quote.
     #[error("unbalanced quotes in request")]
     Quotes,
     /// All arguments together are too long.
@@ -49,7 +50,7 @@ pub enum ProtocolError {
     CommandTooLong,
 }
 
-/// Where the arguments of a command are. Reused from command to command: it never grows.
+/// The places of a command's arguments. Used for all commands of a connection in turn; it never grows.
 pub struct Arguments {
     places: Vec<(u32, u32)>,
     /// The words of an inline command, without their quotes.
@@ -65,7 +66,7 @@ impl Default for Arguments {
     }
 }
 
-/// A whole command: its name and its arguments.
+/// A complete command: its name and its arguments.
 #[derive(Clone, Copy)]
 pub struct Command<'a> {
     input: &'a [u8],
@@ -73,12 +74,12 @@ pub struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
-    /// How many arguments there are, the name included.
+    /// The number of arguments, including the name.
     pub fn len(&self) -> usize {
         self.places.len()
     }
 
-    /// Whether there is nothing to execute: an empty line, an empty array.
+    /// Is there nothing to execute (an empty line, an empty array)?
     pub fn is_empty(&self) -> bool {
         self.places.is_empty()
     }
@@ -95,7 +96,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The first command of `input` and its length in bytes; `None` if its end has not come yet.
+/// The first command of `input` and its length in bytes; `None` if it is not complete.
 pub fn parse<'a>(
     input: &'a [u8],
     arguments: &'a mut Arguments,

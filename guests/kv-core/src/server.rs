@@ -9,16 +9,16 @@ use crate::session::Sessions;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// How much memory a server may take.
+/// The memory that a server may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// For keys and values, bytes.
     pub data: usize,
-    /// For commands not yet whole and replies not yet sent, all connections together, bytes.
+    /// For incomplete commands and unsent replies, of all connections together, bytes.
     pub buffers: usize,
 }
 
-/// The databases, the connections, the limits, and the counts that INFO tells.
+/// The databases, the connections, the limits, and the counts for INFO.
 pub struct Server {
     pub(crate) keys: Keyspace,
     pub(crate) buffers: Budget,
@@ -28,12 +28,13 @@ pub struct Server {
     /// Commands executed or refused.
     pub(crate) commands: u64,
     pub(crate) churn: Churn,
-    /// From time since boot to time since 1970, nanoseconds.
+    /// Difference between time since 1970 and time since boot, nanoseconds.
     wall_offset_ns: u64,
 }
 
 impl Server {
-    /// An empty one. `seed` makes it hard to find keys that collide, and chooses for SPOP.
+    /// An empty server. `seed` makes it hard to find keys that collide, and is used to choose members
+    /// for SPOP.
     pub fn new(limits: Limits, seed: u64) -> Self {
         Self {
             keys: Keyspace::new(limits.data, seed),
@@ -47,24 +48,24 @@ impl Server {
         }
     }
 
-    /// It is this time, nanoseconds since boot and since 1970: until the next call for all
-    /// commands. What has expired is removed.
+    /// Sets the time, nanoseconds since boot and since 1970. All commands until the next call see this
+    /// time. Removes the keys that have expired.
     pub fn set_time(&mut self, now_ns: u64, wall_ns: u64) {
         self.sessions.now_ns = now_ns;
         self.wall_offset_ns = wall_ns.saturating_sub(now_ns);
         self.keys.set_time((wall_ns / NS_PER_MS) as i64);
     }
 
-    /// Pages that `DEBUG CHURN` has written, since it was told last.
+    /// Pages that `DEBUG CHURN` has written since it was last set.
     pub fn churned(&self) -> u64 {
         self.churn.pages()
     }
 
-    /// Does what is due by now, nanoseconds since boot, whatever clients send. Returns when it wants
-    /// to be called again, after [`set_time`](Self::set_time), if it does.
+    /// Does what is due at `now_ns`, nanoseconds since boot, without any command. Returns when it must
+    /// be called again, after [`set_time`](Self::set_time); `None` if it need not be.
     pub fn run(&mut self, now_ns: u64) -> Option<u64> {
         let expires = self.keys.next_deadline().map(|deadline| {
-            // The whole millisecond of the deadline is still the key's.
+            // A key still exists in the millisecond of its deadline.
             let over = (deadline as u64)
                 .saturating_add(1)
                 .saturating_mul(NS_PER_MS);

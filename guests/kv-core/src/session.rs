@@ -1,4 +1,4 @@
-//! What the server knows of each connection, for it and for CLIENT LIST.
+//! What the server knows about each connection, for its own use and for CLIENT LIST.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -24,7 +24,7 @@ impl Label {
         length: 0,
     };
 
-    /// A text; `None` if it is too long or has anything but visible ASCII.
+    /// A text; `None` if it is too long or has other characters than visible ASCII.
     pub fn new(text: &[u8]) -> Option<Self> {
         let mut label = Self::EMPTY;
         let place = label.bytes.get_mut(..text.len())?;
@@ -48,7 +48,7 @@ impl fmt::Display for Label {
 /// A connection.
 #[derive(Debug)]
 pub struct Session {
-    /// What CLIENT ID tells.
+    /// The answer to CLIENT ID.
     pub id: u64,
     /// The peer's address, if it is known.
     pub peer: Option<SocketAddrV4>,
@@ -58,9 +58,9 @@ pub struct Session {
     pub library: [Label; 2],
     /// The selected database.
     pub db: usize,
-    /// What its replies are written in.
+    /// The protocol of its replies.
     pub protocol: Protocol,
-    /// Commands that wait for EXEC, behind MULTI.
+    /// The number of commands that wait for EXEC; `None` outside of MULTI.
     pub queued: Option<usize>,
     /// When it began and when it sent its last command, nanoseconds since boot.
     pub since_ns: u64,
@@ -91,14 +91,14 @@ impl Session {
 #[derive(Debug, Default)]
 pub struct Sessions {
     all: Vec<Session>,
-    /// Connections there have been; also the id of the latest.
+    /// Number of connections so far, which is also the id of the latest.
     count: u64,
-    /// The time, nanoseconds since boot.
+    /// The present time, nanoseconds since boot.
     pub now_ns: u64,
 }
 
 impl Sessions {
-    /// A new connection; its id.
+    /// Begins a connection. Returns its id.
     pub fn begin(&mut self, peer: Option<SocketAddrV4>) -> Result<u64, OutOfMemory> {
         self.count += 1;
         self.all.try_reserve(1).map_err(|_| OutOfMemory)?;
@@ -106,7 +106,7 @@ impl Sessions {
         Ok(self.count)
     }
 
-    /// The connection has ended.
+    /// Ends a connection.
     pub fn end(&mut self, id: u64) {
         if let Ok(at) = self.find(id) {
             self.all.remove(at);
@@ -123,17 +123,17 @@ impl Sessions {
         self.all.binary_search_by_key(&id, |it| it.id)
     }
 
-    /// All of them.
+    /// All connections.
     pub fn iter(&self) -> impl Iterator<Item = &Session> {
         self.all.iter()
     }
 
-    /// How many there are.
+    /// The number of connections.
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
-    /// How many there have been.
+    /// The number of connections so far.
     pub fn count(&self) -> u64 {
         self.count
     }

@@ -1,16 +1,16 @@
-//! MULTI: commands that wait for EXEC.
+//! MULTI: commands that are queued until EXEC.
 
 use crate::buffer::{Budget, Buffer, OutOfMemory};
 use crate::number::Digits;
 use crate::resp::Command;
 
-/// Bytes around an argument, at most.
+/// Most bytes around an argument.
 const ARGUMENT_FRAME: usize = 32;
 
 /// A connection's transaction.
 #[derive(Debug, Default)]
 pub struct Transaction {
-    /// The commands, as clients send them.
+    /// The commands, in the form in which clients send them.
     commands: Buffer,
     count: usize,
     open: bool,
@@ -18,17 +18,17 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// Whether commands are queued instead of executed.
+    /// Are commands queued instead of executed?
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// How many are queued; none if it is not open.
+    /// How many commands are queued; `None` if the transaction is not open.
     pub fn queued(&self) -> Option<usize> {
         self.open.then_some(self.count)
     }
 
-    /// Whether a command could not be queued: then EXEC executes none.
+    /// Did a command fail to be queued? Then EXEC executes none.
     pub fn has_failed(&self) -> bool {
         self.failed
     }
@@ -38,7 +38,7 @@ impl Transaction {
         self.open = true;
     }
 
-    /// A command could not be queued.
+    /// Notes that a command could not be queued.
     pub fn fail(&mut self) {
         self.failed |= self.open;
     }
@@ -70,7 +70,7 @@ impl Transaction {
         *self = Self::default();
     }
 
-    /// Ends it; the commands, which are to be given back, and how many they are.
+    /// Ends it. Returns the commands, whose memory must be given back, and their number.
     pub fn take(&mut self) -> (Buffer, usize) {
         let Self {
             commands, count, ..

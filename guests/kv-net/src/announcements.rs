@@ -1,17 +1,17 @@
-//! When to announce our address after the network has come up.
+//! When to announce the server's address after the network has come up.
 //!
-//! Hosts may remember another MAC address for it, of a machine that had it before. One frame would
-//! do, if it arrived; but a bridge may take half a minute before it forwards (two times its forward
-//! delay of 15 s), so it is repeated, at growing distances.
+//! Hosts may remember a different MAC address for it, that of a machine that had the address before.
+//! One frame would be enough if it arrived. But a bridge may forward nothing for its first half minute
+//! (two times its forward delay of 15 s), so the announcement is repeated, at growing intervals.
 
 use smoltcp::time::{Duration, Instant};
 
 /// How often the address is announced: at once, and 1, 3, 7, 15, 31 seconds later.
 const TIMES: u32 = 6;
-/// From the first announcement to the second; each later distance is twice the one before.
+/// Time from the first announcement to the second; each later interval is twice the one before.
 const FIRST_DISTANCE: Duration = Duration::from_secs(1);
 
-/// The announcements that are still to be made.
+/// The announcements that are still to come.
 #[derive(Clone, Copy, Debug)]
 pub struct Announcements {
     left: u32,
@@ -20,7 +20,7 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// The network comes up now.
+    /// The announcements of a network that comes up now.
     pub fn new(now: Instant) -> Self {
         Self {
             left: TIMES,
@@ -29,7 +29,7 @@ impl Announcements {
         }
     }
 
-    /// Whether one is due; it counts as made then.
+    /// Is an announcement due? If so, it counts as made.
     pub fn take(&mut self, now: Instant) -> bool {
         let due = self.next_at().is_some_and(|at| at <= now);
         if due {

@@ -1,4 +1,4 @@
-//! ARP (RFC 826): what packets of it mean to us, and those that we send.
+//! ARP (RFC 826): what a received packet means to the server, and the packets that the server sends.
 
 use smoltcp::wire::{ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Ipv4Address};
 
@@ -6,25 +6,25 @@ use crate::Host;
 
 /// Bytes of an ARP packet for Ethernet and IPv4.
 pub const PACKET: usize = 28;
-/// What a request says about the MAC address that it asks for.
+/// The target's MAC address in a request.
 const UNKNOWN: EthernetAddress = EthernetAddress([0; 6]);
 
-/// What an ARP packet means to us.
+/// What an ARP packet means to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Meaning {
-    /// A neighbour, and its MAC address, if the packet tells of one.
+    /// A neighbour's IP and MAC address, if the packet gives one.
     pub told: Option<(Ipv4Address, EthernetAddress)>,
-    /// Whether the packet was to us. Of others' packets only corrections are taken.
+    /// Was the packet sent to the server? From packets between others only corrections are learned.
     pub to_us: bool,
-    /// Who is to be answered, if anyone.
+    /// The addresses of the host that must be answered, if any.
     pub asked_by: Option<(Ipv4Address, EthernetAddress)>,
 }
 
-/// Reads an ARP packet; `None` if it is none that we understand.
+/// Reads an ARP packet; `None` if it is not one for Ethernet and IPv4.
 ///
-/// Every request for our address is to be answered, whoever asks: a host that looks for a
-/// duplicate address has none yet (RFC 5227), and a router may ask with an address of another
-/// network. Only neighbours' addresses are worth remembering.
+/// Every request for the server's address must be answered, whatever the sender's address: a host that
+/// looks for a duplicate address has no address yet (RFC 5227), and a router may ask with an address
+/// from another network. Only neighbours' addresses are worth remembering.
 pub fn read(packet: &[u8], host: &Host) -> Option<Meaning> {
     let ArpRepr::EthernetIpv4 {
         operation,
@@ -48,13 +48,13 @@ pub fn read(packet: &[u8], host: &Host) -> Option<Meaning> {
     })
 }
 
-/// The answer to who asked for our address.
+/// The answer to a host that asked for the server's address.
 pub fn reply(host: &Host, ip: Ipv4Address, mac: EthernetAddress) -> [u8; PACKET] {
     packet(host, ArpOperation::Reply, ip, mac)
 }
 
-/// The question who has `ip`. For our own address it is the announcement of that (RFC 5227,
-/// section 2.3).
+/// The request for the MAC address of `ip`. For the server's own address it is the announcement of that
+/// address (RFC 5227, section 2.3).
 pub fn request(host: &Host, ip: Ipv4Address) -> [u8; PACKET] {
     packet(host, ArpOperation::Request, ip, UNKNOWN)
 }

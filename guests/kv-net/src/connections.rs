@@ -1,8 +1,8 @@
-//! The TCP connections: a fixed number of places, each with a socket and its client.
+//! The TCP connections: a fixed number of places, each with a socket and a client.
 //!
-//! No socket listens for long: a request for a connection is shown to us first, and only if a place
-//! is free does its socket listen, for this one request. So a request that finds no place is never
-//! refused, and one for a connection that exists never opens a second.
+//! Normally no socket listens. A request for a connection (SYN) is shown to this module first; only if
+//! a place is free, its socket listens, for this one request. So a request without a free place is
+//! never refused, and a request for a connection that exists never opens a second one.
 
 use alloc::collections::BTreeMap;
 use alloc::vec;
@@ -17,29 +17,29 @@ use smoltcp::time::{Duration, Instant};
 use crate::watch::Watch;
 use crate::{PORT, Peer};
 
-/// Connections at a time.
+/// Most connections at a time.
 pub const CONNECTIONS: usize = 128;
-/// Bytes of a socket's window, each direction.
+/// Bytes of a socket's window, in each direction.
 const WINDOW: usize = 16 * 1024;
-/// A silent peer is asked whether it is there after this time…
+/// After this time of silence, a keep-alive asks the peer whether it is there…
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// …and given up if it says nothing for this time.
+/// …and after this time of silence the connection is given up.
 const TIMEOUT: Duration = Duration::from_secs(180);
-/// A connection that we closed may take this long to end before it is cut.
+/// A connection that the server has closed is cut if it does not end within this time.
 const LINGER: Duration = Duration::from_secs(5);
-/// A connection that begins or ends is cut if its peer owes an answer for this time…
+/// A connection that is opening or closing is cut if its peer has not answered for this time…
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// …and gives its place away after this time already if somebody waits for one. The stack repeats
-/// itself after a second, so a single lost packet costs nobody a connection.
+/// …and already after this time if another request waits for a place. The stack repeats a segment after
+/// a second, so a single lost packet does not cost a connection.
 pub const RECLAIM_AFTER: Duration = Duration::from_secs(2);
 
-/// All places, and what is served there.
+/// All places, and the server for their clients.
 pub struct Connections {
     sockets: SocketSet<'static>,
     places: Vec<Place>,
     /// Places without a connection.
     free: Vec<usize>,
-    /// The places of those with one.
+    /// The places with a connection, by their peers.
     open: BTreeMap<Peer, usize>,
     server: Server,
 }
@@ -47,24 +47,24 @@ pub struct Connections {
 struct Place {
     handle: SocketHandle,
     client: Client,
-    /// Whose it is.
+    /// The peer of the connection, if there is one.
     peer: Option<Peer>,
-    /// When to cut it, once it is closed from here.
+    /// When to cut the connection, after the server has closed it.
     cut_at: Option<Instant>,
-    /// Whether its end has been seen: the last segments of it leave before its place is reused.
+    /// The end of the connection was noticed. Its last segments leave before the place is used again.
     ended: bool,
 }
 
-/// What is to be done with a request for a connection.
+/// The answer to a request for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// A socket listens for it. Afterwards [`Connections::settle`] is to be called.
+    /// A socket listens for it. [`Connections::settle`] must be called afterwards.
     Welcome,
-    /// There is no place now.
+    /// There is no free place now.
     Wait,
-    /// It was answered already, and the stack repeats the answer as long as it takes.
+    /// It was answered before; the stack repeats the answer as long as necessary.
     Answered,
-    /// The connection exists: its peer is to be told so.
+    /// The connection exists; its peer must be answered so.
     Exists,
 }
 
@@ -103,7 +103,7 @@ impl Connections {
         self.open.len()
     }
 
-    /// Decides about a request for a connection. Unless it is its turn, it gets no place.
+    /// Decides about a request for a connection. It gets a place only if it is its turn (`turn`).
     pub fn admit(&mut self, peer: Peer, turn: bool, watch: &mut Watch, now: Instant) -> Admission {
         if let Some(&index) = self.open.get(&peer) {
             match self.state(index) {
@@ -137,8 +137,8 @@ impl Connections {
         Admission::Welcome
     }
 
-    /// Sees to it that the socket of `peer` does not listen: its request was none, or it was reset
-    /// before it was a connection.
+    /// Makes sure that the socket of `peer` does not listen any more: its request was not valid, or was
+    /// reset before there was a connection.
     pub fn settle(&mut self, peer: Peer, watch: &mut Watch) {
         if let Some(&index) = self.open.get(&peer)
             && self.state(index) == State::Listen
@@ -147,8 +147,8 @@ impl Connections {
         }
     }
 
-    /// Whether a place is free. If none is, the one whose peer owes an answer for the longest time
-    /// becomes free, if that is long enough.
+    /// Is a place free? If not, the place whose peer has not answered for the longest time becomes
+    /// free, if that time is long enough.
     pub fn make_place(&mut self, watch: &mut Watch, now: Instant) -> bool {
         if self.free.is_empty() {
             let debtors = self.open.iter().filter_map(|(&peer, &index)| {
@@ -162,8 +162,8 @@ impl Connections {
         !self.free.is_empty()
     }
 
-    /// Moves bytes between sockets and clients. Returns when it wants to be called again at the
-    /// latest, whatever the network does; `waited_for` says whether somebody waits for a place.
+    /// Moves bytes between sockets and clients. Returns the time at which it must be called again at
+    /// the latest. `waited_for` says that a request waits for a place.
     pub fn serve(&mut self, watch: &mut Watch, waited_for: bool, now: Instant) -> Option<Instant> {
         let mut again: Option<Instant> = None;
         for index in 0..self.places.len() {
@@ -203,8 +203,8 @@ impl Connections {
             .state()
     }
 
-    /// Since when the peer of a connection that begins or ends owes an answer. One that is open
-    /// may take its time: that is for the socket's own timeout.
+    /// Since when the peer of a connection that is opening or closing has not answered. An open
+    /// connection's peer may be slow: the socket's own time-out watches it.
     fn unanswered_since(&self, index: usize, peer: Peer, watch: &Watch) -> Option<Instant> {
         match self.state(index) {
             State::SynReceived
@@ -221,7 +221,7 @@ impl Connections {
         }
     }
 
-    /// Cuts a connection whose peer owes an answer for too long. Returns when to look again.
+    /// Cuts a connection whose peer has not answered for too long. Returns when to look again.
     fn collect_debt(
         &mut self,
         index: usize,
@@ -241,14 +241,15 @@ impl Connections {
         Some(reclaim_at.unwrap_or(since + ANSWER_LIMIT))
     }
 
-    /// Makes a place free. Its peer is not told: it has been, or does not answer.
+    /// Makes a place free. Nothing is sent to the peer: it knows already, or does not answer.
     fn release(&mut self, index: usize, watch: &mut Watch) {
         let place = &mut self.places[index];
         place.client.end(&mut self.server);
         place.cut_at = None;
         place.ended = false;
         let socket = self.sockets.get_mut::<Socket>(place.handle);
-        // An aborted socket would still send a reset; one that listened has forgotten its peer.
+        // An aborted socket would still send a reset. A socket that has listened has forgotten its
+        // peer.
         socket.abort();
         socket.listen(PORT).expect("the socket is closed");
         socket.close();
@@ -261,14 +262,15 @@ impl Connections {
 }
 
 impl Place {
-    /// Serves an open connection. Returns when it is to be cut, if it is closed from here.
+    /// Serves an open connection. Returns when it must be cut, if the server has closed it.
     fn serve(&mut self, socket: &mut Socket, server: &mut Server, now: Instant) -> Option<Instant> {
         if let Some(Peer { ip, port }) = self.peer {
             self.client.set_peer(SocketAddrV4::new(ip, port));
         }
         while self.exchange(socket, server) {}
         if self.client.is_closing() {
-            // What still comes in is for nobody; unread it would make the peer lose our last words.
+            // What still arrives is read and dropped: unread bytes would make TCP reset the connection,
+            // and the peer could lose the last replies.
             while socket.can_recv() && socket.recv(|bytes| (bytes.len(), ())).is_ok() {}
             let cut_at = *self.cut_at.get_or_insert(now + LINGER);
             if now >= cut_at {
@@ -277,8 +279,8 @@ impl Place {
             }
         }
         let heard_all = !socket.may_recv() && socket.recv_queue() == 0;
-        // In LAST-ACK the stack does not hear when a peer that reads slowly takes more again: what
-        // such a peer was sent arrives first.
+        // In LAST-ACK the stack does not notice when a peer that reads slowly opens its window again.
+        // So the socket is closed only after everything that was sent has arrived.
         let arrived = socket.state() != State::CloseWait || socket.send_queue() == 0;
         if (self.client.is_closing() || heard_all) && self.client.finished() && arrived {
             socket.close();
@@ -286,7 +288,7 @@ impl Place {
         self.cut_at
     }
 
-    /// One round of bytes in and bytes out; whether another may get further.
+    /// Moves bytes in and out once. Returns whether another round may move more.
     fn exchange(&mut self, socket: &mut Socket, server: &mut Server) -> bool {
         let mut moved = false;
         self.client.resume(server);
@@ -310,7 +312,7 @@ impl Place {
 fn socket() -> Socket<'static> {
     let buffer = || SocketBuffer::new(vec![0; WINDOW]);
     let mut socket = Socket::new(buffer(), buffer());
-    // A reply is complete when it is handed over: there is nothing to gather.
+    // A reply is complete when it is handed over, so there is nothing to wait for.
     socket.set_nagle_enabled(false);
     socket.set_keep_alive(Some(KEEP_ALIVE));
     socket.set_timeout(Some(TIMEOUT));

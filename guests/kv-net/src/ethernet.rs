@@ -1,4 +1,4 @@
-//! Which frames are for us, and what they carry.
+//! Which frames are for the server, and what they carry.
 
 use core::ops::Range;
 
@@ -10,24 +10,24 @@ pub const HEADER: usize = EthernetFrame::<&[u8]>::header_len();
 const TAGGED: u16 = 0x8100;
 /// Bytes of a VLAN tag's two fields: priority with VLAN, and the type of what follows.
 const TAG: usize = 4;
-/// The bits of a tag that name the VLAN. VLAN 0 is none: such a tag has a priority only.
+/// The bits of a tag that name the VLAN. VLAN 0 means no VLAN: such a tag only has a priority.
 const VLAN: u16 = 0x0fff;
 
-/// A frame that is for us.
+/// A frame that is for the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Opened {
-    /// Who sent it.
+    /// The sender's address.
     pub source: EthernetAddress,
-    /// Whether it went to all.
+    /// Was it a broadcast?
     pub broadcast: bool,
-    /// What it carries.
+    /// The protocol of its payload.
     pub protocol: EthernetProtocol,
-    /// Where in the frame that is.
+    /// The payload's place in the frame.
     pub payload: Range<usize>,
 }
 
-/// Opens a frame; `None` if it is not for `own`, or of a VLAN. Frames from `own` are none either:
-/// they are our own, come back.
+/// Opens a frame; `None` if it is not for `own` or belongs to a VLAN. Frames from `own` are the
+/// server's own frames, which have come back: they are not opened either.
 pub fn open(bytes: &[u8], own: EthernetAddress) -> Option<Opened> {
     let frame = EthernetFrame::new_checked(bytes).ok()?;
     let (source, destination) = (frame.src_addr(), frame.dst_addr());
@@ -47,7 +47,7 @@ pub fn open(bytes: &[u8], own: EthernetAddress) -> Option<Opened> {
     })
 }
 
-/// What a tagged frame carries and where, if its tag has a priority only.
+/// The payload's type and place in a tagged frame, if its tag has a priority only.
 fn untag(tag: &[u8]) -> Option<(u16, usize)> {
     let [vlan, protocol] =
         [tag.get(..2)?, tag.get(2..TAG)?].map(|field| u16::from_be_bytes([field[0], field[1]]));

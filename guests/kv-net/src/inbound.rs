@@ -1,5 +1,4 @@
-//! The way in: a frame is answered here if it is ARP, and becomes a packet for the stack if it is
-//! IP and for us.
+//! The way in. ARP frames are answered here; IP packets for the server are passed to the stack.
 
 use alloc::boxed::Box;
 use core::mem;
@@ -14,7 +13,7 @@ use crate::outbound::Outbound;
 use crate::watch::Watch;
 use crate::{Card, Host, MAX_FRAME, MTU, PORT, Peer, arp, path_mtu};
 
-/// What the packet is that came in for the stack.
+/// What kind of packet came in for the stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// This peer wants to open a connection.
@@ -25,11 +24,11 @@ pub(crate) enum Arrival {
     Other,
 }
 
-/// Both directions, as the stack's device: it carries IP packets.
+/// Both directions, as the stack's device, which carries IP packets.
 pub(crate) struct Wire<C> {
     /// The last frame that came in.
     frame: Box<[u8; MAX_FRAME]>,
-    /// Where in it the packet is that the stack is to take.
+    /// The place in the frame of the packet for the stack.
     packet: Range<usize>,
     pub(crate) out: Outbound<C>,
 }
@@ -43,11 +42,11 @@ impl<C: Card> Wire<C> {
         }
     }
 
-    /// Takes frames in until one has a packet for the stack, or there are no more.
+    /// Receives frames until one has a packet for the stack, or there are no more.
     pub(crate) fn fetch(&mut self, now: Instant) -> Option<Arrival> {
         loop {
             self.out.send_held(now);
-            // A frame may be answered at once.
+            // Before a frame is received there must be room for an answer to it.
             if !self.out.has_room() {
                 return None;
             }
@@ -65,18 +64,18 @@ impl<C: Card> Wire<C> {
         }
     }
 
-    /// The packet that the stack is to take.
+    /// The packet for the stack.
     pub(crate) fn packet(&self) -> &[u8] {
         &self.frame[self.packet.clone()]
     }
 
-    /// Puts a packet there that came in earlier. It is not longer than a frame.
+    /// Puts a packet back that came in earlier. It is not longer than a frame.
     pub(crate) fn put_back(&mut self, packet: &[u8]) {
         self.frame[..packet.len()].copy_from_slice(packet);
         self.packet = 0..packet.len();
     }
 
-    /// The stack is not to take the packet.
+    /// Drops the packet: the stack does not get it.
     pub(crate) fn discard(&mut self) {
         self.packet = 0..0;
     }
@@ -97,8 +96,8 @@ impl<C: Card> Wire<C> {
         }
     }
 
-    /// `None` if the packet is not for us, or nothing for the stack. It does not put fragments
-    /// together, and nothing that goes to all is meant for a server.
+    /// `None` if the packet is not for the server, or is not for the stack. The stack does not
+    /// reassemble fragments, and nothing that is broadcast is meant for a server.
     fn take_packet(&mut self, opened: &Opened, now: Instant) -> Option<Arrival> {
         let bytes = &self.frame[opened.payload.clone()];
         let packet = Ipv4Packet::new_checked(bytes).ok()?;
@@ -123,12 +122,12 @@ impl<C: Card> Wire<C> {
     }
 }
 
-/// What a packet for us is; its connection's watch sees it.
+/// What kind of packet this is. The watch of its connection sees it too.
 fn look(packet: &Ipv4Packet<&[u8]>, watch: &mut Watch) -> Arrival {
     if packet.next_header() != IpProtocol::Tcp {
         return Arrival::Other;
     }
-    // The stack drops what is no segment.
+    // The stack drops packets without a valid segment.
     let Ok(segment) = TcpPacket::new_checked(packet.payload()) else {
         return Arrival::Other;
     };
@@ -147,7 +146,7 @@ fn look(packet: &Ipv4Packet<&[u8]>, watch: &mut Watch) -> Arrival {
     }
 }
 
-/// The packet that came in, for the stack.
+/// The received packet, for the stack.
 pub(crate) struct Received<'a>(&'a [u8]);
 
 impl phy::RxToken for Received<'_> {
@@ -156,7 +155,7 @@ impl phy::RxToken for Received<'_> {
     }
 }
 
-/// Room for a packet of the stack's.
+/// Room for a packet that the stack sends.
 pub(crate) struct ToSend<'a, C> {
     out: &'a mut Outbound<C>,
     now: Instant,

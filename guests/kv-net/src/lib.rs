@@ -1,17 +1,17 @@
-//! The network of the guest `kv`, without its card: frames go in, frames go out.
+//! The network of the guest `kv`, without its card: frames in, frames out.
 //!
-//! smoltcp is the TCP/IP stack. What lies below IP is done here, so that it has the limits that a
-//! server wants:
+//! smoltcp is the TCP/IP stack. What lies below IP is done here, with the limits that a server needs:
 //!
-//! - [`ethernet`] and [`arp`] say which frames are for us, and answer whoever asks for our address.
-//! - [`neighbors`] remembers which MAC address a neighbour has.
-//! - [`path_mtu`] remembers which paths carry less than an Ethernet does; segments are cut to fit.
-//! - [`watch`] sees every segment of a connection pass, and so knows which peers do not answer.
-//! - [`connections`] has the places for connections, and decides who gets one.
-//! - [`Network`] is all of it together.
+//! - [`ethernet`] and [`arp`] decide which frames are for the server, and answer requests for its
+//!   address.
+//! - [`neighbors`] remembers the neighbours' MAC addresses.
+//! - [`path_mtu`] remembers which paths carry less than Ethernet; segments are cut to fit.
+//! - [`watch`] sees all segments of a connection, and so knows which peers do not answer.
+//! - [`connections`] has the places for connections, and decides which request gets one.
+//! - [`Network`] puts all of this together.
 //!
-//! There is no clock and no randomness but the seed: what a network says is a function of what it
-//! was told, and when.
+//! There is no clock, and no randomness but the seed: what the network sends is a function of what it
+//! received, and when.
 #![no_std]
 
 extern crate alloc;
@@ -32,7 +32,7 @@ pub mod watch;
 use smoltcp::wire::{EthernetAddress, Ipv4Address, Ipv4Cidr};
 
 pub use network::{Network, Wake};
-/// What its interface is made of.
+/// The stack, whose types are part of this crate's interface.
 pub use smoltcp;
 
 /// Redis's port.
@@ -44,17 +44,17 @@ pub const MAX_FRAME: usize = 1518;
 
 /// A network card.
 pub trait Card {
-    /// Takes the next received frame into `buffer`; its length in bytes, or `None` without one.
+    /// Receives the next frame into `buffer`. Returns its length in bytes, or `None` if no frame waits.
     fn receive(&mut self, buffer: &mut [u8; MAX_FRAME]) -> Option<usize>;
 
     /// How many frames can be sent now.
     fn room(&mut self) -> usize;
 
-    /// Sends a frame: an Ethernet header and what it carries. There must be room.
+    /// Sends a frame: an Ethernet header and its payload. There must be room.
     fn send(&mut self, header: &[u8], payload: &[u8]);
 }
 
-/// A connection's other end.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     /// Its address.
@@ -63,18 +63,18 @@ pub struct Peer {
     pub port: u16,
 }
 
-/// Our addresses, and the way to others.
+/// The server's addresses, and the gateway to other networks.
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
     mac: EthernetAddress,
-    /// Our address, and which addresses are on the link.
+    /// The server's address, and which addresses are on the link.
     address: Ipv4Cidr,
     gateway: Option<Ipv4Address>,
 }
 
 impl Host {
-    /// A host with these addresses; `None` if `ip` with this prefix is no address for a host. A
-    /// `gateway` of zeros is none.
+    /// A host with these addresses; `None` if `ip` with this prefix cannot be a host's address. A
+    /// `gateway` of zeros means that there is none.
     pub fn new(mac: [u8; 6], ip: [u8; 4], prefix_len: u8, gateway: [u8; 4]) -> Option<Self> {
         let [ip, gateway] = [ip, gateway].map(Ipv4Address::from);
         if prefix_len > 32 || ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast() {
@@ -87,20 +87,20 @@ impl Host {
         })
     }
 
-    /// Our MAC address.
+    /// The server's MAC address.
     pub fn mac(&self) -> EthernetAddress {
         self.mac
     }
 
-    /// Our address.
+    /// The server's IP address.
     pub fn ip(&self) -> Ipv4Address {
         self.address.address()
     }
 
-    /// Whether `ip` is another host's address on our link.
+    /// Is `ip` the address of another host on the link?
     pub fn is_neighbor(&self, ip: Ipv4Address) -> bool {
         let network = self.address.network().address();
-        // RFC 3021: a network of two addresses has neither a name nor a broadcast address.
+        // RFC 3021: a network of two addresses has no network address and no broadcast address.
         let reserved = self.address.prefix_len() < 31
             && (ip == network || Some(ip) == self.address.broadcast());
         let usable = !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast();
@@ -108,7 +108,7 @@ impl Host {
         usable && on_link && !reserved && ip != self.ip()
     }
 
-    /// The neighbour that takes packets for `ip`; `None` if there is no way there.
+    /// The neighbour to which packets for `ip` are sent; `None` if there is no way to `ip`.
     pub fn next_hop(&self, ip: Ipv4Address) -> Option<Ipv4Address> {
         if self.is_neighbor(ip) {
             return Some(ip);

@@ -1,7 +1,7 @@
 //! The neighbours' MAC addresses, and packets that wait for one.
 //!
-//! Who talks to us has told its address with it, so requests are rare. There is a limit on them per
-//! neighbour and none for all together: vanished ones cannot hold up others.
+//! A peer that sends to the server gives its address with that, so requests are rare. Their rate is
+//! limited per neighbour, not for all together: neighbours that have vanished cannot delay others.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -9,37 +9,37 @@ use alloc::vec::Vec;
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Address};
 
-/// Neighbours that are remembered. The one that was not heard for the longest time gives way.
+/// Most neighbours that are remembered. The one not heard for the longest time is replaced.
 pub const NEIGHBORS: usize = 1024;
-/// Packets that wait until a neighbour's MAC address is known. The oldest gives way.
+/// Most packets that wait until a neighbour's MAC address is known. The oldest is dropped.
 pub const HELD: usize = 64;
-/// An address that was not confirmed for this time is asked for again, while it is still used.
+/// An address that was not confirmed for this time is requested again, if it is still used.
 pub const FRESH: Duration = Duration::from_secs(60);
-/// The same neighbour is not asked for again within this time.
+/// Least time between two requests to the same neighbour.
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// After so many requests without an answer an address is forgotten.
+/// After this many requests without an answer an address is forgotten.
 pub const REQUESTS: u32 = 3;
 
 #[derive(Clone, Copy, Debug)]
 struct Neighbor {
     mac: Option<EthernetAddress>,
-    /// When it was last confirmed; when it was first looked for, if it never was.
+    /// When it was last confirmed; before that, when it was first requested.
     confirmed_at: Instant,
     asked_at: Option<Instant>,
     /// Requests since it was confirmed.
     requests: u32,
 }
 
-/// What is known when a packet is to leave.
+/// What is known about a neighbour when a packet is about to leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Where to send it; without it the packet has to wait.
+    /// Its address; `None` if the packet must wait.
     pub mac: Option<EthernetAddress>,
-    /// Whether the neighbour is to be asked for its address now. This counts as done.
+    /// Must the neighbour's address be requested now? This counts as done.
     pub ask: bool,
 }
 
-/// What is known of the neighbours.
+/// All that is known about neighbours.
 #[derive(Debug, Default)]
 pub struct Neighbors {
     known: BTreeMap<Ipv4Address, Neighbor>,
@@ -47,7 +47,7 @@ pub struct Neighbors {
 }
 
 impl Neighbors {
-    /// ARP told that `ip` is at `mac`.
+    /// Learns from ARP that `ip` is at `mac`.
     pub fn learn(&mut self, ip: Ipv4Address, mac: EthernetAddress, now: Instant) {
         if !self.known.contains_key(&ip) {
             self.make_room();
@@ -61,14 +61,14 @@ impl Neighbors {
         self.known.insert(ip, neighbor);
     }
 
-    /// ARP told others that `ip` is at `mac`: of use only if we know the neighbour.
+    /// Learns from an ARP packet to others that `ip` is at `mac`, if the neighbour is known.
     pub fn correct(&mut self, ip: Ipv4Address, mac: EthernetAddress, now: Instant) {
         if self.known.contains_key(&ip) {
             self.learn(ip, mac, now);
         }
     }
 
-    /// A packet of `ip` came from `mac`. What ARP told goes before this: some hosts send from
+    /// Learns from a packet that `ip` is at `mac`, unless ARP has said otherwise: some hosts send from
     /// another card than they receive with.
     pub fn heard(&mut self, ip: Ipv4Address, mac: EthernetAddress, now: Instant) {
         match self.known.get_mut(&ip) {
@@ -81,7 +81,7 @@ impl Neighbors {
         }
     }
 
-    /// The way to `ip`, for a packet that is about to leave.
+    /// The neighbour's address, for a packet to `ip` that is about to leave.
     pub fn find(&mut self, ip: Ipv4Address, now: Instant) -> Answer {
         if !self.known.contains_key(&ip) {
             self.make_room();
@@ -108,7 +108,7 @@ impl Neighbors {
         }
     }
 
-    /// Keeps a packet until it is known where `ip` is.
+    /// Keeps a packet until the address of `ip` is known.
     pub fn hold(&mut self, ip: Ipv4Address, packet: &[u8]) {
         if self.held.len() >= HELD {
             self.held.pop_front();
@@ -116,7 +116,7 @@ impl Neighbors {
         self.held.push_back((ip, packet.to_vec()));
     }
 
-    /// The next packet that waits no more, and where it goes.
+    /// The next packet whose neighbour's address is known now, with that address.
     pub fn release(&mut self) -> Option<(EthernetAddress, Vec<u8>)> {
         let mut held = self.held.iter().enumerate();
         let (index, mac) =

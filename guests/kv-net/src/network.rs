@@ -1,4 +1,4 @@
-//! All of it together.
+//! The whole network: card, stack and server together.
 
 use kv_core::Server;
 use smoltcp::iface::{Config, Interface, PollResult};
@@ -11,14 +11,14 @@ use crate::inbound::{Arrival, Wire};
 use crate::waiting::Waiting;
 use crate::{Card, Host};
 
-/// When a network wants to be polled again at the latest, whatever its card receives.
+/// When the network must be polled again at the latest, if its card receives nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// As soon as the card has sent what it was given: there was no room for more.
+    /// As soon as the card has sent its frames: there was no room for more.
     Now,
     /// At this time.
     At(Instant),
-    /// Only when something comes in.
+    /// Only when a frame comes in.
     Never,
 }
 
@@ -32,7 +32,7 @@ pub struct Network<C> {
 }
 
 impl<C: Card> Network<C> {
-    /// The network comes up now. `seed` decides what others should not guess.
+    /// A network that comes up now. `seed` decides what others must not guess.
     pub fn new(card: C, host: Host, server: Server, seed: u64, now: Instant) -> Self {
         let mut wire = Wire::new(card, host);
         let mut config = Config::new(HardwareAddress::Ip);
@@ -66,7 +66,7 @@ impl<C: Card> Network<C> {
         &self.connections
     }
 
-    /// Takes in what has come, executes it, and sends what there is to send.
+    /// Receives what has come, executes it, and sends what there is to send.
     pub fn poll(&mut self, now: Instant) -> Wake {
         if self.announcements.next_at().is_some_and(|at| at <= now)
             && self.wire.out.has_room()
@@ -96,7 +96,7 @@ impl<C: Card> Network<C> {
             .map_or(Wake::Never, Wake::At)
     }
 
-    /// Gives the stack the packet that came in, unless it is a request that has to wait.
+    /// Gives the received packet to the stack, unless it is a request that must wait.
     fn take_in(&mut self, arrival: Arrival, turn: bool, now: Instant) {
         let watch = &mut self.wire.out.watch;
         match arrival {
@@ -123,7 +123,7 @@ impl<C: Card> Network<C> {
         self.stack.poll_ingress_single(now, &mut self.wire, sockets);
     }
 
-    /// Takes in the requests that wait, as far as there are places.
+    /// Gives the waiting requests to the stack, as long as there are free places.
     fn take_in_waiting(&mut self, now: Instant) {
         while !self.waiting.is_empty()
             && self.wire.out.has_room()

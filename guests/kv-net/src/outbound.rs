@@ -1,4 +1,4 @@
-//! The way out: an IP packet becomes a frame to the right neighbour, or several.
+//! The way out: an IP packet becomes one or several frames to the right neighbour.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,21 +15,21 @@ use crate::path_mtu::Paths;
 use crate::watch::Watch;
 use crate::{Card, Host, MTU, PORT, Peer, arp, ethernet, segment};
 
-/// Frames that may follow from one packet: its pieces, and a question for the neighbour.
+/// Most frames that one packet can make: its pieces, and a request for the neighbour's address.
 const ROOM: usize = segment::MOST_PIECES + 1;
-/// Hops that our packets may take: what the stack gives its own.
+/// Hop limit of the packets that are made here; the stack uses the same.
 const HOP_LIMIT: u8 = 64;
 
-/// Everything that a packet passes on its way out.
+/// All stages that a packet passes on its way out.
 pub(crate) struct Outbound<C> {
     pub(crate) card: C,
     pub(crate) host: Host,
     pub(crate) neighbors: Neighbors,
     pub(crate) paths: Paths,
     pub(crate) watch: Watch,
-    /// Where the stack writes its next packet.
+    /// The stack writes its next packet here.
     scratch: Vec<u8>,
-    /// The number of the next packet that routers may cut.
+    /// The identification of the next packet that routers may fragment.
     identification: u16,
     starved: bool,
 }
@@ -48,14 +48,14 @@ impl<C: Card> Outbound<C> {
         }
     }
 
-    /// Whether the card takes all that may follow from one packet.
+    /// Does the card have room for all frames that one packet can make?
     pub(crate) fn has_room(&mut self) -> bool {
         let room = self.card.room() >= ROOM;
         self.starved |= !room;
         room
     }
 
-    /// Whether, since the last call, something was left undone for want of room.
+    /// Was anything left undone since the last call because there was no room?
     pub(crate) fn take_starved(&mut self) -> bool {
         core::mem::take(&mut self.starved)
     }
@@ -74,7 +74,7 @@ impl<C: Card> Outbound<C> {
         result
     }
 
-    /// Sends a packet, or keeps it until its neighbour has answered.
+    /// Sends a packet, or keeps it until its neighbour's address is known.
     fn send(&mut self, packet: &mut [u8], now: Instant) {
         let Ok(ip) = Ipv4Packet::new_checked(&*packet) else {
             return;
@@ -94,8 +94,8 @@ impl<C: Card> Outbound<C> {
         }
     }
 
-    /// Sends the packets whose neighbours have answered, as far as there is room. Where there is
-    /// none the caller finds that out next.
+    /// Sends the kept packets whose neighbours have answered, as long as there is room. If the room
+    /// ends, the caller notices at its next step.
     pub(crate) fn send_held(&mut self, now: Instant) {
         while self.card.room() >= ROOM {
             let Some((mac, mut packet)) = self.neighbors.release() else {
@@ -122,14 +122,14 @@ impl<C: Card> Outbound<C> {
         self.card.send(&header, packet);
     }
 
-    /// Announces our address to all.
+    /// Announces the server's address to all.
     pub(crate) fn announce(&mut self) {
         let announcement = arp::request(&self.host, self.host.ip());
         self.send_arp(EthernetAddress::BROADCAST, &announcement);
     }
 
-    /// Answers a peer that wants to open a connection which exists (RFC 5961, section 4): if it
-    /// has indeed forgotten the old one, it resets that, and its next request opens a new one.
+    /// Answers a peer that wants to open a connection that exists (RFC 5961, section 4). If the peer
+    /// has forgotten the old connection, it resets that one, and its next request opens a new one.
     pub(crate) fn challenge(&mut self, peer: Peer, now: Instant) {
         let Some(said) = self.watch.challenge(peer, now) else {
             return;

@@ -1,5 +1,5 @@
-//! Paths that carry less than an Ethernet does (RFC 1191): a router on them answers a packet that
-//! is too long with "fragmentation needed".
+//! Paths that carry less than Ethernet (RFC 1191): a router on such a path answers a packet that is too
+//! long with "fragmentation needed".
 
 use alloc::collections::BTreeMap;
 
@@ -11,32 +11,32 @@ use smoltcp::wire::{
 
 use crate::{MTU, PORT, Peer};
 
-/// Paths that are remembered. The one that was told of the longest time ago gives way.
+/// Most paths that are remembered. The one learned the longest time ago is replaced.
 pub const PATHS: usize = 256;
-/// A path is remembered for this time; then longer packets are tried again (RFC 1191, section 6.3).
+/// How long a path is remembered; after that, longer packets are tried again (RFC 1191, section 6.3).
 pub const REMEMBERED: Duration = Duration::from_secs(600);
-/// Packets are cut no shorter than this, whatever a router says: else a forged message would make
-/// many small ones out of each. To a path that carries less, routers may cut them further.
+/// Packets are not cut shorter than this, whatever a router says: else a forged message could make many
+/// small packets of each. Routers may fragment packets on a path that carries less.
 pub const LEAST: usize = 552;
-/// Bytes of an ICMP message before the packet that it is about.
+/// Bytes of an ICMP message before the packet that it quotes.
 const ICMP_HEADER: usize = 8;
-/// Bytes of that packet's payload that a router must send back (RFC 792).
+/// Bytes of that packet's payload that a router must quote (RFC 792).
 const QUOTED: usize = 8;
 
-/// A router's word that a packet of ours was too long.
+/// A router's message that a packet of the server was too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
-    /// The connection whose segment it was.
+    /// The peer of the connection to which the segment belonged.
     pub peer: Peer,
-    /// That segment's sequence number.
+    /// The segment's sequence number.
     pub sequence: TcpSeqNumber,
-    /// The packet's bytes.
+    /// Length of the packet, bytes.
     length: usize,
-    /// What the router's next link carries, bytes; 0 if it does not say.
+    /// MTU of the router's next link, bytes; 0 if it does not say.
     told: usize,
 }
 
-/// Reads an IP packet that might be such a message.
+/// Reads an IP packet that may be such a message.
 pub fn read(packet: &Ipv4Packet<&[u8]>) -> Option<TooLong> {
     let icmp = Icmpv4Packet::new_checked(packet.payload()).ok()?;
     let about_length = icmp.msg_type() == Icmpv4Message::DstUnreachable
@@ -46,7 +46,7 @@ pub fn read(packet: &Ipv4Packet<&[u8]>) -> Option<TooLong> {
     }
     let bytes = packet.payload();
     let told = bytes.get(6..ICMP_HEADER)?;
-    // Not `new_checked`: the packet that was too long is not sent back whole.
+    // Not `new_checked`: the quoted packet is not complete.
     let quoted = bytes.get(ICMP_HEADER..)?;
     let header = usize::from(quoted.first()? & 0x0f) * 4;
     let segment = quoted.get(header..header + QUOTED)?;
@@ -73,20 +73,20 @@ pub fn read(packet: &Ipv4Packet<&[u8]>) -> Option<TooLong> {
 /// What a path carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Path {
-    /// Bytes of the longest packet.
+    /// Length of the longest packet, bytes.
     pub mtu: usize,
-    /// Whether routers may cut packets: the path carries less than [`LEAST`].
+    /// May routers fragment packets? Yes if the path carries less than [`LEAST`].
     pub may_fragment: bool,
 }
 
-/// The paths that are known to carry less.
+/// The paths that are known to carry less than Ethernet.
 #[derive(Debug, Default)]
 pub struct Paths(BTreeMap<Ipv4Address, (Path, Instant)>);
 
 impl Paths {
-    /// Takes a router's word for it.
+    /// Learns from a router's message.
     pub fn learn(&mut self, message: &TooLong, now: Instant) {
-        // Routers older than RFC 1191 do not say what they carry.
+        // Routers older than RFC 1191 do not give their MTU.
         let told = if message.told == 0 {
             LEAST
         } else {
@@ -109,7 +109,7 @@ impl Paths {
         self.0.insert(message.peer.ip, (path, now));
     }
 
-    /// What the path to `ip` carries, if it is less than a link does.
+    /// What the path to `ip` carries, if it is less than the link.
     pub fn find(&mut self, ip: Ipv4Address, now: Instant) -> Option<Path> {
         let &(path, since) = self.0.get(&ip)?;
         if now >= since + REMEMBERED {

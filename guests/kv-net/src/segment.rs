@@ -1,7 +1,7 @@
-//! Cutting a TCP segment into several that a path carries.
+//! Cuts a TCP segment into several that fit a path.
 //!
-//! The stack chooses a connection's segment size once, when it opens. A path's limit is known
-//! later, so segments are cut on their way out; the peer cannot tell the difference.
+//! The stack chooses a connection's segment size once, when the connection opens. A path's limit may
+//! become known later, so segments are cut on their way out. The peer cannot tell the difference.
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, TcpPacket};
 
@@ -12,13 +12,13 @@ use crate::{MTU, path_mtu};
 const LONGEST_TCP_HEADER: usize = 60;
 /// Bytes of the IP header that the stack writes: it has no options.
 const IP_HEADER: usize = 20;
-/// Packets that one becomes at most.
+/// Most packets into which one is cut.
 pub const MOST_PIECES: usize =
     (MTU - IP_HEADER - 20).div_ceil(path_mtu::LEAST - IP_HEADER - LONGEST_TCP_HEADER);
 const _: () = assert!(LEAST > IP_HEADER + LONGEST_TCP_HEADER);
 
-/// Hands `packet` to `send` in packets that `path` carries. A packet without TCP stays whole, and
-/// routers may cut it. `identification` counts the packets that routers may cut.
+/// Passes `packet` to `send` in packets that `path` carries. A packet without TCP stays whole, and
+/// routers may fragment it. `identification` numbers the packets that routers may fragment.
 pub fn fit(packet: &mut [u8], path: Path, identification: &mut u16, mut send: impl FnMut(&[u8])) {
     let whole = Ipv4Packet::new_unchecked(&*packet);
     let tcp = whole.next_header() == IpProtocol::Tcp;
@@ -61,7 +61,7 @@ pub fn fit(packet: &mut [u8], path: Path, identification: &mut u16, mut send: im
     }
 }
 
-/// Lets routers cut this packet: each such packet has a number of its own (RFC 6864).
+/// Lets routers fragment this packet: each such packet has its own number (RFC 6864).
 fn allow_fragments(packet: &mut [u8], identification: &mut u16) {
     let mut ip = Ipv4Packet::new_unchecked(packet);
     ip.set_dont_frag(false);

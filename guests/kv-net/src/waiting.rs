@@ -7,10 +7,10 @@ use smoltcp::time::{Duration, Instant};
 
 use crate::Peer;
 
-/// Requests that wait. The oldest gives way.
+/// Most requests that wait. The oldest is dropped.
 pub const WAITING: usize = 256;
-/// A request waits no longer. Who still wants a connection has repeated it by then: hosts do after
-/// 1, 3 and 7 seconds.
+/// The longest time that a request waits. A host that still wants a connection has repeated its request
+/// by then: hosts do so after 1, 3 and 7 seconds.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Bytes of the longest request that may wait: two headers, full of options.
 pub const LONGEST: usize = 120;
@@ -22,12 +22,12 @@ struct Request {
     since: Instant,
 }
 
-/// All of them, the oldest first.
+/// All waiting requests, the oldest first.
 #[derive(Debug, Default)]
 pub struct Waiting(VecDeque<Request>);
 
 impl Waiting {
-    /// Lets a request wait. A repeated one keeps its turn.
+    /// Lets a request wait. A repeated request keeps its place in the queue.
     pub fn push(&mut self, peer: Peer, packet: &[u8], now: Instant) {
         if packet.len() > LONGEST {
             return;
@@ -47,19 +47,19 @@ impl Waiting {
         });
     }
 
-    /// The request whose turn it is.
+    /// The oldest request.
     pub fn pop(&mut self) -> Option<(Peer, Vec<u8>)> {
         let request = self.0.pop_front()?;
         Some((request.peer, request.packet))
     }
 
-    /// Forgets those that have waited too long; whether any is left.
+    /// Drops the requests that have waited too long. Returns whether any is left.
     pub fn expire(&mut self, now: Instant) -> bool {
         self.0.retain(|request| now < request.since + PATIENCE);
         !self.0.is_empty()
     }
 
-    /// Whether none waits.
+    /// Does no request wait?
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,5 +1,5 @@
-//! What passes between us and the peers of our connections: who does not answer, and what was said
-//! last.
+//! Watches the segments between the server and its peers: which peers do not answer, and what the
+//! server sent last.
 
 use alloc::collections::BTreeMap;
 
@@ -9,26 +9,26 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber};
 use crate::path_mtu::TooLong;
 use crate::{PORT, Peer};
 
-/// How often a peer that opens a connection which exists is answered at most (RFC 5961, section 7).
+/// Least time between two answers to a peer that opens a connection that exists (RFC 5961, section 7).
 const CHALLENGE_AGAIN: Duration = Duration::from_secs(1);
-/// Bytes that may be under way to a peer: the stack's send window, generously.
+/// Bytes that may be under way to a peer: more than the stack's send window.
 const UNDER_WAY: i32 = 1 << 16;
 
-/// What was said last on a connection.
+/// The numbers of the last segment that the server sent on a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The sequence number after all that was sent.
+    /// The sequence number after everything that was sent.
     pub next: TcpSeqNumber,
-    /// What was acknowledged.
+    /// The sequence number up to which the server has acknowledged.
     pub acknowledged: TcpSeqNumber,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Watched {
-    /// Since when something that needs an answer has none.
+    /// Since when a segment that needs an answer has none.
     unanswered_since: Option<Instant>,
     said: Option<Said>,
-    /// The highest acknowledgement that came.
+    /// The highest acknowledgement that was received.
     heard: Option<TcpSeqNumber>,
     challenged_at: Option<Instant>,
 }
@@ -43,18 +43,19 @@ impl Watch {
         self.0.insert(peer, Watched::default());
     }
 
-    /// It is over.
+    /// The connection with `peer` is over.
     pub fn end(&mut self, peer: Peer) {
         self.0.remove(&peer);
     }
 
-    /// Since when `peer` owes an answer.
+    /// Since when `peer` has not answered.
     pub fn unanswered_since(&self, peer: Peer) -> Option<Instant> {
         self.0.get(&peer)?.unanswered_since
     }
 
-    /// A segment came from `peer`. It is an answer if it acknowledges more than those before, or
-    /// is nothing but an acknowledgement. A peer that cannot hear us repeats itself instead.
+    /// A segment came from `peer`. It is an answer if it acknowledges more than those before, or is
+    /// nothing but an acknowledgement. A peer that does not receive the server's segments repeats its
+    /// own instead.
     pub fn heard(&mut self, peer: Peer, segment: &TcpPacket<&[u8]>) {
         let Some(watched) = self.0.get_mut(&peer).filter(|_| segment.ack()) else {
             return;
@@ -69,7 +70,7 @@ impl Watch {
         }
     }
 
-    /// A packet leaves.
+    /// Notes a packet that leaves.
     pub fn sent(&mut self, packet: &Ipv4Packet<&[u8]>, now: Instant) {
         if packet.next_header() != IpProtocol::Tcp {
             return;
@@ -85,7 +86,7 @@ impl Watch {
         let Some(watched) = watched.filter(|_| !segment.rst()) else {
             return;
         };
-        // What takes no room in the sequence is an acknowledgement, which has no answer.
+        // A segment that takes no sequence numbers is only an acknowledgement, and has no answer.
         if segment.segment_len() > 0 {
             watched.unanswered_since.get_or_insert(now);
         }
@@ -97,8 +98,8 @@ impl Watch {
         });
     }
 
-    /// Whether the segment that a router found too long may be under way: messages about others
-    /// are forged, or old.
+    /// May the segment that a router found too long be under way? If not, the router's message is
+    /// forged or old.
     pub fn is_under_way(&self, message: &TooLong) -> bool {
         let said = self.0.get(&message.peer).and_then(|it| it.said);
         said.is_some_and(|said| {
@@ -107,8 +108,8 @@ impl Watch {
         })
     }
 
-    /// What was said last to `peer`, which wants to open a connection that exists: to be said again,
-    /// if that has not just been done.
+    /// The numbers to send again to `peer`, which wants to open a connection that exists. `None` if
+    /// this was done a moment ago.
     pub fn challenge(&mut self, peer: Peer, now: Instant) -> Option<Said> {
         let watched = self.0.get_mut(&peer)?;
         let again_at = watched.challenged_at.map(|at| at + CHALLENGE_AGAIN);

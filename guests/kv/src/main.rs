@@ -1,8 +1,8 @@
-//! A Redis-protocol server: the guest with something to lose.
+//! A Redis-protocol server: a guest whose users notice when its state is lost.
 //!
-//! It polls: one loop takes the frames that came, executes the commands in them, hands over the
-//! frames of the replies, and idles until the machine delivers more. An idle exit is where frames
-//! move, so under load one exit serves many of them.
+//! It polls: a loop takes the received frames, executes the commands in them, sends the frames of the
+//! replies, and idles until the machine delivers more. Frames move at the exit that idles, so under
+//! load one exit serves many frames.
 #![no_std]
 #![no_main]
 
@@ -19,9 +19,9 @@ use kv_net::{Host, Network, PORT, Wake};
 
 use crate::nic::Nic;
 
-/// Exit status on a machine that cannot serve: no network, no address, too little memory.
+/// Exit status on a machine on which it cannot serve: no network, no address, or too little memory.
 const UNFIT: u32 = 1;
-/// Kept for the network, bytes: windows and rings, and the tables of neighbours, paths and peers.
+/// Memory for the network, bytes: windows and rings, and the tables of neighbours, paths and peers.
 const NETWORK_HEAP: usize = 6 << 20;
 /// Least heap, bytes.
 const MIN_HEAP: usize = 10 << 20;
@@ -55,7 +55,7 @@ fn main() -> u32 {
         let (now_ns, wall_ns) = (clock::now_ns(), clock::wall_ns());
         network.server().set_time(now_ns, wall_ns);
         let wake_at = match network.poll(now()) {
-            // The exit sets buffers free: come straight back for what is left.
+            // The exit frees buffers: come back at once to send the rest.
             Wake::Now => 0,
             Wake::At(instant) => nanoseconds(instant),
             Wake::Never => clock::NEVER,
@@ -64,8 +64,8 @@ fn main() -> u32 {
     }
 }
 
-/// Beside what is kept for the network, half of the heap is for data and a quarter for what connections
-/// keep; the rest is for what fragmentation wastes.
+/// Apart from the network's memory, half of the heap is for data and a quarter for the buffers of
+/// connections. The rest is left for fragmentation.
 fn limits() -> Limits {
     let heap = heap_bytes().saturating_sub(NETWORK_HEAP);
     Limits {
@@ -75,7 +75,7 @@ fn limits() -> Limits {
 }
 
 fn now() -> Instant {
-    // Rounded up, so that a deadline that woke us has passed.
+    // Rounded up, so that the deadline for which the guest was woken counts as passed.
     Instant::from_micros(clock::now_ns().div_ceil(1000) as i64)
 }
 

@@ -1,8 +1,8 @@
-//! virtio-net as the network's card.
+//! virtio-net as the card of `kv-net`'s network.
 //!
-//! The machine never wants a kick for frames (VIRTQ_USED_F_NO_NOTIFY) and looks at the rings at
-//! every exit, so frames cost no exit of their own. A frame to send is handed over and its buffer
-//! collected later: the driver's own `send` would spin until then.
+//! The machine asks for no notifications (VIRTQ_USED_F_NO_NOTIFY) and looks at the rings at every exit,
+//! so frames cost no exits of their own. A frame is handed over and its buffer collected later: the
+//! driver's own `send` would spin until it is sent.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -13,9 +13,9 @@ use kv_net::{Card, MAX_FRAME};
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::mmio::MmioTransport;
 
-/// Entries of each ring, and so frames under way per direction.
+/// Entries of each ring, which is also the most frames under way per direction.
 const RING: usize = 64;
-/// Bytes of a buffer: a frame behind virtio's header (virtio 1.2, 5.1.6).
+/// Bytes of a buffer: a frame after virtio's header (Virtio 1.2, section 5.1.6).
 const BUFFER: usize = 1536;
 
 type Buffer = Box<[u8; BUFFER]>;
@@ -24,9 +24,9 @@ type Driver = VirtIONetRaw<OneToOne, MmioTransport<'static>, RING>;
 /// The network card.
 pub struct Nic {
     driver: Driver,
-    /// By token of the ring: what the card may fill.
+    /// Buffers that the card may fill, by their tokens in the ring.
     receiving: [Option<Buffer>; RING],
-    /// By token of the ring: what the card sends, and how many bytes of it.
+    /// Buffers that the card sends and their lengths in bytes, by their tokens in the ring.
     sending: [Option<(Buffer, usize)>; RING],
     free: Vec<Buffer>,
 }
@@ -41,7 +41,7 @@ impl Nic {
             sending: [const { None }; RING],
             free: (0..RING).map(|_| Box::new([0; BUFFER])).collect(),
         };
-        // The server polls: it wants no interrupt.
+        // The server polls, so it needs no interrupts.
         nic.driver.disable_interrupts();
         for _ in 0..RING {
             nic.receive_into(Box::new([0; BUFFER]));
@@ -49,7 +49,7 @@ impl Nic {
         Some(nic)
     }
 
-    /// Lets the card fill `buffer`.
+    /// Gives `buffer` to the card, to fill it.
     fn receive_into(&mut self, mut buffer: Buffer) {
         // SAFETY: the buffer lives in `receiving`, untouched, until `receive_complete` with the
         // same token.
@@ -58,13 +58,13 @@ impl Nic {
         self.receiving[usize::from(token)] = Some(buffer);
     }
 
-    /// Collects the buffers of frames that are sent.
+    /// Collects the buffers of frames that were sent.
     fn collect(&mut self) {
         while let Some(token) = self.driver.poll_transmit() {
             let (buffer, length) = self.sending[usize::from(token)]
                 .take()
                 .expect("a buffer per token");
-            // SAFETY: these are the bytes that `transmit_begin` gave this token for.
+            // SAFETY: this is the buffer for which `transmit_begin` gave this token.
             unsafe { self.driver.transmit_complete(token, &buffer[..length]) }
                 .expect("the token is the ring's next");
             self.free.push(buffer);
@@ -78,10 +78,10 @@ impl Card for Nic {
         let mut filled = self.receiving[usize::from(token)]
             .take()
             .expect("a buffer per token");
-        // SAFETY: it is the buffer that `receive_begin` gave this token for.
+        // SAFETY: this is the buffer for which `receive_begin` gave this token.
         let (header, length) = unsafe { self.driver.receive_complete(token, &mut filled[..]) }
             .expect("the token is the ring's next");
-        // The machine delivers no longer frames.
+        // The machine delivers no frames longer than this.
         let length = length.min(MAX_FRAME);
         buffer[..length].copy_from_slice(&filled[header..header + length]);
         self.receive_into(filled);

@@ -1,4 +1,4 @@
-//! The timer's handler: takes down when it ran.
+//! The timer's handler: records when it ran.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -6,10 +6,10 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::PIT;
 use guest_rt::irq;
 
-/// Ticks that are taken down; later ones are not.
+/// Most ticks that are recorded.
 pub const SAMPLES: usize = 2000;
 
-// 0x8000 is ClockPage.now_ns, `quanta` the runtime's count of leaves at port::QUANTUM.
+// 0x8000 is ClockPage.now_ns; `quanta` is the runtime's count of exits at port::QUANTUM.
 global_asm!(
     r#"
 .section .text
@@ -43,13 +43,13 @@ latency_count:
     samples = const SAMPLES
 );
 
-/// A tick, as its handler saw it.
+/// A tick, as its handler recorded it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Sample {
     /// Guest time, nanoseconds.
     pub ns: u64,
-    /// How often the guest had left for a quantum.
+    /// How many exits at port::QUANTUM the guest had made.
     pub quanta: u64,
 }
 
@@ -65,20 +65,20 @@ unsafe extern "C" {
     static latency_samples: Shared<[Sample; SAMPLES]>;
 }
 
-/// Makes it the timer's handler; the line must be masked.
+/// Installs it as the timer's handler. The line must be masked.
 pub fn install() {
-    // SAFETY: `latency_tick` saves what it uses, writes only its own words, takes 24 bytes of stack,
-    // and the caller masked the line.
+    // SAFETY: `latency_tick` saves what it uses, writes only its own words, and takes 24 bytes of
+    // stack; and the caller masked the line.
     unsafe { irq::set_raw_handler(PIT, latency_tick) };
 }
 
-/// Ticks taken down.
+/// Number of ticks recorded.
 pub fn count() -> usize {
     // SAFETY: volatile, as the handler may write it at any exit.
     unsafe { latency_count.0.get().read_volatile() as usize }
 }
 
-/// The tick of this number.
+/// Tick number `index`.
 pub fn sample(index: usize) -> Sample {
     assert!(index < count());
     // SAFETY: in bounds, and the handler does not write it again.

@@ -1,16 +1,16 @@
-//! How late the timer's interrupts come to a program that only computes.
+//! Measures how late the timer's interrupts come to a program that only computes.
 //!
-//! A tick is due at a time that the guest can compute: the counter was loaded at a known time and
-//! counts at a known rate. Two measures, for the first tick that each interrupt stands for (ticks
-//! that come due before one was taken are one interrupt):
+//! The guest can compute when a tick is due: the counter was loaded at a known time and counts at a
+//! known rate. Several ticks that come due before one was taken make one interrupt; the first of them
+//! is measured. There are two measures:
 //!
-//! - nanoseconds: the clock page at the handler, less the time that the tick was due. The machine
-//!   brings the page up to date at the position where it delivers.
-//! - quanta: the program takes down at which count of quanta each value of the clock page was first
-//!   seen. The first value at or after the due time tells at which position the machine knew; from
-//!   the position before that one, which was before the due time, to the handler is 1 quantum if the
-//!   machine delivered at once, and 1 more for each that it let pass. So the tick waited for less
-//!   than this many quanta of edges, however long the host took to run them.
+//! - nanoseconds: the time in the clock page when the handler runs, minus the time at which the tick
+//!   was due. The machine updates the page at the position where it delivers the interrupt.
+//! - quanta: the program records at which count of quanta it first saw each value of the clock page.
+//!   The first value at or after the due time shows the position at which the machine knew that the
+//!   tick was due. Counted from the position before that one, the handler comes 1 quantum later if the
+//!   machine delivered at once, and 1 more for each position that it let pass. So the tick waited for
+//!   less than this many quanta of edges, however long the host took to run them.
 #![no_std]
 #![no_main]
 
@@ -25,12 +25,12 @@ use guest_rt::abi::irq::PIT;
 use guest_rt::{boot_info, clock, edges, irq, pit, println};
 use handler::{SAMPLES, Sample};
 
-/// Between two ticks, in counts of the 8254: 1 ms.
+/// Interval between two ticks: 1 ms.
 const INTERVAL_US: u32 = 1000;
 const INTERVAL_COUNTS: u64 = INTERVAL_US as u64 * pit::INPUT_HZ / 1_000_000;
-/// Steps of computation between two looks at the clock page.
+/// Steps of computation between two reads of the clock page.
 const STEPS: u64 = 100;
-/// Most values of the clock page taken down: a few per tick.
+/// Most values of the clock page that are recorded: a few per tick.
 const MAX_VALUES: usize = 64 * SAMPLES;
 
 guest_rt::entry!(main);
@@ -48,7 +48,7 @@ fn main() -> u32 {
     handler::install();
     irq::unmask(PIT);
     pit::periodic(INTERVAL_US);
-    // The port write that loaded the counter brought the page up to that very time.
+    // The port write that loaded the counter has updated the clock page to the same time.
     let start = Sample {
         ns: clock::now_ns(),
         quanta: edges::quanta_passed(),
@@ -84,7 +84,7 @@ fn report(start: Sample, last: Sample, values: &[Sample]) {
         let known = values.get(value).unwrap_or(&last);
         ns.push(sample.ns.saturating_sub(due));
         quanta.push(1 + sample.quanta.saturating_sub(known.quanta));
-        // The first tick that is not due yet when this one is taken.
+        // The first tick that was not due yet when this one was taken.
         due_ticks = counts(sample.ns - start.ns) / INTERVAL_COUNTS + 1;
     }
     let passed = (last.quanta - start.quanta).max(1);
@@ -118,7 +118,7 @@ fn nanoseconds(counts: u64) -> u64 {
     (u128::from(counts) * 1_000_000_000).div_ceil(u128::from(pit::INPUT_HZ)) as u64
 }
 
-/// Counts of the 8254 in so many nanoseconds.
+/// Counts of the 8254 in `ns` nanoseconds.
 fn counts(ns: u64) -> u64 {
     (u128::from(ns) * u128::from(pit::INPUT_HZ) / 1_000_000_000) as u64
 }

@@ -1,4 +1,4 @@
-//! The timer handler that dawdles with interrupts off.
+//! A timer handler that takes long, with interrupts off.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -6,8 +6,8 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::PIT;
 use guest_rt::irq;
 
-// Only so many interrupts are slow (late_left), or none would ever find the program running.
-// late_places adds up where the handler was entered from: the interrupted RIP.
+// Only a limited number of interrupts is slow (late_left), so that later ones interrupt the program
+// again. late_places sums up the interrupted RIPs.
 global_asm!(
     r#"
 .section .text
@@ -55,14 +55,14 @@ unsafe extern "C" {
     static late_places: Shared;
 }
 
-/// Makes it the timer's handler; the line must be masked.
+/// Installs it as the timer's handler. The line must be masked.
 pub fn install() {
-    // SAFETY: `late_handler` saves what it uses, writes only its own words, takes 16 bytes of
-    // stack, and the caller masked the line.
+    // SAFETY: `late_handler` saves what it uses, writes only its own words, and takes 16 bytes of
+    // stack; and the caller masked the line.
     unsafe { irq::set_raw_handler(PIT, late_handler) };
 }
 
-/// Interrupts handled.
+/// Number of interrupts handled.
 pub fn count() -> u64 {
     // SAFETY: volatile, as the handler may write it at any exit.
     unsafe { late_count.0.get().read_volatile() }

@@ -1,4 +1,4 @@
-//! The timer handler that stays at CPL 0 and turns interrupts on and off there.
+//! A timer handler that stays at CPL 0 and turns interrupts on and off there.
 
 use core::arch::global_asm;
 use core::cell::UnsafeCell;
@@ -6,8 +6,8 @@ use core::cell::UnsafeCell;
 use guest_rt::abi::irq::PIT;
 use guest_rt::irq;
 
-// Its first interrupt makes rounds of exits, until enough others came meanwhile; those only count.
-// kernel_places adds up what they interrupted: RIP, from the handler on, and the round.
+// The first interrupt makes rounds of exits until enough other interrupts have come; those are only
+// counted. kernel_places sums up what they interrupted: RIP, relative to the handler, and the round.
 global_asm!(
     r#"
 .section .text
@@ -103,7 +103,7 @@ kernel_places:
     interrupts = const INTERRUPTS,
 );
 
-/// Interrupts that come while the handler is at CPL 0, at least.
+/// Least number of interrupts that come while the handler is at CPL 0.
 const INTERRUPTS: u64 = 60;
 
 /// A word that the handler writes.
@@ -119,14 +119,14 @@ unsafe extern "C" {
     static kernel_places: Shared;
 }
 
-/// Makes it the timer's handler; the line must be masked.
+/// Installs it as the timer's handler. The line must be masked.
 pub fn install() {
-    // SAFETY: `kernel_handler` saves what it uses, writes only its own words, takes less than 256 bytes
-    // of stack with one other interrupt in it, and the caller masked the line.
+    // SAFETY: `kernel_handler` saves what it uses, writes only its own words, and takes less than 256
+    // bytes of stack with one other interrupt nested in it; and the caller masked the line.
     unsafe { irq::set_raw_handler(PIT, kernel_handler) };
 }
 
-/// Interrupts handled.
+/// Number of interrupts handled.
 pub fn count() -> u64 {
     // SAFETY: volatile, as the handler may write it at any exit.
     unsafe { kernel_count.0.get().read_volatile() }

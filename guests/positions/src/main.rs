@@ -1,10 +1,10 @@
-//! Interrupts at every kind of position.
+//! Takes interrupts at every kind of position.
 //!
-//! A fast timer interrupts loops of one kind of exit each. What the guest had done when each
-//! interrupt came goes into a checksum, so the checksum tells where the interrupts landed, and a
-//! replay must print the same. In one kind the timer's handler itself exits so often with interrupts off
-//! that the next tick comes meanwhile and has to wait; in another it turns them on and off in all the ways
-//! that CPL 0 has, between exits and at them.
+//! A fast timer interrupts loops that make exits of one kind each. A checksum covers what the guest had
+//! done when each interrupt came. So it depends on the positions of the interrupts, and a replay must
+//! print the same. In one kind, the timer's handler itself makes so many exits with interrupts off that
+//! the next tick comes meanwhile and must wait. In another, the handler turns interrupts on and off in
+//! all ways that exist at CPL 0, between exits and at them.
 #![no_std]
 #![no_main]
 
@@ -16,21 +16,21 @@ use guest_rt::cpu::{halt, in8, out8};
 use guest_rt::mmio::{MmioOps, Registers};
 use guest_rt::{clock, irq, pit, println};
 
-/// A port that nothing answers (a PC's diagnostic port).
+/// A port without a device (a PC's diagnostic port).
 const PORT_NOTHING: u16 = 0x80;
-/// Between two ticks, microseconds.
+/// Time between two ticks, microseconds.
 const INTERVAL_US: u32 = 200;
-/// Interrupts per kind, at least.
+/// Least number of interrupts per kind.
 const INTERRUPTS: u64 = 20;
 
 /// Registers of virtio-mmio (virtio 1.2, 4.2.2) and of virtio-console's configuration.
 const MAGIC_VALUE: u64 = MMIO_CONSOLE;
 const INTERRUPT_ACK: u64 = MMIO_CONSOLE + 0x64;
 const CONFIG: u64 = MMIO_CONSOLE + 0x100;
-/// Eight bytes over the edge of two windows: one read, two exits.
+/// Eight bytes across the border of two windows: one read, two exits.
 const STRADDLING: u64 = MMIO_CONSOLE - 4;
 
-/// What happens once per round, and what it is called.
+/// The kinds: a name, and what each round does.
 const KINDS: [(&str, fn()); 8] = [
     ("out", || out8(PORT_NOTHING, 0)),
     ("in", || {
@@ -77,7 +77,7 @@ fn main() -> u32 {
     0
 }
 
-/// Repeats `operation` until [`INTERRUPTS`] came. Returns how many did, and a checksum of the
+/// Repeats `operation` until [`INTERRUPTS`] have come. Returns how many came, and a checksum of the
 /// rounds in which they were seen.
 fn until_interrupted(operation: fn(), interrupts: fn() -> u64) -> (u64, u64) {
     let before = interrupts();
@@ -101,8 +101,8 @@ fn mix(state: u64, value: u64) -> u64 {
 }
 
 fn read32(address: u64) {
-    // SAFETY: the windows are mapped for the machine's whole life, any access width is answered,
-    // and these registers change nothing by being read.
+    // SAFETY: the windows are mapped for the machine's whole life, every access width is answered, and
+    // reading these registers changes nothing.
     unsafe { Registers::read_u32(address as *const u32) };
 }
 

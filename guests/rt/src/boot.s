@@ -1,6 +1,6 @@
-# From the machine's entry to Rust at CPL 3, and the tables that the CPU needs for it.
+# From the guest's first instruction to Rust code at CPL 3, and the tables that the CPU needs for it.
 #
-# CPL 0 may run in an instruction emulator: this code stays short and plain.
+# Some hosts emulate the instructions at CPL 0, so this code is short and plain.
 # At entry (see lockstep-abi): long mode, CPL 0, IF = 0, paging on, RAM one to one.
 
 .section .text.boot, "ax", @progbits
@@ -49,9 +49,9 @@ _start:
     mov fs, ax
     mov gs, ax
 
-    # To CPL 3 with interrupts enabled (every line is masked at the 8259 pair). IOPL stays 0, as not
-    # every KVM keeps another: with it, what an interrupt pushes would depend on the host. The TSS opens
-    # the ports.
+    # To CPL 3 with interrupts enabled (every line is masked at the 8259 pair). IOPL stays 0: not every
+    # KVM keeps another value, so the flags that an interrupt pushes would depend on the host. The TSS
+    # allows port I/O instead.
     push 0x1b
     lea rax, [rip + user_stack_top]
     push rax

@@ -1,7 +1,7 @@
-//! Time as the machine tells it, and idling without a lost wake-up.
+//! Guest time, and idling without a lost wake-up.
 //!
-//! The clock page costs no exit to read. Time stands still between two positions of the machine:
-//! a loop that waits for it without an exit never ends, so wait with [`idle`] or [`sleep_until`].
+//! Reading the clock page needs no exit. Guest time changes at positions only: a loop that waits for a
+//! time without an exit never ends. Use [`idle`] or [`sleep_until`] to wait.
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -11,10 +11,10 @@ use crate::{boot_info, cpu};
 
 const PAGE: *mut ClockPage = CLOCK_PAGE as *mut ClockPage;
 
-/// A port that nothing answers (a PC's diagnostic port).
+/// A port without a device (a PC's diagnostic port).
 const PORT_NOTHING: u16 = 0x80;
 
-/// No end by time: see [`idle`].
+/// As `wake_at_ns` of [`idle`]: time does not end the wait.
 pub const NEVER: u64 = u64::MAX;
 
 pub(crate) fn init() {
@@ -23,12 +23,12 @@ pub(crate) fn init() {
 
 /// Guest time since boot, nanoseconds.
 pub fn now_ns() -> u64 {
-    // SAFETY: the page is mapped for CPL 3 for the machine's whole life; the machine writes it
-    // only while the vCPU does not run. The same goes for the two functions below.
+    // SAFETY: the page is mapped for CPL 3 for the machine's whole life. The machine writes to it only
+    // while the vCPU does not run. The same is true for the two functions below.
     unsafe { read_volatile(&raw const (*PAGE).now_ns) }
 }
 
-/// Guest time since boot, nanoseconds, brought up to date by an exit: no more than 50 µs old.
+/// Guest time since boot, nanoseconds, at most 50 µs old: makes an exit to update it.
 pub fn fresh_ns() -> u64 {
     cpu::out8(PORT_NOTHING, 0);
     now_ns()
@@ -46,21 +46,21 @@ pub fn activity() -> u64 {
 }
 
 fn set_wake_at(ns: u64) {
-    // SAFETY: as in `now_ns`; the field is the guest's to write.
+    // SAFETY: as in `now_ns`; only the guest writes this field.
     unsafe { write_volatile(&raw mut (*PAGE).wake_at_ns, ns) }
 }
 
-/// Stops until the machine has delivered something after `seen` (a value of [`activity`]), the
-/// time is `wake_at_ns`, or an interrupt can be delivered: whichever comes first.
+/// Waits until the machine has delivered something after `seen` (a value of [`activity`]), guest time
+/// is `wake_at_ns`, or an interrupt can be delivered, whichever comes first.
 ///
-/// Take `seen` before looking for work; what arrives between the look and this call ends it at
-/// once. A `wake_at_ns` in the past makes it a position without a wait.
+/// Read `seen` before looking for work: then what arrives between that look and this call ends the wait
+/// at once. With a `wake_at_ns` in the past there is no wait, only an exit.
 pub fn idle(seen: u64, wake_at_ns: u64) {
     set_wake_at(wake_at_ns);
     cpu::out32(port::IDLE, seen as u32);
 }
 
-/// Idles until the time is `ns`.
+/// Waits until guest time is `ns`.
 pub fn sleep_until(ns: u64) {
     while now_ns() < ns {
         idle(activity(), ns);

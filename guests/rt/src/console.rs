@@ -1,4 +1,4 @@
-//! Text in and out through virtio-console: one exit for a line, not one for a byte.
+//! Text in and out through virtio-console: one exit per line, not one per byte.
 
 use alloc::vec::Vec;
 use core::fmt::{self, Write};
@@ -11,12 +11,12 @@ use crate::single::Single;
 use crate::uart::Uart;
 use crate::virtio::{OneToOne, transport};
 
-/// Most text kept back for want of the line's end, bytes.
+/// Most bytes of an incomplete line that are kept back.
 const MAX_LINE: usize = 1024;
 
 struct Console {
     device: VirtIOConsole<OneToOne, MmioTransport<'static>>,
-    /// What has been printed and not sent.
+    /// Text that was printed and not sent yet.
     line: Vec<u8>,
 }
 
@@ -30,8 +30,8 @@ pub(crate) fn init() {
     CONSOLE.with(|console| *console = Some(Console { device, line }));
 }
 
-/// Prints; use [`crate::print!`]. Goes to the 16550 while there is no virtio-console, and when
-/// called from a `Display` that is being printed.
+/// Prints; use [`crate::print!`]. The text goes to the 16550 while virtio-console is missing or in use:
+/// a `Display` that is being printed may print too.
 pub fn print(text: fmt::Arguments) {
     let printed = CONSOLE.with(|console| {
         console.as_mut().is_some_and(|console| {
@@ -45,7 +45,7 @@ pub fn print(text: fmt::Arguments) {
     }
 }
 
-/// Sends what has been printed, whole line or not.
+/// Sends all text that was printed, also an incomplete line.
 pub fn flush() {
     CONSOLE.with(|console| {
         if let Some(console) = console {
@@ -55,11 +55,11 @@ pub fn flush() {
     });
 }
 
-/// Moves console input to `buffer`; returns its bytes, 0 if there is none now. End of input is a
-/// byte 0x04.
+/// Moves console input to `buffer`. Returns the number of bytes, 0 if there is no input now. The end of
+/// input is a byte 0x04.
 ///
-/// It lowers the device's interrupt line, so that the next input raises it again. Call it until it
-/// returns 0 before idling.
+/// This lowers the device's interrupt line, so that the next input raises it again. Before idling, call
+/// this until it returns 0.
 pub fn read(buffer: &mut [u8]) -> usize {
     let read = CONSOLE.with(|console| {
         let device = &mut console.as_mut()?.device;
@@ -77,7 +77,7 @@ pub fn read(buffer: &mut [u8]) -> usize {
 }
 
 impl Console {
-    /// Sends up to the last line's end.
+    /// Sends all complete lines.
     fn send_lines(&mut self) {
         if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
             self.send(end + 1);
@@ -87,7 +87,7 @@ impl Console {
     /// Sends the first `bytes`.
     fn send(&mut self, bytes: usize) {
         if bytes > 0 {
-            // An error leaves nobody to tell: what cannot be said is dropped.
+            // If this fails, there is nowhere to report it: the text is dropped.
             let _ = self.device.send_bytes(&self.line[..bytes]);
             self.line.drain(..bytes);
         }

@@ -1,12 +1,13 @@
-//! The instructions that Rust has no words for: port I/O, halt, and the two ports that leave.
+//! Instructions that Rust cannot express: port I/O, halt, and the exit port.
 //!
-//! Every one of these is an exit to the VMM: some 25 µs on a KVM that emulates, 1 µs elsewhere.
-//! `cli` and `sti` are not here, because they fault at CPL 3 on some hosts: mask a line at the
-//! 8259 pair ([`crate::irq::mask`]) instead.
+//! Each of them makes an exit to the VMM, which takes about 25 µs on a KVM that emulates instructions
+//! and about 1 µs elsewhere. `cli` and `sti` are missing, because they fault at CPL 3 on some hosts:
+//! mask a line at the 8259 pair ([`crate::irq::mask`]) instead.
 //!
-//! Each begins with a comparison of a register with itself, which defines every flag. Most code leaves
-//! some undefined (a shift OF and AF, a division all), and there each kind of CPU has its own. An exit
-//! shows them: in the log, and in what an interrupt pushes.
+//! Each begins with a comparison of a register with itself, which defines all flags. Most instructions
+//! leave some flags undefined (a shift leaves OF and AF, a division all), and then their values depend
+//! on the kind of CPU. An exit makes them visible: in the log, and on the stack of an interrupt
+//! handler.
 
 use core::arch::asm;
 
@@ -14,8 +15,8 @@ use lockstep_abi::port;
 
 /// `OUT dx, al`.
 pub fn out8(port: u16, value: u8) {
-    // SAFETY: the machine's ports reach no memory of the guest's: a device touches only the rings
-    // that its driver gave it. The same goes for the functions below.
+    // SAFETY: the machine's ports do not access the guest's memory, except for the rings that a driver
+    // gave to its device. The same is true for the functions below.
     unsafe { asm!("cmp al, al", "out dx, al", in("dx") port, in("al") value, options(nostack)) }
 }
 
@@ -35,14 +36,14 @@ pub fn in8(port: u16) -> u8 {
 
 /// Halts until an interrupt has been handled.
 ///
-/// An interrupt that was handled between a check and the halt does not end it: where that can
-/// happen, use [`crate::clock::idle`], which loses no wake-up.
+/// An interrupt that was handled between a check and the halt does not end the halt. Where that can
+/// happen, use [`crate::clock::idle`], which does not lose wake-ups.
 pub fn halt() {
-    // SAFETY: vector 3 is a gate of DPL 3 whose handler is `sti; hlt; iretq`: it changes nothing.
+    // SAFETY: vector 3 has a gate of DPL 3 with the handler `sti; hlt; iretq`, which changes nothing.
     unsafe { asm!("cmp al, al", "int3") }
 }
 
-/// Leaves through the exit port.
+/// Ends the guest through the exit port.
 pub(crate) fn exit(status: u32) -> ! {
     loop {
         out32(port::EXIT, status);

@@ -2,11 +2,11 @@
 # SanitizerCoverage, trace-pc; see .cargo/config.toml).
 #
 # To LLVM it is an ordinary C function without arguments: its callers expect to lose the caller-saved
-# registers, the flags and what lies below RSP. It changes nothing but the flags all the same. SUB is
-# one instruction, so an interrupt finds the edge counted or not; one that comes between SUB and OUT,
-# and runs counted code before it returns, makes that leave too, and the machine adds a quantum each
-# time: no edge is lost. The count is signed, and a machine that adds nothing is asked at every edge.
-# SUB, unlike DEC, defines every flag (cpu.rs says why that matters).
+# registers, the flags and what lies below RSP. In fact it changes only the flags. SUB is one
+# instruction, so an interrupt finds the edge either counted or not. If an interrupt comes between SUB
+# and OUT and its handler runs counted code, that code makes an exit too, and the machine adds a
+# quantum for each exit: no edge is lost. The count is signed: on a machine that adds nothing, every
+# further edge makes an exit. SUB, unlike DEC, defines every flag (cpu.rs says why that matters).
 
 .section .text
 .balign 16

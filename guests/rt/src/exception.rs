@@ -1,14 +1,14 @@
-//! The last words of a guest that met a CPU exception.
+//! Reports a CPU exception, which ends the guest.
 
 use core::fmt::Write;
 
 use crate::cpu;
 use crate::uart::Uart;
 
-/// Exit status of a guest that met an exception, less the vector.
+/// Exit status of a guest that met an exception, minus the vector.
 const EXCEPTION_STATUS: u32 = 128;
 
-/// What exception_common wrote.
+/// The exception, as exception_common recorded it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Record {
@@ -23,10 +23,10 @@ unsafe extern "C" {
     static exception_record: Record;
 }
 
-/// Called by interrupts.s at CPL 3 on a stack of its own, at most once.
+/// Called by interrupts.s at CPL 3, on a separate stack, at most once.
 #[unsafe(no_mangle)]
 extern "C" fn guest_rt_exception() -> ! {
-    // SAFETY: exception_common filled it before it came here and never writes it again.
+    // SAFETY: exception_common has filled it and never writes it again.
     let record = unsafe { (&raw const exception_record).read_volatile() };
     let _ = writeln!(
         Uart,

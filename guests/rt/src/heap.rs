@@ -1,9 +1,9 @@
-//! The heap: all RAM behind the image.
+//! The heap: all RAM after the image.
 //!
-//! Small blocks come from lists of equal size, because a first-fit search among many small holes
-//! takes a time that grows with them; large blocks come from `linked_list_allocator`. Small blocks
-//! never go back to the large heap. Everything depends on the order of requests alone, so a replay
-//! places every block where it was.
+//! Small blocks come from lists of blocks of equal size, because a first-fit search takes longer the
+//! more small holes there are. Large blocks come from `linked_list_allocator`. Small blocks never go
+//! back to the large heap. The place of every block depends only on the order of requests, so it is the
+//! same in a replay.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
@@ -14,11 +14,11 @@ use lockstep_abi::BootInfo;
 
 /// Largest small block, bytes.
 const MAX_SMALL: usize = 2048;
-/// What the small lists take from the large heap at once, bytes.
+/// How much the lists of small blocks take from the large heap at once, bytes.
 const CHUNK: usize = 32 * 1024;
 /// Alignment of every small block, bytes.
 const SMALL_ALIGN: usize = 16;
-/// Classes of small blocks: 16 to 128 by 16, then four per doubling.
+/// Size classes of small blocks: 16 to 128 in steps of 16, then four per doubling.
 const CLASSES: usize = 24;
 /// Least RAM for a heap, bytes.
 const MIN_HEAP: u64 = 1 << 20;
@@ -34,8 +34,8 @@ struct Blocks {
 
 struct GuestHeap(UnsafeCell<Blocks>);
 
-// SAFETY: one vCPU, and interrupt handlers run no Rust (see `single`); no method of this module
-// calls out while it holds the blocks.
+// SAFETY: there is one vCPU, and interrupt handlers run no Rust (see `single`). No method of this
+// module calls other code while it uses the blocks.
 unsafe impl Sync for GuestHeap {}
 
 #[global_allocator]
@@ -50,7 +50,7 @@ pub(crate) fn init(boot: &BootInfo) -> bool {
         return false;
     }
     let bytes = (boot.ram_bytes - boot.free_start) as usize;
-    // SAFETY: called once, before the first allocation; the machine maps RAM from `free_start` on
+    // SAFETY: called once, before the first allocation. The machine maps RAM from `free_start` on
     // read-write and keeps nothing there.
     unsafe {
         (*HEAP.0.get())
@@ -66,13 +66,13 @@ pub fn heap_bytes() -> usize {
     unsafe { (*HEAP.0.get()).large.size() }
 }
 
-/// Class of a small block and the size of that class's blocks, bytes.
+/// The class of a small block, and the size of blocks in that class, bytes.
 fn class_of(size: usize) -> (usize, usize) {
     if size <= 128 {
         let class = size.div_ceil(16).max(1) - 1;
         return (class, (class + 1) * 16);
     }
-    // 128 < size <= 2048: the doubling it is in, then the quarter of that.
+    // 128 < size <= 2048: the power of two below it, then the quarter of the way to the next.
     let doubling = (size - 1).ilog2();
     let quarter = 1usize << (doubling - 2);
     let step = (size - (1 << doubling)).div_ceil(quarter);
@@ -91,15 +91,15 @@ impl Blocks {
         block.cast()
     }
 
-    /// Cuts a chunk of the large heap into blocks of `size`; false if there is none.
+    /// Cuts a chunk of the large heap into blocks of `size`; false if the large heap has no chunk left.
     fn refill(&mut self, class: usize, size: usize) -> bool {
         let layout = Layout::from_size_align(CHUNK, SMALL_ALIGN).expect("a constant layout");
         let Ok(chunk) = self.large.allocate_first_fit(layout) else {
             return false;
         };
         for index in (0..CHUNK / size).rev() {
-            // SAFETY: inside the chunk, owned by nobody, and aligned: every class's size is a
-            // multiple of SMALL_ALIGN.
+            // SAFETY: the block lies in the chunk, is used by no other code, and is aligned: every
+            // class's size is a multiple of SMALL_ALIGN.
             unsafe {
                 let block = chunk.as_ptr().add(index * size).cast::<Free>();
                 block.write(Free {
@@ -112,11 +112,12 @@ impl Blocks {
     }
 }
 
-// SAFETY: blocks are disjoint, sized and aligned as asked: small ones by `class_of` (16 at least,
-// never less than asked), large ones by linked_list_allocator. Null tells of exhaustion.
+// SAFETY: blocks are disjoint, and sized and aligned as requested: small ones by `class_of` (at least
+// 16 bytes, never less than requested), large ones by linked_list_allocator. Null means that memory is
+// exhausted.
 unsafe impl GlobalAlloc for GuestHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: nobody else holds the blocks (see `GuestHeap`).
+        // SAFETY: no other code uses the blocks now (see `GuestHeap`).
         let blocks = unsafe { &mut *self.0.get() };
         if layout.size() <= MAX_SMALL && layout.align() <= SMALL_ALIGN {
             let (class, size) = class_of(layout.size());

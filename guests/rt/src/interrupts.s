@@ -1,7 +1,7 @@
 # Exception and interrupt stubs, all at CPL 0 with IF = 0.
 #
-# An interrupt only counts: the 8259 pair ends it by itself, so it costs no exit. An exception is
-# the guest's end: it is recorded, and reported by Rust at CPL 3 on a stack of its own.
+# An interrupt is only counted: the 8259 pair ends it by itself, so it costs no exit. An exception ends
+# the guest: it is recorded here, and reported by Rust code at CPL 3 on a separate stack.
 
 .section .text
 .macro exception vector, error_code=0
@@ -85,7 +85,7 @@ exception_entry:
     call guest_rt_exception
     ud2
 
-# An exception while one is being reported: nothing is left to trust but the exit port.
+# An exception during that report: only the exit port can still be trusted.
 exception_again:
     mov rax, [rip + exception_record]
     add eax, 128

@@ -1,8 +1,8 @@
-//! The 8259 pair: sixteen lines, each masked until asked for, each counted when it comes.
+//! The 8259 pair: sixteen lines, each masked at first. Interrupts are counted by line.
 //!
-//! Both chips end an interrupt by themselves (automatic EOI), so the handler is one `inc` and an
-//! `iretq` and costs no exit. Handlers run at CPL 0, where some hosts emulate a fraction of the
-//! instructions: that is no place for Rust. A program looks at [`count`] after it idled.
+//! Both chips end an interrupt by themselves (automatic EOI), so a handler is one `inc` and an `iretq`
+//! and makes no exit. Handlers run at CPL 0, where some hosts emulate only few instructions, so they
+//! are not written in Rust. A program reads [`count`] after it has idled.
 
 use core::cell::UnsafeCell;
 
@@ -11,7 +11,7 @@ use lockstep_abi::{port, selector};
 use crate::cpu::out8;
 use crate::single::Single;
 
-/// Vector of line 0 of the master; the slave's follow the master's.
+/// Vector of the master's line 0; the slave's vectors follow the master's.
 pub const FIRST_VECTOR: usize = 0x20;
 /// Lines of the pair.
 pub const LINES: usize = 16;
@@ -20,10 +20,10 @@ pub const LINES: usize = 16;
 const ICW1: u8 = 0x11;
 /// ICW4: automatic EOI, 8086 mode.
 const ICW4: u8 = 0x03;
-/// Line of the master that the slave hangs on.
+/// Line of the master to which the slave is connected.
 const CASCADE: u8 = 2;
 
-/// OCW1 of the pair: a set bit masks its line.
+/// The masks of both chips (OCW1): a set bit masks its line.
 static MASKS: Single<u16> = Single::new(0xffff);
 
 /// A word that assembly writes.
@@ -33,11 +33,11 @@ struct Shared(UnsafeCell<u64>);
 // SAFETY: only handlers write it, by one instruction each, and Rust only reads it, volatile.
 unsafe impl Sync for Shared {}
 
-/// An IDT gate, the two halves.
+/// An IDT gate, in two halves.
 #[repr(C)]
 struct Gate([UnsafeCell<u64>; 2]);
 
-// SAFETY: written by `set_gate` alone, whose caller keeps the vector from being used meanwhile.
+// SAFETY: only `set_gate` writes it, and its caller makes sure that the vector is not used meanwhile.
 unsafe impl Sync for Gate {}
 
 unsafe extern "C" {
@@ -60,13 +60,13 @@ pub(crate) fn init() {
     }
 }
 
-/// Lets interrupts of `line` through.
+/// Lets interrupts of `line` pass.
 pub fn unmask(line: u8) {
     let slave_used = if line >= 8 { 1 << CASCADE } else { 0 };
     change(|masks| masks & !bit(line) & !slave_used);
 }
 
-/// Keeps interrupts of `line` back; a request stays pending.
+/// Holds interrupts of `line` back; a request stays pending.
 pub fn mask(line: u8) {
     change(|masks| masks | bit(line));
 }
@@ -82,11 +82,11 @@ pub fn count(line: u8) -> u64 {
     }
 }
 
-/// Points the gate of an exception, one below the lines, at `handler`: as for [`set_raw_handler`], and it runs
-/// for what the CPU raises or, if `from_program`, for `int3` at CPL 3.
+/// Sets the gate of an exception vector (below the vectors of lines) to `handler`. As
+/// [`set_raw_handler`]; the handler also runs for `int3` at CPL 3 if `from_program` is set.
 ///
 /// # Safety
-/// As for [`set_raw_handler`], of the exception.
+/// As for [`set_raw_handler`], with the exception in place of the line.
 pub unsafe fn set_raw_exception(
     vector: usize,
     handler: unsafe extern "C" fn(),
@@ -94,19 +94,19 @@ pub unsafe fn set_raw_exception(
 ) {
     assert!(vector < FIRST_VECTOR, "vector {vector} is a line's");
     let dpl = if from_program { 3 } else { 0 };
-    // SAFETY: what the caller promises.
+    // SAFETY: the caller fulfils the conditions above.
     unsafe { set_gate(vector, handler, dpl) }
 }
 
-/// Points `line`'s gate at `handler`: assembly that runs at CPL 0 with IF = 0 and ends in `iretq`.
+/// Sets the gate of `line` to `handler`: assembly that runs at CPL 0 with IF = 0 and ends with `iretq`.
 ///
 /// # Safety
-/// The handler must preserve every register, use only plain moves, arithmetic, jumps and port I/O
-/// (CPL 0 may be emulated), write no memory that Rust code borrows, and fit the 4 KiB kernel stack.
-/// The line must be masked.
+/// The handler must preserve every register, use only plain moves, arithmetic, jumps and port I/O (CPL
+/// 0 may be emulated), write no memory that Rust code borrows, and fit the 4 KiB kernel stack. The line
+/// must be masked.
 pub unsafe fn set_raw_handler(line: u8, handler: unsafe extern "C" fn()) {
     assert!((line as usize) < LINES, "there is no interrupt line {line}");
-    // SAFETY: what the caller promises.
+    // SAFETY: the caller fulfils the conditions above.
     unsafe { set_gate(FIRST_VECTOR + line as usize, handler, 0) }
 }
 
@@ -119,7 +119,7 @@ unsafe fn set_gate(vector: usize, handler: unsafe extern "C" fn(), dpl: u64) {
         | u64::from(selector::KERNEL_CODE) << 16
         | (0x8e00 | dpl << 13) << 32
         | (address >> 16 & 0xffff) << 48;
-    // SAFETY: in bounds; the CPU reads the gate only for what the caller keeps from happening.
+    // SAFETY: in bounds; the caller makes sure that the CPU does not use the gate meanwhile.
     unsafe {
         let gate = &idt[vector];
         gate.0[0].get().write_volatile(low);

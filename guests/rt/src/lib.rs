@@ -1,7 +1,7 @@
-//! The runtime of Lockstep's guests: what a program needs on a machine without an operating
-//! system, and nothing that a replay could not repeat.
+//! The runtime of Lockstep's guests: what a program needs on a machine without an operating system, and
+//! only what a replay can repeat.
 //!
-//! A program is a `no_std`, `no_main` crate with [`entry!`]:
+//! A program is a `no_std`, `no_main` crate that uses [`entry!`]:
 //!
 //! ```ignore
 //! #![no_std]
@@ -15,17 +15,17 @@
 //! }
 //! ```
 //!
-//! `main` runs at CPL 3 with interrupts enabled, every line masked at the 8259 pair, a heap in all
-//! of the RAM behind the image, and the console up. What it returns is the guest's exit status.
-//! A panic prints and exits with [`PANIC_STATUS`]; a CPU exception is reported and exits with
-//! 128 + its vector. Both use the 16550, the rest of the output goes through virtio-console.
+//! `main` runs at CPL 3 with interrupts enabled, every line masked at the 8259 pair, a heap in all RAM
+//! after the image, and a working console. Its result is the guest's exit status. A panic is printed
+//! and exits with [`PANIC_STATUS`]. A CPU exception is reported and exits with 128 plus its vector.
+//! Both use the 16550; all other output goes through virtio-console.
 //!
-//! Every branch edge of compiled code is counted ([`edges`]), so that a guest that only computes
-//! still leaves once per quantum and takes its interrupts there.
+//! Every branch edge of compiled code is counted ([`edges`]), so that a guest that only computes still
+//! makes an exit per quantum and takes its interrupts there.
 //!
-//! Time and randomness come from the machine ([`clock`], [`boot_info`]): an instruction that the
-//! VMM cannot control (RDTSC, RDRAND, CPUID, string I/O, …) has no place in a guest, and the
-//! loader refuses an image that holds one.
+//! Time and randomness come from the machine ([`clock`], [`boot_info`]). An instruction that the VMM
+//! cannot control (RDTSC, RDRAND, CPUID, string I/O, …) is not allowed in a guest: the loader refuses
+//! an image with one.
 #![no_std]
 
 extern crate alloc;
@@ -57,11 +57,11 @@ global_asm!(include_str!("mem.s"));
 
 /// Exit status of a guest that panicked.
 pub const PANIC_STATUS: u32 = 101;
-/// Exit status of a guest that this machine cannot start: no [`abi::BOOT_MAGIC`], another
+/// Exit status of a guest that cannot start on this machine: no [`abi::BOOT_MAGIC`], a different
 /// [`abi::ABI_VERSION`], or no RAM for a heap.
 pub const BOOT_STATUS: u32 = 102;
 
-/// Names the program's main function: `fn() -> u32`, the exit status.
+/// Defines the program's main function: `fn() -> u32`, which returns the exit status.
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
@@ -73,7 +73,7 @@ macro_rules! entry {
     };
 }
 
-/// Prints to the console; a line leaves when it is complete.
+/// Prints to the console. A line is sent when it is complete.
 #[macro_export]
 macro_rules! print {
     ($($part:tt)*) => { $crate::console::print(format_args!($($part)*)) };
@@ -87,18 +87,18 @@ macro_rules! println {
 }
 
 unsafe extern "C" {
-    /// The program's, by [`entry!`].
+    /// Defined in the program by [`entry!`].
     safe fn guest_main() -> u32;
 }
 
-/// What the machine told its guest at boot.
+/// What the machine told the guest at boot.
 pub fn boot_info() -> &'static abi::BootInfo {
-    // SAFETY: the machine maps the page read-only and has filled it before the first instruction;
-    // nobody writes it afterwards, and every bit pattern is a valid BootInfo.
+    // SAFETY: the machine has filled the page before the first instruction and maps it read-only.
+    // Nothing writes to it afterwards, and every bit pattern is a valid BootInfo.
     unsafe { &*(abi::BOOT_INFO as *const abi::BootInfo) }
 }
 
-/// Ends the guest with `status`, after what is left in the console's line.
+/// Ends the guest with `status`, after the text that was not sent yet.
 pub fn exit(status: u32) -> ! {
     console::flush();
     cpu::exit(status)
@@ -140,7 +140,7 @@ fn panic(info: &PanicInfo) -> ! {
     cpu::exit(PANIC_STATUS)
 }
 
-/// The precompiled core and alloc refer to it; nothing unwinds here.
+/// The precompiled core and alloc refer to this symbol. No code unwinds here.
 #[unsafe(no_mangle)]
 extern "C" fn rust_eh_personality() {}
 

@@ -1,18 +1,18 @@
 //! Reads and writes of device registers.
 //!
-//! As port I/O does ([`crate::cpu`]), each begins with a comparison that defines every flag. The drivers of
-//! `virtio-drivers` come here as well, by way of `safe-mmio`.
+//! Like port I/O ([`crate::cpu`]), each access begins with a comparison that defines all flags. The
+//! drivers of `virtio-drivers` use these functions too, through `safe-mmio`.
 
 use core::arch::asm;
 
 pub use safe_mmio::MmioOps;
 use safe_mmio::set_mmio_ops;
 
-/// An access by one instruction, its operands sized by a register's modifier.
+/// Makes an access with one instruction. The modifier sets the operand's size.
 macro_rules! read {
     ($from:expr, $class:ident, $modifier:literal) => {{
         let value;
-        // SAFETY: the caller says that the register may be read; the rest is flags.
+        // SAFETY: the caller says that the register may be read; apart from that, only flags change.
         unsafe {
             asm!(
                 "cmp {from:e}, {from:e}",
@@ -28,7 +28,7 @@ macro_rules! read {
 
 macro_rules! write {
     ($to:expr, $value:expr, $class:ident, $modifier:literal) => {
-        // SAFETY: the caller says that the register may be written; the rest is flags.
+        // SAFETY: the caller says that the register may be written; apart from that, only flags change.
         unsafe {
             asm!(
                 "cmp {to:e}, {to:e}",
@@ -41,7 +41,7 @@ macro_rules! write {
     };
 }
 
-/// The accesses, of every width that a register can have. None needs an alignment.
+/// Accesses of every width that a register can have. None of them needs an alignment.
 pub struct Registers;
 
 impl MmioOps for Registers {

@@ -6,24 +6,24 @@ use crate::cpu::out8;
 
 /// Input clock, Hz.
 pub const INPUT_HZ: u64 = 1_193_182;
-/// Longest interval of one count-down, counts.
+/// Longest interval, counts.
 const MAX_COUNTS: u64 = 0x1_0000;
 
 /// Control words (Intel 8254 data sheet): counter 0, low byte then high byte, binary.
 const MODE_0_ONE_SHOT: u8 = 0x30;
 const MODE_2_RATE: u8 = 0x34;
 
-/// An interrupt every `microseconds` (rounded to the input clock, at most 54 ms) from now on.
+/// Starts an interrupt every `microseconds` (rounded to the input clock, at most 54 ms).
 pub fn periodic(microseconds: u32) {
     start(MODE_2_RATE, microseconds);
 }
 
-/// One interrupt, `microseconds` from now (rounded to the input clock, at most 54 ms).
+/// Starts one interrupt, `microseconds` from now (rounded to the input clock, at most 54 ms).
 pub fn one_shot(microseconds: u32) {
     start(MODE_0_ONE_SHOT, microseconds);
 }
 
-/// No more interrupts: a one-shot counter waits for a count that never comes.
+/// Stops the interrupts: after the control word, the counter waits for a count that is never written.
 pub fn stop() {
     out8(port::PIT + 3, MODE_0_ONE_SHOT);
 }
@@ -31,7 +31,7 @@ pub fn stop() {
 fn start(mode: u8, microseconds: u32) {
     let counts = (u64::from(microseconds) * INPUT_HZ / 1_000_000).clamp(2, MAX_COUNTS);
     out8(port::PIT + 3, mode);
-    // A count of 0 stands for 0x10000.
+    // A count of 0 means 0x10000.
     out8(port::PIT, counts as u8);
     out8(port::PIT, (counts >> 8) as u8);
 }

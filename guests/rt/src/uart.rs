@@ -1,4 +1,5 @@
-//! The 16550, for first and last words: a byte is an exit, so bulk output goes elsewhere.
+//! The 16550, for text before virtio-console works and after it may not work any more. Each byte is an
+//! exit, so bulk output goes elsewhere.
 
 use core::fmt;
 
@@ -6,7 +7,8 @@ use lockstep_abi::port;
 
 use crate::cpu::out8;
 
-/// Writes to the 16550's transmit register. The machine's is always ready for the next byte.
+/// Writes to the transmit register of the 16550, which is always ready for the next byte on this
+/// machine.
 pub struct Uart;
 
 impl fmt::Write for Uart {

@@ -1,7 +1,8 @@
-//! A loop without an exit: no position comes any more, so no input, interrupt or request to stop either.
+//! A loop without an exit: no position follows, so the guest takes no input, no interrupt and no
+//! request to stop.
 //!
-//! Shows what a machine does with a guest that never leaves again: whoever follows its log to the end must
-//! not wait for its next position.
+//! Shows what a machine does with a guest that makes no exit any more: a backup or a replay that
+//! follows its log to the end must not wait for the guest's next position.
 #![no_std]
 #![no_main]
 
@@ -9,7 +10,7 @@ use core::arch::asm;
 
 use guest_rt::{clock, console, println};
 
-/// Before the loop, nanoseconds.
+/// Time before the loop, nanoseconds.
 const REST_NS: u64 = 5_000_000;
 
 guest_rt::entry!(main);
@@ -17,8 +18,8 @@ guest_rt::entry!(main);
 fn main() -> u32 {
     println!("stuck: no exit from here on");
     console::flush();
-    // The last exit: by its end the log has all that came before.
+    // The last exit. When it ends, the log has everything that came before.
     clock::sleep_until(clock::fresh_ns() + REST_NS);
-    // SAFETY: it touches nothing.
+    // SAFETY: it accesses no memory.
     unsafe { asm!("2: jmp 2b", options(noreturn, nomem, nostack)) }
 }

@@ -1,12 +1,12 @@
 //! A preemptive scheduler: six tasks that compute with floating point, switched by the timer.
 //!
-//! Five of the tasks never leave the guest by themselves: a tick finds them wherever the instruction
-//! counter has them leave. Each switch goes into a checksum with the instruction it came at, the task's XMM
-//! registers and its progress, so the output tells where every interrupt landed. In the end each
+//! Five of the tasks make no exits by themselves: a tick interrupts them where the instruction counter
+//! makes them exit. Each switch adds to a checksum the instruction at which it came, the task's XMM
+//! registers and its progress, so the output depends on where every interrupt came. In the end each
 //! task's result is compared with an undisturbed run of as many steps.
 //!
-//! Preemption is off in the scheduler and wherever it prints, by a word in memory that the timer's
-//! handler looks at (`switch.s`). The tasks share nothing, so they never need it off.
+//! Preemption is off in the scheduler and wherever it prints. A word in memory says so; the timer's
+//! handler reads it (`switch.s`). The tasks share nothing, so they never need to turn preemption off.
 #![no_std]
 #![no_main]
 
@@ -24,7 +24,7 @@ use guest_rt::{boot_info, irq, pit, println};
 use switch::{Context, Stack};
 use task::TASKS;
 
-/// Between two ticks, microseconds.
+/// Time between two ticks, microseconds.
 const INTERVAL_US: u32 = 1000;
 /// Switches until the end.
 const SWITCHES: u64 = 1000;
@@ -36,19 +36,19 @@ guest_rt::entry!(main);
 struct Threads {
     stacks: Vec<Stack>,
     contexts: Vec<Context>,
-    /// Where `main` waits for the end; none before the first task has run.
+    /// Where `main` waits for the end; `None` before the first task has run.
     main: Option<Context>,
     running: usize,
     switches: u64,
-    /// Ticks that came while preemption was off.
+    /// Number of ticks that came while preemption was off.
     late: u64,
     checksum: u64,
 }
 
 struct Global(RefCell<Option<Threads>>);
 
-// SAFETY: one vCPU; only `main` before and after `switch::run` and the scheduler, with preemption
-// off, use it.
+// SAFETY: one vCPU; only `main` before and after `switch::run`, and the scheduler with preemption off,
+// use it.
 unsafe impl Sync for Global {}
 
 static THREADS: Global = Global(RefCell::new(None));
@@ -83,7 +83,7 @@ fn main() -> u32 {
     report()
 }
 
-/// Between two tasks, with preemption off.
+/// The scheduler: runs between two tasks, with preemption off.
 fn schedule(left: Context) -> Context {
     let mut threads = THREADS.0.borrow_mut();
     let threads = threads.as_mut().expect("main() has made them");
@@ -98,7 +98,7 @@ fn schedule(left: Context) -> Context {
         threads.running = (threads.running + 1) % TASKS.len();
         return threads.contexts[threads.running];
     }
-    // The end: no tick comes any more, so main() goes on undisturbed.
+    // The end: with the line masked no more ticks come, so main() goes on undisturbed.
     irq::mask(PIT);
     pit::stop();
     switch::take_due();
@@ -106,7 +106,7 @@ fn schedule(left: Context) -> Context {
 }
 
 impl Threads {
-    /// The running task was left at `left`.
+    /// Records that the running task was interrupted at `left`.
     fn account(&mut self, left: Context, late: bool) {
         assert!(self.stacks[self.running].intact(), "a task's stack is full");
         self.contexts[self.running] = left;
@@ -124,7 +124,7 @@ impl Threads {
     }
 }
 
-/// Prints what the tasks came to; the exit status.
+/// Prints the results of the tasks and returns the exit status.
 fn report() -> u32 {
     let threads = THREADS.0.borrow();
     let threads = threads.as_ref().expect("main() has made them");

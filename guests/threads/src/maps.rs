@@ -1,5 +1,5 @@
-//! What the tasks compute: iterations whose every rounding shows in what follows. The operations are
-//! those that every CPU rounds alike (addition, multiplication, division).
+//! What the tasks compute: iterations in which every rounding affects all later values. All CPUs round
+//! their operations in the same way (addition, multiplication, division).
 
 use crate::switch::leave_holding;
 
@@ -12,7 +12,7 @@ pub trait Map {
     const START: State;
     /// One step.
     fn step(state: State) -> State;
-    /// Between two strides of steps.
+    /// What is done between two strides of steps.
     fn pause(state: State) -> State {
         state
     }
@@ -28,8 +28,9 @@ pub struct Lorenz;
 pub struct Planet;
 /// The sum of 1/n².
 pub struct Series;
-/// Coupled logistic maps that leave the guest with their state in XMM registers. At a counted edge
-/// these are dead (the count is a call); here they, the flags and the red zone must outlive a switch.
+/// Coupled logistic maps that make an exit with their state in XMM registers. At a counted edge these
+/// registers are dead, as the count is a call. Here they, the flags and the red zone must survive a
+/// switch.
 pub struct Held;
 
 impl Map for Logistic {

@@ -1,4 +1,4 @@
-//! Stacks, saved tasks and the way into the scheduler: everything unsafe of this program.
+//! Stacks, saved tasks and the entry to the scheduler: all the unsafe code of this program.
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
@@ -12,39 +12,39 @@ use crate::maps::State;
 
 global_asm!(include_str!("switch.s"));
 
-/// Words of a task's stack (64 KiB). A saved task takes 80 of them, and the scheduler runs there.
+/// Words of a task's stack (64 KiB). A saved task takes 80 words of it, and the scheduler runs on it.
 const STACK_WORDS: usize = 8 * 1024;
-/// Lies at the low end of every stack; the scheduler checks that it is still there.
+/// A mark at the low end of every stack, which must never be overwritten.
 const CANARY: u64 = 0x7ac4_57ac_c0de_0000;
 /// Words of a saved task: 15 registers, flags, RIP.
 const CONTEXT_WORDS: usize = 17;
-/// Of these: the first argument's register, the flags and RIP.
+/// Indices of these: the first argument's register, the flags and RIP.
 const RDI: usize = 9;
 const FLAGS: usize = 15;
 const RIP: usize = 16;
-/// Words of an FXSAVE image, and of these the XMM registers (Intel SDM 1, 10.5.1).
+/// Words of an FXSAVE image, and the XMM registers in it (Intel SDM vol. 1, 10.5.1).
 const FXSAVE_WORDS: usize = 64;
 const XMM_WORDS: core::ops::Range<usize> = 20..52;
-/// x87 control word and MXCSR after reset, all exceptions masked.
+/// x87 control word and MXCSR after reset: all exceptions masked.
 const FCW: u64 = 0x37f;
 const MXCSR: u64 = 0x1f80;
 
-/// A task that does not run.
+/// A task that does not run now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Context(u64);
 
 /// A task's stack.
 pub struct Stack(Box<[u64]>);
 
-/// What runs between two tasks: gets the context that was left, returns the one to go on with.
-/// Preemption is off: it may print and allocate, and is never entered twice.
+/// Runs between two tasks: gets the context that was interrupted, and returns the one to continue.
+/// Preemption is off, so it may print and allocate, and is never entered twice.
 pub type Scheduler = fn(Context) -> Context;
 
 #[repr(transparent)]
 struct Shared<T>(UnsafeCell<T>);
 
-// SAFETY: `scheduler` is written by `run` before the timer is unmasked and read after that only;
-// the words are written by switch.s, one instruction each, and read volatile.
+// SAFETY: `run` writes `scheduler` before the timer is unmasked, and it is only read afterwards. The
+// words are written by switch.s, by one instruction each, and read volatile.
 unsafe impl<T> Sync for Shared<T> {}
 
 static SCHEDULER: Shared<Option<Scheduler>> = Shared(UnsafeCell::new(None));
@@ -56,18 +56,18 @@ unsafe extern "C" {
     fn threads_run();
 }
 
-/// Down to what a call and FXSAVE want.
+/// Rounds down to the alignment that calls and FXSAVE need.
 fn align(address: usize) -> usize {
     address & !15
 }
 
 impl Stack {
-    /// A stack, and on it a task that will call `task` with `argument`.
+    /// A stack with a saved task on it, which will call `task` with `argument`.
     pub fn with_task(task: extern "C" fn(usize) -> !, argument: usize) -> (Self, Context) {
         let mut words = vec![0; STACK_WORDS].into_boxed_slice();
         words[0] = CANARY;
         let base = words.as_ptr() as usize;
-        // RIP's slot at a multiple of 16: `ret 128` then leaves RSP as a call would.
+        // RIP's slot is at a multiple of 16: then `ret 128` leaves RSP as a call would.
         let rip = (align(base + (STACK_WORDS - 32) * 8) - base) / 8;
         let context = rip - RIP;
         words[rip] = task as usize as u64;
@@ -80,9 +80,9 @@ impl Stack {
         (Self(words), Context(address as u64))
     }
 
-    /// Whether nothing has run over its end.
+    /// Was the mark at its low end not overwritten?
     pub fn intact(&self) -> bool {
-        // SAFETY: in bounds; volatile, as another task's code may have written it.
+        // SAFETY: in bounds; volatile, as another task's code may have written to it.
         unsafe { self.0.as_ptr().read_volatile() == CANARY }
     }
 }
@@ -96,29 +96,30 @@ impl Context {
     /// Its XMM registers, two words each.
     pub fn xmm(self) -> impl Iterator<Item = u64> {
         let fxsave = align(self.0 as usize - FXSAVE_WORDS * 8) as *const u64;
-        // SAFETY: the FXSAVE image below a context is in the task's stack and nobody writes it
-        // while the task does not run.
+        // SAFETY: the FXSAVE image below a context is in the task's stack, and is not written while the
+        // task does not run.
         XMM_WORDS.map(move |index| unsafe { fxsave.add(index).read_volatile() })
     }
 
     fn word(self, index: usize) -> u64 {
         assert!(index < CONTEXT_WORDS);
-        // SAFETY: a context is made by switch.s or `with_task`: so many words of a living stack,
-        // which nobody writes while the task does not run.
+        // SAFETY: a context is made by switch.s or `with_task`: it has this many words of a stack that
+        // exists, and is not written while the task does not run.
         unsafe { (self.0 as *const u64).add(index).read_volatile() }
     }
 }
 
-/// Hands the vCPU over to `scheduler`, with the caller as the context left, and the timer's line to
-/// switching. Returns when the scheduler goes on with that context. The line must be masked.
+/// Hands the vCPU over to `scheduler`, with the caller as the interrupted context, and lets the timer's
+/// line preempt from now on. Returns when the scheduler continues that context. The line must be
+/// masked.
 pub fn run(scheduler: Scheduler) {
-    // SAFETY: no scheduler runs yet, and no tick comes: the line is masked.
+    // SAFETY: no scheduler runs yet, and no tick comes, as the line is masked.
     unsafe {
         *SCHEDULER.0.get() = Some(scheduler);
         irq::set_raw_handler(PIT, threads_tick);
     }
     irq::unmask(PIT);
-    // SAFETY: it saves every register that its caller expects to keep.
+    // SAFETY: it saves every register that its caller expects to be preserved.
     unsafe { threads_run() };
 }
 
@@ -128,10 +129,10 @@ pub fn tick_count() -> u64 {
     unsafe { ticks.0.get().read_volatile() }
 }
 
-/// Forgets a tick that came while preemption was off; returns whether there was one. Only the
-/// scheduler, which is about to switch anyway, may call it.
+/// Clears the note that a tick came while preemption was off. Returns whether there was one. Only the
+/// scheduler may call it, as it is about to switch anyway.
 pub fn take_due() -> bool {
-    // SAFETY: as above; a tick between the two is the same tick to the scheduler.
+    // SAFETY: as above; to the scheduler, a tick between the read and the write is the same tick.
     unsafe {
         let due = switch_due.0.get().read_volatile() != 0;
         switch_due.0.get().write_volatile(0);
@@ -139,14 +140,15 @@ pub fn take_due() -> bool {
     }
 }
 
-/// Leaves the guest by an OUT with `state` in those XMM registers that all tasks use, the carry flag set and a mark at both
-/// ends of the red zone. Returns what the registers hold afterwards, and whether the rest was kept.
+/// Makes an exit by an OUT with `state` in the XMM registers that all tasks use, the carry flag set,
+/// and a mark at both ends of the red zone. Returns the registers' values afterwards, and whether the
+/// rest was preserved.
 pub fn leave_holding(state: State) -> (State, bool) {
     const MARK: u64 = 0x5afe_5afe_5afe_5afe;
     let [mut x, mut y, mut z, mut w] = state;
     let (near, far): (u64, u64);
-    // SAFETY: without `nostack` the compiler keeps nothing in the red zone, so it may be written;
-    // nothing answers at port 80h.
+    // SAFETY: without `nostack` the compiler keeps nothing in the red zone, so it may be written; port
+    // 80h has no device.
     unsafe {
         asm!(
             "mov [rsp - 8], {mark}",
@@ -172,7 +174,7 @@ pub fn leave_holding(state: State) -> (State, bool) {
 /// Called by switch.s with preemption off.
 #[unsafe(no_mangle)]
 extern "C" fn threads_schedule(left: u64) -> u64 {
-    // SAFETY: `run` wrote it before anything could come here, and nobody writes it again.
+    // SAFETY: `run` wrote it before this could be called, and it is not written again.
     let scheduler = unsafe { *SCHEDULER.0.get() }.expect("run() has set it");
     scheduler(Context(left)).0
 }

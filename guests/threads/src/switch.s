@@ -70,7 +70,7 @@ save:
     mov rbx, rsp
     sub rsp, 512
     and rsp, -16
-    # FXSAVE leaves some bytes of its first 160 as they were, on some hosts: then they are zero.
+    # On some hosts FXSAVE does not write all of its first 160 bytes: clear them before.
     cld
     mov rdi, rsp
     mov ecx, 160 / 8
@@ -119,6 +119,6 @@ preempted_rip:
 
 .section .data
 .balign 8
-# Off until the first task runs: a tick may wait already when the line is unmasked.
+# Set until the first task runs: a tick may already be pending when the line is unmasked.
 preemption_off:
     .quad 1

@@ -1,4 +1,4 @@
-//! A task: iterates for ever, keeps its state in registers and publishes it now and then.
+//! A task: iterates for ever, keeps its state in registers, and publishes it from time to time.
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -8,18 +8,18 @@ use crate::maps::{Held, Henon, Logistic, Lorenz, Map, Planet, Series, State};
 /// Steps between two publications.
 const STRIDE: u64 = 64;
 
-/// What a task has published. One vCPU, so plain stores in program order do.
+/// What a task has published. There is one vCPU, so plain stores in program order suffice.
 pub struct Progress {
     /// Strides done.
     strides: AtomicU64,
-    /// The state after an even and an odd number of strides: the one that `strides` names is whole
-    /// wherever the task is preempted.
+    /// The states after an even and after an odd number of strides. Wherever the task is preempted, the
+    /// state for the published number of strides is complete.
     states: [[AtomicU64; 4]; 2],
 }
 
-/// A task's program, where it publishes, and the same computation without preemption.
+/// A task's program, what it has published, and the same computation without preemption.
 pub struct Task {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
     /// Never returns; the argument is its index in [`TASKS`].
     pub program: extern "C" fn(usize) -> !,
@@ -51,7 +51,7 @@ impl Task {
         }
     }
 
-    /// Whether the state that the task published is that of an undisturbed run of as many steps.
+    /// Is the state that the task published equal to that of an undisturbed run of as many steps?
     pub fn right(&self) -> bool {
         let (strides, published) = self.progress.read();
         strides == 0 || (self.again)(strides).map(f64::to_bits) == published
@@ -68,7 +68,7 @@ impl Progress {
         self.strides.store(strides, Relaxed);
     }
 
-    /// Strides done, and the bits of the state after them.
+    /// The strides done, and the bits of the state after them.
     pub fn read(&self) -> (u64, [u64; 4]) {
         let strides = self.strides.load(Relaxed);
         let slot = &self.states[(strides % 2) as usize];
@@ -91,7 +91,8 @@ fn stride<M: Map>(mut state: State) -> State {
 extern "C" fn program<M: Map>(index: usize) -> ! {
     let progress = &TASKS[index].progress;
     let (mut strides, mut state) = (0, M::START);
-    // A loop without an exit is not counted, so nothing would preempt it: this one has one.
+    // In a loop that cannot end the compiler counts no edge, so nothing would preempt it. This
+    // condition could end it.
     while !black_box(false) {
         state = stride::<M>(state);
         strides += 1;
@@ -100,8 +101,8 @@ extern "C" fn program<M: Map>(index: usize) -> ! {
     unreachable!("a task has no end");
 }
 
-/// [`program`]'s state after `strides`. The start goes through memory, so that nothing of it is
-/// computed by the compiler.
+/// The state of [`program`] after `strides`. The start value goes through memory, so that the compiler
+/// computes nothing of it.
 fn again<M: Map>(strides: u64) -> State {
     (0..strides).fold(black_box(M::START), |state, _| stride::<M>(state))
 }

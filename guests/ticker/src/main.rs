@@ -1,6 +1,6 @@
-//! A hundred timer interrupts, and the time read at each.
+//! Waits for a hundred timer interrupts and reads the time at each.
 //!
-//! Shows timer interrupts and clock readings: a replay must print the same times.
+//! Shows timer interrupts and the clock: a replay must print the same times.
 #![no_std]
 #![no_main]
 
@@ -9,7 +9,7 @@ use guest_rt::{clock, irq, pit, println};
 
 /// Interrupts to wait for.
 const TICKS: u64 = 100;
-/// Between two interrupts, microseconds.
+/// Time between two interrupts, microseconds.
 const INTERVAL_US: u32 = 1000;
 
 guest_rt::entry!(main);

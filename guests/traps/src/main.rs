@@ -1,7 +1,8 @@
-//! Halts while a debug exception is due, again and again.
+//! Halts while a debug exception is pending, again and again.
 //!
-//! The trap flag set before HLT makes a debug exception due as the machine leaves for the halt: a state
-//! that is moved to another host there has to take it along. Ends at a byte 0x04 (end of input).
+//! The trap flag, set before HLT, makes a debug exception pending when the machine exits for the halt.
+//! A state that is moved to another host at that position must contain it. The guest ends at a byte
+//! 0x04 (end of input).
 #![no_std]
 #![no_main]
 
@@ -13,12 +14,12 @@ use guest_rt::{console, irq, println};
 /// Vectors of the debug exception and of `int3`.
 const DEBUG: usize = 1;
 const BREAKPOINT: usize = 3;
-/// Halts between two looks at the console.
+/// Halts before it reads the console again.
 const HALTS: u64 = 200;
 /// End of input.
 const END: u8 = 0x04;
 
-// The interrupted flags keep TF, so each instruction up to the POPF that clears it traps as well.
+// The interrupted flags keep TF, so each instruction up to the POPF that clears TF traps as well.
 global_asm!(
     r#"
 .section .text
@@ -60,7 +61,7 @@ unsafe extern "C" {
 guest_rt::entry!(main);
 
 fn main() -> u32 {
-    // SAFETY: the handlers change no register and take 16 bytes of stack; nothing traps before.
+    // SAFETY: the handlers change no register and take 16 bytes of stack. No trap occurs before this.
     unsafe {
         irq::set_raw_exception(DEBUG, trap_counter, false);
         irq::set_raw_exception(BREAKPOINT, trap_halt, true);
@@ -69,7 +70,7 @@ fn main() -> u32 {
     let mut halts = 0;
     loop {
         for _ in 0..HALTS {
-            // SAFETY: the gate was just set, and its handler changes nothing but the count.
+            // SAFETY: the gate was just set, and its handler changes only the count.
             unsafe { asm!("int3") }
             halts += 1;
         }

@@ -1,6 +1,7 @@
-//! The same where the arbiter is a real etcd, with a user and TLS as an operator gives them.
+//! The same with a real etcd as the arbiter, with a user and TLS like an operator configures them.
 
 use super::*;
+use crate::harness::lockstep;
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 
@@ -57,7 +58,7 @@ impl Etcd {
         }
     }
 
-    /// As a cluster that lost its disks.
+    /// Restarts it like a cluster that has lost its disks.
     fn restart_empty(&mut self) {
         self.process.kill().expect("it runs");
         self.process.wait().expect("a child");
@@ -75,8 +76,7 @@ impl Drop for Etcd {
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
+#[cfg_attr(not(can_etcd_pair), ignore = "needs KVM and etcd")]
 fn an_etcd_that_is_restarted_empty_costs_nobody_the_vm() {
     for dies_before in [true, false] {
         let (_stage, scratch) = (stage(), Scratch::new());
@@ -92,7 +92,7 @@ fn an_etcd_that_is_restarted_empty_costs_nobody_the_vm() {
             backup.await_event("live");
             etcd.restart_empty();
             backup.await_event("record_back");
-            // The one that it had won from must not win now.
+            // The primary, against which the backup had won, must not win now.
             primary.process.signal(Signal::CONT);
             primary.process.end().expect(4);
         } else {
@@ -101,15 +101,12 @@ fn an_etcd_that_is_restarted_empty_costs_nobody_the_vm() {
             primary.kill();
             backup.await_event("live");
         }
-        echo(&mut backup, "alone");
-        backup.process.end_input();
-        backup.process.end().expect(0);
+        echo_and_end(backup, "alone");
     }
 }
 
 #[test]
-#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
-#[cfg_attr(not(has_etcd), ignore = "there is no etcd here")]
+#[cfg_attr(not(can_etcd_pair), ignore = "needs KVM and etcd")]
 fn a_user_has_its_password_from_a_file_or_the_environment_and_not_from_an_option() {
     let scratch = Scratch::new();
     let etcd = Etcd::start(&scratch);

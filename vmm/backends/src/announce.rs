@@ -1,9 +1,9 @@
-//! The frames by which a survivor tells the network where a MAC address now lives.
+//! The frames with which a survivor announces to the network where a MAC address is now.
 //!
-//! Bridges and switches learn from the source address of any frame, and hosts from ARP. A survivor
-//! sends both frames below for minutes after going live: the gratuitous ARP also
-//! refreshes hosts that had forgotten the guest, the RARP reaches networks that filter
-//! unsolicited ARP, and needs no IP address.
+//! Bridges and switches learn from the source address of any frame, hosts from ARP. A survivor sends
+//! both frames of this module for minutes after it went live. The gratuitous ARP also reaches hosts
+//! that have forgotten the guest. The RARP reaches networks that filter unsolicited ARP, and needs no
+//! IP address.
 
 use std::net::Ipv4Addr;
 
@@ -20,12 +20,13 @@ const OPERATION_REQUEST: u16 = 1;
 /// RFC 903, "reverse request".
 const OPERATION_REVERSE_REQUEST: u16 = 3;
 
-/// A gratuitous ARP: the broadcast request "who has `ip`? `mac` has `ip`" (RFC 5227, section 2.3).
+/// A gratuitous ARP: the broadcast request "who has `ip`?", sent by the owner of `ip` (RFC 5227,
+/// section 2.3).
 pub fn gratuitous_arp(mac: [u8; 6], ip: Ipv4Addr) -> [u8; ANNOUNCEMENT_LEN] {
     frame(ETHERTYPE_ARP, OPERATION_REQUEST, mac, ip, [0; 6], ip)
 }
 
-/// A broadcast RARP request of `mac` for its own address (RFC 903). It claims no IP address.
+/// A broadcast RARP request of `mac` for its own address (RFC 903). It contains no IP address.
 pub fn rarp(mac: [u8; 6]) -> [u8; ANNOUNCEMENT_LEN] {
     let unknown = Ipv4Addr::UNSPECIFIED;
     frame(

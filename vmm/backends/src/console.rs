@@ -1,4 +1,4 @@
-//! The console's ends on the host.
+//! The host's side of the console: where the guest's text goes, and where its input comes from.
 
 mod hurry;
 
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 /// End of transmission: what the guest reads when the input ends.
 const EOT: u8 = 0x04;
 
-/// Is the descriptor ready, without waiting for it?
+/// Is the descriptor ready now? Does not wait.
 fn ready_now(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<bool> {
     let mut set = [PollFd::from_borrowed_fd(fd, what)];
     match poll(&mut set, Some(&Timespec::default())) {
@@ -51,23 +51,24 @@ impl FromStr for ConsoleChoice {
     }
 }
 
-/// What a descriptor that is ready for writing takes without blocking: PIPE_BUF (pipe(7)).
+/// Bytes that a descriptor which is ready for writing accepts without blocking: PIPE_BUF (pipe(7)).
 const READY_BYTES: usize = 4096;
-/// A reader who takes text at once is waited for, so that what has left the machine has left the process;
-/// one who does not is slow, and waited for no more.
+/// Text is waited for this long, so that with a fast reader, what has left the machine has also left
+/// the process. After a reader has missed the limit once, it is slow, and not waited for until it has
+/// caught up.
 const PATIENCE: Duration = Duration::from_millis(5);
 
 /// A console whose reader may stop reading without stopping the writer: up to [`out::QUEUE_BYTES`] wait
-/// for it.
+/// for the reader.
 #[derive(Debug)]
 pub struct PatientConsole {
-    /// None if the console is nowhere.
+    /// `None` if there is no console.
     queue: Option<Queue<ConsoleOutput>>,
     slow: bool,
 }
 
 impl PatientConsole {
-    /// Prints to `output`.
+    /// A console that prints to `output`.
     pub fn new(output: ConsoleOutput) -> PatientConsole {
         PatientConsole {
             queue: output.fd().is_some().then(|| out::queue(output)),
@@ -75,7 +76,7 @@ impl PatientConsole {
         }
     }
 
-    /// Prints, now if the reader takes it now.
+    /// Prints text. Returns when it is printed, or when the reader is too slow.
     pub fn write(&mut self, data: &[u8]) {
         let Some(queue) = &self.queue else { return };
         let now = Instant::now();
@@ -93,13 +94,13 @@ impl Target for ConsoleOutput {
         self.fd().expect("a console that is nowhere has no queue")
     }
 
-    /// What the guest prints is its own.
+    /// Adds nothing where text was lost: only what the guest printed belongs on its console.
     fn gap(&self, _: u64, _: &str) -> Vec<u8> {
         Vec::new()
     }
 
     fn failing(&self, why: &str) {
-        // A machine outlives its console.
+        // The machine must go on without its console.
         tracing::warn!("the console takes no text ({why}): what the guest prints is dropped");
     }
 
@@ -110,7 +111,7 @@ impl Target for ConsoleOutput {
     }
 }
 
-/// What the guest prints.
+/// Where the guest's text goes.
 #[derive(Debug)]
 pub enum ConsoleOutput {
     /// To standard output.
@@ -122,7 +123,7 @@ pub enum ConsoleOutput {
 }
 
 impl ConsoleOutput {
-    /// Opens it; a file is continued if it is there.
+    /// Opens it. Text is appended to a file that exists.
     pub fn open(choice: &ConsoleChoice) -> io::Result<ConsoleOutput> {
         Ok(match choice {
             ConsoleChoice::Stdio => ConsoleOutput::Stdout(io::stdout()),
@@ -131,7 +132,7 @@ impl ConsoleOutput {
         })
     }
 
-    /// The descriptor; none if it is nowhere.
+    /// The descriptor; `None` if there is no console.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             ConsoleOutput::Stdout(out) => Some(out.as_fd()),
@@ -140,7 +141,7 @@ impl ConsoleOutput {
         }
     }
 
-    /// Prints; waits for a reader who is slow, unless `hurry` says not to. What was not printed then is
+    /// Prints text. Waits for a slow reader until `hurry` ends the wait; the rest of the text is then
     /// dropped.
     pub fn write(&mut self, data: &[u8], hurry: &Hurry) -> io::Result<()> {
         let Some(fd) = self.fd() else { return Ok(()) };
@@ -164,7 +165,7 @@ impl ConsoleOutput {
     }
 }
 
-/// What is typed to the guest: standard input, until it ends.
+/// Where the guest's console input comes from: standard input, until it ends.
 #[derive(Debug)]
 pub struct ConsoleInput {
     stdin: Option<io::Stdin>,
@@ -178,25 +179,25 @@ impl ConsoleInput {
         }
     }
 
-    /// What to poll for input; none when there will be no more.
+    /// The descriptor to poll for input; `None` when no more will come.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.stdin.as_ref().map(|stdin| stdin.as_fd())
     }
 
-    /// Can it be read without waiting?
+    /// Is there input now? Does not wait.
     pub fn is_readable(&self) -> io::Result<bool> {
         self.fd()
             .map_or(Ok(false), |fd| ready_now(fd, PollFlags::IN))
     }
 
-    /// Reads up to `limit` bytes; only when the descriptor is readable. The end of the input is one
-    /// EOT to the guest, and an input that cannot be read has ended.
+    /// Reads up to `limit` bytes. Only when the descriptor is readable. The guest gets one EOT at the
+    /// end of the input; an error counts as the end.
     pub fn read(&mut self, limit: usize) -> Vec<u8> {
         let Some(stdin) = &self.stdin else {
             return Vec::new();
         };
         let mut data = vec![0; limit];
-        // Not through `Stdin`'s buffer: what it held back could not be polled for.
+        // Without the buffer of `Stdin`: `poll` does not see the bytes in it.
         let read = match stdin.as_fd().try_clone_to_owned() {
             Ok(fd) => File::from(fd).read(&mut data).unwrap_or(0),
             Err(_) => 0,

@@ -1,4 +1,4 @@
-//! The world outside the machine: TAP, console, the host's clock. Imported by `cli` and `ft` only.
+//! The world outside the machine: TAP, console, and the host's clock.
 
 pub mod announce;
 pub mod console;

@@ -1,4 +1,4 @@
-//! The live source of inputs: the host's clock, a TAP and the console.
+//! The live inputs: the host's clock, a TAP and the console.
 
 use super::console::{ConsoleInput, ConsoleOutput, Hurry, PatientConsole};
 use super::tap::Tap;
@@ -18,9 +18,9 @@ use std::time::Instant;
 
 /// Guest time is brought up to date when it is this far behind, nanoseconds.
 pub const CLOCK_STEP_NS: u64 = 50_000;
-/// Most frames taken in at one position.
+/// Most frames accepted at one position.
 const FRAMES_PER_POSITION: usize = 64;
-/// Most console bytes taken in at one position.
+/// Most console bytes accepted at one position.
 const CONSOLE_BYTES_PER_POSITION: usize = 1024;
 
 /// Ends a machine's wait for input, from another thread.
@@ -33,9 +33,9 @@ impl Waker {
         Ok(Waker(Arc::new(event)))
     }
 
-    /// Wakes it: now, or when it is about to wait.
+    /// Ends the wait, or the next one if the machine does not wait now.
     pub fn wake(&self) {
-        // A full counter wakes just as well.
+        // If the counter is full, the event is already set.
         let _full = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
@@ -65,7 +65,7 @@ fn timespec(ns: u64) -> Timespec {
     }
 }
 
-/// What a live machine takes in.
+/// The live backends from which a machine gets its inputs.
 #[derive(Debug)]
 pub struct Live {
     clock: HostClock,
@@ -73,7 +73,7 @@ pub struct Live {
     console: ConsoleInput,
     waker: Waker,
     polled_ns: u64,
-    /// Frames that came before this side was live, oldest first.
+    /// Frames that came before this side went live, oldest first.
     early: VecDeque<Vec<u8>>,
     pulse: Pulse,
 }
@@ -95,35 +95,35 @@ impl Live {
         })
     }
 
-    /// Where the thread that waits for input shows that it waits with a reason.
+    /// Sets the pulse of the thread that waits for input: it rests during the wait.
     pub fn set_pulse(&mut self, pulse: Pulse) {
         self.pulse = pulse;
     }
 
-    /// The same, with frames that came before and are to be taken in first.
+    /// The same, with frames that came earlier. The guest gets them first.
     pub fn with_early(mut self, frames: Vec<Vec<u8>>) -> Live {
         self.early = frames.into();
         self
     }
 
-    /// The same, with guest time going on from now.
+    /// The same, with guest time starting to run now.
     pub fn restarted(mut self) -> Live {
         self.clock.since = Instant::now();
         self
     }
 
-    /// The same, with guest time going on from `now_ns` now.
+    /// The same, with guest time `now_ns` now.
     pub fn continued(mut self, now_ns: u64) -> Live {
         self.clock.offset_ns = now_ns;
         self.restarted()
     }
 
-    /// Ends a wait from another thread.
+    /// Ends the machine's wait for input from another thread.
     pub fn waker(&self) -> Waker {
         self.waker.clone()
     }
 
-    /// Waits until a backend has something, the waker calls, or guest time is `until_ns`.
+    /// Waits until a backend has an input, [`Waker::wake`] is called, or guest time is `until_ns`.
     fn wait(&self, view: &View, until_ns: u64) -> io::Result<()> {
         if view.net_room > 0 && !self.early.is_empty() {
             return Ok(());
@@ -207,24 +207,25 @@ impl Inputs for Live {
     }
 }
 
-/// Writes outputs straight to their backends, unheld.
+/// Writes outputs to their backends at once, without a gate.
 #[derive(Debug)]
 pub struct Direct {
     tap: Option<Arc<Tap>>,
     console: Printer,
 }
 
-/// What happens when the console's reader does not read.
+/// What to do while the console's reader does not read.
 #[derive(Debug)]
 enum Printer {
-    /// The machine waits for it, until it is told to hurry.
+    /// The machine waits for the reader, until `Hurry` ends the wait.
     Waiting(ConsoleOutput, Hurry),
     /// The machine runs on.
     Patient(PatientConsole),
 }
 
 impl Direct {
-    /// To these backends; the machine waits for a console whose reader is slow, until it is to `hurry`.
+    /// Writes to these backends. The machine waits for a slow reader of the console, until `hurry` ends
+    /// the wait.
     pub fn new(tap: Option<Arc<Tap>>, console: ConsoleOutput, hurry: Hurry) -> Direct {
         Direct {
             tap,
@@ -232,7 +233,8 @@ impl Direct {
         }
     }
 
-    /// To these backends; half of a pair waits for nobody but its peer.
+    /// Writes to these backends. The machine does not wait for the console's reader: a member of a pair
+    /// waits for its peer only.
     pub fn patient(tap: Option<Arc<Tap>>, console: ConsoleOutput) -> Direct {
         Direct {
             tap,
@@ -245,7 +247,7 @@ impl Direct {
         self.tap.as_ref()
     }
 
-    /// Lets one output go.
+    /// Writes one output to its backend.
     pub fn release(&mut self, output: &Output) -> io::Result<()> {
         match (output.port, &self.tap) {
             (OutputPort::Net, Some(tap)) => tap.send(&output.data),

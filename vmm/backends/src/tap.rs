@@ -1,8 +1,8 @@
 //! The network backend: a TAP interface of this host.
 //!
-//! The interface must exist: attaching never makes one. Ethernet may lose frames, so a frame that
-//! the host does not take now (its queue is full, the interface is down or gone) is dropped and counted.
-//! What is wrong with the interface is told by [`link`], which also takes it up again.
+//! The interface must exist: it is never created here. Ethernet may lose frames, so a frame that the
+//! host does not accept now (its queue is full, the interface is down or removed) is dropped and
+//! counted. [`link`] reports what is wrong with the interface, and attaches to it again.
 
 mod device;
 mod filter;
@@ -25,9 +25,10 @@ use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::watch;
 
-/// Length of an Ethernet header, in bytes: the kernel takes no shorter frame.
+/// Length of an Ethernet header, bytes: the kernel accepts no shorter frame.
 const ETHERNET_HEADER_LEN: usize = 14;
-/// Frames that are not the guest's and are dropped at a time, before whoever reads does something else.
+/// Most frames for others that are dropped in one call of [`Tap::recv`], so that its caller can do
+/// other work.
 const DROP_AT_ONCE: usize = 256;
 
 /// Why a TAP interface cannot be used.
@@ -66,16 +67,16 @@ pub enum TapError {
     Io { name: String, source: io::Error },
 }
 
-/// A TAP interface. It is detached, and stays, when this is dropped.
+/// A TAP interface. When this is dropped, the interface is detached and stays on the host.
 ///
-/// One thread reads at a time; any may write.
+/// Only one thread may read at a time; any thread may write.
 #[derive(Debug)]
 pub struct Tap {
     device: File,
     name: String,
-    /// Odd while attached to an interface, even while there is none.
+    /// Goes up with every loss of the interface and every return. Odd: there is an interface.
     epoch: AtomicU64,
-    /// Readable once there is an interface again.
+    /// Readable once the interface is there again.
     returned: OwnedFd,
     link: watch::Sender<Link>,
     filter: Mutex<Option<FrameFilter>>,
@@ -83,8 +84,8 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Attaches to the existing TAP interface `name`, without packet information headers, in
-    /// non-blocking mode, and with nothing left of what an earlier user had set.
+    /// Attaches to the existing TAP interface `name`, in non-blocking mode and without packet
+    /// information headers. Settings that an earlier user of the TAP left are reset.
     pub fn open(name: &str) -> Result<Self, TapError> {
         let error = |source| TapError::Io {
             name: name.to_owned(),
@@ -110,16 +111,16 @@ impl Tap {
         &self.name
     }
 
-    /// From here on only what is for the guest with this address is taken from the host.
+    /// From now on, frames that are not for the guest with this address are dropped.
     pub fn filter_for(&self, mac: [u8; 6]) {
         *self.filter.lock().expect("nobody panics with this lock") = Some(FrameFilter::new(mac));
     }
 
-    /// Takes one frame from the host, without its CRC. `None` means that none waits, or that there is no
+    /// Reads one frame, without its CRC. `None` means that no frame waits, or that there is no
     /// interface.
     ///
-    /// `buffer` must be at least a byte longer than the longest frame to accept: a frame that
-    /// fills it may have been cut by the kernel, so it is dropped and counted.
+    /// `buffer` must be longer than the longest frame to accept: a frame that fills it may have been
+    /// cut by the kernel, so it is dropped and counted.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let epoch = self.epoch.load(Ordering::Acquire);
         if !is_attached(epoch) {
@@ -142,8 +143,8 @@ impl Tap {
         Ok(None)
     }
 
-    /// Hands one frame, without its CRC, to the host. A frame that the host cannot take now, or
-    /// that is no Ethernet frame, is dropped and counted.
+    /// Writes one frame, without its CRC, to the host. A frame that the host cannot accept now, or that
+    /// is not an Ethernet frame, is dropped and counted.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         let epoch = self.epoch.load(Ordering::Acquire);
         if frame.len() < ETHERNET_HEADER_LEN || !is_attached(epoch) {
@@ -176,12 +177,12 @@ impl Tap {
         }
     }
 
-    /// What to poll for frames: they may be there when it is readable.
+    /// The descriptor to poll for frames. It may be readable although no frame for the guest waits.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         match is_attached(self.epoch.load(Ordering::Acquire)) {
             true => self.device.as_fd(),
             false => {
-                // Of an earlier time. What is written from here on stays.
+                // Clears an event from an earlier return. An event that comes after this read stays.
                 let _empty = rustix::io::read(&self.returned, &mut [0; 8]);
                 match is_attached(self.epoch.load(Ordering::Acquire)) {
                     true => self.device.as_fd(),
@@ -196,7 +197,7 @@ impl Tap {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// What was dropped of what came, as it was not the guest's or too much.
+    /// How many received frames were dropped because they were for others, or too many.
     pub fn filtered(&self) -> Filtered {
         let filter = self.filter.lock().expect("nobody panics with this lock");
         filter.as_ref().map(FrameFilter::counts).unwrap_or_default()
@@ -219,11 +220,11 @@ impl Tap {
         passes
     }
 
-    /// The interface is gone, as of that epoch.
+    /// Notes that the interface of that epoch is gone.
     fn lose(&self, epoch: u64) {
         let lost = (epoch, epoch + 1);
         let (order, missed) = (Ordering::AcqRel, Ordering::Acquire);
-        // Somebody else noticed, or there is one again.
+        // A failure means that another thread has noted it, or that the interface has already returned.
         let _noticed = self.epoch.compare_exchange(lost.0, lost.1, order, missed);
     }
 

@@ -1,4 +1,4 @@
-//! The paravirtual clock: a page of RAM that tells guest time without an exit.
+//! The paravirtual clock: a page of RAM in which the guest reads its time without an exit.
 
 use crate::state::{BadState, Reader, Words};
 use crate::{Component, MAX_COUNT, World};
@@ -6,7 +6,7 @@ use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use lockstep_memory::Ram;
 use std::mem::offset_of;
 
-/// Guest time, and the count of what was delivered.
+/// Guest time, and a count of deliveries (interrupts and used buffers).
 #[derive(Debug, Default)]
 pub struct Clock {
     now_ns: u64,
@@ -19,7 +19,7 @@ impl Clock {
         self.now_ns
     }
 
-    /// Sets guest time. It never goes back: an earlier time changes nothing.
+    /// Sets guest time. It never goes back: an earlier time is ignored.
     pub fn set(&mut self, ns: u64, ram: &Ram) {
         if ns > self.now_ns {
             self.now_ns = ns;
@@ -27,14 +27,13 @@ impl Clock {
         }
     }
 
-    /// Something was delivered that the guest may wait for.
+    /// Counts a delivery that the guest may be waiting for.
     pub fn note_activity(&mut self, ram: &Ram) {
         self.activity += 1;
         write(ram, offset_of!(ClockPage, activity), self.activity);
     }
 
-    /// Has something been delivered that a guest which saw `seen` (the low half of the count) has
-    /// not seen?
+    /// Was anything delivered since the guest read the low half of the count as `seen`?
     pub fn news_since(&self, seen: u32) -> bool {
         self.activity as u32 != seen
     }

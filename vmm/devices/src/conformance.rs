@@ -1,4 +1,5 @@
-//! What every device promises, tested alike for each: a new one is a line in [`SUBJECTS`].
+//! What every device must fulfil, tested in the same way for each. A new device is a line in
+//! [`SUBJECTS`].
 
 use crate::clock::Clock;
 use crate::edges::EdgeCounter;
@@ -13,17 +14,17 @@ use xxhash_rust::xxh3::xxh3_64;
 const NOW_NS: u64 = 3_000_000;
 /// Memory of a subject, MiB.
 const MEM_MIB: u32 = 16;
-/// Most bytes that a device may emit for one access: a ring of the largest console writes.
+/// Most bytes that a device may emit for one access: a full ring of the longest console writes.
 const MOST_OUTPUT: usize = 256 * crate::virtio::console::MAX_WRITE;
 
-/// A device, how to bring it into the middle of something, and the digest of its state then.
+/// A device, how to bring it into a state in the middle of its work, and the digest of that state.
 struct Subject {
     make: fn() -> Box<dyn Device>,
     busy: fn(&mut Rig),
-    /// If this differs, the meaning of the device's state changed, and old logs and other versions'
-    /// peers would diverge: raise [`ft_protocol::log::MODEL_VERSION`] and write the new digest here.
+    /// If this digest changes, the meaning of the device's state changed: old logs and peers of other
+    /// versions would diverge. Raise [`ft_protocol::log::MODEL_VERSION`] and write the new digest here.
     golden: u64,
-    /// How many ports it has, each a byte wide; none if it answers in a window.
+    /// The number of its ports, each one byte wide; `None` if it has MMIO registers.
     ports: Option<u64>,
 }
 
@@ -92,7 +93,7 @@ const SUBJECTS: &[Subject] = &[
 /// Where a subject's rings lie in RAM: 16 KiB for each queue.
 const RINGS: u64 = 0x12_0000;
 
-/// A master whose lines are open.
+/// A master with no line masked.
 fn initialised_pic() -> Pic {
     let mut pic = Pic::default();
     for (data, value) in [(false, 0x11), (true, 0x20), (true, 4), (true, 1), (true, 0)] {
@@ -159,7 +160,7 @@ impl Rig {
         outputs
     }
 
-    /// What a virtio driver does: features, both queues, ready.
+    /// What a virtio driver does at its start: negotiates features, sets up both queues, reports ready.
     fn start_virtio(&mut self) {
         self.write(0x24, &[1, 0, 0, 0]);
         self.write(0x20, &[1, 0, 0, 0]);
@@ -179,7 +180,8 @@ impl Rig {
         self.write(0x70, &[0xf, 0, 0, 0]);
     }
 
-    /// Some life: reads, writes, input and time from this seed. What the device told, and its state.
+    /// Makes random reads, writes, input and time from this seed. Returns a digest of what the device
+    /// gave back, and its state.
     fn live(&mut self, seed: u64, steps: u64) -> (u64, Saved) {
         let mut told = Vec::new();
         for step in 0..steps {
@@ -252,7 +254,7 @@ const GOLDEN_PIC: u64 = 0xaae1_3f38_32b1_0847;
 const GOLDEN_CLOCK: u64 = 0x762d_f1cf_32a9_0522;
 const GOLDEN_EDGES: u64 = 0xb0ca_76c7_cc16_93e0;
 
-/// The same memory, elsewhere.
+/// A copy of the memory.
 fn copy(ram: &Ram) -> Ram {
     let other = Ram::new(MEM_MIB).unwrap();
     let mut content = vec![0; ram.len()];
@@ -324,7 +326,7 @@ fn a_damaged_state_is_refused_by_name_or_harmless() {
     assert!(refused > 100 && taken > 100);
 }
 
-/// Whatever a driver writes, and however often: no panic, and no more output than rings hold.
+/// Random accesses in any number cause no panic, and no more output than the rings hold.
 #[test]
 fn a_storm_of_accesses_is_bounded() {
     for subject in SUBJECTS {

@@ -9,14 +9,14 @@ pub trait Component: Send {
     /// Its name, unique in a machine.
     fn name(&self) -> &'static str;
 
-    /// Writes down everything that its future depends on.
+    /// Writes down all state that its future behaviour depends on.
     fn save(&self, words: &mut Words);
 
-    /// Puts a component that is as after reset into a state that [`Component::save`] wrote down, and that
-    /// may have come from anybody.
+    /// Puts a component that is as after a reset into a state that [`Component::save`] wrote down. The
+    /// words may come from an untrusted peer or file.
     fn restore(&mut self, words: &mut Reader, world: &World) -> Result<(), BadState>;
 
-    /// Its state, with its name.
+    /// Saves its state together with its name.
     fn saved(&self) -> Saved {
         let mut words = Words::default();
         self.save(&mut words);
@@ -26,7 +26,7 @@ pub trait Component: Send {
         }
     }
 
-    /// Takes its state from what [`Component::saved`] gave.
+    /// Restores what [`Component::saved`] returned.
     fn restore_saved(&mut self, saved: &Saved, world: &World) -> Result<(), BadState> {
         let mut reader = Reader::new(self.name(), &saved.words);
         if saved.name != self.name() {
@@ -37,7 +37,7 @@ pub trait Component: Send {
     }
 }
 
-/// What a device may look at: guest time in nanoseconds, and guest memory.
+/// What a device may look at.
 #[derive(Clone, Copy, Debug)]
 pub struct World<'a> {
     /// Guest time, nanoseconds since boot.
@@ -64,7 +64,7 @@ impl Line<'_> {
         self.pic.pulse(self.number);
     }
 
-    /// The level.
+    /// Sets the level.
     pub fn set(&mut self, level: bool) {
         self.pic.set_line(self.number, level);
     }
@@ -81,7 +81,7 @@ pub enum InputKind {
     Entropy,
 }
 
-/// A device on the bus: a state machine that is handed its time, its memory and its interrupt line.
+/// A device on the bus: a state machine. Time, memory and interrupt line are handed to it.
 pub trait Device: Component {
     /// Reads at `offset` from the device's first port or address. Devices at ports see single bytes.
     fn read(&mut self, offset: u64, data: &mut [u8], world: &World);
@@ -94,7 +94,7 @@ pub trait Device: Component {
         false
     }
 
-    /// Guest time went on. True if the device has news for the guest.
+    /// Guest time went on. Returns true if the device has something new for the guest.
     fn advance(&mut self, _now_ns: u64, _line: Line) -> bool {
         false
     }
@@ -108,8 +108,8 @@ pub trait Device: Component {
     /// on these alone.
     fn process(&mut self, _mem: &GuestMap, _outputs: &mut Vec<Output>, _line: Line) {}
 
-    /// How much of this kind of input the device takes in now: frames, or bytes. None if the kind is not
-    /// the device's, or its driver is not up.
+    /// How much input of this kind the device can take now: frames, or bytes. `None` if the device does
+    /// not take this kind, or its driver is not up.
     fn room(&self, _kind: InputKind) -> Option<usize> {
         None
     }

@@ -1,9 +1,10 @@
-//! The software instruction counter's half in the machine.
+//! The machine's half of the software instruction counter.
 //!
-//! The guest's instrumentation counts a word of the clock page down, once per branch edge, and leaves
-//! the guest when it reaches zero; the machine then grants another quantum. So a guest that computes
-//! without an exit has positions all the same, at the same instructions in every replay. It is the
-//! epoch of Bressoud and Schneider's "Hypervisor-based fault tolerance" (1996) without special hardware.
+//! The guest's instrumentation counts a word of the clock page down, by one for each branch edge, and
+//! makes an exit when the word reaches zero. The machine then grants another quantum. So even a guest
+//! that only computes makes exits, which are positions, and in every replay it makes them at the same
+//! instructions. This is the epoch of Bressoud and Schneider, "Hypervisor-based fault tolerance"
+//! (1996), without its special hardware.
 
 use crate::state::{BadState, Reader, Words};
 use crate::{Component, World};
@@ -11,15 +12,15 @@ use lockstep_abi::{CLOCK_PAGE, ClockPage};
 use lockstep_memory::Ram;
 use std::mem::offset_of;
 
-/// Edges that a guest still passes before it leaves, while an interrupt waits that it could not take at its
-/// last exit. Many enough that the exits cost about as much as the computing between them, few enough that
-/// the next exit comes before the timer's next tick: or a fast timer would come first at each exit, and
-/// lower lines never.
+/// The edges that a guest may still pass before it exits, while an interrupt waits that the guest could
+/// not take at its last exit. With fewer, the exits would cost more than the computing between them.
+/// With more, a fast timer's next tick would come before the next exit: the timer would win at each
+/// exit, and lines of lower priority would never be served.
 pub const HURRIED_EDGES: u64 = 1000;
-/// Granted once if there is to be no quantum: more edges than any guest passes.
+/// Granted once if the machine has no quantum: more edges than any guest passes.
 const UNLIMITED: u64 = i64::MAX as u64;
 
-/// How many edges the guest was granted; how many of them are left is in its memory.
+/// How many edges the guest was granted. How many of them are left is in guest memory.
 #[derive(Debug)]
 pub struct EdgeCounter {
     quantum: u64,
@@ -40,24 +41,24 @@ fn address() -> u64 {
 }
 
 impl EdgeCounter {
-    /// A counter that has granted the first quantum; 0 stands for none.
+    /// A counter that has granted the first quantum. A quantum of 0 means no limit.
     pub fn new(quantum: u64) -> EdgeCounter {
         let granted = if quantum == 0 { UNLIMITED } else { quantum };
         EdgeCounter { quantum, granted }
     }
 
-    /// Tells the guest of its first quantum.
+    /// Writes the first quantum into guest memory.
     pub fn start(&self, ram: &Ram) {
         set_left(ram, self.granted);
     }
 
-    /// Edges passed since the start. A guest may write nonsense into its counter: then this is
-    /// nonsense, the same on every side.
+    /// Edges passed since the start. A guest may write nonsense into its counter; then this is nonsense
+    /// too, but the same on primary, backup and replay.
     pub fn passed(&self, ram: &Ram) -> u64 {
         self.granted.wrapping_sub(left(ram))
     }
 
-    /// The guest used its quantum up: grants the next.
+    /// The guest used its quantum up: grants the next one.
     pub fn grant(&mut self, ram: &Ram) {
         let quantum = if self.quantum == 0 {
             UNLIMITED
@@ -68,8 +69,8 @@ impl EdgeCounter {
         set_left(ram, left(ram).wrapping_add(quantum));
     }
 
-    /// An interrupt waits: cuts the quantum short, so that the guest leaves again soon. What is taken back
-    /// was not passed.
+    /// An interrupt waits: shortens the quantum so that the guest exits soon. The edges that are taken
+    /// back do not count as passed.
     pub fn hurry(&mut self, ram: &Ram) {
         let left = left(ram);
         if self.quantum != 0 && left as i64 > HURRIED_EDGES as i64 {
@@ -106,7 +107,7 @@ mod tests {
         let mut edges = EdgeCounter::new(1000);
         edges.start(&ram);
         assert_eq!((edges.passed(&ram), left(&ram)), (0, 1000));
-        // The callback leaves at zero; an interrupt handler may have counted below it.
+        // The callback exits at zero; an interrupt handler may have counted further below zero.
         set_left(&ram, (-3i64) as u64);
         assert_eq!(edges.passed(&ram), 1003);
         edges.grant(&ram);
@@ -131,7 +132,7 @@ mod tests {
         set_left(&ram, 99_000);
         edges.hurry(&ram);
         assert_eq!((edges.passed(&ram), left(&ram)), (1000, HURRIED_EDGES));
-        // What is left is less already, or nonsense: it stays.
+        // What is left is already less, or nonsense: it does not change.
         for few in [HURRIED_EDGES, 1, 0, -5i64 as u64, i64::MIN as u64] {
             set_left(&ram, few);
             let passed = edges.passed(&ram);

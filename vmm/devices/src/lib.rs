@@ -1,7 +1,7 @@
-//! Device models: pure state machines, run alike on primary, backup and in a replay.
+//! Device models: pure state machines that run alike on the primary, on the backup and in a replay.
 //!
-//! A model is handed its interrupt line, its time and the guest memory it may touch; it fetches
-//! nothing. What it emits it puts into the outputs handed to it.
+//! A model gets its interrupt line, its time and guest memory as arguments, and puts what it emits into
+//! a list of outputs. It asks for nothing by itself.
 
 pub mod clock;
 pub mod device;

@@ -1,8 +1,8 @@
 //! The 8259A pair (Intel data sheet 231468), with the slave on line 2 of the master.
 //!
-//! Edge-triggered, fully nested, with rotation: the modes that PC software uses. Left out: polling, level
-//! triggering, special fully nested mode. A request whose line falls before it is acknowledged is
-//! withdrawn, where the chip would deliver a spurious interrupt 7.
+//! Edge-triggered and fully nested, with rotation: the modes that PC software uses. Left out: polling,
+//! level triggering, special fully nested mode. One difference: if a line falls before its request is
+//! acknowledged, the request is withdrawn, where the chip would deliver a spurious interrupt 7.
 
 use crate::state::{BadState, Reader, Words};
 use crate::{Component, World};
@@ -50,13 +50,13 @@ impl Chip {
         if level {
             self.lines |= bit;
         } else {
-            // An edge-triggered request is withdrawn with its line.
+            // An edge-triggered request is withdrawn when its line falls.
             self.lines &= !bit;
             self.irr &= !bit;
         }
     }
 
-    /// How far input `line` is from the highest priority.
+    /// Distance of input `line` from the one with the highest priority.
     fn rank(&self, line: u8) -> u8 {
         line.wrapping_sub(self.highest) & 7
     }
@@ -206,10 +206,10 @@ pub struct Pic {
 impl Pic {
     /// Sets the level of line 0 to 15.
     pub fn set_line(&mut self, line: u8, level: bool) {
-        match line {
-            0..8 => self.master.set_line(line, level),
-            8..16 => self.slave.set_line(line - 8, level),
-            _ => panic!("the 8259 pair has 16 lines, not line {line}"),
+        assert!(line < 16, "the 8259 pair has 16 lines, not line {line}");
+        match line < 8 {
+            true => self.master.set_line(line, level),
+            false => self.slave.set_line(line - 8, level),
         }
         self.cascade();
     }
@@ -225,17 +225,17 @@ impl Pic {
         self.master.request().is_some()
     }
 
-    /// Would an edge on `line` make the pair request an interrupt? Not if it is masked, or waits for the
-    /// end of another one.
+    /// Would an edge on `line` make the pair request an interrupt? It would not if the line is masked,
+    /// or if an interrupt of the same or higher priority is in service.
     pub fn would_request(&self, line: u8) -> bool {
         let mut then = self.clone();
         then.pulse(line);
         then.requests()
     }
 
-    /// The CPU acknowledges: returns the vector.
+    /// The CPU acknowledges the request: returns the vector.
     ///
-    /// Without a request the data sheet has the chip answer its lowest line, a spurious interrupt.
+    /// If there is no request, the chip answers with its input 7 (data sheet: a spurious interrupt).
     pub fn acknowledge(&mut self) -> u8 {
         let vector = match self.master.request() {
             Some(CASCADE) if !self.master.single => {
@@ -248,7 +248,7 @@ impl Pic {
             Some(line) => self.master.acknowledge(line),
             None => self.master.vector_base | 7,
         };
-        // The slave's output falls while it is acknowledged: another request makes a new edge.
+        // The slave's output falls during the acknowledge, so that a second request makes a new edge.
         self.master.set_line(CASCADE, false);
         self.cascade();
         vector

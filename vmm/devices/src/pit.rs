@@ -1,8 +1,7 @@
 //! The 8254 (Intel data sheet 231164): three counters at 1.193182 MHz, driven by guest time.
 //!
-//! Counter 0's output is interrupt line 0. Guest time is handed in; expiries that passed between two
-//! looks are one interrupt, as on hardware whose interrupt was not taken in time. Binary counting
-//! only: BCD mode is counted in binary too.
+//! Counter 0's output is interrupt line 0. Several expiries between two calls of [`Pit::advance`] make
+//! one interrupt, as on hardware whose interrupt was not taken in time. BCD mode counts in binary.
 
 use crate::state::{BadState, Reader, Words};
 use crate::{Component, Device, Line, World};
@@ -11,7 +10,7 @@ use crate::{Component, Device, Line, World};
 const HZ: u128 = 1_193_182;
 const NS_PER_SECOND: u128 = 1_000_000_000;
 
-/// Which byte of a count the next access means (control word bits 4 and 5).
+/// Which byte of a count the next access reads or writes (control word, bits 4 and 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Access {
     Low,
@@ -26,11 +25,11 @@ struct Counter {
     access: Access,
     /// Initial count as written; 0 stands for 65536.
     reload: u16,
-    /// Guest time when the count was loaded, nanoseconds; none before that.
+    /// Guest time when the count was loaded, nanoseconds; `None` before that.
     loaded_ns: Option<u64>,
-    /// Expiries already reported since then.
+    /// Expiries since then that were already reported.
     expiries: u64,
-    /// A low byte that waits for its high byte.
+    /// The low byte of a count whose high byte was not written yet.
     write_low: Option<u8>,
     /// The next read gives the high byte.
     read_high: bool,
@@ -72,7 +71,7 @@ impl Counter {
         self.expiries = 0;
     }
 
-    /// Guest time of the next expiry, nanoseconds.
+    /// Guest time of the next expiry, nanoseconds. `None` if it does not expire again by itself.
     fn next_expiry(&self) -> Option<u64> {
         let loaded = self.loaded_ns?;
         if self.needs_gate_edge() || !self.periodic() && self.expiries > 0 {
@@ -82,7 +81,7 @@ impl Counter {
         Some(loaded.saturating_add(wait))
     }
 
-    /// Counts on to `now_ns`; true if the output went high at least once meanwhile.
+    /// Counts on to `now_ns`. Returns true if the output rose at least once.
     fn advance(&mut self, now_ns: u64) -> bool {
         let Some(loaded) = self.loaded_ns.filter(|_| !self.needs_gate_edge()) else {
             return false;
@@ -250,7 +249,7 @@ pub struct Pit {
 }
 
 impl Pit {
-    /// Counts on to guest time `now_ns`. True: counter 0's output rose, line 0 gets an edge.
+    /// Counts on to guest time `now_ns`. Returns true if counter 0's output rose: an edge on line 0.
     #[must_use]
     pub fn advance(&mut self, now_ns: u64) -> bool {
         let [zero, one, two] = &mut self.counters;

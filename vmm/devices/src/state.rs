@@ -1,8 +1,8 @@
-//! A component's state, word by word: what is saved is what is restored, and what is digested.
+//! A component's state as words. The same words are saved, restored and digested.
 //!
-//! The words are explicit, so that no library's encoding decides what a digest in a log means. Changing
-//! which words a component saves, or what they mean, changes the machine: see
-//! [`ft_protocol::log::MODEL_VERSION`].
+//! The words are explicit, so that the meaning of a digest in a log does not depend on a library's
+//! encoding. To change which words a component saves, or their meaning, is a change of the machine
+//! model: see [`ft_protocol::log::MODEL_VERSION`].
 
 use bincode::de::{BorrowDecoder, Decoder};
 use bincode::enc::Encoder;
@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
 
-/// A component's state that no component can be in. It came from outside: from a peer or a file.
+/// A state that the component cannot be in. It came from a peer or a file.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("the state of the {device} makes no sense ({what})")]
 pub struct BadState {
@@ -24,8 +24,8 @@ pub struct BadState {
     pub what: String,
 }
 
-/// The state of one component, by the component's name. Encoded as bytes, eight for each word: a decoder
-/// counts what it makes room for, and a number may be shorter than a word.
+/// The state of one component, by the component's name. It is encoded as bytes, eight per word: a
+/// decoder limits the bytes that it allocates, but an encoded number may be shorter than a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub(crate) name: String,
@@ -88,23 +88,23 @@ pub fn digest(words: &[u64]) -> u64 {
 pub struct Words(Vec<u64>);
 
 impl Words {
-    /// A number.
+    /// Adds a number.
     pub fn put(&mut self, word: impl Into<u64>) {
         self.0.push(word.into());
     }
 
-    /// Several numbers of one kind.
+    /// Adds several numbers of one type.
     pub fn put_all<T: Into<u64>>(&mut self, words: impl IntoIterator<Item = T>) {
         self.0.extend(words.into_iter().map(Into::into));
     }
 
-    /// A number that may be missing.
+    /// Adds a number that may be missing, as two words: is it there, and its value or 0.
     pub fn put_option(&mut self, word: Option<impl Into<u64>>) {
         self.put(word.is_some());
         self.put(word.map_or(0, Into::into));
     }
 
-    /// Bytes: how many, then eight to a word.
+    /// Adds bytes: their number, then the bytes, eight per word, little-endian.
     pub fn put_bytes(&mut self, bytes: &[u8]) {
         self.put(bytes.len() as u64);
         for chunk in bytes.chunks(WORD) {
@@ -114,13 +114,14 @@ impl Words {
         }
     }
 
-    /// All of them.
+    /// All words.
     pub fn into_vec(self) -> Vec<u64> {
         self.0
     }
 }
 
-/// Where a component reads its state from. It believes nothing: the words may come from anybody.
+/// Where a component reads its state from. It checks everything, as the words may come from an
+/// untrusted peer or file.
 #[derive(Debug)]
 pub struct Reader<'a> {
     component: &'static str,
@@ -128,7 +129,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Reads the state of this component.
+    /// A reader of the state of this component.
     pub fn new(component: &'static str, words: &'a [u64]) -> Reader<'a> {
         Reader { component, words }
     }
@@ -141,12 +142,12 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Err unless `holds`.
+    /// An error about this component unless `holds`.
     pub fn unless(&self, holds: bool, what: &str) -> Result<(), BadState> {
         holds.then_some(()).ok_or_else(|| self.bad(what))
     }
 
-    /// The next number, if it is one of this type.
+    /// Reads a number, which must fit this type.
     pub fn take<T: TryFrom<u64>>(&mut self) -> Result<T, BadState> {
         let (first, rest) = self
             .words
@@ -156,7 +157,7 @@ impl<'a> Reader<'a> {
         T::try_from(*first).map_err(|_| self.bad(format!("{first} is too large for its place")))
     }
 
-    /// The next number, which is 0 or 1.
+    /// Reads a number that must be 0 or 1.
     pub fn flag(&mut self) -> Result<bool, BadState> {
         match self.take::<u64>()? {
             0 => Ok(false),
@@ -165,14 +166,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The next number that may be missing.
+    /// Reads a number that may be missing.
     pub fn option<T: TryFrom<u64>>(&mut self) -> Result<Option<T>, BadState> {
         let there = self.flag()?;
         let value = self.take()?;
         Ok(there.then_some(value))
     }
 
-    /// The next bytes, at most `limit` of them.
+    /// Reads bytes, at most `limit` of them.
     pub fn bytes(&mut self, limit: usize) -> Result<Vec<u8>, BadState> {
         let len: usize = self.take()?;
         self.unless(len <= limit, "more waits than it takes in")?;
@@ -185,7 +186,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// There is nothing more to read.
+    /// An error if words are left.
     pub fn end(&self) -> Result<(), BadState> {
         self.unless(self.words.is_empty(), "it goes on after its end")
     }

@@ -1,4 +1,4 @@
-//! The 16550 console: `vm-superio`'s model with its interrupt and its writer handed to it.
+//! The 16550 console: the model of `vm-superio`, with an interrupt and a writer of our own.
 
 use crate::state::{BadState, Reader, Words};
 use crate::{Component, Device, InputKind, Line, Output, World};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use vm_superio::Trigger;
 use vm_superio::serial::{NoEvents, Serial, SerialState};
 
-/// Collects edges of the interrupt line until the machine carries them to the PIC.
+/// Remembers an edge of the interrupt line until the machine hands it to the PIC.
 #[derive(Clone, Debug, Default)]
 struct Edges(Arc<AtomicBool>);
 
@@ -52,8 +52,8 @@ impl Uart {
         self.serial.read(offset as u8)
     }
 
-    /// Room for received bytes: none before the driver asked to be told of them (IER bit 0), so that
-    /// input typed early is not lost to a driver that never looks here.
+    /// Room for received bytes. There is none until the driver enables the receive interrupt (IER bit
+    /// 0), so that input typed early is not lost to a driver that never reads here.
     pub fn room(&self) -> usize {
         match self.serial.state().interrupt_enable & 1 {
             0 => 0,
@@ -61,10 +61,10 @@ impl Uart {
         }
     }
 
-    /// Bytes arrive; what finds no room is lost, as on the wire.
+    /// Takes received bytes. Bytes without room are lost, as on the wire.
     pub fn receive(&mut self, bytes: &[u8]) {
         let fitting = &bytes[..bytes.len().min(self.room())];
-        // The model refuses input in loopback mode: those bytes are lost too.
+        // In loopback mode the model refuses input: those bytes are lost too.
         let _refused = self.serial.enqueue_raw_bytes(fitting);
     }
 
@@ -79,7 +79,7 @@ impl Uart {
     }
 }
 
-/// Received bytes that wait for the driver, at most: the 16550's FIFO.
+/// Most received bytes that wait for the driver: the FIFO of `vm-superio` (a real 16550 has 16 bytes).
 const FIFO_BYTES: usize = 64;
 
 impl Component for Uart {
@@ -87,8 +87,8 @@ impl Component for Uart {
         "16550"
     }
 
-    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR, and received bytes not read yet. What was sent and an
-    /// edge of the line are carried on at once, so they are no part of the state.
+    /// DLL, DLH, IER, IIR, LCR, LSR, MCR, MSR, SCR, and received bytes that were not read yet. Sent bytes
+    /// and an edge of the line are handed on at once, so they are not part of the state.
     fn save(&self, words: &mut Words) {
         assert!(
             self.serial.writer().is_empty() && !self.edges.0.load(Ordering::Relaxed),

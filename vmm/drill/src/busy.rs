@@ -1,4 +1,4 @@
-//! Processes that do nothing, as fast as they can: a host on which others work, too.
+//! Processes that only burn processor time, to make the host busy.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -8,15 +8,15 @@ use rustix::process::getpid;
 
 use super::members::die_with;
 
-/// Most of them.
+/// Most such processes.
 pub(super) const LIMIT: i64 = 64;
 
-/// The processes. Dropping this ends them; so does the drill's end, however it comes.
+/// The processes. Dropping this ends them; they also end with the drill, however the drill ends.
 #[derive(Debug)]
 pub(super) struct Busy(Vec<Child>);
 
 impl Busy {
-    /// Starts so many. Must be called on the drill's main thread, as members are started.
+    /// Starts `count` processes. Must be called on the drill's main thread, like the start of members.
     pub(super) fn start(count: u32) -> io::Result<Self> {
         let mut busy = Self(Vec::new());
         for _ in 0..count {
@@ -54,7 +54,7 @@ mod tests {
     fn they_are_busy_and_end_with_it() {
         let busy = Busy::start(2).expect("there is a shell");
         let pids: Vec<u32> = busy.0.iter().map(Child::id).collect();
-        // The fourteenth field is the time that a process had of a processor.
+        // The fourteenth field is the processor time that a process has used.
         let worked = |pid: &u32| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
             let after_name = stat.rsplit_once(')').expect("a name").1;

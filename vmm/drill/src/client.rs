@@ -11,11 +11,11 @@ use redis::{Connection, ConnectionAddr, IntoConnectionInfo, RedisError};
 
 use super::clock::mono_ns;
 
-/// How long an answer may take: longer than any failover, with room for TCP's retransmissions.
+/// How long an answer may take: longer than any failover, with a reserve for TCP's retransmissions.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// How long one attempt to connect may take.
 const ATTEMPT_LIMIT: Duration = Duration::from_millis(500);
-/// How many answers one run may record; at 24 bytes each.
+/// Most answers that one run may record, at 24 bytes each.
 const ANSWERS_LIMIT: usize = 5_000_000;
 /// The key that is counted up.
 const KEY: &str = "lockstep:drill";
@@ -25,18 +25,18 @@ const KEY: &str = "lockstep:drill";
 pub(super) struct Answer {
     pub(super) sent_ns: u64,
     pub(super) answered_ns: u64,
-    /// What the guest counted to.
+    /// The number in the guest's answer.
     pub(super) value: i64,
 }
 
-/// How a client's work ended.
+/// Why a client ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// It was told to stop.
+    /// It was asked to stop.
     Told,
-    /// Its connection broke or no answer came in time.
+    /// Its connection broke, or an answer did not come in time.
     Broken(String),
-    /// It got an answer that is no number.
+    /// It got an answer that is not a number.
     Unexpected(String),
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Record {
     pub(super) end: End,
 }
 
-/// A connection that has answered PING.
+/// A connection on which the guest has answered PING.
 pub(super) struct Connected(Connection);
 
 /// Tries once to connect to the guest and have its PING answered.
@@ -63,7 +63,8 @@ pub(super) fn connect(guest: SocketAddrV4) -> Result<Connected, RedisError> {
     Ok(Connected(connection))
 }
 
-/// Lets the guest write `rate` MiB a second into `pool` MiB of its memory, over a connection of its own.
+/// Makes the guest write `rate` MiB a second into `pool` MiB of its memory, by a command on a new
+/// connection.
 pub(super) fn churn(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<(), RedisError> {
     let Connected(mut connection) = connect(guest)?;
     let mut command = redis::cmd("DEBUG");
@@ -71,7 +72,7 @@ pub(super) fn churn(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<(), Red
     command.exec(&mut connection)
 }
 
-/// A client at work on a thread of its own.
+/// A client that works on its own thread.
 #[derive(Debug)]
 pub(super) struct Client {
     shared: Arc<Shared>,
@@ -87,7 +88,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Progress {
     answers: u64,
-    /// Whoever waits for this many answers wants to be woken.
+    /// The number of answers at which a waiting thread must be woken.
     awaited: u64,
     ended: bool,
     stop: bool,
@@ -114,13 +115,13 @@ impl Client {
         Ok(Self { shared, thread })
     }
 
-    /// How many answers came so far.
+    /// The number of answers so far.
     pub(super) fn answers(&self) -> u64 {
         self.shared.lock().answers
     }
 
-    /// Waits until `answers` have come. Returns whether they have: not if the client ended before
-    /// or `limit` passed.
+    /// Waits until `answers` have come. Returns false if the client ended before that, or `limit`
+    /// passed.
     pub(super) fn wait_for(&self, answers: u64, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         let mut progress = self.shared.lock();
@@ -135,7 +136,7 @@ impl Client {
         }
     }
 
-    /// Stops counting after the answer that is awaited now, and returns what was seen.
+    /// Lets the client stop after the answer that it waits for, and returns its record.
     pub(super) fn finish(self) -> Record {
         self.shared.lock().stop = true;
         match self.thread.join() {
@@ -145,7 +146,7 @@ impl Client {
     }
 }
 
-/// Counts until told to stop or something breaks.
+/// Counts until it is asked to stop or something breaks.
 fn count(mut connection: Connection, shared: &Shared) -> Record {
     let increment = redis::cmd("INCR").arg(KEY).to_owned();
     let mut answers = Vec::new();

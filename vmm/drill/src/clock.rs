@@ -1,8 +1,8 @@
-//! The clock that members' events and the drill's own moments share.
+//! The clock of members' events and of the drill's own moments.
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Now on CLOCK_MONOTONIC, in nanoseconds: comparable across the processes of one machine.
+/// CLOCK_MONOTONIC, nanoseconds: the same for all processes of one host.
 pub(super) fn mono_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).expect("CLOCK_MONOTONIC starts at zero");

@@ -1,80 +1,74 @@
 //! Scenarios cut-*: the primary dies between two steps of the protocol.
 //!
-//! While it has a backup, that one goes live and the client notices nothing. Where the primary dies on
-//! its way to going on alone, its backup is dead already: the VM is down, and nobody boots it a second
-//! time.
+//! If it dies while it has a backup, the backup goes live and the client notices nothing. If it dies on
+//! its way to going on alone, its backup is dead already: the VM is down, and must not be booted a
+//! second time.
 
 use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{alone, booted_again, failovers, served};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RESTART, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
-/// At which passing of its point the primary dies: in mid-stream.
+/// The primary dies when it passes its point for the n-th time: while requests are under way.
 const PASSINGS: std::ops::RangeInclusive<u64> = 300..=900;
 /// How many answers come before the backup is killed, and how many must follow a failover.
 const ANSWERS: u64 = 200;
 /// How long each step may take.
 const LIMIT: Duration = Duration::from_secs(30);
 
-pub(super) const ENTRY_LOGGED: Scenario = paired(
-    "cut-entry-logged",
-    "the primary dies with a piece of the log made and not sent; the backup goes live",
-    |stage| die_in_mid_stream(stage, "entry-logged"),
-);
-pub(super) const LOG_SENT: Scenario = paired(
-    "cut-log-sent",
-    "the primary dies with a piece of the log sent and not acknowledged; the backup goes live",
-    |stage| die_in_mid_stream(stage, "log-sent"),
-);
-pub(super) const ACK_RECEIVED: Scenario = paired(
-    "cut-ack-received",
-    "the primary dies with an acknowledgement received and nothing released; the backup goes live and emits it",
-    |stage| die_in_mid_stream(stage, "ack-received"),
-);
-pub(super) const OUTPUT_RELEASED: Scenario = paired(
-    "cut-output-released",
-    "the primary dies with an output released and the backup not told; the backup goes live and emits it again",
-    |stage| die_in_mid_stream(stage, "output-released"),
-);
-pub(super) const CLAIM_ASKED: Scenario = down(
-    "cut-claim-asked",
-    "the backup is killed, then the primary dies as it asks for the test-and-set; the VM is down and is not booted again",
-    |stage| die_on_the_way_alone(stage, "claim-asked"),
-    |seen| check_down(seen, None),
-);
-pub(super) const CLAIM_WON: Scenario = down(
-    "cut-claim-won",
-    "the backup is killed, then the primary dies with the test-and-set won; the VM is down and is not booted again",
-    |stage| die_on_the_way_alone(stage, "claim-won"),
-    |seen| check_down(seen, None),
-);
-pub(super) const LIVE_ANNOUNCED: Scenario = down(
-    "cut-live-announced",
-    "the backup is killed, then the primary dies as it goes on alone; the VM is down and is not booted again",
-    |stage| die_on_the_way_alone(stage, "live-announced"),
-    |seen| check_down(seen, Some(PRIMARY)),
-);
+/// All of them. They need a program that plants faults.
+pub static SCENARIOS: [Scenario; 7] = [
+    scenario(
+        "cut-entry-logged",
+        "the primary dies with a piece of the log made and not sent; the backup goes live",
+        |stage| die_in_mid_stream(stage, "entry-logged"),
+        check_paired,
+    ),
+    scenario(
+        "cut-log-sent",
+        "the primary dies with a piece of the log sent and not acknowledged; the backup goes live",
+        |stage| die_in_mid_stream(stage, "log-sent"),
+        check_paired,
+    ),
+    scenario(
+        "cut-ack-received",
+        "the primary dies with an acknowledgement received and nothing released; the backup goes live and emits it",
+        |stage| die_in_mid_stream(stage, "ack-received"),
+        check_paired,
+    ),
+    scenario(
+        "cut-output-released",
+        "the primary dies with an output released and the backup not told; the backup goes live and emits it again",
+        |stage| die_in_mid_stream(stage, "output-released"),
+        check_paired,
+    ),
+    scenario(
+        "cut-claim-asked",
+        "the backup is killed, then the primary dies as it asks for the test-and-set; the VM is down and is not booted again",
+        |stage| die_on_the_way_alone(stage, "claim-asked"),
+        check_silent,
+    ),
+    scenario(
+        "cut-claim-won",
+        "the backup is killed, then the primary dies with the test-and-set won; the VM is down and is not booted again",
+        |stage| die_on_the_way_alone(stage, "claim-won"),
+        check_silent,
+    ),
+    scenario(
+        "cut-live-announced",
+        "the backup is killed, then the primary dies as it goes on alone; the VM is down and is not booted again",
+        |stage| die_on_the_way_alone(stage, "live-announced"),
+        check_announced,
+    ),
+];
 
-type Play = fn(&mut Stage) -> Result<(), RunError>;
-
-const fn paired(name: &'static str, about: &'static str, play: Play) -> Scenario {
-    Scenario {
-        name,
-        about,
-        client: true,
-        chain: false,
-        play,
-        check: check_paired,
-    }
-}
-
-const fn down(
+const fn scenario(
     name: &'static str,
     about: &'static str,
-    play: Play,
+    play: fn(&mut Stage) -> Result<(), RunError>,
     check: fn(&Observation) -> Vec<String>,
 ) -> Scenario {
     Scenario {
@@ -92,7 +86,7 @@ fn die_in_mid_stream(stage: &mut Stage, point: &str) -> Result<(), RunError> {
     let pair = stage.start_pair_with(Guest::Kv, &["--cut", &cut])?;
     stage.start_client()?;
     stage.await_end(PRIMARY, pair.primary)?;
-    let live = |k: &Kind| matches!(k, Kind::Live { .. });
+    let live = |e: &Event| matches!(e, Event::Live { .. });
     stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
     let enough = stage.answers() + ANSWERS;
     stage.wait_for_answers(enough, LIMIT)?;
@@ -103,14 +97,14 @@ fn die_on_the_way_alone(stage: &mut Stage, point: &str) -> Result<(), RunError> 
     let pair = stage.start_pair_with(Guest::Kv, &["--cut", point])?;
     stage.start_client()?;
     stage.wait_for_answers(ANSWERS, LIMIT)?;
-    // The VM goes down: a client would wait in vain.
+    // The VM goes down, and the client would get no more answers.
     stage.finish_client();
     stage.kill(BACKUP, pair.backup)?;
     stage.await_end(PRIMARY, pair.primary)?;
     stage.restart()
 }
 
-/// How it ended by itself: none for a signal.
+/// The status with which a member ended by itself; an inner `None` stands for a signal.
 fn status(seen: &Observation, name: &str) -> Option<Option<i32>> {
     let found = seen.statuses.iter().find(|(who, _)| *who == name);
     found.map(|(_, status)| *status)
@@ -126,7 +120,16 @@ fn check_paired(seen: &Observation) -> Vec<String> {
     violations
 }
 
-/// The VM is down. Its primary may have said yet that it goes on alone.
+/// The VM is down before its primary could say that it goes on alone.
+fn check_silent(seen: &Observation) -> Vec<String> {
+    check_down(seen, None)
+}
+
+/// The VM is down, and its primary said that it goes on alone.
+fn check_announced(seen: &Observation) -> Vec<String> {
+    check_down(seen, Some(PRIMARY))
+}
+
 fn check_down(seen: &Observation, survivor: Option<&'static str>) -> Vec<String> {
     let mut violations = not_cut(seen);
     violations.extend(alone(seen, survivor));
@@ -147,11 +150,12 @@ fn not_cut(seen: &Observation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
-    use super::super::events::Event;
+    use super::super::samples;
     use super::*;
+    use lockstep_events::Stamped;
 
-    fn seen(members: Vec<(&'static str, Vec<Kind>)>) -> Observation {
-        let at = |kind| Event { mono_ns: 5, kind };
+    fn seen(members: Vec<(&'static str, Vec<Event>)>) -> Observation {
+        let at = |event| Stamped { mono_ns: 5, event };
         let answer = |value: i64| Answer {
             sent_ns: 6,
             answered_ns: 6,
@@ -172,11 +176,8 @@ mod tests {
         }
     }
 
-    fn live() -> Vec<(&'static str, Vec<Kind>)> {
-        let live = Kind::Live {
-            generation: 1,
-            reemitted: 0,
-        };
+    fn live() -> Vec<(&'static str, Vec<Event>)> {
+        let live = samples::live(1);
         vec![(BACKUP, vec![live])]
     }
 
@@ -184,12 +185,12 @@ mod tests {
     fn a_backup_that_takes_over_and_a_vm_that_stays_down_pass() {
         let nothing = [] as [String; 0];
         assert_eq!(check_paired(&seen(live())), nothing);
-        assert_eq!((CLAIM_WON.check)(&seen(vec![])), nothing);
-        let solo = Kind::Solo { generation: None };
+        assert_eq!(check_silent(&seen(vec![])), nothing);
+        let solo = samples::solo(1);
         let said = seen(vec![(PRIMARY, vec![solo])]);
-        assert_eq!((LIVE_ANNOUNCED.check)(&said), nothing);
+        assert_eq!(check_announced(&said), nothing);
         assert_eq!(
-            (CLAIM_WON.check)(&said),
+            check_silent(&said),
             ["the primary went on alone"],
             "it died before"
         );
@@ -208,13 +209,10 @@ mod tests {
 
     #[test]
     fn a_second_history_and_a_primary_that_was_not_cut_are_found() {
-        let booted = Kind::Started { generation: 2 };
+        let booted = Event::Started { generation: 2 };
         let mut second = seen(vec![(RESTART, vec![booted])]);
-        assert_eq!(
-            (CLAIM_ASKED.check)(&second),
-            ["a second history was booted"]
-        );
+        assert_eq!(check_silent(&second), ["a second history was booted"]);
         second.statuses = vec![(PRIMARY, Some(0)), (RESTART, Some(0))];
-        assert_eq!((CLAIM_ASKED.check)(&second).len(), 3);
+        assert_eq!(check_silent(&second).len(), 3);
     }
 }

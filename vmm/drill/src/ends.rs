@@ -1,13 +1,13 @@
-//! How a run was to end: who went on alone and how often, who ended by itself and how, and that the
-//! client was served to the last.
+//! How a run must end: which member went on alone and how often, which members ended by themselves and
+//! how, and whether the client was served to the end.
 
-use super::events::{Event, Kind};
 use super::verdict::Observation;
+use lockstep_events::{Event, Stamped};
 
-/// Each time that a member went on alone: who, and when. That is a failover.
-pub(super) fn failovers(members: &[(&'static str, Vec<Event>)]) -> Vec<(&'static str, u64)> {
-    let alone = |e: &&Event| matches!(e.kind, Kind::Live { .. } | Kind::Solo { .. });
-    let of = |(name, events): &(&'static str, Vec<Event>)| {
+/// Each time that a member went on alone, which is a failover: its name, and the moment.
+pub(super) fn failovers(members: &[(&'static str, Vec<Stamped>)]) -> Vec<(&'static str, u64)> {
+    let alone = |e: &&Stamped| matches!(e.event, Event::Live { .. } | Event::Solo { .. });
+    let of = |(name, events): &(&'static str, Vec<Stamped>)| {
         let name = *name;
         let went: Vec<_> = events.iter().filter(alone).map(|e| e.mono_ns).collect();
         went.into_iter().map(move |at| (name, at))
@@ -15,7 +15,7 @@ pub(super) fn failovers(members: &[(&'static str, Vec<Event>)]) -> Vec<(&'static
     members.iter().flat_map(of).collect()
 }
 
-/// What is wrong with who went on alone: it was to be this member, once, or nobody.
+/// Violations of: `survivor` went on alone, once, or no member did.
 pub(super) fn alone(seen: &Observation, survivor: Option<&'static str>) -> Vec<String> {
     let went = failovers(&seen.members);
     let mut violations: Vec<String> = went
@@ -33,8 +33,8 @@ pub(super) fn alone(seen: &Observation, survivor: Option<&'static str>) -> Vec<S
     violations
 }
 
-/// What is wrong with the statuses of members and commands that were to end by themselves; no other may
-/// have.
+/// Violations of: these members and commands ended by themselves with these statuses, and no others
+/// did.
 pub(super) fn statuses(seen: &Observation, wanted: &[(&'static str, i32)]) -> Vec<String> {
     let mut violations = Vec::new();
     for &(name, wanted) in wanted {
@@ -55,14 +55,14 @@ pub(super) fn statuses(seen: &Observation, wanted: &[(&'static str, i32)]) -> Ve
     violations
 }
 
-/// Whether fewer than `due` answers came after a moment, which has a name.
+/// A violation if fewer than `due` answers came after a moment; `moment` is its name.
 pub(super) fn served(seen: &Observation, after_ns: u64, due: u64, moment: &str) -> Option<String> {
     let answers = seen.answers().iter();
     let came = answers.filter(|a| a.answered_ns > after_ns).count() as u64;
     (came < due).then(|| format!("{came} answers came after {moment}, {due} were due"))
 }
 
-/// All of this: the survivor, the statuses, and `due` answers after it went on alone.
+/// All of these: the survivor, the statuses, and `due` answers after it went on alone.
 pub(super) fn ends(
     seen: &Observation,
     survivor: Option<&'static str>,
@@ -78,12 +78,12 @@ pub(super) fn ends(
     violations
 }
 
-/// Each suspicion before a moment: there was nothing to suspect.
+/// Each suspicion before a moment, when there was nothing to suspect.
 pub(super) fn suspicions(seen: &Observation, before_ns: u64) -> Vec<String> {
     let mut violations = Vec::new();
     for (name, events) in &seen.members {
         for event in events.iter().filter(|e| e.mono_ns < before_ns) {
-            if let Kind::Suspect { reason } | Kind::BackupLost { reason } = &event.kind {
+            if let Event::Suspect { reason } | Event::BackupLost { reason } = &event.event {
                 violations.push(format!(
                     "the {name} suspected the other side ({reason}) while both were alive"
                 ));
@@ -93,12 +93,12 @@ pub(super) fn suspicions(seen: &Observation, before_ns: u64) -> Vec<String> {
     violations
 }
 
-/// What shows that a VM which is down was booted again by one of the members `restarted`: its only
-/// generation has to stay open.
+/// Signs that a VM which is down was booted again by one of the members `restarted`: its only
+/// generation must stay open.
 pub(super) fn booted_again(seen: &Observation, restarted: &[&str]) -> Vec<String> {
     let mut violations = Vec::new();
     for name in restarted {
-        let started = |e: &Event| matches!(e.kind, Kind::Started { .. });
+        let started = |e: &Stamped| matches!(e.event, Event::Started { .. });
         if seen.events(name).iter().any(started) || !seen.printed(name).is_empty() {
             violations.push("a second history was booted".to_owned());
         }
@@ -117,13 +117,14 @@ pub(super) fn booted_again(seen: &Observation, restarted: &[&str]) -> Vec<String
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples;
     use super::*;
 
-    fn seen(primary: &[Kind], backup: &[Kind]) -> Observation {
-        let events = |kinds: &[Kind]| {
-            let at = |(i, kind): (usize, &Kind)| Event {
+    fn seen(primary: &[Event], backup: &[Event]) -> Observation {
+        let events = |kinds: &[Event]| {
+            let at = |(i, event): (usize, &Event)| Stamped {
                 mono_ns: i as u64,
-                kind: kind.clone(),
+                event: event.clone(),
             };
             kinds.iter().enumerate().map(at).collect()
         };
@@ -133,10 +134,8 @@ mod tests {
         }
     }
 
-    fn solo() -> Kind {
-        Kind::Solo {
-            generation: Some(1),
-        }
+    fn solo() -> Event {
+        samples::solo(1)
     }
 
     #[test]
@@ -175,8 +174,8 @@ mod tests {
     fn both_sides_suspicions_are_found_before_the_moment_only() {
         let reason = || "it was silent for 250 ms".to_owned();
         let accused = seen(
-            &[Kind::BackupLost { reason: reason() }],
-            &[Kind::Joined, Kind::Suspect { reason: reason() }],
+            &[Event::BackupLost { reason: reason() }],
+            &[samples::joined(1), Event::Suspect { reason: reason() }],
         );
         assert_eq!(suspicions(&accused, u64::MAX).len(), 2);
         assert_eq!(suspicions(&accused, 1).len(), 1);
@@ -185,7 +184,7 @@ mod tests {
     #[test]
     fn a_second_history_shows_in_events_in_print_and_at_the_arbiter() {
         let open = || vec!["1.claim".to_owned(), "1.open".to_owned()];
-        let mut run = seen(&[], &[Kind::Connecting]);
+        let mut run = seen(&[], &[samples::connecting()]);
         run.records = open();
         assert_eq!(booted_again(&run, &["backup"]), [] as [String; 0]);
         for record in ["1.close", "2.open"] {
@@ -198,7 +197,7 @@ mod tests {
         run.records = open();
         run.printed = vec![("backup", "kv: ready\n".to_owned())];
         assert_eq!(booted_again(&run, &["backup"]).len(), 1);
-        let mut started = seen(&[], &[Kind::Started { generation: 2 }]);
+        let mut started = seen(&[], &[Event::Started { generation: 2 }]);
         started.records = open();
         assert_eq!(booted_again(&started, &["backup"]).len(), 1);
     }

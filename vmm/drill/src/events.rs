@@ -1,12 +1,12 @@
-//! What a member of the pair tells about itself: one JSON object per line, appended to a file.
+//! Following a member's events: lines that it adds to a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use lockstep_events::{LineError, Stamped};
 use rustix::fs::inotify;
-use serde::Deserialize;
 use thiserror::Error;
 
 /// Length of the longest line accepted, in bytes.
@@ -19,119 +19,9 @@ pub enum EventsError {
     #[error("the events file cannot be followed: {0}")]
     Io(#[from] io::Error),
     #[error("line {line} of the events file is no event: {reason}")]
-    BadLine { line: usize, reason: String },
-}
-
-/// One event, and when it happened.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Event {
-    /// CLOCK_MONOTONIC, in nanoseconds.
-    pub mono_ns: u64,
-    /// What happened.
-    #[serde(flatten)]
-    pub kind: Kind,
-}
-
-/// What a member reports.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Kind {
-    /// The primary waits for a backup.
-    Waiting,
-    /// The backup tries to reach its primary.
-    Connecting,
-    /// The primary's backup has joined and the guest executes.
-    Started {
-        /// The generation that the two form.
-        generation: u64,
-    },
-    /// The backup has joined its primary: from here on it may go live.
-    Joined,
-    /// A backup that joins a VM that runs has room for the copy.
-    Joining,
-    /// A round of copying begins.
-    Copying {
-        /// From 1.
-        round: u32,
-    },
-    /// The machine was stopped and copied.
-    Copied {
-        /// How long it was stopped, ms.
-        pause_ms: f64,
-    },
-    /// A backup that joined protects the VM.
-    Protected {
-        /// The generation that the two form.
-        generation: u64,
-    },
-    /// The other side is thought dead.
-    Suspect {
-        /// "closed" for a closed channel, "silence" for missing heartbeats.
-        reason: String,
-    },
-    /// The primary takes the backup for dead.
-    BackupLost {
-        /// Why.
-        reason: String,
-    },
-    /// Everything acknowledged has been replayed.
-    CaughtUp {
-        /// The position reached.
-        position: u64,
-    },
-    /// The arbiter gave this member the right to go on alone.
-    ClaimWon {
-        /// The generation claimed.
-        generation: u64,
-    },
-    /// The arbiter gave that right to the other side.
-    ClaimLost,
-    /// The backup went live.
-    Live {
-        /// The generation whose survivor it is.
-        generation: u64,
-        /// How many outputs it emitted again.
-        reemitted: u64,
-    },
-    /// The primary goes on without its backup.
-    Solo {
-        /// The generation whose survivor it is, where it is told.
-        #[serde(default)]
-        generation: Option<u64>,
-    },
-    /// How far the backup is behind, while that matters.
-    Lag {
-        /// The age of the oldest entry that it has not executed, ms.
-        lag_ms: f64,
-        /// How much of its time the primary's vCPU rests, percent.
-        throttle_percent: u32,
-    },
-    /// The other side was silent longer than ever before.
-    Silence {
-        /// For so long, ms.
-        longest_ms: f64,
-    },
-    /// The arbiter is needed and cannot be asked.
-    Unreachable,
-    /// The backup was told to take over, without a suspicion.
-    TakesOver,
-    /// The primary handed over.
-    HandedOver,
-    /// The backup left, as it was told to.
-    Left,
-    /// The backup's execution differs from the primary's.
-    Diverged {
-        /// The position at which it was noticed.
-        position: u64,
-    },
-    /// The guest ended.
-    Ended {
-        /// The status it gave.
-        status: i64,
-    },
-    /// An event that this version does not know.
-    #[serde(other)]
-    Other,
+    BadLine { line: usize, reason: LineError },
+    #[error("line {line} of the events file is no event: it is longer than {LINE_LIMIT} bytes")]
+    LongLine { line: usize },
 }
 
 /// A member's events file, made by the drill and read as it grows.
@@ -141,7 +31,9 @@ pub(super) struct EventFile {
     changes: OwnedFd,
     /// What follows the last whole line.
     rest: Vec<u8>,
-    events: Vec<Event>,
+    /// Lines so far.
+    lines: usize,
+    events: Vec<Stamped>,
 }
 
 impl EventFile {
@@ -160,12 +52,13 @@ impl EventFile {
             file,
             changes,
             rest: Vec::new(),
+            lines: 0,
             events: Vec::new(),
         })
     }
 
     /// All events read so far, in the order in which they were written.
-    pub(super) fn events(&self) -> &[Event] {
+    pub(super) fn events(&self) -> &[Stamped] {
         &self.events
     }
 
@@ -184,23 +77,20 @@ impl EventFile {
         self.take_lines()
     }
 
+    /// A line that is not an event is told once, and passed over after that.
     fn take_lines(&mut self) -> Result<(), EventsError> {
-        let mut start = 0;
-        while let Some(length) = self.rest[start..].iter().position(|&b| b == b'\n') {
-            let line = &self.rest[start..start + length];
-            let event = serde_json::from_slice(line).map_err(|e| EventsError::BadLine {
-                line: self.events.len() + 1,
-                reason: e.to_string(),
+        while let Some(length) = self.rest.iter().position(|&b| b == b'\n') {
+            let line: Vec<u8> = self.rest.drain(..=length).collect();
+            self.lines += 1;
+            let event = Stamped::read(&line).map_err(|reason| EventsError::BadLine {
+                line: self.lines,
+                reason,
             })?;
             self.events.push(event);
-            start += length + 1;
         }
-        self.rest.drain(..start);
         if self.rest.len() > LINE_LIMIT {
-            return Err(EventsError::BadLine {
-                line: self.events.len() + 1,
-                reason: format!("it is longer than {LINE_LIMIT} bytes"),
-            });
+            let line = self.lines + 1;
+            return Err(EventsError::LongLine { line });
         }
         Ok(())
     }
@@ -219,72 +109,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-
-    fn parse(line: &str) -> Kind {
-        let event: Event = serde_json::from_str(line).unwrap();
-        assert_eq!(event.mono_ns, 5);
-        event.kind
-    }
-
-    #[test]
-    fn every_event_of_the_contract_is_read() {
-        let cases = [
-            (r#"{"event":"waiting","mono_ns":5}"#, Kind::Waiting),
-            (
-                r#"{"event":"connecting","member":"7","mono_ns":5}"#,
-                Kind::Connecting,
-            ),
-            (
-                r#"{"event":"backup_lost","reason":"closed","mono_ns":5}"#,
-                Kind::BackupLost {
-                    reason: "closed".into(),
-                },
-            ),
-            (
-                r#"{"event":"started","generation":1,"mono_ns":5}"#,
-                Kind::Started { generation: 1 },
-            ),
-            (r#"{"mono_ns":5,"event":"joined"}"#, Kind::Joined),
-            (
-                r#"{"event":"suspect","reason":"silence","mono_ns":5}"#,
-                Kind::Suspect {
-                    reason: "silence".into(),
-                },
-            ),
-            (
-                r#"{"event":"caught_up","position":77,"mono_ns":5}"#,
-                Kind::CaughtUp { position: 77 },
-            ),
-            (
-                r#"{"event":"claim_won","generation":1,"mono_ns":5}"#,
-                Kind::ClaimWon { generation: 1 },
-            ),
-            (r#"{"event":"claim_lost","mono_ns":5}"#, Kind::ClaimLost),
-            (
-                r#"{"event":"live","generation":1,"reemitted":3,"mono_ns":5}"#,
-                Kind::Live {
-                    generation: 1,
-                    reemitted: 3,
-                },
-            ),
-            (
-                r#"{"event":"solo","mono_ns":5}"#,
-                Kind::Solo { generation: None },
-            ),
-            (
-                r#"{"event":"diverged","position":9,"mono_ns":5}"#,
-                Kind::Diverged { position: 9 },
-            ),
-            (
-                r#"{"event":"ended","status":-1,"mono_ns":5}"#,
-                Kind::Ended { status: -1 },
-            ),
-            (r#"{"event":"new","what":[1],"mono_ns":5}"#, Kind::Other),
-        ];
-        for (line, kind) in cases {
-            assert_eq!(parse(line), kind, "{line}");
-        }
-    }
+    use lockstep_events::Event;
 
     #[test]
     fn a_growing_file_is_followed_line_by_line() {
@@ -296,7 +121,7 @@ mod tests {
 
         let mut member = OpenOptions::new().append(true).open(&path).unwrap();
         member
-            .write_all(b"{\"event\":\"joined\",\"mono_ns\":1}\n{\"event\":\"cla")
+            .write_all(b"{\"event\":\"left\",\"mono_ns\":1}\n{\"event\":\"wit")
             .unwrap();
         assert!(wait(&followed), "a change is seen");
         followed.refresh().unwrap();
@@ -308,10 +133,10 @@ mod tests {
         assert!(!wait(&followed), "what was read is no change any more");
 
         member
-            .write_all(b"im_lost\",\"mono_ns\":2}\n{\"event\":")
+            .write_all(b"hdraw\",\"mono_ns\":2}\n{\"event\":")
             .unwrap();
         followed.refresh().unwrap();
-        assert_eq!(followed.events()[1].kind, Kind::ClaimLost);
+        assert_eq!(followed.events()[1].event, Event::Withdraw {});
         assert_eq!(
             followed.events().len(),
             2,
@@ -324,10 +149,18 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events");
         let mut followed = EventFile::create(&path).unwrap();
-        let text = "{\"event\":\"joined\",\"mono_ns\":1}\n{\"event\":\"joined\"}\n";
+        let text = "{\"event\":\"left\",\"mono_ns\":1}\n{\"event\":\"left\"}\n\
+                    {\"event\":\"new\",\"mono_ns\":3}\n{\"event\":\"withdraw\",\"mono_ns\":4}\n";
         std::fs::write(&path, text).unwrap();
         let refusal = followed.refresh().unwrap_err().to_string();
         assert!(refusal.contains("line 2"), "{refusal}");
+        assert!(refusal.contains("no `mono_ns`"), "{refusal}");
+        let refusal = followed.refresh().unwrap_err().to_string();
+        assert!(refusal.contains("line 3"), "{refusal}");
+        assert!(refusal.contains("`new` is unknown"), "{refusal}");
+        followed.refresh().unwrap();
+        let read: Vec<u64> = followed.events().iter().map(|e| e.mono_ns).collect();
+        assert_eq!(read, [1, 4]);
 
         let path = dir.path().join("endless");
         let mut followed = EventFile::create(&path).unwrap();

@@ -1,7 +1,7 @@
 //! Stand-ins for tests that need no KVM: a private network, and a pair without a guest.
 //!
-//! Both run the test binary again: the network because a user namespace wants a process with one
-//! thread, the pair because members are processes.
+//! For both, the test binary is run again: only a process with one thread can make the network's user
+//! namespace, and members are processes.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 use super::clock::mono_ns;
 use super::interrupt::Interrupts;
 use super::members::Program;
+use super::samples;
 use super::stage::Setting;
 use super::{DrillError, Report, RunResult};
+use ft_protocol::arbiter::MemberId;
+use lockstep_events::{Event, Stamped};
 use lockstep_netns::HOST;
 use lockstep_netns::testing::in_own_network;
 
@@ -22,10 +25,12 @@ use lockstep_netns::testing::in_own_network;
 const FAULT: &str = "fault=";
 /// Where the fake backup serves: the bridge's own address, as there is no guest.
 const SERVED: SocketAddrV4 = SocketAddrV4::new(HOST, 6379);
+/// An event that there is not.
+const NEWS: &str = "{\"event\":\"alive\",\"generation\":1,\"mono_ns\":5}\n";
 /// How long a fake backup tries to reach its primary.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
-/// Holds kill-primary with a pair that has `fault`. Must run in a process with its own network.
+/// Runs kill-primary with a pair that has `fault`. Must run in a process with its own network.
 fn drill(fault: &str, runs: u32) -> Result<(Report, Vec<RunResult>), DrillError> {
     let module = module_path!().split_once("::").unwrap().1;
     let mut setting = Setting::new(Interrupts::default(), true);
@@ -85,15 +90,44 @@ fn every_planted_fault_fails_the_drill() {
     });
 }
 
+/// Nothing waits for its time-out: the finding is what was told, not that something was late.
 #[test]
-fn a_member_whose_host_cannot_ends_the_drill_with_status_2() {
+fn an_event_that_the_drill_does_not_know_fails_it_at_once_and_is_named() {
     let path = concat!(
         module_path!(),
-        "::a_member_whose_host_cannot_ends_the_drill_with_status_2"
+        "::an_event_that_the_drill_does_not_know_fails_it_at_once_and_is_named"
+    );
+    in_own_network(path, || {
+        for (fault, finding) in [
+            (
+                "news",
+                "line 5 of the events file is no event: `alive` is unknown",
+            ),
+            (
+                "last",
+                "line 6 of the events file is no event: `alive` is unknown",
+            ),
+            ("field", "`live` has other fields: unknown field `colour`"),
+        ] {
+            let found = findings(fault);
+            let told =
+                |text: &String| text.contains("the backup's events: ") && text.contains(finding);
+            assert!(found.iter().any(told), "{fault}: {found:?}");
+            let late = |text: &String| text.contains("not within");
+            assert!(!found.iter().any(late), "{fault}: {found:?}");
+        }
+    });
+}
+
+#[test]
+fn a_member_whose_host_cannot_ends_the_drill() {
+    let path = concat!(
+        module_path!(),
+        "::a_member_whose_host_cannot_ends_the_drill"
     );
     in_own_network(path, || {
         let refusal = drill("cannot", 3).unwrap_err();
-        assert_eq!(refusal.exit_status(), 2);
+        assert!(matches!(refusal, DrillError::Host(_)), "{refusal:?}");
         let text = refusal.to_string();
         assert!(
             text.contains("the backup cannot run on this host: this host is a test"),
@@ -102,7 +136,7 @@ fn a_member_whose_host_cannot_ends_the_drill_with_status_2() {
     });
 }
 
-/// A member, if the arguments are a member's; otherwise a test of nothing.
+/// Plays a member if the arguments are a member's; otherwise this test does nothing.
 #[test]
 fn member() {
     let args: Vec<String> = std::env::args().collect();
@@ -125,18 +159,23 @@ fn member() {
     }
 }
 
-fn tell(events: &str, event: &str) {
+fn tell(events: &str, event: Event) {
+    let mono_ns = mono_ns();
+    write(events, &Stamped { mono_ns, event }.line());
+}
+
+fn write(events: &str, line: &str) {
     let mut file = OpenOptions::new().append(true).open(events).unwrap();
-    let line = format!("{{\"mono_ns\":{},{event}}}\n", mono_ns());
     file.write_all(line.as_bytes()).unwrap();
 }
 
 fn primary(events: &str, channel: &str, fault: &str) {
-    tell(events, r#""event":"waiting""#);
+    let member = MemberId(1);
+    tell(events, Event::Waiting { member });
     let (mut backup, _) = TcpListener::bind(channel).unwrap().accept().unwrap();
-    tell(events, r#""event":"started","generation":1"#);
+    tell(events, Event::Started { generation: 1 });
     if fault == "split" {
-        tell(events, r#""event":"solo""#);
+        tell(events, samples::solo(1));
     }
     backup.read_to_end(&mut Vec::new()).unwrap();
 }
@@ -166,26 +205,40 @@ fn backup(events: &str, channel: &str, fault: &str) {
             });
         }
     });
-    tell(events, r#""event":"joined""#);
-    // A killed primary's channel ends with a reset if it had something unread.
+    tell(events, samples::joined(1));
+    // If a killed primary had unread bytes, its channel ends with a reset.
     let _ = primary.read_to_end(&mut Vec::new());
-    tell(events, r#""event":"suspect","reason":"closed""#);
+    let reason = "closed".to_owned();
+    tell(events, Event::Suspect { reason });
     if fault == "diverge" {
-        tell(events, r#""event":"diverged","position":42"#);
+        tell(events, samples::diverged(42));
     }
     if fault == "die" {
         std::process::exit(1);
     }
-    tell(events, r#""event":"caught_up","position":7"#);
-    tell(events, r#""event":"claim_won","generation":1"#);
-    tell(events, r#""event":"live","generation":1,"reemitted":0"#);
+    tell(events, samples::caught_up());
+    tell(events, Event::ClaimWon { generation: 1 });
+    match fault {
+        // The drill waits for `live`, and gets what it does not know.
+        "news" => write(events, NEWS),
+        // The drill has all that it waits for.
+        "last" => {
+            tell(events, samples::live(1));
+            write(events, NEWS);
+        }
+        "field" => write(
+            events,
+            "{\"colour\":1,\"event\":\"live\",\"generation\":1,\"mono_ns\":5,\"reemitted\":0,\"shadowed\":0}\n",
+        ),
+        _ => tell(events, samples::live(1)),
+    }
     loop {
         thread::park();
     }
 }
 
-/// Serves one client of Redis's protocol: everything with OK, but the n-th INCR with `answer(n)`,
-/// or by hanging up if that is empty.
+/// Serves one client of Redis's protocol. Answers everything with OK, but the n-th INCR with
+/// `answer(n)`; if that is empty, it closes the connection.
 pub(super) fn converse(stream: TcpStream, answer: impl Fn(u64) -> String) {
     let mut incremented = 0;
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();

@@ -1,5 +1,5 @@
-//! A host of its own for each member: networks that are joined to the client's by a cable each, and to
-//! each other by a wire that can be cut.
+//! A host for each member: a network that is joined to the client's network by a cable, and to the
+//! other host by a wire that can be cut.
 //!
 //! ```text
 //!           client, br0
@@ -64,12 +64,12 @@ impl Hosts {
         self.networks[host].as_fd()
     }
 
-    /// From the moment of return on, the frames that `host` sends to the other fare like this.
+    /// After this returns, the frames that `host` sends to the other host are treated like this.
     pub(super) fn set_wire(&self, host: usize, quality: Quality) {
         self.wire.set(host, quality);
     }
 
-    /// Takes all links of a host down: nothing leaves it any more, and nothing comes.
+    /// Takes all links of a host down: no frame leaves it or reaches it any more.
     pub(super) fn unplug(&self, host: usize) -> Result<(), NetworkError> {
         for from in 0..2 {
             self.wire.set(from, Quality::CUT);
@@ -77,14 +77,14 @@ impl Hosts {
         configure(async |links| links.down(UPLINKS[host]).await)
     }
 
-    /// What became of the frames on the wire, by the host that sent them.
+    /// Counts of the frames on the wire, by the host that sent them.
     pub(super) fn counts(&self) -> [Counts; 2] {
         self.wire.counts()
     }
 }
 
-/// Makes a host, and returns its network and its end of the wire. This thread is in the `clients`'
-/// network, before and after.
+/// Makes a host. Returns its network and its end of the wire. Before and after, this thread is in the
+/// network of the clients.
 fn make_host(host: usize, clients: BorrowedFd<'_>) -> Result<(OwnedFd, Tap), NetworkError> {
     enter_empty_network()?;
     let network = current_network()?;

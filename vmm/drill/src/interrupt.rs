@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP to a drill: its members end, what they recorded stays.
+//! SIGINT, SIGTERM and SIGHUP to a drill: it ends its members and keeps their recordings.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,17 +23,17 @@ pub(super) struct Interrupts {
 }
 
 impl Interrupts {
-    /// Starts the thread that waits for the signals and then ends the process with status 128 plus
-    /// the signal's number, as a shell reports it. `kept` is the directory it names in parting.
+    /// Starts the thread that waits for the signals and then ends the process with status 128 plus the
+    /// signal's number, as a shell reports it. `kept` is the directory that its last message names.
     ///
-    /// A signal in between two members' starts is safe too: members die with the drill's process.
+    /// A signal between the starts of two members is safe too: members die with the drill's process.
     pub(super) fn watch(kept: PathBuf) -> io::Result<Self> {
         let interrupts = Self::default();
         let members = Arc::clone(&interrupts.members);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .build()?;
-        // The handlers are in place before the first member starts, not when the thread gets to run.
+        // The handlers must be in place before the first member starts, not only when the thread runs.
         let (mut int, mut term, mut hup) = {
             let _inside = runtime.enter();
             (
@@ -69,7 +69,7 @@ impl Interrupts {
         members.push(pidfd);
     }
 
-    /// Forgets all members, which have ended.
+    /// Forgets all members, as they have ended.
     pub(super) fn clear(&self) {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         members.clear();
@@ -81,7 +81,7 @@ fn end(pidfd: &OwnedFd) {
     if pidfd_send_signal(pidfd.as_fd(), Signal::KILL).is_ok() {
         let limit = END_LIMIT.try_into().expect("two seconds are a timespec");
         let mut set = [PollFd::new(pidfd, PollFlags::IN)];
-        // An interrupted or late wait changes nothing: SIGKILL cannot be refused.
+        // If the wait is interrupted or too long, nothing changes: SIGKILL cannot be refused.
         let _ = poll(&mut set, Some(&limit));
     }
 }

@@ -1,4 +1,4 @@
-//! Scenario kill-both: nobody is left, and supervisors restart both members.
+//! Scenario kill-both: both members are killed, and supervisors restart both.
 
 use std::thread;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use rustix::process::Signal;
 
 use super::Scenario;
 use super::ends::{alone, booted_again, statuses, suspicions};
-use super::events::Kind;
 use super::one_side::{LIMIT, begin};
 use super::stage::{BACKUP, PRIMARY, RESTARTS, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::{Event, Stamped};
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -22,24 +22,24 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long the restarted members may do what they want.
+/// How long the restarted members are watched.
 const WATCHED: Duration = Duration::from_millis(500);
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     stage.separate_hosts()?;
     let pair = begin(stage)?;
-    // The VM goes down: a client would wait in vain.
+    // The VM goes down, and the client would get no more answers.
     stage.finish_client();
-    // Stopped first, so that neither sees the other's end.
+    // They are stopped first, so that neither notices the other's end.
     stage.send(pair.primary, Signal::STOP)?;
     stage.send(pair.backup, Signal::STOP)?;
     stage.kill(PRIMARY, pair.primary)?;
     stage.kill(BACKUP, pair.backup)?;
     for id in stage.start_members()? {
-        let has_role = |k: &Kind| matches!(k, Kind::Connecting | Kind::Waiting);
+        let has_role = |e: &Event| matches!(e, Event::Connecting { .. } | Event::Waiting { .. });
         stage.wait_for(id, "the restarted member found its role", LIMIT, has_role)?;
     }
-    // Not a wait for anything: nothing may happen.
+    // This sleep waits for no event: nothing must happen in this time.
     thread::sleep(WATCHED);
     Ok(())
 }
@@ -50,7 +50,7 @@ fn check(seen: &Observation) -> Vec<String> {
     violations.extend(statuses(seen, &[]));
     violations.extend(booted_again(seen, &RESTARTS));
     for name in RESTARTS {
-        let backup = |e: &super::events::Event| e.kind == Kind::Connecting;
+        let backup = |e: &Stamped| matches!(e.event, Event::Connecting { .. });
         if !seen.events(name).iter().any(backup) {
             violations.push(format!("the {name} did not become a backup"));
         }
@@ -60,14 +60,14 @@ fn check(seen: &Observation) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::events::Event;
+    use super::super::samples;
     use super::*;
 
     fn down() -> Observation {
         let connecting = || {
-            vec![Event {
+            vec![Stamped {
                 mono_ns: 5,
-                kind: Kind::Connecting,
+                event: samples::connecting(),
             }]
         };
         Observation {
@@ -92,15 +92,12 @@ mod tests {
     fn a_second_history_is_found_on_either_host() {
         for restarted in [2, 3] {
             let mut booted = down();
-            booted.members[restarted].1[0].kind = Kind::Started { generation: 2 };
+            booted.members[restarted].1[0].event = Event::Started { generation: 2 };
             let violations = check(&booted);
             assert_eq!(violations[0], "a second history was booted");
             assert!(violations[1].contains("did not become a backup"));
             let mut live = down();
-            live.members[restarted].1[0].kind = Kind::Live {
-                generation: 1,
-                reemitted: 0,
-            };
+            live.members[restarted].1[0].event = samples::live(1);
             assert!(check(&live)[0].contains("went on alone"));
             let mut printed = down();
             printed.printed = vec![(RESTARTS[restarted - 2], "kv: ready\n".to_owned())];

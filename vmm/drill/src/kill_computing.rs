@@ -1,14 +1,16 @@
 //! Scenario kill-computing: SIGKILL to the primary of a guest that only computes.
 //!
-//! The guest `threads` prints a numbered line now and then, whose sums depend on where its timer
-//! interrupts landed. What the two members printed, one after the other, must be one history.
+//! The guest `threads` prints a numbered line from time to time, with sums that depend on where its
+//! timer interrupts came. The output of both members together must be one history.
 
 use std::thread;
 use std::time::Duration;
 
+use lockstep_events::Event;
+use thiserror::Error;
+
 use super::Scenario;
 use super::ends::ends;
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
 
@@ -31,14 +33,14 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let kill_after = Duration::from_micros(stage.random.within(KILL_AFTER_US));
     let pair = stage.start_pair(Guest::Threads)?;
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(kill_after);
     stage.kill(PRIMARY, pair.primary)?;
-    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {
-        matches!(k, Kind::Live { .. })
+    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |e| {
+        matches!(e, Event::Live { .. })
     })?;
-    stage.wait_for(pair.backup, "the guest ended", END_LIMIT, |k| {
-        matches!(k, Kind::Ended { .. })
+    stage.wait_for(pair.backup, "the guest ended", END_LIMIT, |e| {
+        matches!(e, Event::Ended { .. })
     })?;
     Ok(())
 }
@@ -46,45 +48,61 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
 fn check(observation: &Observation) -> Vec<String> {
     let survivor = observation.events(BACKUP);
     let mut violations = ends(observation, Some(BACKUP), &[], 0);
-    if !survivor.iter().any(|e| e.kind == Kind::Ended { status: 0 }) {
+    if !survivor
+        .iter()
+        .any(|e| e.event == Event::Ended { status: 0 })
+    {
         violations.push("the guest did not end with status 0".to_owned());
     }
     let (before, after) = (observation.printed(PRIMARY), observation.printed(BACKUP));
     if let Err(why) = one_history(before, after) {
-        violations.push(why);
+        violations.push(why.to_string());
     }
     violations
 }
 
-/// Whether `after` goes on where `before` was cut, line by line: lines that were on their way at the
-/// kill come again, and none is missing. The last line of `before` may be cut.
-fn one_history(before: &str, after: &str) -> Result<(), String> {
+/// Why what two members printed is not one history.
+#[derive(Debug, PartialEq, Eq, Error)]
+enum NotOne {
+    #[error("the survivor printed nothing")]
+    Mute,
+    #[error("the survivor's last line does not say that the guest is done")]
+    NotDone,
+    #[error("lines after `{0}` differ between the members")]
+    Fork(String),
+    #[error("after switch {0} came switch {1}")]
+    Gap(u64, u64),
+}
+
+/// Does `after` continue `before` where it was cut? Lines that were under way at the kill may come
+/// again, but none may be missing. The last line of `before` may be incomplete.
+fn one_history(before: &str, after: &str) -> Result<(), NotOne> {
     let whole = before.rfind('\n').map_or("", |end| &before[..end]);
     let before: Vec<&str> = whole.lines().collect();
     let after: Vec<&str> = after.lines().collect();
     let Some(first) = after.first() else {
-        return Err("the survivor printed nothing".to_owned());
+        return Err(NotOne::Mute);
     };
     if !after
         .last()
         .is_some_and(|line| line.starts_with("threads: done"))
     {
-        return Err("the survivor's last line does not say that the guest is done".to_owned());
+        return Err(NotOne::NotDone);
     }
     let again = before.iter().position(|line| line == first);
     if let Some(start) = again {
         let overlap = &before[start..];
         return match after.starts_with(overlap) {
             true => numbers_follow(&after),
-            false => Err(format!("lines after `{first}` differ between the members")),
+            false => Err(NotOne::Fork((*first).to_owned())),
         };
     }
     let all: Vec<&str> = before.iter().chain(&after).copied().collect();
     numbers_follow(&all)
 }
 
-/// The numbers of the lines `threads: switch N …` must rise by one step throughout.
-fn numbers_follow(lines: &[&str]) -> Result<(), String> {
+/// The numbers of the lines `threads: switch N …` must rise by the same step throughout.
+fn numbers_follow(lines: &[&str]) -> Result<(), NotOne> {
     let number = |line: &&str| -> Option<u64> {
         let rest = line.strip_prefix("threads: switch ")?;
         rest.split(' ').next()?.parse().ok()
@@ -95,11 +113,7 @@ fn numbers_follow(lines: &[&str]) -> Result<(), String> {
         .map(|w| w[1].wrapping_sub(w[0]))
         .collect();
     match steps.iter().position(|step| *step != steps[0]) {
-        Some(at) => Err(format!(
-            "after switch {} came switch {}",
-            numbers[at],
-            numbers[at + 1]
-        )),
+        Some(at) => Err(NotOne::Gap(numbers[at], numbers[at + 1])),
         None => Ok(()),
     }
 }

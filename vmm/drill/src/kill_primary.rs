@@ -1,13 +1,13 @@
-//! Scenario kill-primary: SIGKILL to the primary in mid-stream.
+//! Scenario kill-primary: SIGKILL to the primary while requests are under way.
 
 use std::thread;
 use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{ends, suspicions};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Observation};
+use lockstep_events::Event;
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -21,7 +21,8 @@ pub(super) const SCENARIO: Scenario = Scenario {
 
 /// After how many answers the primary is killed.
 const KILL_AFTER: std::ops::RangeInclusive<u64> = 200..=3000;
-/// How long after that answer, in microseconds: a few requests, so that every phase of one is hit.
+/// How long after that answer, in microseconds: as long as a few requests, so that every phase of a
+/// request is hit.
 const KILL_DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
 /// How many answers must follow the failover.
 const ANSWERS_AFTER: u64 = 500;
@@ -36,14 +37,14 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
     let pair = stage.start_pair(Guest::Kv)?;
     stage.start_client()?;
     if !stage.wait_for_answers(kill_after, ANSWERS_LIMIT)? {
-        // What the client saw is judged all the same, and says why.
+        // The client's record is judged all the same, and says why.
         return Ok(());
     }
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(kill_delay);
     stage.kill(PRIMARY, pair.primary)?;
-    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |k| {
-        matches!(k, Kind::Live { .. })
+    stage.wait_for(pair.backup, "the backup went live", FAILOVER_LIMIT, |e| {
+        matches!(e, Event::Live { .. })
     })?;
     let enough = stage.answers() + ANSWERS_AFTER;
     stage.wait_for_answers(enough, ANSWERS_LIMIT)?;
@@ -57,7 +58,7 @@ fn check(observation: &Observation) -> Vec<String> {
     let mut violations = suspicions(observation, killed_ns);
     let survivor = observation.events(BACKUP);
     if let Err(reason) = Failover::measure(killed_ns, survivor) {
-        violations.push(reason);
+        violations.push(reason.to_string());
     }
     violations.extend(ends(observation, Some(BACKUP), &[], ANSWERS_AFTER));
     violations
@@ -66,27 +67,22 @@ fn check(observation: &Observation) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
-    use super::super::events::Event;
+    use super::super::samples;
     use super::*;
+    use lockstep_events::Stamped;
 
     const KILLED_NS: u64 = 1_000;
     const LIVE_NS: u64 = 5_000;
 
     fn good() -> Observation {
-        let at = |mono_ns, kind| Event { mono_ns, kind };
+        let at = |mono_ns, event| Stamped { mono_ns, event };
         let reason = "closed".to_owned();
         let backup = vec![
-            at(100, Kind::Joined),
-            at(2_000, Kind::Suspect { reason }),
-            at(3_000, Kind::CaughtUp { position: 1 }),
-            at(4_000, Kind::ClaimWon { generation: 1 }),
-            at(
-                LIVE_NS,
-                Kind::Live {
-                    generation: 1,
-                    reemitted: 1,
-                },
-            ),
+            at(100, samples::joined(1)),
+            at(2_000, Event::Suspect { reason }),
+            at(3_000, samples::caught_up()),
+            at(4_000, Event::ClaimWon { generation: 1 }),
+            at(LIVE_NS, samples::live(1)),
         ];
         let answer = |value: i64| Answer {
             sent_ns: LIVE_NS,
@@ -124,9 +120,9 @@ mod tests {
         for member in 0..2 {
             let mut run = good();
             let reason = "silence".to_owned();
-            let early = Event {
+            let early = Stamped {
                 mono_ns: KILLED_NS - 1,
-                kind: Kind::Suspect { reason },
+                event: Event::Suspect { reason },
             };
             run.members[member].1.insert(0, early);
             let violations = check(&run);

@@ -1,32 +1,33 @@
-//! One direction of a wire: what becomes of the frames that one host sends. It is handed the time.
+//! One direction of a wire, with the frames that one host sends. It has no clock: the time is an
+//! argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How many bytes may be under way; a frame beyond is dropped, as at a full port of a switch.
+/// Most bytes under way. A frame beyond that is dropped, as at a full port of a switch.
 const UNDER_WAY_BYTES: usize = 1 << 20;
 
-/// Where an Ethernet frame says what it carries, and where an IPv4 packet in it does.
+/// Where the type is in an Ethernet frame, and the protocol in an IPv4 packet in it.
 const ETHERTYPE: std::ops::Range<usize> = 12..14;
 const IP_PROTOCOL: usize = 23;
 const IPV4: [u8; 2] = [0x08, 0x00];
 const UDP: u8 = 17;
 
-/// What a direction does to frames.
+/// How a direction treats frames.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Quality {
-    /// Nothing arrives.
+    /// No frame arrives.
     pub(super) cut: bool,
-    /// Nothing arrives that goes by UDP: heartbeats.
+    /// No frame with UDP arrives: heartbeats are lost.
     pub(super) loses_udp: bool,
-    /// How long a frame travels.
+    /// How long a frame is under way.
     pub(super) delay: Duration,
-    /// How much it carries in a second; without a limit if none.
+    /// How many bytes it carries per second; `None` means no limit.
     pub(super) bytes_per_second: Option<u32>,
 }
 
 impl Quality {
-    /// Nothing arrives.
+    /// No frame arrives.
     pub(super) const CUT: Self = Self {
         cut: true,
         loses_udp: false,
@@ -35,16 +36,16 @@ impl Quality {
     };
 }
 
-/// What became of the frames so far.
+/// Counts of the frames so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Frames that arrived, or are under way.
     pub(super) passed: u64,
-    /// Frames that did not, as the direction was cut.
+    /// Frames that did not arrive because the direction was cut.
     pub(super) cut: u64,
-    /// Heartbeats that did not, as they go by UDP.
+    /// Heartbeats that did not arrive because UDP was lost.
     pub(super) lost_udp: u64,
-    /// Frames that did not, as too many were under way.
+    /// Frames that did not arrive because too many bytes were under way.
     pub(super) overflowed: u64,
 }
 
@@ -54,13 +55,13 @@ pub(super) struct Lane {
     quality: Quality,
     under_way: VecDeque<(Instant, Vec<u8>)>,
     bytes: usize,
-    /// When the last byte that it took is on its way.
+    /// When the last byte that was accepted leaves.
     busy_until: Option<Instant>,
     counts: Counts,
 }
 
 impl Lane {
-    /// From now on frames fare like this, and where it is cut also those under way.
+    /// From now on frames are treated like this. A cut also drops the frames under way.
     pub(super) fn set(&mut self, quality: Quality) {
         self.quality = quality;
         if quality.cut {
@@ -71,7 +72,7 @@ impl Lane {
         }
     }
 
-    /// A frame enters.
+    /// Accepts a frame.
     pub(super) fn enter(&mut self, now: Instant, frame: &[u8]) {
         if self.quality.cut {
             self.counts.cut += 1;
@@ -95,7 +96,7 @@ impl Lane {
         };
         self.busy_until = Some(starts + takes);
         let arrives = starts + takes + self.quality.delay;
-        // Frames stay in order, also when the direction gets faster.
+        // Frames stay in order, also when the direction becomes faster.
         let last = self.under_way.back().map(|(last, _)| *last);
         last.map_or(arrives, |last| last.max(arrives))
     }
@@ -116,7 +117,7 @@ impl Lane {
         self.under_way.front().map(|(arrives, _)| *arrives)
     }
 
-    /// What became of the frames so far.
+    /// Counts of the frames so far.
     pub(super) fn counts(&self) -> Counts {
         self.counts
     }
@@ -187,7 +188,7 @@ mod tests {
         for protocol in [UDP, 6, UDP] {
             lane.enter(now, &frame(protocol, 60));
         }
-        // ARP has no protocol: byte 23 is part of an address there.
+        // ARP has no protocol field: byte 23 belongs to an address there.
         let mut arp = frame(UDP, 60);
         arp[ETHERTYPE].copy_from_slice(&[0x08, 0x06]);
         lane.enter(now, &arp);

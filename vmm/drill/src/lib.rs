@@ -1,7 +1,8 @@
 //! Drills: failures made on purpose, on real processes and real KVM, each with a verdict.
 //!
-//! A scenario is a file with one [`Scenario`] constant, listed in [`SCENARIOS`]: `play` acts on a
-//! [`stage::Stage`], `check` judges what was seen beyond the checks that all scenarios share.
+//! A scenario is a file with one [`Scenario`] constant, which is listed in [`SCENARIOS`]: `play` acts
+//! on a [`stage::Stage`]; `check` judges what was seen, in addition to the checks that all scenarios
+//! share.
 
 mod busy;
 mod client;
@@ -30,16 +31,18 @@ mod wire;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod samples;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use lockstep_out as out;
 use thiserror::Error;
 
+pub use cut_points::SCENARIOS as PLANTING;
 pub use lockstep_netns::NetworkError;
 pub use members::MemberError;
 pub use stage::RunError;
@@ -50,30 +53,28 @@ use report::{AllReports, KeptReport, LegResult, Report, RunResult};
 use stage::{Setting, Stage, make_private};
 use verdict::{Failover, Leg, Observation, Tally};
 
-/// How many minutes it may be quiet: a week.
+/// Longest duration of `quiet`, minutes: a week.
 const MINUTES_LIMIT: i64 = 7 * 24 * 60;
-/// How many runs one drill may have.
+/// Most runs of a drill.
 const RUNS_LIMIT: i64 = 10_000;
-/// Exit status when a check did not hold, and when the command or the host cannot do it.
-const STATUS_FAILED: u8 = 1;
-const STATUS_CANNOT: u8 = 2;
 
-/// One kind of failure, and how the pair must take it.
-struct Scenario {
+/// A kind of failure, and how the pair must react to it.
+#[derive(Debug)]
+pub struct Scenario {
     name: &'static str,
     /// One sentence for `drill list`.
     about: &'static str,
-    /// Whether a client counts all the while.
+    /// Does a client count all the time?
     client: bool,
-    /// Whether `--runs` says how many legs one run has, rather than how many runs there are.
+    /// Does `--runs` give the number of legs of one run, and not the number of runs?
     chain: bool,
-    /// Acts it out once, with random moments from the stage.
+    /// Plays it once, with random moments from the stage.
     play: fn(&mut Stage) -> Result<(), RunError>,
-    /// What was wrong with a run beyond [`verdict::common`]; empty if nothing.
+    /// Violations in a run beyond those of [`verdict::common`]; empty if there are none.
     check: fn(&Observation) -> Vec<String>,
 }
 
-/// All scenarios, in the order in which `all` plays them.
+/// The scenarios that every program plays, in the order in which `all` plays them.
 const SCENARIOS: &[Scenario] = &[
     kill_primary::SCENARIO,
     kill_computing::SCENARIO,
@@ -90,13 +91,6 @@ const SCENARIOS: &[Scenario] = &[
     links::PARTITION_BACKUP_MUTE,
     links::HEARTBEAT_LOSS_ONLY,
     links::SLOW_LINK,
-    cut_points::ENTRY_LOGGED,
-    cut_points::LOG_SENT,
-    cut_points::ACK_RECEIVED,
-    cut_points::OUTPUT_RELEASED,
-    cut_points::CLAIM_ASKED,
-    cut_points::CLAIM_WON,
-    cut_points::LIVE_ANNOUNCED,
     transfer::JOIN,
     transfer::KILL_JOINER,
     transfer::KILL_SOURCE,
@@ -109,7 +103,8 @@ const SCENARIOS: &[Scenario] = &[
 /// Cause failures on purpose, and check that the guest outlives them
 #[derive(Debug, clap::Args)]
 pub struct DrillArgs {
-    /// The scenario to play, `all` of them, or `list` to describe them
+    /// The scenario to play, `all` of them, or `list` to describe them. Those that plant faults inside a
+    /// member are in `lockstep-faults drill`, which plays these too
     scenario: String,
     /// How often to play it; of a chain, how many failovers it has
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=RUNS_LIMIT))]
@@ -138,12 +133,17 @@ pub struct DrillArgs {
     json: bool,
 }
 
-/// Why a drill could not be held. A drill that was held and failed is no error but status 1.
+/// Why a drill could not be held. A drill that was held and failed is not an error.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each variant is")]
 pub enum DrillError {
-    #[error("there is no drill '{name}': choose one of {known}, 'all' or 'list'")]
-    UnknownScenario { name: String, known: String },
+    #[error("there is no drill '{name}': choose one of {known}, 'all' or 'list'{elsewhere}")]
+    UnknownScenario {
+        name: String,
+        known: String,
+        /// Where more are.
+        elsewhere: String,
+    },
     #[error(
         "this host has no /dev/kvm: load KVM's module for its processor (modprobe kvm_intel or kvm_amd), and inside a virtual machine enable nested virtualisation"
     )]
@@ -166,29 +166,25 @@ pub enum DrillError {
     Output(#[from] io::Error),
 }
 
-impl DrillError {
-    /// The exit status that stands for this error.
-    pub fn exit_status(&self) -> u8 {
-        match self {
-            Self::Output(_) => STATUS_FAILED,
-            _ => STATUS_CANNOT,
-        }
-    }
-}
+/// What a program says that has no drills which plant faults.
+const ELSEWHERE: &str =
+    "drills that plant faults inside a member are those of `lockstep-faults drill`";
 
-/// Holds the drill and prints its verdict. The status is 0 if all checks held, else 1.
+/// Holds the drill and prints its verdict: whether all checks held. `planting` are the scenarios that this
+/// program plays besides those of every program.
 ///
-/// Must be called on the main thread while it is the process's only one: it enters namespaces of
-/// its own, and members end with the thread that started them.
-pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
+/// Must be called on the main thread while the process has no other thread: it enters its own
+/// namespaces, and members end with the thread that started them.
+pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, DrillError> {
     if args.scenario == "list" {
-        list(args.json)?;
-        return Ok(ExitCode::SUCCESS);
+        list(planting, args.json)?;
+        return Ok(true);
     }
-    let chosen = choose(&args.scenario)?;
+    let chosen = choose(&args.scenario, planting)?;
     check_kvm()?;
     lockstep_netns::gain_network_rights()?;
-    // Every run makes a network anew. This first one shows that the host can, before any file is made.
+    // Every run makes a new network. This first one shows that the host allows it, before any file is
+    // made.
     lockstep_netns::enter_new_network()?;
     let seed = args.seed.unwrap_or_else(seed::fresh);
     let dir = report_dir(args.report.as_deref())?;
@@ -205,42 +201,44 @@ pub fn run(args: &DrillArgs) -> Result<ExitCode, DrillError> {
         reports.push(hold(scenario, args.runs, seed, &dir, &setting)?);
     }
     print(&reports, args.scenario == "all", args.json)?;
-    let passed = reports.iter().all(|(report, _)| report.passed());
-    Ok(if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(STATUS_FAILED)
+    Ok(reports.iter().all(|(report, _)| report.passed()))
+}
+
+fn choose(name: &str, planting: &'static [Scenario]) -> Result<Vec<&'static Scenario>, DrillError> {
+    let all: Vec<&Scenario> = SCENARIOS.iter().chain(planting).collect();
+    if name == "all" {
+        return Ok(all);
+    }
+    if let Some(found) = all.iter().find(|s| s.name == name) {
+        return Ok(vec![found]);
+    }
+    let names: Vec<String> = all.iter().map(|s| format!("'{}'", s.name)).collect();
+    Err(DrillError::UnknownScenario {
+        name: name.to_owned(),
+        known: names.join(", "),
+        elsewhere: match planting.is_empty() {
+            true => format!("; {ELSEWHERE}"),
+            false => String::new(),
+        },
     })
 }
 
-fn choose(name: &str) -> Result<&'static [Scenario], DrillError> {
-    if name == "all" {
-        return Ok(SCENARIOS);
-    }
-    let found = SCENARIOS.iter().find(|s| s.name == name);
-    found
-        .map(std::slice::from_ref)
-        .ok_or_else(|| DrillError::UnknownScenario {
-            name: name.to_owned(),
-            known: SCENARIOS
-                .iter()
-                .map(|s| format!("'{}'", s.name))
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
-}
-
-fn list(json: bool) -> io::Result<()> {
+fn list(planting: &[Scenario], json: bool) -> io::Result<()> {
+    let all = SCENARIOS.iter().chain(planting);
     if json {
         let describe = |s: &Scenario| serde_json::json!({"name": s.name, "about": s.about});
-        let all: Vec<_> = SCENARIOS.iter().map(describe).collect();
+        let all: Vec<_> = all.map(describe).collect();
         return out::print(serde_json::json!({ "scenarios": all }));
     }
     let describe = |s: &Scenario| format!("{}\n    {}\n", s.name, s.about);
-    out::print_text(&SCENARIOS.iter().map(describe).collect::<String>())
+    out::print_text(&all.map(describe).collect::<String>())?;
+    if planting.is_empty() {
+        say(ELSEWHERE);
+    }
+    Ok(())
 }
 
-/// Looks at /dev/kvm before anything is made; the members look closer.
+/// Checks /dev/kvm before anything is made; the members check more.
 fn check_kvm() -> Result<(), DrillError> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened {
@@ -250,7 +248,7 @@ fn check_kvm() -> Result<(), DrillError> {
     }
 }
 
-/// Makes the directory that keeps everything, and returns its absolute path.
+/// Makes the directory for the report, and returns its absolute path.
 fn report_dir(told: Option<&Path>) -> Result<PathBuf, DrillError> {
     let path = match told {
         Some(path) => path.to_owned(),
@@ -259,7 +257,7 @@ fn report_dir(told: Option<&Path>) -> Result<PathBuf, DrillError> {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
     let made = parent.map_or(Ok(()), fs::create_dir_all);
     let made = made.and_then(|()| match make_private(&path) {
-        // An empty directory may have been prepared; an old report must stay as it is.
+        // An empty directory may have been prepared. An old report must not be changed.
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && is_empty(&path) => Ok(()),
         other => other,
     });
@@ -293,7 +291,7 @@ fn hold(
         false => (runs, 1),
     };
     for run in 1..=runs {
-        // So that `--seed` with a later run's own seed repeats that run first.
+        // With `--seed` and the seed of a later run, that run comes first.
         let run_seed = seed.wrapping_add(u64::from(run - 1));
         let run_dir = dir.join(format!("{}-{run:03}", scenario.name));
         let mut stage = Stage::new(setting, &run_dir, run_seed).map_err(DrillError::Host)?;
@@ -364,13 +362,13 @@ fn play(
     })
 }
 
-/// The legs of a chain, each from one death to the next.
+/// The legs of a chain: each lasts from one death to the next.
 fn legs(seen: &Observation) -> Vec<LegResult> {
     let ends = seen.legs.iter().skip(1).map(|leg| leg.killed_ns);
     let ends = ends.chain(std::iter::once(u64::MAX));
     let leg = |(leg, end): (&Leg, u64)| {
         let answers = seen.answers();
-        // The last answer before the death counts: the wait began with it.
+        // The last answer before the death counts too, as the wait began with it.
         let first = answers.partition_point(|a| a.answered_ns < leg.killed_ns);
         let last = answers.partition_point(|a| a.answered_ns < end);
         let events = seen.events(leg.survivor);
@@ -413,7 +411,7 @@ fn print(reports: &[(Report, Vec<RunResult>)], all: bool, json: bool) -> io::Res
     out.flush()
 }
 
-/// Tells a person who watches how it goes.
+/// Reports progress to the user.
 fn say(text: &str) {
     out::say(format_args!("lockstep drill: {text}"));
 }

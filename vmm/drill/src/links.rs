@@ -1,23 +1,24 @@
 //! Scenarios about the links between two hosts: cut with and without a death, one way or both, lossy
-//! and slow. Each member has a host of its own, see [`super::hosts`].
+//! and slow. Each member has its own host, see [`super::hosts`].
 
 use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{alone, failovers, served, statuses, suspicions};
-use super::events::Kind;
 use super::lane::Quality;
 use super::one_side::{ANSWERS_AFTER, LIMIT, await_live, begin, ends, go_on, too_slow};
 use super::stage::{BACKUP, PRIMARY, Pair, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
-/// So many heartbeats are lost, in each direction: more than twice those of the 250 ms that count as
-/// silence, at one in 20 ms.
+/// Number of heartbeats that are lost in each direction: more than twice the number that would come in
+/// the 250 ms that count as silence, at one per 20 ms.
 const BEATS_LOST: u64 = 30;
-/// How long a frame travels on the slow link, in microseconds, and how much it carries, in bytes a second.
+/// How long a frame is under way on the slow link, in microseconds, and how many bytes per second it
+/// carries.
 const SLOW_DELAY_US: std::ops::RangeInclusive<u64> = 5_000..=20_000;
 const SLOW_RATE: std::ops::RangeInclusive<u64> = 200_000..=1_000_000;
-/// How many answers come over the slow link.
+/// How many answers must come over the slow link.
 const SLOW_ANSWERS: u64 = 40;
 
 pub(super) const POWER_OFF: Scenario = Scenario {
@@ -125,23 +126,23 @@ pub(super) const SLOW_LINK: Scenario = Scenario {
     },
 };
 
-/// A pair on two hosts with a client, up to a random moment in mid-stream.
+/// A pair on two hosts with a client, up to a random moment while requests are under way.
 fn begin_apart(stage: &mut Stage) -> Result<Pair, RunError> {
     stage.separate_hosts()?;
     begin(stage)
 }
 
-/// Cuts what the hosts in `mute` send to the other, until one of the two has given way.
+/// Cuts what the hosts in `mute` send to the other host, until one member has ended.
 fn divide(stage: &mut Stage, mute: &[usize]) -> Result<(), RunError> {
     let pair = begin_apart(stage)?;
     stage.set_wire(mute, Quality::CUT);
     let survivor = stage.await_one_end(pair)?;
-    let alone = |k: &Kind| matches!(k, Kind::Live { .. } | Kind::Solo { .. });
+    let alone = |e: &Event| matches!(e, Event::Live { .. } | Event::Solo { .. });
     stage.wait_for(survivor, "the other one went on alone", LIMIT, alone)?;
     go_on(stage)
 }
 
-/// What is wrong with the end of a partition, in which these hosts were not heard.
+/// Violations at the end of a partition in which these hosts could not be heard.
 fn divided(seen: &Observation, mute: [bool; 2]) -> Vec<String> {
     let mut violations = match failovers(&seen.members)[..] {
         [(survivor, at)] => {
@@ -161,7 +162,7 @@ fn divided(seen: &Observation, mute: [bool; 2]) -> Vec<String> {
     violations
 }
 
-/// What shows that a pair did not stay one, or did not serve after the link changed.
+/// Violations of: the pair stayed a pair, and served after the link changed.
 fn intact(seen: &Observation, due: u64) -> Vec<String> {
     let mut violations = suspicions(seen, u64::MAX);
     violations.extend(alone(seen, None));
@@ -173,17 +174,17 @@ fn intact(seen: &Observation, due: u64) -> Vec<String> {
     violations
 }
 
-/// Whether the backup knew otherwise than by silence that the primary was gone.
+/// A violation if the backup noticed the primary's end by anything but silence.
 fn not_silent(seen: &Observation) -> Option<String> {
-    let reason = seen.events(BACKUP).iter().find_map(|e| match &e.kind {
-        Kind::Suspect { reason } => Some(reason),
+    let reason = seen.events(BACKUP).iter().find_map(|e| match &e.event {
+        Event::Suspect { reason } => Some(reason),
         _ => None,
     })?;
     (!reason.contains("silent"))
         .then(|| format!("the backup suspected the primary as {reason}, where silence was due"))
 }
 
-/// Whether the frames of a host arrived that were not to, or the other way round.
+/// Violations if frames of a host arrived that must not arrive, or the other way round.
 fn wrong_cuts(seen: &Observation, mute: [bool; 2]) -> Vec<String> {
     let mut violations = Vec::new();
     for ((name, counts), mute) in [PRIMARY, BACKUP].iter().zip(seen.links.counts).zip(mute) {
@@ -194,7 +195,7 @@ fn wrong_cuts(seen: &Observation, mute: [bool; 2]) -> Vec<String> {
     violations
 }
 
-/// Whether an answer came faster than the slow link carries what it waits for.
+/// A violation if an answer came faster than the slow link can carry it.
 fn too_fast(seen: &Observation) -> Option<String> {
     let changed = seen.links.changed_ns?;
     let sent = seen.answers().iter().filter(|a| a.sent_ns > changed);

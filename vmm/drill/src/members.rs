@@ -1,5 +1,7 @@
 //! The processes that a drill starts, follows and ends.
 
+mod error;
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -14,54 +16,24 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal,
     set_parent_process_death_signal,
 };
-use thiserror::Error;
 
 use super::clock::mono_ns;
-use super::events::{Event, EventFile, EventsError, Kind};
+use super::events::{EventFile, EventsError};
 use super::interrupt::Interrupts;
+use lockstep_events::{Event, Stamped};
 use lockstep_netns::enter_network;
 
-/// Events files are read again after this even if nothing reported a change, for file systems
-/// that report none.
+pub use error::MemberError;
+
+/// Events files are read again after this time even without a notification, because some file systems
+/// give none.
 const REREAD: Duration = Duration::from_millis(100);
 /// How long a member may take to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Exit status of a member whose command or host cannot do what was asked.
 const STATUS_CANNOT: i32 = 2;
-/// How much of a dead member's last line is quoted, in characters.
+/// Most characters of a dead member's last line that are quoted.
 const LAST_WORDS_LIMIT: usize = 400;
-
-/// What went wrong with a member.
-#[derive(Debug, Error)]
-#[allow(missing_docs, reason = "the messages say what each variant is")]
-pub enum MemberError {
-    #[error("the {name} cannot run on this host: {words}")]
-    HostCannot { name: &'static str, words: String },
-    #[error("the {name} {how} before {what}; its last words: {words}")]
-    Died {
-        name: &'static str,
-        how: String,
-        what: &'static str,
-        words: String,
-    },
-    #[error("not within {seconds} s: {what}", seconds = limit.as_secs())]
-    Late { what: &'static str, limit: Duration },
-    #[error("the {name} cannot be started: {source}")]
-    Start {
-        name: &'static str,
-        source: io::Error,
-    },
-    #[error("the {name}'s events: {source}")]
-    Events {
-        name: &'static str,
-        source: EventsError,
-    },
-    #[error("the {name} cannot be followed or ended: {source}")]
-    Follow {
-        name: &'static str,
-        source: io::Error,
-    },
-}
 
 /// The program that members run.
 #[derive(Debug, Clone)]
@@ -72,7 +44,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// The running program itself. This path means the same file even after a rebuild.
+    /// The program that is running now. This path still means the same file after a rebuild.
     pub(super) fn this() -> Self {
         Self {
             path: "/proc/self/exe".into(),
@@ -81,11 +53,11 @@ impl Program {
     }
 }
 
-/// Which of the members is meant.
+/// Identifies a member of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MemberId(usize);
 
-/// What a member holds of its host.
+/// Resources that a member uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Resources {
     /// Resident memory, KiB.
@@ -113,7 +85,7 @@ pub(super) struct Members {
 }
 
 impl Members {
-    /// No members yet; their files go to `dir`.
+    /// No members yet. Their files will be in `dir`.
     pub(super) fn new(dir: &Path, program: Program, interrupts: Interrupts) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -123,11 +95,11 @@ impl Members {
         }
     }
 
-    /// Starts a member with `args`, to which `--events` is added, in `network` or in the drill's own. In
-    /// the run's directory it gets `NAME.events`, `NAME.stdout` and `NAME.stderr`.
+    /// Starts a member with `args`, to which `--events` is added, in `network` or in the drill's own
+    /// network. Its files in the run's directory are `NAME.events`, `NAME.stdout` and `NAME.stderr`.
     ///
-    /// Must be called on the drill's main thread: the kernel ends a member when the thread that
-    /// started it ends.
+    /// Must be called on the drill's main thread: the kernel ends a member when the thread that started
+    /// it ends.
     pub(super) fn start(
         &mut self,
         name: &'static str,
@@ -150,14 +122,14 @@ impl Members {
             .stdin(Stdio::null())
             .stdout(File::create(self.file(name, "stdout")).map_err(start_error)?)
             .stderr(File::create(&stderr).map_err(start_error)?)
-            // A Ctrl-C on the terminal is for the drill alone, which then ends its members.
+            // Ctrl-C on the terminal must reach only the drill, which then ends its members.
             .process_group(0);
         let drill = getpid();
         let network = network.map(|network| network.as_raw_fd());
         let begin = move || {
             if let Some(network) = network {
-                // SAFETY: the descriptor is open in the drill for the length of this call of `start`,
-                // and so it is in its fork.
+                // SAFETY: the descriptor is open in the drill as long as this call of `start` lasts,
+                // and so it is open in the forked child.
                 enter_network(unsafe { BorrowedFd::borrow_raw(network) })?;
             }
             die_with(drill)
@@ -183,12 +155,12 @@ impl Members {
         Ok(MemberId(self.list.len() - 1))
     }
 
-    /// Where members have their control sockets.
+    /// The directory of the members' control sockets.
     fn runtime_dir(&self) -> PathBuf {
         self.dir.join("runtime")
     }
 
-    /// Runs `lockstep ARGS` beside the members, on what they listen to, and gives its status.
+    /// Runs `lockstep ARGS` with the runtime directory of the members. Returns its status.
     pub(super) fn command(&self, args: &[&str]) -> Result<Option<i32>, MemberError> {
         let mut command = Command::new(&self.program.path);
         command
@@ -207,7 +179,7 @@ impl Members {
         Ok(ran.code())
     }
 
-    /// What a running member holds of its host.
+    /// The resources that a running member uses.
     pub(super) fn resources(&self, id: MemberId) -> Result<Resources, MemberError> {
         let member = &self.list[id.0];
         let of = || -> io::Result<Resources> {
@@ -223,14 +195,14 @@ impl Members {
         of().map_err(|e| member.follow(e))
     }
 
-    /// Sends `id` a signal and returns the moment right before, on CLOCK_MONOTONIC in ns.
+    /// Sends `id` a signal. Returns the moment before that, CLOCK_MONOTONIC in ns.
     pub(super) fn send(&mut self, id: MemberId, signal: Signal) -> Result<u64, MemberError> {
         let moment = mono_ns();
         self.list[id.0].signal(signal)?;
         Ok(moment)
     }
 
-    /// Waits until `id` ends, as it is to, and gives its status; none if a signal ended it.
+    /// Waits until `id` ends, which is expected. Returns its status; `None` if a signal ended it.
     pub(super) fn await_end(
         &mut self,
         id: MemberId,
@@ -247,19 +219,20 @@ impl Members {
         Ok(status.code())
     }
 
-    /// Waits until `id` has reported what `wanted` accepts, or has ended by itself; gives its status then.
+    /// Waits until `id` has reported an event that `wanted` accepts, or has ended by itself; then
+    /// returns its status.
     pub(super) fn ends_or_tells(
         &mut self,
         id: MemberId,
         what: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<Option<Option<i32>>, MemberError> {
         let deadline = Instant::now() + limit;
         loop {
             self.refresh()?;
             let member = &mut self.list[id.0];
-            if member.events.events().iter().any(|e| wanted(&e.kind)) {
+            if member.events.events().iter().any(|e| wanted(&e.event)) {
                 return Ok(None);
             }
             if let Some(status) = member.child.try_wait().map_err(|e| member.follow(e))? {
@@ -274,7 +247,7 @@ impl Members {
         }
     }
 
-    /// Waits until one of `ids` ends, as one is to, and gives which and its status.
+    /// Waits until one of `ids` ends, which is expected. Returns which one, and its status.
     pub(super) fn await_one_end(
         &mut self,
         ids: &[MemberId],
@@ -301,21 +274,21 @@ impl Members {
         self.dir.join(format!("{name}.{kind}"))
     }
 
-    /// Waits until `id` has reported `times` events that `wanted` accepts, and returns the last of them.
-    /// `what` names it in errors. Any member's end before that is an error.
+    /// Waits until `id` has reported `times` events that `wanted` accepts, and returns the last of
+    /// them. `what` names the event in errors. If any member ends before that, it is an error.
     pub(super) fn wait_for(
         &mut self,
         id: MemberId,
         what: &'static str,
         times: usize,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, MemberError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, MemberError> {
         let deadline = Instant::now() + limit;
         loop {
             self.refresh()?;
             let events = self.list[id.0].events.events();
-            if let Some(event) = events.iter().filter(|e| wanted(&e.kind)).nth(times - 1) {
+            if let Some(event) = events.iter().filter(|e| wanted(&e.event)).nth(times - 1) {
                 return Ok(event.clone());
             }
             self.refuse_deaths(what)?;
@@ -327,14 +300,14 @@ impl Members {
         }
     }
 
-    /// Waits for `limit` at most, less if a member reports something. A member's end is an error.
+    /// Waits for `limit`, or less if a member reports something. If a member ends, it is an error.
     pub(super) fn pause(&mut self, what: &'static str, limit: Duration) -> Result<(), MemberError> {
         self.refresh()?;
         self.refuse_deaths(what)?;
         self.await_change(limit)
     }
 
-    /// Fails if a member ended that nobody ended, `what` being what is waited for.
+    /// Fails if a member ended that the drill did not end. `what` names what is waited for.
     pub(super) fn refuse_deaths(&mut self, what: &'static str) -> Result<(), MemberError> {
         for member in self.list.iter_mut().filter(|m| !m.ended) {
             if let Some(status) = member.child.try_wait().map_err(|e| member.follow(e))? {
@@ -345,7 +318,7 @@ impl Members {
         Ok(())
     }
 
-    /// Kills `id` with SIGKILL and returns the moment right before, on CLOCK_MONOTONIC in ns.
+    /// Kills `id` with SIGKILL. Returns the moment before that, CLOCK_MONOTONIC in ns.
     pub(super) fn kill(&mut self, id: MemberId) -> Result<u64, MemberError> {
         let member = &mut self.list[id.0];
         let moment = mono_ns();
@@ -354,8 +327,9 @@ impl Members {
         Ok(moment)
     }
 
-    /// Ends every member that still runs: SIGTERM, and SIGKILL to one that does not heed it.
-    pub(super) fn stop_all(&mut self) -> Result<(), MemberError> {
+    /// Ends every member that still runs: SIGTERM, and SIGKILL to one that does not heed it. Gives what could
+    /// not be read of their events since they were read last.
+    pub(super) fn stop_all(&mut self) -> Result<Vec<MemberError>, MemberError> {
         for member in self.list.iter_mut().filter(|m| !m.ended) {
             member.signal(Signal::TERM)?;
             if !member.ends_within(STOP_LIMIT)? {
@@ -365,11 +339,25 @@ impl Members {
             member.reap()?;
         }
         self.interrupts.clear();
-        self.refresh()
+        let mut unread = Vec::new();
+        while let Err(why) = self.refresh() {
+            let again = matches!(
+                why,
+                MemberError::Events {
+                    source: EventsError::BadLine { .. },
+                    ..
+                }
+            );
+            unread.push(why);
+            if !again {
+                break;
+            }
+        }
+        Ok(unread)
     }
 
-    /// Each member's name, and what it reported.
-    pub(super) fn logs(&self) -> Vec<(&'static str, Vec<Event>)> {
+    /// Each member's name and events.
+    pub(super) fn logs(&self) -> Vec<(&'static str, Vec<Stamped>)> {
         let log = |m: &Member| (m.name, m.events.events().to_vec());
         self.list.iter().map(log).collect()
     }
@@ -383,7 +371,7 @@ impl Members {
         Ok(())
     }
 
-    /// Waits until a running member reports something or ends, `limit` at most.
+    /// Waits until a running member reports something or ends, at most for `limit`.
     fn await_change(&self, limit: Duration) -> Result<(), MemberError> {
         let running = self.list.iter().filter(|m| !m.ended);
         let mut set: Vec<PollFd<'_>> = running
@@ -417,7 +405,7 @@ impl Member {
         }
     }
 
-    /// A process that has just ended by itself gets no signal, and that is no error.
+    /// If the process has just ended by itself it gets no signal, which is not an error.
     fn signal(&self, signal: Signal) -> Result<(), MemberError> {
         match pidfd_send_signal(&self.pidfd, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
@@ -455,7 +443,7 @@ impl Member {
     }
 }
 
-/// Waits until any of `set` is ready, and says whether one is; `limit` at most.
+/// Waits until one of `set` is ready, at most for `limit`. Returns whether one is.
 fn await_any(set: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + limit;
     loop {
@@ -469,7 +457,7 @@ fn await_any(set: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
     }
 }
 
-/// In the child: die when the drill does, also when it died before this was called.
+/// In the child: makes it die when the drill dies, also if the drill has died already.
 pub(super) fn die_with(drill: Pid) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() == Some(drill) {
@@ -481,13 +469,13 @@ pub(super) fn die_with(drill: Pid) -> io::Result<()> {
 
 fn adopt(child: &Child, interrupts: &Interrupts) -> io::Result<OwnedFd> {
     let pid = Pid::from_child(child);
-    // The child is not reaped yet, so the number is still its own.
+    // The child was not waited for yet, so its number cannot mean another process.
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     interrupts.add(pidfd.try_clone()?);
     Ok(pidfd)
 }
 
-/// The last line that a member wrote to its standard error.
+/// The last line in a member's standard error.
 fn last_words(stderr: &Path) -> String {
     let text = fs::read(stderr).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);

@@ -1,4 +1,4 @@
-//! Scenarios in which one side dies, hangs or is told to go, and the other goes on.
+//! Scenarios in which one side dies, hangs or is ended by an operator, and the other goes on.
 
 use std::thread;
 use std::time::Duration;
@@ -7,23 +7,23 @@ use rustix::process::Signal;
 
 use super::Scenario;
 use super::ends;
-use super::events::{Event, Kind};
 use super::stage::{BACKUP, Guest, PRIMARY, Pair, RunError, Stage};
 use super::verdict::{Failover, Observation};
+use lockstep_events::{Event, Stamped};
 
-/// How many answers come before it happens, and how many must follow.
+/// How many answers come before the failure, and how many must follow.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 100..=600;
 pub(super) const ANSWERS_AFTER: u64 = 200;
-/// How long the moment lies behind that answer, in microseconds.
+/// How long after that answer the failure comes, in microseconds.
 const DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
-/// How long answers, and the other side's going on, may take.
+/// How long answers may take, and the other side's going on.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
-/// How often a missing arbiter is told of before it comes back, and after what time again: a second, and
-/// an attempt to ask.
+/// How often the backup must report the missing arbiter before the arbiter comes back, and the time
+/// between two reports: a second, plus the time of an attempt.
 const TIMES_MISSED: usize = 2;
 const MISSED_AGAIN: std::ops::Range<Duration> =
     Duration::from_millis(900)..Duration::from_millis(2000);
-/// From a silent death to going live: the detection timeout, and what may be added to it.
+/// Longest time from a silent death until live: the limit of silence, plus a reserve.
 pub(super) const SILENT_LIMIT: Duration = Duration::from_millis(250 + 50);
 
 pub(super) const KILL_BACKUP: Scenario = Scenario {
@@ -87,7 +87,7 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
         let pair = begin(stage)?;
         stage.move_arbiter(true)?;
         stage.kill(PRIMARY, pair.primary)?;
-        let asked = |k: &Kind| matches!(k, Kind::Unreachable);
+        let asked = |e: &Event| matches!(e, Event::Unreachable { .. });
         stage.wait_for_nth(
             pair.backup,
             "the arbiter was missed",
@@ -106,12 +106,12 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
     },
 };
 
-/// What is wrong with how the backup missed the arbiter and waited for it.
+/// Violations in how the backup noticed that the arbiter was missing, and waited for it.
 fn not_missed(seen: &Observation) -> Vec<String> {
     let events = seen.events(BACKUP);
-    let missed = |e: &&Event| e.kind == Kind::Unreachable;
+    let missed = |e: &&Stamped| matches!(e.event, Event::Unreachable { .. });
     let missed: Vec<u64> = events.iter().filter(missed).map(|e| e.mono_ns).collect();
-    let won = |e: &&Event| matches!(e.kind, Kind::ClaimWon { .. });
+    let won = |e: &&Stamped| matches!(e.event, Event::ClaimWon { .. });
     let won = events.iter().find(won).map_or(u64::MAX, |e| e.mono_ns);
     let mut violations = Vec::new();
     let (Some(&first), true) = (missed.first(), missed.len() >= TIMES_MISSED) else {
@@ -163,7 +163,7 @@ pub(super) const STOP: Scenario = Scenario {
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
-        // A client has no part in a planned end.
+        // A client would only see that the planned end closes its connection.
         stage.finish_client();
         stage.command(&["stop", "--vm", "drill"])?;
         stage.await_end(PRIMARY, pair.primary)?;
@@ -189,7 +189,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
         let events = seen.events(BACKUP);
         if events
             .iter()
-            .any(|e| matches!(e.kind, Kind::Suspect { .. }))
+            .any(|e| matches!(e.event, Event::Suspect { .. }))
         {
             violations.push("the backup suspected a primary that handed over".to_owned());
         }
@@ -197,38 +197,38 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
     },
 };
 
-/// A pair with a client, up to a random moment in mid-stream.
+/// A pair with a client, up to a random moment while requests are under way.
 pub(super) fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
     let answers = stage.random.within(ANSWERS_BEFORE);
     let delay = Duration::from_micros(stage.random.within(DELAY_US));
     let pair = stage.start_pair(Guest::Kv)?;
     stage.start_client()?;
     stage.wait_for_answers(answers, LIMIT)?;
-    // Not a wait for anything: the delay is the random moment.
+    // This sleep waits for no event: its length is the random moment.
     thread::sleep(delay);
     Ok(pair)
 }
 
 pub(super) fn await_live(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
-    let live = |k: &Kind| matches!(k, Kind::Live { .. });
+    let live = |e: &Event| matches!(e, Event::Live { .. });
     stage.wait_for(pair.backup, "the backup went live", LIMIT, live)?;
     Ok(())
 }
 
 fn await_solo(stage: &mut Stage, pair: Pair) -> Result<(), RunError> {
-    let solo = |k: &Kind| matches!(k, Kind::Solo { .. });
+    let solo = |e: &Event| matches!(e, Event::Solo { .. });
     stage.wait_for(pair.primary, "the primary went on alone", LIMIT, solo)?;
     Ok(())
 }
 
-/// The client goes on being answered.
+/// Waits until the client has more answers.
 pub(super) fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     let enough = stage.answers() + ANSWERS_AFTER;
     stage.wait_for_answers(enough, LIMIT)?;
     Ok(())
 }
 
-/// How the run was to end, see [`ends::ends`].
+/// Violations of how the run must end, see [`ends::ends`].
 pub(super) fn ends(
     seen: &Observation,
     survivor: Option<&'static str>,
@@ -237,12 +237,12 @@ pub(super) fn ends(
     ends::ends(seen, survivor, statuses, ANSWERS_AFTER)
 }
 
-/// Whether the backup took longer to go live than a silent death may take.
+/// A violation if the backup took longer to go live than is allowed after a silent death.
 pub(super) fn too_slow(seen: &Observation) -> Option<String> {
     let (_, struck) = seen.killed?;
     let took = match Failover::measure(struck, seen.events(BACKUP)) {
         Ok(took) => Duration::from_nanos(took.vmm),
-        Err(why) => return Some(why),
+        Err(why) => return Some(why.to_string()),
     };
     (took > SILENT_LIMIT).then(|| {
         format!(
@@ -256,18 +256,19 @@ pub(super) fn too_slow(seen: &Observation) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
     const STRUCK_NS: u64 = 1_000_000;
     const LIVE_NS: u64 = 260_000_000;
 
-    fn seen(name: &'static str, alone: Kind, statuses: &[(&'static str, i32)]) -> Observation {
-        let at = |mono_ns, kind| Event { mono_ns, kind };
+    fn seen(name: &'static str, alone: Event, statuses: &[(&'static str, i32)]) -> Observation {
+        let at = |mono_ns, event| Stamped { mono_ns, event };
         let reason = "it was silent for 250 ms".to_owned();
         let events = vec![
-            at(LIVE_NS - 3, Kind::Suspect { reason }),
-            at(LIVE_NS - 2, Kind::CaughtUp { position: 1 }),
-            at(LIVE_NS - 1, Kind::ClaimWon { generation: 1 }),
+            at(LIVE_NS - 3, Event::Suspect { reason }),
+            at(LIVE_NS - 2, samples::caught_up()),
+            at(LIVE_NS - 1, Event::ClaimWon { generation: 1 }),
             at(LIVE_NS, alone),
         ];
         let other = if name == BACKUP { PRIMARY } else { BACKUP };
@@ -288,17 +289,12 @@ mod tests {
         }
     }
 
-    fn live() -> Kind {
-        Kind::Live {
-            generation: 1,
-            reemitted: 0,
-        }
+    fn live() -> Event {
+        samples::live(1)
     }
 
-    fn solo() -> Kind {
-        Kind::Solo {
-            generation: Some(1),
-        }
+    fn solo() -> Event {
+        samples::solo(1)
     }
 
     #[test]
@@ -370,9 +366,9 @@ mod tests {
         let missing = |at: [u64; 2]| {
             let mut run = seen(BACKUP, live(), &[]);
             let last = run.members[1].1.split_off(2);
-            let unreachable = |mono_ns| Event {
+            let unreachable = |mono_ns| Stamped {
                 mono_ns,
-                kind: Kind::Unreachable,
+                event: samples::unreachable(),
             };
             run.members[1].1.extend(at.map(unreachable));
             run.members[1].1.extend(last);

@@ -1,13 +1,13 @@
-//! Scenario quiet: nothing fails, for as long as it is told, and so nothing may happen.
+//! Scenario quiet: nothing fails for the given time, and so nothing may happen.
 
 use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{ends, suspicions};
-use super::events::{Event, Kind};
 use super::one_side::{ANSWERS_AFTER, LIMIT};
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::{Event, Stamped};
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -19,7 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long it is quiet unless told.
+/// How long it is quiet by default.
 pub(super) const UNLESS_TOLD: Duration = Duration::from_secs(5);
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
@@ -36,11 +36,11 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
     stage.await_end(BACKUP, pair.backup)
 }
 
-/// What may not happen: the first of it ends the quiet.
-fn is_trouble(kind: &Kind) -> bool {
+/// Events that must not happen. The first of them ends the quiet.
+fn is_trouble(event: &Event) -> bool {
     matches!(
-        kind,
-        Kind::Suspect { .. } | Kind::BackupLost { .. } | Kind::Live { .. } | Kind::Solo { .. }
+        event,
+        Event::Suspect { .. } | Event::BackupLost { .. } | Event::Live { .. } | Event::Solo { .. }
     )
 }
 
@@ -61,11 +61,11 @@ fn check(seen: &Observation) -> Vec<String> {
     violations
 }
 
-/// The longest silence of one side that the other heard, in nanoseconds.
-pub(super) fn longest_silence_ns(members: &[(&'static str, Vec<Event>)]) -> Option<u64> {
+/// The longest silence that a member reported of its peer, in nanoseconds.
+pub(super) fn longest_silence_ns(members: &[(&'static str, Vec<Stamped>)]) -> Option<u64> {
     let events = members.iter().flat_map(|(_, events)| events);
-    let silences = events.filter_map(|e| match e.kind {
-        Kind::Silence { longest_ms } => Some((longest_ms * 1e6) as u64),
+    let silences = events.filter_map(|e| match e.event {
+        Event::Silence { longest_ms } => Some((longest_ms * 1e6) as u64),
         _ => None,
     });
     silences.max()
@@ -74,6 +74,7 @@ pub(super) fn longest_silence_ns(members: &[(&'static str, Vec<Event>)]) -> Opti
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
     fn good() -> Observation {
@@ -93,15 +94,15 @@ mod tests {
         }
     }
 
-    fn tell(run: &mut Observation, member: usize, kind: Kind) {
-        run.members[member].1.push(Event { mono_ns: 5, kind });
+    fn tell(run: &mut Observation, member: usize, event: Event) {
+        run.members[member].1.push(Stamped { mono_ns: 5, event });
     }
 
     #[test]
     fn a_run_in_which_nothing_happened_passes() {
         let mut run = good();
         for longest_ms in [41.5, 180.0] {
-            tell(&mut run, 1, Kind::Silence { longest_ms });
+            tell(&mut run, 1, Event::Silence { longest_ms });
         }
         assert_eq!(check(&run), [] as [String; 0]);
         assert_eq!(longest_silence_ns(&run.members), Some(180_000_000));
@@ -114,17 +115,15 @@ mod tests {
         tell(
             &mut run,
             1,
-            Kind::Suspect {
+            Event::Suspect {
                 reason: reason.clone(),
             },
         );
         let found = check(&run);
         assert!(found[0].contains("silent for 254 ms"), "{found:?}");
         let mut run = good();
-        let solo = Kind::Solo {
-            generation: Some(1),
-        };
-        tell(&mut run, 0, Kind::BackupLost { reason });
+        let solo = samples::solo(1);
+        tell(&mut run, 0, Event::BackupLost { reason });
         tell(&mut run, 0, solo);
         assert_eq!(check(&run).len(), 2);
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{served, statuses, suspicions};
-use super::events::{Event, Kind};
 use super::members::MemberId;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::{Failover, Leg, Observation};
+use lockstep_events::{Event, Stamped};
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -23,11 +23,11 @@ pub(super) const SCENARIO: Scenario = Scenario {
 /// How many answers come between two deaths, and how many must follow each failover.
 const ANSWERS_BEFORE: std::ops::RangeInclusive<u64> = 50..=300;
 const ANSWERS_AFTER: u64 = 50;
-/// How long the kill comes after the last of them, in microseconds.
+/// How long after the last of them the kill comes, in microseconds.
 const KILL_DELAY_US: std::ops::RangeInclusive<u64> = 0..=1000;
 /// How long answers, a failover and a copy may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// The last survivors may hold so much more memory than the first, KiB, and so many more files.
+/// How much more memory, KiB, and how many more files the last survivors may use than the first.
 const MORE_MEMORY_KIB: u64 = 24 << 10;
 const MORE_FILES: u64 = 4;
 
@@ -58,10 +58,10 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
         if !stage.wait_for_answers(before, LIMIT)? {
             return Ok(());
         }
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(Duration::from_micros(delay));
         stage.kill(live.name, live.id)?;
-        let is_live = |k: &Kind| matches!(k, Kind::Live { .. });
+        let is_live = |e: &Event| matches!(e, Event::Live { .. });
         stage.wait_for(next.id, "the backup went live", LIMIT, is_live)?;
         let after = stage.answers() + ANSWERS_AFTER;
         if !stage.wait_for_answers(after, LIMIT)? {
@@ -73,9 +73,9 @@ fn play(stage: &mut Stage) -> Result<(), RunError> {
             id: stage.join(name, live.host)?,
             host: live.host,
         };
-        let protected = |k: &Kind| matches!(k, Kind::Protected { .. });
+        let protected = |e: &Event| matches!(e, Event::Protected { .. });
         stage.wait_for(next.id, "a new backup protects", LIMIT, protected)?;
-        let joined = |k: &Kind| matches!(k, Kind::Joined);
+        let joined = |e: &Event| matches!(e, Event::Joined { .. });
         stage.wait_for(joiner.id, "the new backup joined", LIMIT, joined)?;
         stage.note_leg(next.name, next.id)?;
         (live, next) = (next, joiner);
@@ -99,7 +99,7 @@ fn check(seen: &Observation) -> Vec<String> {
     violations
 }
 
-/// What is wrong with one leg: each survivor is live in the next generation, and protected in the one
+/// Violations in one leg: the survivor must be live in the next generation, and protected in the one
 /// after it.
 fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String> {
     let events = seen.events(leg.survivor);
@@ -107,13 +107,13 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
     if let Err(reason) = Failover::measure(leg.killed_ns, events) {
         violations.push(format!("leg {generation}: {reason}"));
     }
-    let live = |e: &&Event| matches!(e.kind, Kind::Live { .. });
-    let went: Vec<&Event> = events.iter().filter(live).collect();
+    let live = |e: &&Stamped| matches!(e.event, Event::Live { .. });
+    let went: Vec<&Stamped> = events.iter().filter(live).collect();
     match went[..] {
         [live] => {
-            let wanted = matches!(live.kind, Kind::Live { generation: g, .. } if g == generation);
+            let wanted = matches!(live.event, Event::Live { generation: g, .. } if g == generation);
             if !wanted {
-                violations.push(format!("leg {generation}: live as {:?}", live.kind));
+                violations.push(format!("leg {generation}: live as {:?}", live.event));
             }
             let moment = format!("the {} went live", leg.survivor);
             violations.extend(served(seen, live.mono_ns, ANSWERS_AFTER, &moment));
@@ -124,10 +124,10 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
             went.len()
         )),
     }
-    let protected = Kind::Protected {
+    let protected = Event::Protected {
         generation: generation + 1,
     };
-    if !events.iter().any(|e| e.kind == protected) {
+    if !events.iter().any(|e| e.event == protected) {
         violations.push(format!(
             "the {} was not protected in generation {}",
             leg.survivor,
@@ -137,7 +137,7 @@ fn leg_violations(seen: &Observation, generation: u64, leg: &Leg) -> Vec<String>
     violations
 }
 
-/// What survivors hold more and more of.
+/// Violations if the survivors use more and more of a resource.
 fn growth(legs: &[Leg]) -> Vec<String> {
     let (Some(first), Some(last)) = (legs.first(), legs.last()) else {
         return Vec::new();
@@ -161,26 +161,24 @@ fn growth(legs: &[Leg]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
-    fn survivor(generation: u64, killed_ns: u64) -> Vec<Event> {
+    fn survivor(generation: u64, killed_ns: u64) -> Vec<Stamped> {
         let reason = "closed".to_owned();
         let kinds = [
-            Kind::Joined,
-            Kind::Suspect { reason },
-            Kind::CaughtUp { position: 1 },
-            Kind::ClaimWon { generation },
-            Kind::Live {
-                generation,
-                reemitted: 0,
-            },
-            Kind::Protected {
+            samples::joined(generation),
+            Event::Suspect { reason },
+            samples::caught_up(),
+            Event::ClaimWon { generation },
+            samples::live(generation),
+            Event::Protected {
                 generation: generation + 1,
             },
         ];
-        let at = |(i, kind)| Event {
+        let at = |(i, event)| Stamped {
             mono_ns: killed_ns + i as u64,
-            kind,
+            event,
         };
         kinds.into_iter().enumerate().map(at).collect()
     }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::verdict::{Failover, Tally};
 
-/// How many findings of failed runs the text shows; the report file has all.
+/// Most findings of failed runs in the text; the report's file has all of them.
 const SHOWN_LIMIT: usize = 20;
 
 /// Percentiles of a duration over all runs, in milliseconds.
@@ -20,7 +20,7 @@ pub(super) struct Quantiles {
 }
 
 impl Quantiles {
-    /// Of `durations` in nanoseconds, by nearest rank; `None` if there are none.
+    /// The percentiles of `durations` in nanoseconds, by nearest rank; `None` if there are none.
     pub(super) fn of(durations: impl IntoIterator<Item = u64>) -> Option<Self> {
         let mut sorted: Vec<u64> = durations.into_iter().collect();
         sorted.sort_unstable();
@@ -43,7 +43,7 @@ fn milliseconds(ns: u64) -> f64 {
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct RunResult {
     pub(super) run: u32,
-    /// `--seed` with this value repeats this run's random moments in a first run.
+    /// A drill with `--seed` and this value repeats this run as its first run.
     pub(super) seed: u64,
     pub(super) dir: PathBuf,
     #[serde(flatten)]
@@ -52,7 +52,7 @@ pub(super) struct RunResult {
     pub(super) failover: Option<Failover>,
     #[serde(rename = "client_ms", serialize_with = "ns_as_ms")]
     pub(super) longest_gap_ns: Option<u64>,
-    /// The longest silence of one side that the other heard, if there was one worth telling.
+    /// The longest silence that a member reported of its peer, if it was long enough for a report.
     #[serde(rename = "silence_ms", serialize_with = "ns_as_ms")]
     pub(super) silence_ns: Option<u64>,
     /// How long the machine was stopped to be copied.
@@ -61,13 +61,13 @@ pub(super) struct RunResult {
     /// The legs of a chain of failovers.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) legs: Vec<LegResult>,
-    /// Who went on alone, once for each time.
+    /// The members that went on alone, once for each time.
     pub(super) live: Vec<&'static str>,
     pub(super) split_brains: u64,
     pub(super) divergences: u64,
     /// Why the run failed; empty if it passed.
     pub(super) violations: Vec<String>,
-    /// The recorded logs, those that there are.
+    /// The recorded logs that exist.
     pub(super) logs: Vec<PathBuf>,
 }
 
@@ -85,7 +85,7 @@ pub(super) struct LegResult {
     pub(super) open_files: u64,
 }
 
-/// What the survivors of a chain held, the first, the last and the one with most.
+/// A resource that the survivors of a chain used: by the first, by the last, and the most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Growth {
     pub(super) first: u64,
@@ -94,7 +94,7 @@ pub(super) struct Growth {
 }
 
 impl Growth {
-    /// None without a chain.
+    /// `None` without a chain.
     fn of(legs: &[&LegResult], what: fn(&LegResult) -> u64) -> Option<Self> {
         Some(Self {
             first: legs.first().map(|leg| what(leg))?,
@@ -134,7 +134,7 @@ impl RunResult {
     }
 }
 
-/// One line about a run, for a person who watches.
+/// One line about a run, to show progress.
 impl fmt::Display for RunResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.passed() {
@@ -173,7 +173,7 @@ pub(super) struct Report {
     pub(super) client_ms: Option<Quantiles>,
     /// How long the machine was stopped to be copied.
     pub(super) pause_ms: Option<Quantiles>,
-    /// The longest silence of one side that the other heard in any run, if there was one worth telling.
+    /// The longest silence that a member reported in any run, if it was long enough for a report.
     pub(super) silence_ms: Option<f64>,
     /// Resident memory of a chain's survivors, KiB, and their open files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,14 +192,14 @@ pub(super) struct Report {
     pub(super) violations: Vec<String>,
 }
 
-/// What `--json` prints for all scenarios.
+/// The object that `--json` prints for all scenarios.
 #[derive(Debug, Serialize)]
 pub(super) struct AllReports<'a> {
     pub(super) scenario: &'static str,
     pub(super) scenarios: Vec<&'a Report>,
 }
 
-/// What a scenario's file in the report directory holds.
+/// The content of a scenario's file in the report directory.
 #[derive(Debug, Serialize)]
 pub(super) struct KeptReport<'a> {
     pub(super) verdict: &'a Report,
@@ -222,7 +222,7 @@ impl Report {
             single.chain(legs.iter().filter_map(|leg| leg.failover.as_ref()))
         };
         let failover = |part: fn(&Failover) -> u64| Quantiles::of(failovers().map(part));
-        // A chain's own figures are its legs'.
+        // The figures of a chain are those of its legs.
         let plain = || runs.iter().filter(|run| run.legs.is_empty());
         let gaps = plain().filter_map(|run| run.longest_gap_ns);
         let gaps = gaps.chain(legs.iter().filter_map(|leg| leg.longest_gap_ns));
@@ -269,7 +269,7 @@ impl Report {
     }
 }
 
-/// The verdict for a person.
+/// The verdict as text.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.passed() { "passed" } else { "FAILED" };
@@ -291,6 +291,29 @@ impl fmt::Display for Report {
             self.split_brains,
             self.divergences
         )?;
+        self.tell_times(f)?;
+        if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
+            writeln!(
+                f,
+                "  the first survivor held {} KiB and {} files, the last {} KiB and {} files",
+                memory.first, files.first, memory.last, files.last
+            )?;
+        }
+        for text in self.violations.iter().take(SHOWN_LIMIT) {
+            writeln!(f, "  {text}")?;
+        }
+        let more = self.violations.len().saturating_sub(SHOWN_LIMIT);
+        if more > 0 {
+            writeln!(f, "  and {more} more findings, in the report")?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    /// How long things took, as far as there were such things.
+    fn tell_times(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let runs = self.runs;
         if let Some(vmm) = self.vmm_ms {
             writeln!(f, "  from the kill until live: {}", spread(vmm, runs))?;
             let steps = [
@@ -321,25 +344,11 @@ impl fmt::Display for Report {
                 "  the longest silence of a side that the other heard: {silence:.1} ms"
             )?;
         }
-        if let (Some(memory), Some(files)) = (self.survivors_kib, self.survivors_files) {
-            writeln!(
-                f,
-                "  the first survivor held {} KiB and {} files, the last {} KiB and {} files",
-                memory.first, files.first, memory.last, files.last
-            )?;
-        }
-        for text in self.violations.iter().take(SHOWN_LIMIT) {
-            writeln!(f, "  {text}")?;
-        }
-        let more = self.violations.len().saturating_sub(SHOWN_LIMIT);
-        if more > 0 {
-            writeln!(f, "  and {more} more findings, in the report")?;
-        }
         Ok(())
     }
 }
 
-/// A duration over all runs in words; a single run has no spread.
+/// A duration over all runs as text. A single run has no spread.
 fn spread(of: Quantiles, runs: usize) -> String {
     if runs == 1 {
         format!("{:.1} ms", of.max)

@@ -1,7 +1,7 @@
-//! Random moments that a seed brings back, on every machine and with every later version.
+//! Random moments from a seed, the same on every machine and in every later version.
 
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). Its
-/// stream is part of what `--seed` promises, which no library's generator is.
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014). `--seed`
+/// promises that its sequence never changes; a library's generator makes no such promise.
 #[derive(Debug, Clone)]
 pub(super) struct Random(u64);
 
@@ -22,13 +22,13 @@ impl Random {
     pub(super) fn within(&mut self, range: std::ops::RangeInclusive<u64>) -> u64 {
         let (low, high) = (*range.start(), *range.end());
         assert!(low <= high, "an empty range has no number");
-        // The high half of a 128-bit product is as even as 64 random bits allow.
+        // The high half of a 128-bit product is as evenly distributed as 64 random bits allow.
         let span = u128::from(high - low) + 1;
         low + ((u128::from(self.next()) * span) >> 64) as u64
     }
 }
 
-/// A new seed, of 32 bits so that every JSON reader keeps it exact.
+/// A new seed of 32 bits, which every JSON reader represents exactly.
 pub(super) fn fresh() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(super::clock::mono_ns()) >> 32
@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn the_stream_is_the_published_one() {
-        // The first outputs of the authors' reference implementation for seed 1234567.
+        // The first outputs of the authors' reference implementation with seed 1234567.
         let mut random = Random::new(1_234_567);
         let got: Vec<u64> = (0..3).map(|_| random.next()).collect();
         assert_eq!(

@@ -7,9 +7,9 @@ use rustix::process::Signal;
 
 use super::Scenario;
 use super::ends::{ends, suspicions};
-use super::events::Kind;
 use super::stage::{BACKUP, Guest, PRIMARY, RunError, Stage};
 use super::verdict::Observation;
+use lockstep_events::Event;
 
 /// The scenario's entry in the list.
 pub(super) const SCENARIO: Scenario = Scenario {
@@ -21,21 +21,22 @@ pub(super) const SCENARIO: Scenario = Scenario {
     check,
 };
 
-/// How long the backup stands still at a time, and runs then: well under the silence that is suspicious.
+/// How long the backup is stopped at a time, and then runs: well below the silence that causes a
+/// suspicion.
 const STOPPED: Duration = Duration::from_millis(30);
 const RUNNING: Duration = Duration::from_millis(10);
-/// How often.
+/// How often it is stopped.
 const ROUNDS: u32 = 80;
-/// The throttle is given so long, and then the lag is judged.
+/// The throttle gets this much time to settle; after that the lag is judged.
 const SETTLED_NS: u64 = 1_200_000_000;
-/// Twice the target: room for a stop of the backup and a heartbeat until it is told.
+/// Twice the target: a reserve for a stop of the backup and for a heartbeat until the lag is reported.
 const LAG_LIMIT_MS: f64 = 200.0;
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let pair = stage.start_pair(Guest::Threads)?;
     stage.strike(BACKUP, pair.backup, Signal::STOP)?;
     for _ in 0..ROUNDS {
-        // Not waits for anything: the rhythm is what this run is about.
+        // These sleeps wait for no event: the rhythm is the subject of this run.
         thread::sleep(STOPPED);
         stage.send(pair.backup, Signal::CONT)?;
         thread::sleep(RUNNING);
@@ -49,8 +50,8 @@ fn check(seen: &Observation) -> Vec<String> {
     violations.extend(ends(seen, None, &[], 0));
     let began = seen.killed.map_or(u64::MAX, |(_, at)| at);
     let lags = || {
-        seen.events(PRIMARY).iter().filter_map(|e| match e.kind {
-            Kind::Lag {
+        seen.events(PRIMARY).iter().filter_map(|e| match e.event {
+            Event::Lag {
                 lag_ms,
                 throttle_percent,
             } => Some((e.mono_ns, lag_ms, throttle_percent)),
@@ -73,13 +74,13 @@ fn check(seen: &Observation) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::events::Event;
     use super::*;
+    use lockstep_events::Stamped;
 
     fn seen(lags: &[(u64, f64, u32)]) -> Observation {
-        let lag = |&(ms, lag_ms, throttle_percent)| Event {
+        let lag = |&(ms, lag_ms, throttle_percent)| Stamped {
             mono_ns: ms * 1_000_000,
-            kind: Kind::Lag {
+            event: Event::Lag {
                 lag_ms,
                 throttle_percent,
             },
@@ -105,9 +106,9 @@ mod tests {
         assert!(stays[0].contains("201 ms behind"), "{stays:?}");
         let mut suspected = seen(&[(1300, 60.0, 5)]);
         let reason = "it was silent for 250 ms".to_owned();
-        suspected.members[1].1.push(Event {
+        suspected.members[1].1.push(Stamped {
             mono_ns: 1,
-            kind: Kind::Suspect { reason },
+            event: Event::Suspect { reason },
         });
         assert_eq!(check(&suspected).len(), 1);
     }

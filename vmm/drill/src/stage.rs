@@ -1,4 +1,4 @@
-//! What every scenario plays on: one run's directory, network, members and client.
+//! The stage on which every scenario plays: one run's directory, network, members and client.
 
 mod start;
 mod waits;
@@ -14,27 +14,27 @@ use thiserror::Error;
 
 use super::client::{self, Client, Record};
 use super::clock::mono_ns;
-use super::events::Kind;
 use super::hosts::Hosts;
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
 use super::members::{MemberError, MemberId, Members, Program, Resources};
 use super::seed::Random;
 use super::verdict::{Leg, Links, Observation};
+use lockstep_events::Event;
 use lockstep_netns::{GUEST, NetworkError, enter_new_network};
 use rustix::process::Signal;
 
-/// The members' names, which their files and logs bear.
+/// The members' names, which are part of the names of their files.
 pub(super) const PRIMARY: &str = "primary";
 pub(super) const BACKUP: &str = "backup";
 pub(super) const RESTART: &str = "restart";
-/// Members as supervisors restart them, on the primary's host and on the backup's.
+/// The names of members that supervisors restart, on the primary's host and on the backup's.
 pub(super) const RESTARTS: [&str; 2] = ["restart-a", "restart-b"];
 
-/// The logging channel's port, and the next one for the other host where both have one address. Every run
-/// has a network of its own, so they are always free.
+/// The logging channel's port; the next one is for the other host if both have one address. Every run
+/// has its own network, so both ports are always free.
 const CHANNEL_PORT: u16 = 7700;
-/// The guest `kv` serves Redis's protocol here.
+/// The port on which the guest `kv` serves Redis's protocol.
 const GUEST_PORT: u16 = 6379;
 /// How long a pair may take from its start until the guest executes.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -60,7 +60,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// Whether the host cannot play any run, so that the next one need not be tried.
+    /// Can this host play no run at all, so that the next one need not be tried?
     pub(super) fn is_the_hosts(&self) -> bool {
         match self {
             Self::Network(_) | Self::Files { .. } => true,
@@ -70,17 +70,17 @@ impl RunError {
     }
 }
 
-/// How runs are set up. Tests play on members of their own.
+/// The settings of all runs. Tests use members of their own.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) program: Program,
     pub(super) guest: SocketAddrV4,
     pub(super) interrupts: Interrupts,
-    /// Whether backups keep what their TAPs get.
+    /// Do backups keep the frames that their TAPs get?
     pub(super) shadow: bool,
-    /// Memory of the machines, MiB, if told.
+    /// Memory of the machines, MiB, if it was given.
     pub(super) mem_mib: Option<u32>,
-    /// How long a run is quiet in which nothing is to happen.
+    /// How long a run of `quiet` lasts.
     pub(super) quiet: Duration,
 }
 
@@ -97,7 +97,7 @@ impl Setting {
     }
 }
 
-/// The guests that are drilled.
+/// The guests of drills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guest {
     /// The Redis-protocol server, on the network.
@@ -118,9 +118,9 @@ pub(super) struct Pair {
 pub(super) struct Stage {
     /// The run's random moments.
     pub(super) random: Random,
-    /// How many legs a chain is to have.
+    /// The number of legs of a chain.
     pub(super) runs: u32,
-    /// How long it is quiet where nothing is to happen.
+    /// How long a run of `quiet` lasts.
     pub(super) quiet: Duration,
     mem_mib: Option<u32>,
     dir: PathBuf,
@@ -131,7 +131,7 @@ pub(super) struct Stage {
     killed: Option<(&'static str, u64)>,
     statuses: Vec<(&'static str, Option<i32>)>,
     shadow: bool,
-    /// The members' hosts, where each has its own.
+    /// The members' hosts, if each has its own.
     hosts: Option<Hosts>,
     links: Links,
     legs: Vec<Leg>,
@@ -164,32 +164,32 @@ impl Stage {
         })
     }
 
-    /// Gives each member a host of its own. To be called before any is started.
+    /// Gives each member its own host. Must be called before any member is started.
     pub(super) fn separate_hosts(&mut self) -> Result<(), RunError> {
         self.hosts = Some(Hosts::enter()?);
         Ok(())
     }
 
-    /// Lets the guest write this much memory, MiB a second, into this much, MiB.
+    /// Makes the guest write `rate` MiB a second into `pool` MiB of its memory.
     pub(super) fn churn(&mut self, rate: u32, pool: u32) -> Result<(), RunError> {
         client::churn(self.guest, rate, pool).map_err(|e| RunError::NoPing {
             reason: e.to_string(),
         })
     }
 
-    /// The name of one of a chain's many members. It lives as long as the drill, like all names.
+    /// A name for one of a chain's many members. It lives as long as the drill, like all names.
     pub(super) fn name(&self, name: String) -> &'static str {
         name.leak()
     }
 
-    /// Waits until a member reports something that `wanted` accepts, or ends by itself, and notes its
-    /// status then. Whether it ended.
+    /// Waits until a member has reported an event that `wanted` accepts, or has ended by itself; notes
+    /// its status then. Returns whether it ended.
     pub(super) fn ends_or_tells(
         &mut self,
         id: MemberId,
         name: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<bool, RunError> {
         let what = "the member told of it, or ended";
         let status = self.members.ends_or_tells(id, what, limit, wanted)?;
@@ -199,7 +199,7 @@ impl Stage {
         Ok(status.is_some())
     }
 
-    /// One leg of a chain is over: `survivor` outlived the member that was killed last.
+    /// Notes the end of one leg of a chain: `survivor` outlived the member that was killed last.
     pub(super) fn note_leg(
         &mut self,
         survivor: &'static str,
@@ -227,7 +227,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Takes down all links of the host of a member, and only then kills it: nothing tells of its end.
+    /// Takes down all links of a member's host, and then kills the member: no packet shows its end.
     pub(super) fn power_off(&mut self, name: &'static str, id: MemberId) -> Result<(), RunError> {
         self.killed = Some((name, mono_ns()));
         self.hosts().unplug(usize::from(name != PRIMARY))?;
@@ -235,7 +235,8 @@ impl Stage {
         Ok(())
     }
 
-    /// From now on, what the hosts in `from` (0 is the primary's) send to each other fares like this.
+    /// From now on the frames that the hosts in `from` (0 is the primary's) send to the other host are
+    /// treated like this.
     pub(super) fn set_wire(&mut self, from: &[usize], quality: Quality) {
         self.links.changed_ns = Some(mono_ns());
         let delay = u64::try_from(quality.delay.as_nanos()).expect("a delay is short");
@@ -245,7 +246,7 @@ impl Stage {
         }
     }
 
-    /// Waits until what became of the hosts' frames satisfies `wanted`. A member's end is an error.
+    /// Waits until `wanted` accepts the counts of the hosts' frames. If a member ends, it is an error.
     pub(super) fn wait_for_wire(
         &mut self,
         what: &'static str,
@@ -267,7 +268,7 @@ impl Stage {
         hosts.expect("only scenarios with separate hosts do something to their links")
     }
 
-    /// Sends a member a signal that is what this run is about, and notes the moment.
+    /// Sends a member the signal that is the subject of this run, and notes the moment.
     pub(super) fn strike(
         &mut self,
         name: &'static str,
@@ -285,21 +286,23 @@ impl Stage {
         Ok(())
     }
 
-    /// Runs `lockstep ARGS`, which is what this run is about, and notes its status as `command`'s.
+    /// Runs `lockstep ARGS`, which is the subject of this run, and notes its status as that of
+    /// `command`.
     pub(super) fn command(&mut self, args: &[&str]) -> Result<(), RunError> {
         let status = self.members.command(args)?;
         self.statuses.push(("command", status));
         Ok(())
     }
 
-    /// Waits until a member ends, as it is to, and notes its status.
+    /// Waits until a member ends, which is expected, and notes its status.
     pub(super) fn await_end(&mut self, name: &'static str, id: MemberId) -> Result<(), RunError> {
         let status = self.members.await_end(id, "a member ended", END_LIMIT)?;
         self.statuses.push((name, status));
         Ok(())
     }
 
-    /// Waits until one of the pair ends, as one is to, notes its status, and returns the other's id.
+    /// Waits until one member of the pair ends, which is expected, and notes its status. Returns the
+    /// other's id.
     pub(super) fn await_one_end(&mut self, pair: Pair) -> Result<MemberId, RunError> {
         let ids = [pair.primary, pair.backup];
         let what = "one of the two ended";
@@ -312,7 +315,7 @@ impl Stage {
         Ok(other)
     }
 
-    /// Moves the arbiter's directory away, or back again.
+    /// Moves the arbiter's directory away, or back.
     pub(super) fn move_arbiter(&self, away: bool) -> Result<(), RunError> {
         let (here, there) = (self.dir.join("arbiter"), self.dir.join("arbiter-away"));
         let moved = match away {
@@ -322,15 +325,15 @@ impl Stage {
         moved.map_err(|source| files(&here, source))
     }
 
-    /// Stops the client; what it saw is kept for the verdict.
+    /// Stops the client. Its record is kept for the verdict.
     pub(super) fn finish_client(&mut self) {
         if let Some(client) = self.client.take() {
             self.record = Some(client.finish());
         }
     }
 
-    /// Stops the client and all members, keeps the client's record beside the logs, and returns
-    /// all that was seen.
+    /// Stops the client and all members, writes the client's record beside the logs, and returns
+    /// everything that was seen.
     pub(super) fn close(mut self) -> Result<Observation, RunError> {
         self.finish_client();
         let client = self.record.take();
@@ -338,7 +341,7 @@ impl Stage {
             let path = self.dir.join("answers.csv");
             fs::write(&path, table(record)).map_err(|source| files(&path, source))?;
         }
-        self.members.stop_all()?;
+        let unread = self.members.stop_all()?;
         let members = self.members.logs();
         let mut printed = Vec::new();
         for (name, _) in &members {
@@ -351,6 +354,7 @@ impl Stage {
         }
         Ok(Observation {
             members,
+            unread: unread.iter().map(ToString::to_string).collect(),
             printed,
             killed: self.killed,
             statuses: self.statuses,
@@ -362,7 +366,7 @@ impl Stage {
     }
 }
 
-/// The names of the arbiter's records in `dir`; none if a run did not get as far.
+/// The names of the arbiter's records in `dir`; empty if the run did not get that far.
 fn records(dir: &Path) -> Result<Vec<String>, RunError> {
     let list = match fs::read_dir(dir) {
         Ok(list) => list,
@@ -373,7 +377,7 @@ fn records(dir: &Path) -> Result<Vec<String>, RunError> {
     for entry in list {
         let name = entry.map_err(|e| files(dir, e))?.file_name();
         let name = name.to_string_lossy().into_owned();
-        // A member that was killed while it wrote a record leaves its draft behind.
+        // A member that was killed while it wrote a record leaves a temporary file behind.
         if !name.starts_with('.') {
             names.push(name);
         }
@@ -389,7 +393,8 @@ fn files(path: &Path, source: io::Error) -> RunError {
     }
 }
 
-/// Makes a directory that only this user may enter: logs hold all that the guest's RAM ever held.
+/// Makes a directory that only this user may enter: a replay shows everything that the guest ever held
+/// in RAM.
 pub(super) fn make_private(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().mode(0o700).create(dir)

@@ -1,30 +1,31 @@
-//! Scenarios in which a backup joins a VM that runs: how long that stops it, and what a death on the way
-//! comes to.
+//! Scenarios in which a backup joins a VM that runs: how long that stops the VM, and what happens when
+//! a member dies meanwhile.
 
 use std::thread;
 use std::time::Duration;
 
 use super::Scenario;
 use super::ends::{alone, served, statuses};
-use super::events::{Event, Kind};
 use super::members::MemberId;
 use super::stage::{BACKUP, PRIMARY, RunError, Stage};
 use super::verdict::{Observation, longest_gap_ns};
+use lockstep_events::{Event, Stamped};
 
-/// The guest's memory, MiB, what it writes of it in a second, MiB, and into how much of it.
+/// The guest's memory, MiB; how much it writes in a second, MiB; and into how many MiB of it.
 const MEMORY_MIB: u32 = 256;
 const CHURN_MIB: u32 = 20;
 const CHURN_POOL_MIB: u32 = 48;
-/// How many answers come before the backup joins, and how many after it has joined or failed to.
+/// How many answers come before the backup joins, and how many after it has joined or failed to join.
 const ANSWERS_BEFORE: u64 = 200;
 const ANSWERS_AFTER: u64 = 200;
 /// How long answers and a copy may take.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longest stop that a machine may be made: VMware's FT VMotion promises as much.
+/// Longest time for which a machine may be stopped; VMware's FT VMotion promises the same.
 const PAUSE_LIMIT: Duration = Duration::from_secs(1);
-/// When somebody is killed, after room was made for the copy, in microseconds: a copy takes about so long.
+/// When a member is killed after there was room for the copy, in microseconds: a copy takes about this
+/// long.
 const KILL_AFTER_US: std::ops::RangeInclusive<u64> = 0..=900_000;
-/// The third member, and the exit status of one that could not join.
+/// The third member, and the exit status of a member that could not join.
 const SECOND: &str = "backup-2";
 const NOT_JOINED: i32 = 1;
 
@@ -35,7 +36,7 @@ pub(super) const JOIN: Scenario = Scenario {
     chain: false,
     play: |stage| {
         let (_, backup) = begin(stage)?;
-        let joined = |k: &Kind| *k == Kind::Joined;
+        let joined = |e: &Event| matches!(e, Event::Joined { .. });
         stage.wait_for(backup, "the backup joined", LIMIT, joined)?;
         go_on(stage)
     },
@@ -56,7 +57,7 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
     play: |stage| {
         let (primary, backup) = begin(stage)?;
         let delay = Duration::from_micros(stage.random.within(KILL_AFTER_US));
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(delay);
         stage.kill(BACKUP, backup)?;
         go_on(stage)?;
@@ -67,7 +68,8 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
     check: |seen| {
         let armed = armed(seen, PRIMARY);
         let mut violations = statuses(seen, &[]);
-        // Who gave the backup its right must win it back, and nobody else had any.
+        // The source that armed the joiner must win its right back. In no case may another member go on
+        // alone.
         violations.extend(alone(seen, armed.then_some(PRIMARY)));
         violations.extend(protected_later(seen, PRIMARY));
         violations
@@ -82,19 +84,22 @@ pub(super) const KILL_SOURCE: Scenario = Scenario {
     play: |stage| {
         let (primary, backup) = begin(stage)?;
         let delay = Duration::from_micros(stage.random.within(KILL_AFTER_US));
-        // Not a wait for anything: the delay is the random moment.
+        // This sleep waits for no event: its length is the random moment.
         thread::sleep(delay);
-        // The VM may go down: a client would wait in vain.
+        // The VM may go down, and the client would get no more answers.
         stage.finish_client();
         stage.kill(PRIMARY, primary)?;
-        if stage.ends_or_tells(backup, BACKUP, LIMIT, |k| matches!(k, Kind::Live { .. }))? {
+        if stage.ends_or_tells(backup, BACKUP, LIMIT, |e| matches!(e, Event::Live { .. }))? {
             return Ok(());
         }
         let second = stage.join(SECOND, 0)?;
         await_joined(stage, backup, second)
     },
     check: |seen| {
-        let armed = seen.events(BACKUP).iter().any(|e| e.kind == Kind::Joined);
+        let armed = seen
+            .events(BACKUP)
+            .iter()
+            .any(|e| matches!(e.event, Event::Joined { .. }));
         let mut violations = alone(seen, armed.then_some(BACKUP));
         match armed {
             true => {
@@ -107,7 +112,7 @@ pub(super) const KILL_SOURCE: Scenario = Scenario {
     },
 };
 
-/// A primary runs alone and serves a client; a backup has room for its copy.
+/// A primary that runs alone and serves a client, and a backup that has room for the copy.
 fn begin(stage: &mut Stage) -> Result<(MemberId, MemberId), RunError> {
     let primary = stage.start_alone(MEMORY_MIB)?;
     stage.await_guest()?;
@@ -115,15 +120,15 @@ fn begin(stage: &mut Stage) -> Result<(MemberId, MemberId), RunError> {
     stage.start_client()?;
     stage.wait_for_answers(ANSWERS_BEFORE, LIMIT)?;
     let backup = stage.join(BACKUP, 1)?;
-    let joining = |k: &Kind| *k == Kind::Joining;
+    let joining = |e: &Event| matches!(e, Event::Joining { .. });
     stage.wait_for(backup, "there was room for the copy", LIMIT, joining)?;
     Ok((primary, backup))
 }
 
 fn await_joined(stage: &mut Stage, source: MemberId, joiner: MemberId) -> Result<(), RunError> {
-    let joined = |k: &Kind| *k == Kind::Joined;
+    let joined = |e: &Event| matches!(e, Event::Joined { .. });
     stage.wait_for(joiner, "the next backup joined", LIMIT, joined)?;
-    let protected = |k: &Kind| matches!(k, Kind::Protected { .. });
+    let protected = |e: &Event| matches!(e, Event::Protected { .. });
     stage.wait_for(source, "the survivor was protected", LIMIT, protected)?;
     Ok(())
 }
@@ -134,26 +139,29 @@ fn go_on(stage: &mut Stage) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Whether a member had armed its backup when it lost it.
+/// Had a member armed its backup when it lost it?
 fn armed(seen: &Observation, name: &str) -> bool {
-    let lost = |e: &&Event| matches!(e.kind, Kind::BackupLost { .. });
+    let lost = |e: &&Stamped| matches!(e.event, Event::BackupLost { .. });
     let mut events = seen.events(name).iter().take_while(|e| !lost(e));
-    events.any(|e| matches!(e.kind, Kind::Protected { .. }))
+    events.any(|e| matches!(e.event, Event::Protected { .. }))
 }
 
 fn not_protected(seen: &Observation, name: &str, generation: u64) -> Option<String> {
-    let protected = Kind::Protected { generation };
-    let found = seen.events(name).iter().any(|e| e.kind == protected);
+    let protected = Event::Protected { generation };
+    let found = seen.events(name).iter().any(|e| e.event == protected);
     (!found).then(|| format!("the {name} was not protected in generation {generation}"))
 }
 
-/// Whether a survivor was not joined by the second backup.
+/// A violation if the second backup did not join the survivor.
 fn protected_later(seen: &Observation, name: &str) -> Option<String> {
-    let joined = seen.events(SECOND).iter().any(|e| e.kind == Kind::Joined);
+    let joined = seen
+        .events(SECOND)
+        .iter()
+        .any(|e| matches!(e.event, Event::Joined { .. }));
     (!joined).then(|| format!("no second backup joined the {name}"))
 }
 
-/// What took too long.
+/// Violations of the time limits.
 fn too_long(seen: &Observation) -> Vec<String> {
     let limit = PAUSE_LIMIT.as_millis();
     let mut violations = Vec::new();
@@ -167,22 +175,26 @@ fn too_long(seen: &Observation) -> Vec<String> {
     if u128::from(gap) > PAUSE_LIMIT.as_nanos() {
         violations.push(format!("the client waited for more than {limit} ms"));
     }
-    let joined = seen.events(BACKUP).iter().find(|e| e.kind == Kind::Joined);
+    let joined = seen
+        .events(BACKUP)
+        .iter()
+        .find(|e| matches!(e.event, Event::Joined { .. }));
     let joined = joined.map_or(u64::MAX, |e| e.mono_ns);
     violations.extend(served(seen, joined, ANSWERS_AFTER, "the backup joined"));
     violations
 }
 
-/// How long a machine was stopped to be copied, in nanoseconds: the last time, if there were more.
+/// How long a machine was stopped to be copied, in nanoseconds; if it happened more than once, the last
+/// time.
 pub(super) fn pause_ns(seen: &Observation) -> Option<u64> {
-    let of = |(_, events): &(&str, Vec<Event>)| pause_of(events);
+    let of = |(_, events): &(&str, Vec<Stamped>)| pause_of(events);
     seen.members.iter().filter_map(of).next_back()
 }
 
 /// The same for one member.
-pub(super) fn pause_of(events: &[Event]) -> Option<u64> {
-    let pause = |e: &Event| match e.kind {
-        Kind::Copied { pause_ms } => Some((pause_ms * 1e6) as u64),
+pub(super) fn pause_of(events: &[Stamped]) -> Option<u64> {
+    let pause = |e: &Stamped| match e.event {
+        Event::Copied { pause_ms, .. } => Some((pause_ms * 1e6) as u64),
         _ => None,
     };
     events.iter().filter_map(pause).next_back()
@@ -191,14 +203,15 @@ pub(super) fn pause_of(events: &[Event]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::super::client::{Answer, End, Record};
+    use super::super::samples;
     use super::*;
 
-    fn at(mono_ns: u64, kind: Kind) -> Event {
-        Event { mono_ns, kind }
+    fn at(mono_ns: u64, event: Event) -> Stamped {
+        Stamped { mono_ns, event }
     }
 
-    fn protected(generation: u64) -> Kind {
-        Kind::Protected { generation }
+    fn protected(generation: u64) -> Event {
+        Event::Protected { generation }
     }
 
     fn joined() -> Observation {
@@ -212,14 +225,17 @@ mod tests {
                 (
                     PRIMARY,
                     vec![
-                        at(1, Kind::Started { generation: 1 }),
-                        at(2_000, Kind::Copied { pause_ms: 3.5 }),
+                        at(1, Event::Started { generation: 1 }),
+                        at(2_000, samples::copied(3.5)),
                         at(3_000, protected(2)),
                     ],
                 ),
                 (
                     BACKUP,
-                    vec![at(1_000, Kind::Joining), at(3_001, Kind::Joined)],
+                    vec![
+                        at(1_000, samples::joining(1)),
+                        at(3_001, samples::joined(2)),
+                    ],
                 ),
             ],
             client: Some(Record {
@@ -239,7 +255,7 @@ mod tests {
     #[test]
     fn a_stop_or_a_wait_that_is_too_long_and_a_missing_copy_are_found() {
         let mut run = joined();
-        run.members[0].1[1].kind = Kind::Copied { pause_ms: 1_001.0 };
+        run.members[0].1[1].event = samples::copied(1_001.0);
         assert!((JOIN.check)(&run)[0].contains("stopped for more"));
         run.members[0].1.remove(1);
         assert_eq!((JOIN.check)(&run)[0], "the machine was not copied");
@@ -251,21 +267,21 @@ mod tests {
         assert!((JOIN.check)(&run)[0].contains("not protected in generation 2"));
     }
 
-    /// The joiner was killed, before or after it was armed.
+    /// A run in which the joiner was killed, before or after it was armed.
     fn joiner_killed(armed: bool) -> Observation {
         let mut run = joined();
         run.killed = Some((BACKUP, 4_000));
-        run.members.push((SECOND, vec![at(9_000, Kind::Joined)]));
+        run.members
+            .push((SECOND, vec![at(9_000, samples::joined(3))]));
         run.members[0].1[2].mono_ns = match armed {
             true => 3_000,
             false => 9_000,
         };
         let reason = "its connection closed".to_owned();
-        let lost = at(4_050, Kind::BackupLost { reason });
+        let lost = at(4_050, Event::BackupLost { reason });
         match armed {
             true => {
-                let generation = Some(2);
-                let solo = at(4_100, Kind::Solo { generation });
+                let solo = at(4_100, samples::solo(2));
                 run.members[0]
                     .1
                     .extend([lost, solo, at(9_000, protected(3))]);
@@ -288,13 +304,12 @@ mod tests {
     #[test]
     fn a_claim_that_nobody_needed_and_a_missing_one_are_found() {
         let mut run = joiner_killed(false);
-        let generation = Some(2);
-        run.members[0].1.push(at(4_100, Kind::Solo { generation }));
+        run.members[0].1.push(at(4_100, samples::solo(2)));
         assert_eq!((KILL_JOINER.check)(&run), ["the primary went on alone"]);
         let mut run = joiner_killed(true);
         run.members[0]
             .1
-            .retain(|e| !matches!(e.kind, Kind::Solo { .. }));
+            .retain(|e| !matches!(e.event, Event::Solo { .. }));
         assert_eq!(
             (KILL_JOINER.check)(&run),
             ["the primary did not go on alone"]
@@ -304,18 +319,16 @@ mod tests {
         assert!((KILL_JOINER.check)(&run)[0].contains("no second backup"));
     }
 
-    /// The source was killed, before or after it had armed the backup.
+    /// A run in which the source was killed, before or after it had armed the backup.
     fn source_killed(armed: bool) -> Observation {
         let mut run = joined();
         run.killed = Some((PRIMARY, 4_000));
         match armed {
             true => {
-                let live = Kind::Live {
-                    generation: 2,
-                    reemitted: 0,
-                };
+                let live = samples::live(2);
                 run.members[1].1.push(at(5_000, live));
-                run.members.push((SECOND, vec![at(9_000, Kind::Joined)]));
+                run.members
+                    .push((SECOND, vec![at(9_000, samples::joined(3))]));
             }
             false => {
                 run.members[1].1.pop();
@@ -338,10 +351,7 @@ mod tests {
     #[test]
     fn a_backup_that_goes_live_without_a_right_or_stays_down_with_one_is_found() {
         let mut run = source_killed(false);
-        let live = Kind::Live {
-            generation: 2,
-            reemitted: 0,
-        };
+        let live = samples::live(2);
         run.members[1].1.push(at(5_000, live));
         assert_eq!((KILL_SOURCE.check)(&run), ["the backup went on alone"]);
         let mut run = source_killed(true);

@@ -1,32 +1,36 @@
-//! What a run's observations mean. Pure functions, so that each check is tested with planted faults.
+//! Judges the observations of a run. These are pure functions, so that each check is tested with
+//! planted faults.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use thiserror::Error;
 
 use super::client::{Answer, End, Record};
-use super::events::{Event, Kind};
 use super::lane::Counts;
+use lockstep_events::{Event, Stamped};
 
-/// How many texts of one kind a run reports; the rest is only counted.
+/// Most messages of one kind that a run reports; the others are only counted.
 const VIOLATIONS_LIMIT: usize = 10;
 
-/// All that was seen in one run.
+/// Everything that was seen in one run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Observation {
     /// Each member's name and events.
-    pub(super) members: Vec<(&'static str, Vec<Event>)>,
+    pub(super) members: Vec<(&'static str, Vec<Stamped>)>,
+    /// What could not be read of their events in the end.
+    pub(super) unread: Vec<String>,
     /// Each member's name and what its guest printed.
     pub(super) printed: Vec<(&'static str, String)>,
     /// The member that was killed, and when (CLOCK_MONOTONIC, in nanoseconds).
     pub(super) killed: Option<(&'static str, u64)>,
-    /// How members and commands ended that ended by themselves; none for a signal.
+    /// The statuses of members and commands that ended by themselves; `None` for a signal.
     pub(super) statuses: Vec<(&'static str, Option<i32>)>,
-    /// What the client saw, if it ever connected.
+    /// The client's record, if it ever connected.
     pub(super) client: Option<Record>,
-    /// What was done to the links between the members' hosts, where each has its own.
+    /// Changes of the links between the members' hosts, if each has its own.
     pub(super) links: Links,
-    /// The names of the arbiter's records in the end, in order.
+    /// The names of the arbiter's records at the end, in order.
     pub(super) records: Vec<String>,
     /// The legs of a chain of failovers.
     pub(super) legs: Vec<Leg>,
@@ -43,20 +47,20 @@ pub(super) struct Leg {
     pub(super) open_files: u64,
 }
 
-/// What was done to links, and what came of it.
+/// Changes of links, and their effects.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Links {
     /// When the last change was made (CLOCK_MONOTONIC, in nanoseconds).
     pub(super) changed_ns: Option<u64>,
-    /// What a message and its answer then take at least, in nanoseconds.
+    /// The least time that a message and its answer take then, in nanoseconds.
     pub(super) round_trip_ns: u64,
-    /// What became of the frames of the primary's host, and of those of the backup's.
+    /// Counts of the frames of the primary's host, and of those of the backup's.
     pub(super) counts: [Counts; 2],
 }
 
 impl Observation {
     /// The events of the member `name`.
-    pub(super) fn events(&self, name: &str) -> &[Event] {
+    pub(super) fn events(&self, name: &str) -> &[Stamped] {
         let found = self.members.iter().find(|(member, _)| *member == name);
         found.map_or(&[], |(_, events)| events)
     }
@@ -73,14 +77,14 @@ impl Observation {
     }
 }
 
-/// What the client counted. All but `acked` must be zero.
+/// The client's counts. All but `acked` must be zero.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(super) struct Tally {
     /// Requests answered.
     pub(super) acked: u64,
-    /// Numbers that were left out: the answers must be 1, 2, 3, …
+    /// Numbers that are missing: the answers must be 1, 2, 3, …
     pub(super) lost: u64,
-    /// Answers with a number that was reached before.
+    /// Answers with a number that had come before.
     pub(super) repeated: u64,
     /// Broken connections, each of which would have made a client reconnect.
     pub(super) reconnects: u64,
@@ -119,6 +123,15 @@ pub(super) fn longest_gap_ns(answers: &[Answer]) -> Option<u64> {
     answers.windows(2).map(gap).max()
 }
 
+/// Why a failover cannot be measured.
+#[derive(Debug, Error)]
+pub(super) enum Unmeasured {
+    #[error("the survivor did not {0} in its turn")]
+    Missing(&'static str),
+    #[error("the survivor's step '{0}' ended before it began")]
+    Early(&'static str),
+}
+
 /// How long a failover took, from the kill on, in nanoseconds. The parts add up to `vmm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failover {
@@ -130,20 +143,17 @@ pub(super) struct Failover {
 }
 
 impl Failover {
-    /// Measures it from what the survivor reported. The error says what is missing or out of order.
-    pub(super) fn measure(killed_ns: u64, survivor: &[Event]) -> Result<Self, String> {
-        // Backwards, each step before the one that followed it: a suspicion may have been withdrawn
-        // and come again, and a second reason may be told while the first is acted upon.
-        let (rest, live) = last(survivor, "go live", |k| matches!(k, Kind::Live { .. }))?;
-        let (rest, won) = last(rest, "win the claim", |k| {
-            matches!(k, Kind::ClaimWon { .. })
+    /// Measures it from the survivor's events. The error says what is missing or out of order.
+    pub(super) fn measure(killed_ns: u64, survivor: &[Stamped]) -> Result<Self, Unmeasured> {
+        // It goes backwards, from each step to the one before: a suspicion may have been withdrawn and
+        // come again, and a second reason may be reported while the first takes effect.
+        let (rest, live) = last(survivor, "go live", |e| matches!(e, Event::Live { .. }))?;
+        let (rest, won) = last(rest, "win the claim", |e| {
+            matches!(e, Event::ClaimWon { .. })
         })?;
-        let (rest, caught_up) = last(rest, "catch up", |k| matches!(k, Kind::CaughtUp { .. }))?;
-        let (_, suspect) = last(rest, "suspect", |k| matches!(k, Kind::Suspect { .. }))?;
-        let step = |name: &str, from: u64, to: u64| {
-            to.checked_sub(from)
-                .ok_or_else(|| format!("the survivor's step '{name}' ended before it began"))
-        };
+        let (rest, caught_up) = last(rest, "catch up", |e| matches!(e, Event::CaughtUp { .. }))?;
+        let (_, suspect) = last(rest, "suspect", |e| matches!(e, Event::Suspect { .. }))?;
+        let step = |name, from: u64, to: u64| to.checked_sub(from).ok_or(Unmeasured::Early(name));
         Ok(Self {
             detect: step("detect", killed_ns, suspect)?,
             catch_up: step("catch up", suspect, caught_up)?,
@@ -154,33 +164,36 @@ impl Failover {
     }
 }
 
-/// When the last event that `wanted` accepts happened, and what was reported before it.
+/// The time of the last event that `wanted` accepts, and the events before it.
 fn last<'a>(
-    events: &'a [Event],
-    what: &str,
-    wanted: impl Fn(&Kind) -> bool,
-) -> Result<(&'a [Event], u64), String> {
-    let found = events.iter().rposition(|e| wanted(&e.kind));
-    let found = found.ok_or_else(|| format!("the survivor did not {what} in its turn"))?;
+    events: &'a [Stamped],
+    what: &'static str,
+    wanted: impl Fn(&Event) -> bool,
+) -> Result<(&'a [Stamped], u64), Unmeasured> {
+    let found = events.iter().rposition(|e| wanted(&e.event));
+    let found = found.ok_or(Unmeasured::Missing(what))?;
     Ok((&events[..found], events[found].mono_ns))
 }
 
-/// How often one member too many had the right to go on alone: per generation, all but one of
-/// those that won the claim, went live or went solo (invariant I4).
-pub(super) fn split_brains(members: &[(&'static str, Vec<Event>)]) -> u64 {
+/// How many members too many had the right to go on alone: in each generation, all but one of those
+/// that won the claim, went live or went solo (invariant I4).
+pub(super) fn split_brains(members: &[(&'static str, Vec<Stamped>)]) -> u64 {
     let mut alone: BTreeMap<u64, u64> = BTreeMap::new();
     for (_, events) in members {
-        let mut latest = 1;
         let mut mine: Vec<u64> = Vec::new();
-        for event in events {
-            let survived = match event.kind {
-                Kind::Started { generation } => {
-                    latest = generation;
-                    continue;
-                }
-                Kind::ClaimWon { generation } | Kind::Live { generation, .. } => generation,
-                Kind::Solo { generation } => generation.unwrap_or(latest),
-                _ => continue,
+        for told in events {
+            let (Event::ClaimWon {
+                generation: survived,
+            }
+            | Event::Live {
+                generation: survived,
+                ..
+            }
+            | Event::Solo {
+                generation: survived,
+            }) = told.event
+            else {
+                continue;
             };
             if !mine.contains(&survived) {
                 mine.push(survived);
@@ -194,19 +207,20 @@ pub(super) fn split_brains(members: &[(&'static str, Vec<Event>)]) -> u64 {
 }
 
 /// How many divergences were reported.
-pub(super) fn divergences(members: &[(&'static str, Vec<Event>)]) -> u64 {
+pub(super) fn divergences(members: &[(&'static str, Vec<Stamped>)]) -> u64 {
     let all = members.iter().flat_map(|(_, events)| events);
-    all.filter(|e| matches!(e.kind, Kind::Diverged { .. }))
+    all.filter(|e| matches!(e.event, Event::Diverged { .. }))
         .count() as u64
 }
 
-/// The checks that hold in every scenario: the answers to a client, if there is one, are 1, 2, 3, … on one connection, nobody
-/// went on alone beside another, and the execution never differed.
+/// The checks of every scenario: if there is a client, its answers are 1, 2, 3, … on one connection; no
+/// member went on alone beside another; and the executions never differed.
 pub(super) fn common(observation: &Observation) -> Vec<String> {
     let mut violations = match &observation.client {
         Some(record) => answers(record),
         None => Vec::new(),
     };
+    violations.extend(observation.unread.iter().cloned());
     let split = split_brains(&observation.members);
     if split > 0 {
         violations.push(format!(
@@ -214,8 +228,8 @@ pub(super) fn common(observation: &Observation) -> Vec<String> {
         ));
     }
     for (name, events) in &observation.members {
-        for event in events {
-            if let Kind::Diverged { position } = event.kind {
+        for told in events {
+            if let Event::Diverged { position, .. } = told.event {
                 violations.push(format!("the {name} diverged at position {position}"));
             }
         }
@@ -230,7 +244,7 @@ fn answers(record: &Record) -> Vec<String> {
         if answer.value != due && violations.len() < VIOLATIONS_LIMIT {
             violations.push(format!("answer {} came where {due} was due", answer.value));
         }
-        // Only the answer that leaves the count is a finding, not all that follow it.
+        // Only the first answer that is wrong counts as a finding, not all that follow it.
         due = answer.value.saturating_add(1);
     }
     let after = record.answers.len();
@@ -248,6 +262,7 @@ fn answers(record: &Record) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples;
     use super::*;
 
     fn record(values: &[i64]) -> Record {
@@ -270,24 +285,18 @@ mod tests {
         }
     }
 
-    fn at(mono_ns: u64, kind: Kind) -> Event {
-        Event { mono_ns, kind }
+    fn at(mono_ns: u64, event: Event) -> Stamped {
+        Stamped { mono_ns, event }
     }
 
-    fn survivor() -> Vec<Event> {
+    fn survivor() -> Vec<Stamped> {
         let reason = "closed".to_owned();
         vec![
-            at(10, Kind::Joined),
-            at(1_100, Kind::Suspect { reason }),
-            at(1_300, Kind::CaughtUp { position: 5 }),
-            at(1_700, Kind::ClaimWon { generation: 1 }),
-            at(
-                2_500,
-                Kind::Live {
-                    generation: 1,
-                    reemitted: 0,
-                },
-            ),
+            at(10, samples::joined(1)),
+            at(1_100, Event::Suspect { reason }),
+            at(1_300, samples::caught_up()),
+            at(1_700, Event::ClaimWon { generation: 1 }),
+            at(2_500, samples::live(1)),
         ]
     }
 
@@ -325,7 +334,7 @@ mod tests {
         );
         let violations = common(&observation(repeat));
         assert_eq!(violations, ["answer 2 came where 3 was due"]);
-        // A forgotten state counts every number that it reaches again.
+        // If the guest forgets its state, every number that comes again counts.
         assert_eq!(Tally::of(&record(&[1, 2, 3, 1, 2, 3, 4])).repeated, 3);
         assert_eq!(Tally::of(&record(&[1, i64::MIN, 2])).repeated, 1);
     }
@@ -379,7 +388,7 @@ mod tests {
         let mut events = survivor();
         let suspect = |mono_ns| {
             let reason = "silence".to_owned();
-            at(mono_ns, Kind::Suspect { reason })
+            at(mono_ns, Event::Suspect { reason })
         };
         events.insert(1, suspect(500));
         events.insert(4, suspect(1_350));
@@ -391,25 +400,27 @@ mod tests {
         for missing in 1..survivor().len() {
             let mut events = survivor();
             events.remove(missing);
-            let refusal = Failover::measure(1_000, &events).unwrap_err();
+            let refusal = Failover::measure(1_000, &events).unwrap_err().to_string();
             assert!(refusal.contains("did not"), "{refusal}");
         }
-        let refusal = Failover::measure(1_200, &survivor()).unwrap_err();
+        let refusal = Failover::measure(1_200, &survivor())
+            .unwrap_err()
+            .to_string();
         assert!(refusal.contains("'detect' ended before"), "{refusal}");
     }
 
     #[test]
     fn two_members_alone_in_one_generation_are_a_split_brain() {
         let primary = vec![
-            at(1, Kind::Started { generation: 1 }),
-            at(1_600, Kind::Solo { generation: None }),
+            at(1, Event::Started { generation: 1 }),
+            at(1_600, samples::solo(1)),
         ];
         let both = [("primary", primary.clone()), ("backup", survivor())];
         assert_eq!(split_brains(&both), 1);
         assert_eq!(split_brains(&both[..1]), 0);
         assert_eq!(split_brains(&both[1..]), 0, "claim and live are one member");
 
-        let next = vec![at(9, Kind::ClaimWon { generation: 2 })];
+        let next = vec![at(9, Event::ClaimWon { generation: 2 })];
         let later = [("backup", survivor()), ("second", next)];
         assert_eq!(split_brains(&later), 0, "another generation is no split");
 
@@ -419,11 +430,16 @@ mod tests {
     }
 
     #[test]
+    fn events_that_cannot_be_read_are_told() {
+        let mut observed = observation(record(&[1]));
+        observed.unread.push("the backup's events: bad".into());
+        assert_eq!(common(&observed), ["the backup's events: bad"]);
+    }
+
+    #[test]
     fn a_divergence_is_counted_and_told_with_its_position() {
         let mut observed = observation(record(&[1]));
-        observed.members[1]
-            .1
-            .push(at(5, Kind::Diverged { position: 4_711 }));
+        observed.members[1].1.push(at(5, samples::diverged(4_711)));
         assert_eq!(divergences(&observed.members), 1);
         assert_eq!(common(&observed), ["the backup diverged at position 4711"]);
     }

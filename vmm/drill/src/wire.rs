@@ -1,5 +1,5 @@
-//! A wire between the members' hosts that can be cut: a thread that carries frames from one TAP to the
-//! other, and does to each direction what a scenario wants.
+//! A wire between the members' hosts that can be cut: a thread that carries frames from each of two
+//! TAPs to the other, and treats each direction as the scenario wants.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,13 +14,13 @@ use rustix::thread::gettid;
 use super::lane::{Counts, Lane, Quality};
 use lockstep_backends::Tap;
 
-/// Longest frame, bytes: Ethernet's MTU, a header, and the byte that shows that it was cut.
+/// Longest frame, bytes: Ethernet's MTU, a header, and one byte that would show that it was cut.
 const FRAME_BYTES: usize = 1514 + 1;
 
 /// Nice value of the wire's thread.
 const HIGHEST_PRIORITY: i32 = -20;
 
-/// A wire. Its ends are up while it exists; dropping it ends its thread.
+/// A wire. Its ends are up as long as it exists; dropping it ends its thread.
 #[derive(Debug)]
 pub(super) struct Wire {
     lanes: Arc<Mutex<[Lane; 2]>>,
@@ -29,18 +29,19 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Joins two TAPs. What is read from the first is its host's sending, direction 0.
+    /// Joins two TAPs. Direction 0 has the frames that the first TAP's host sends.
     pub(super) fn between(ends: [Tap; 2]) -> io::Result<Self> {
         let lanes: Arc<Mutex<[Lane; 2]>> = Arc::default();
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let stop = Arc::new(eventfd(0, flags)?);
         let (theirs, told) = (Arc::clone(&lanes), Arc::clone(&stop));
         let carry = move || {
-            // No real wire waits for a processor. Without the right to this it may, on a busy machine.
+            // A real wire never waits for a processor. Without the right to this priority, this one may
+            // on a busy host.
             if let Err(e) = setpriority_process(Some(gettid()), HIGHEST_PRIORITY) {
                 tracing::debug!("the wire's thread has no priority ({e})");
             }
-            // A wire that breaks by itself shows as a suspicion in the scenario.
+            // If the wire breaks by itself, the scenario sees it as a suspicion.
             if let Err(e) = carry(&ends, &theirs, &told) {
                 tracing::error!("the wire between the members' hosts failed ({e})");
             }
@@ -53,12 +54,12 @@ impl Wire {
         })
     }
 
-    /// From the moment of return on, the frames that host `from` sends fare like this.
+    /// After this returns, the frames that host `from` sends are treated like this.
     pub(super) fn set(&self, from: usize, quality: Quality) {
         lock(&self.lanes)[from].set(quality);
     }
 
-    /// What became of the frames of each host so far.
+    /// Counts of each host's frames so far.
     pub(super) fn counts(&self) -> [Counts; 2] {
         let lanes = lock(&self.lanes);
         [lanes[0].counts(), lanes[1].counts()]
@@ -71,7 +72,7 @@ impl Drop for Wire {
         if told.is_ok()
             && let Some(thread) = self.thread.take()
         {
-            // It reports its errors itself.
+            // The thread reports its errors itself.
             let _ended = thread.join();
         }
     }
@@ -81,7 +82,7 @@ fn lock(lanes: &Mutex<[Lane; 2]>) -> MutexGuard<'_, [Lane; 2]> {
     lanes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Carries frames until it is told to stop.
+/// Carries frames until it is asked to stop.
 fn carry(ends: &[Tap; 2], lanes: &Mutex<[Lane; 2]>, stop: &OwnedFd) -> io::Result<()> {
     let mut buffer = [0; FRAME_BYTES];
     loop {
@@ -102,7 +103,7 @@ fn carry(ends: &[Tap; 2], lanes: &Mutex<[Lane; 2]>, stop: &OwnedFd) -> io::Resul
         }
         for from in 0..2 {
             while let Some(len) = ends[from].recv(&mut buffer)? {
-                // Locked until the frame is out: a cut that has returned lets none through.
+                // Locked until the frame is out: after a cut has returned, no frame passes.
                 let mut lanes = lock(lanes);
                 let now = Instant::now();
                 lanes[from].enter(now, &buffer[..len]);

@@ -1,7 +1,7 @@
-//! A survivor tells the network for minutes where the guest lives now, ever more slowly.
+//! A survivor announces to the network for minutes where the guest is now, more and more rarely.
 //!
-//! Once is not enough: a frame of the other side that was on its way, or that a side which was stopped
-//! still let out, teaches bridges the old place again, and a guest that is not asked says nothing.
+//! One announcement is not enough. A frame of the other side that was under way, or that a stopped side
+//! still sent, teaches bridges the old place again, and a guest that no client asks sends nothing.
 
 use ft_protocol::Time;
 use ft_protocol::log::NetConfig;
@@ -11,13 +11,13 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The MAC is announced for so long: the time after which bridges forget what they learned.
+/// How long the MAC is announced: the time after which bridges forget what they learned.
 pub const ANNOUNCE_FOR: Duration = Duration::from_secs(300);
-/// Between two announcements at first.
+/// The first interval between two announcements.
 pub const ANNOUNCE_FIRST: Duration = Duration::from_millis(100);
-/// And at last.
+/// The longest interval between two announcements.
 pub const ANNOUNCE_LAST: Duration = Duration::from_secs(10);
-/// In between the intervals are this part of the time that has passed.
+/// In between, an interval is this part of the time that has passed.
 const SLOWING: u32 = 10;
 
 /// A survivor's announcements.
@@ -26,12 +26,12 @@ pub struct Announcer {
     tap: Arc<Tap>,
     net: NetConfig,
     since: Time,
-    /// None once it is done.
+    /// `None` when all were made.
     next: Option<Time>,
 }
 
 impl Announcer {
-    /// For a guest with this network, which lives behind this TAP since `now`.
+    /// For a guest with this network, which is behind this TAP since `now`.
     pub fn new(tap: Arc<Tap>, net: NetConfig, now: Time) -> Announcer {
         Announcer {
             tap,
@@ -46,7 +46,8 @@ impl Announcer {
         self.next
     }
 
-    /// Announces if that is due and `may` be: who is not sure that the guest lives here keeps silent.
+    /// Announces if that is due and `may` is true. A side that is not sure that the guest is here sends
+    /// nothing.
     pub fn tick(&mut self, now: Time, may: bool) {
         if self.next.is_none_or(|next| now < next) {
             return;

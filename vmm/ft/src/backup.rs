@@ -19,36 +19,36 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What a backup is made of.
+/// The parts of a backup.
 pub struct BackupParts {
     /// The VM it protects.
     pub vm: String,
     /// This host.
     pub host: HostPrint,
-    /// Who makes CPUs.
+    /// The CPU backends.
     pub cpus: CpuBackends,
-    /// What the operator said of the machine.
+    /// What the operator said about the machine.
     pub expect: Expectations,
     /// Where the primary listens.
     pub channel: SocketAddr,
-    /// Where the next backup may connect once this side is live; nowhere if it is not told.
+    /// Where the next backup may connect when this side is live; `None` if no address was given.
     pub listen: Option<Port>,
     /// The arbiter.
     pub arbiter: Arc<dyn Arbiter>,
     /// The TAP, silent until this side goes live.
     pub tap: Option<Arc<Tap>>,
-    /// Inputs for going live.
+    /// Inputs for the live machine.
     pub live: Live,
-    /// Where outputs are let go once live.
+    /// Where outputs go when this side is live.
     pub direct: Direct,
     /// Record into this new directory.
     pub record: Option<PathBuf>,
     /// Where events go.
     pub events: EventLog,
-    /// Keep what the TAP gets, for going live.
+    /// Keep the frames that the TAP gets, for going live.
     pub shadow: bool,
-    /// Run between a won test-and-set and going live.
+    /// The fence: run after a won test-and-set, before going live.
     pub fence: Option<String>,
-    /// Where to die, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }

@@ -1,9 +1,10 @@
-//! Heartbeats by UDP, beside the channel: they pass where a full or stuck TCP connection does not.
+//! Heartbeats by UDP, beside the channel: they arrive when a full or stuck TCP connection carries
+//! nothing.
 //!
-//! They are sent by a thread of its own, which comes before the host's ordinary ones where that is
-//! allowed: on a busy host the runtime's thread may wait for a processor longer than a peer has patience.
-//! That thread only says what the runtime said last, and no longer than [`LICENCE`]: a runtime that hangs
-//! is silent, and one that knows of a vCPU that hangs silences it at once.
+//! A separate thread sends them, with a higher priority than the host's ordinary threads where that is
+//! allowed: on a busy host the runtime's thread may wait for a processor longer than a peer waits for a
+//! beat. The thread only repeats the last beat that the runtime permitted, for at most [`LICENCE`]. So
+//! a runtime that hangs becomes silent, and a runtime whose vCPU hangs silences the thread at once.
 
 use super::priority;
 use ft_protocol::wire::Beat;
@@ -15,28 +16,28 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 
-/// What the runtime said last is repeated for so long: as long as a peer bears with a channel that carries
-/// nothing, which is the runtime's ([`ft_protocol::detector::Timing::stuck`]).
+/// How long the last permitted beat is repeated: as long as a peer tolerates a channel that carries
+/// nothing, which is the runtime's part ([`ft_protocol::detector::Timing::stuck`]).
 pub const LICENCE: Duration = Duration::from_secs(2);
 
 /// One side's socket for beats.
 #[derive(Debug)]
 pub struct Beats {
-    /// None where none could be made: beats alone decide nothing.
+    /// `None` if no socket could be made: beats alone decide nothing.
     socket: Option<UdpSocket>,
-    /// Where beats go.
+    /// The address to which beats are sent.
     peer: Option<SocketAddr>,
-    /// None where nothing is sent.
+    /// `None` if nothing is sent.
     beater: Option<Beater>,
 }
 
 impl Beats {
-    /// The primary's, on its own port. Beats go where the backup's come from.
+    /// The primary's, on its own port. Beats are sent to the address from which the backup's come.
     pub fn on(socket: StdSocket, every: Duration) -> io::Result<Beats> {
         Beats::with(socket, None, every)
     }
 
-    /// Nobody's: nothing is sent, and nothing comes.
+    /// Neither sends nor receives.
     pub fn none() -> Beats {
         Beats {
             socket: None,
@@ -45,7 +46,7 @@ impl Beats {
         }
     }
 
-    /// The backup's: on any port, to the channel's address.
+    /// The backup's: on any port, sending to the channel's address.
     pub fn towards(channel: SocketAddr, every: Duration) -> io::Result<Beats> {
         let any = match channel {
             SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
@@ -63,13 +64,13 @@ impl Beats {
         })
     }
 
-    /// The peer is there.
+    /// Sends to this address from now on.
     pub fn answer_to(&mut self, peer: SocketAddr) {
         self.peer = Some(peer);
     }
 
-    /// Has this one sent, and more like it until the next one is due by far. Nothing depends on a single
-    /// one.
+    /// Permits the sending of this beat, and of more like it until the next one is long overdue.
+    /// Nothing depends on a single beat.
     pub fn send(&self, beat: Beat) {
         if let (Some(beater), Some(to)) = (&self.beater, self.peer) {
             beater.say(Some(Licence {
@@ -80,14 +81,14 @@ impl Beats {
         }
     }
 
-    /// Nothing more is sent until [`Beats::send`].
+    /// Sends nothing more until [`Beats::send`].
     pub fn silence(&self) {
         if let Some(beater) = &self.beater {
             beater.say(None);
         }
     }
 
-    /// The next beat, and where it came from; other datagrams are ignored. Cancel-safe.
+    /// The next beat, and its sender's address. Other datagrams are ignored. Cancel-safe.
     pub async fn next(&self) -> (Beat, SocketAddr) {
         let Some(socket) = &self.socket else {
             return std::future::pending().await;
@@ -100,19 +101,19 @@ impl Beats {
                         return (beat, from);
                     }
                 }
-                // An ICMP message about an earlier one: the peer is not there yet, or not any more.
+                // An ICMP message about an earlier beat: the peer is not there yet, or not any more.
                 Err(e) => tracing::debug!("no heartbeat ({e})"),
             }
         }
     }
 
-    /// A beat that has arrived already; none if there is none. It asks the socket itself: the runtime may
-    /// not have looked since this thread was last interrupted.
+    /// A beat that has arrived already, if any. It asks the socket itself, as the runtime may not have
+    /// polled it since this thread was last interrupted.
     pub fn arrived(&self) -> Option<(Beat, SocketAddr)> {
         let socket = self.socket.as_ref()?;
         let mut datagram = [0; Beat::MAX_DATAGRAM];
         let flags = rustix::net::RecvFlags::DONTWAIT;
-        // Whatever else comes is thrown away, and there may be more behind it.
+        // Other datagrams are dropped; there may be more behind them.
         for _ in 0..ARRIVED_AT_ONCE {
             match rustix::net::recvfrom(socket, &mut datagram, flags) {
                 Ok((len, _, from)) => {
@@ -131,10 +132,10 @@ impl Beats {
     }
 }
 
-/// Datagrams that are looked at in one go.
+/// Most datagrams that are read in one call.
 const ARRIVED_AT_ONCE: usize = 64;
 
-/// What may be said, to whom, and until when.
+/// What may be sent, to which address, and until when.
 #[derive(Clone, Copy, Debug)]
 struct Licence {
     beat: Beat,
@@ -148,7 +149,7 @@ impl Licence {
     }
 }
 
-/// The thread that sends. It ends when this is dropped.
+/// The sending thread. It ends when this is dropped.
 #[derive(Debug)]
 struct Beater {
     shared: Arc<Shared>,
@@ -177,7 +178,7 @@ impl Beater {
             let held = held.as_deref_mut().expect("nobody panics with this lock");
             std::mem::replace(held, licence)
         };
-        // Else it wakes up by itself.
+        // Otherwise it wakes up by itself.
         if before.is_none_or(|before| !before.holds()) {
             self.thread.thread().unpark();
         }
@@ -192,13 +193,14 @@ impl Drop for Beater {
 }
 
 impl Shared {
-    /// The thread.
+    /// The thread's loop.
     fn beat(&self, socket: &StdSocket, every: Duration) {
         priority::raise();
         let mut count = 0;
         let mut known = None;
         while !self.over.load(Ordering::Acquire) {
-            // Whoever holds the lock may wait for a processor: what was said before holds meanwhile.
+            // The holder of the lock may wait for a processor; meanwhile the last permission is still
+            // valid.
             if let Ok(licence) = self.licence.try_lock() {
                 known = *licence;
             }

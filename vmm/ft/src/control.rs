@@ -1,15 +1,16 @@
-//! Control sockets: `lockstep stop`, `switchover` and `status` find the running members of a VM here.
+//! Control sockets, by which `lockstep stop`, `switchover` and `status` find the running members of a
+//! VM on this host.
 //!
 //! Every member listens on a Unix socket `VM@ID.sock` in the runtime directory, which only its user may
-//! enter. One request a connection: a line, answered by `ok` or by `error WHY` at once, and after `ok` by
-//! `done` or `error WHY` in the end. `status` is answered by one JSON object.
+//! enter. A connection carries one request, which is a line. The answer is `ok` or `error WHY` at once,
+//! and after `ok` at the end `done` or `error WHY`. The answer to `status` is one JSON object.
 
 use super::Outcome;
 use super::sockets;
 use super::strangers::{Known, Strangers};
 use ft_protocol::arbiter::MemberId;
 use ft_protocol::wire::Request;
-use serde_json::Value;
+use lockstep_events::{MemberStatus, StatusError};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -21,18 +22,19 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// Longest request, bytes.
 const MAX_REQUEST: u64 = 64;
-/// How long a client may take to say what it wants.
+/// How long a client may take to send its request.
 const REQUEST_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
-/// Clients that have not said what they want; with more, the oldest is hung up on. And requests that wait
-/// for the runtime.
+/// Most clients that have not sent their request; with one more, the oldest is disconnected. Also the
+/// most requests that wait for the runtime.
 const CLIENTS: usize = 32;
-/// Clients that wait for the end of what they asked for; with more, the oldest is told to look itself.
+/// Most clients that wait for the end of their request; with one more, the oldest is asked to look for
+/// itself.
 const WAITING: usize = 64;
-/// What the sockets' names end with.
+/// The end of the sockets' names.
 const SUFFIX: &str = ".sock";
 
-/// Where control sockets are: `LOCKSTEP_RUNTIME_DIR`, else `/run/lockstep` for root, else `lockstep` in
-/// `XDG_RUNTIME_DIR`, else a directory of this user's in `/tmp`.
+/// The directory of control sockets: `LOCKSTEP_RUNTIME_DIR`; otherwise `/run/lockstep` for root;
+/// otherwise `lockstep` in `XDG_RUNTIME_DIR`; otherwise a directory of this user in `/tmp`.
 pub fn runtime_dir() -> PathBuf {
     let from = |name| std::env::var_os(name).filter(|dir| !dir.is_empty());
     let uid = rustix::process::geteuid();
@@ -44,7 +46,8 @@ pub fn runtime_dir() -> PathBuf {
     }
 }
 
-/// Makes the directory if need be, and opens it: it must be this user's, and nobody else's.
+/// Opens the directory, and makes it if it is missing. It must belong to this user, and be closed to
+/// others.
 pub fn private_dir() -> io::Result<fs::File> {
     let path = runtime_dir();
     let made = fs::DirBuilder::new()
@@ -67,32 +70,69 @@ pub fn private_dir() -> io::Result<fs::File> {
 /// A member's control socket. It is removed when this is dropped.
 #[derive(Debug)]
 pub struct Control {
-    /// The socket; none where none could be made: the VM matters more.
+    /// The socket; `None` if it could not be made, as the VM is worth more.
     path: Option<PathBuf>,
     asked: Receiver<Asked>,
-    /// Whoever waits for the end of what they asked for, the oldest first.
+    /// Clients that wait for the end of their request, the oldest first.
     waiting: Vec<(Request, UnixStream)>,
 }
 
-/// A request, not yet answered.
+/// A request that was not answered yet.
 #[derive(Debug)]
 pub struct Asked {
-    /// For this.
+    /// What is requested.
     pub wish: Wish,
     stream: UnixStream,
 }
 
-/// What a client wants.
+/// Why a member does not even begin what an operator asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nobody can take over.
+    #[error("it runs without a backup")]
+    NoBackup,
+    /// A backup has nobody to pass it on to.
+    #[error("there is no pair here: ask where the VM runs")]
+    NoPair,
+}
+
+/// Why what an operator asked for came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDone {
+    /// There is nothing left to hand over.
+    #[error("the guest has ended")]
+    GuestEnded,
+    /// Nobody is left to take over.
+    #[error("the backup was lost, this side runs on alone")]
+    BackupLost,
+    /// What was to be stopped is elsewhere now.
+    #[error("it was handed over to the other side, and runs on there: ask again")]
+    HandedOver,
+    /// The member that was asked has left.
+    #[error("the member has left")]
+    Left,
+    /// The backup that was asked has left.
+    #[error("this backup has left, and the VM may run on elsewhere: ask there")]
+    BackupLeft,
+    /// The host has failed the member.
+    #[error("the member failed on its host")]
+    Failed,
+    /// The member ended with this sentence.
+    #[error("{0}")]
+    Ended(String),
+}
+
+/// A client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// That something is done.
+    /// To do something.
     Do(Request),
-    /// To be told how it stands.
+    /// To report the member's state.
     Status,
 }
 
 impl Control {
-    /// Listens for requests to this member, inside the runtime.
+    /// Listens for requests to this member. Must be called inside the runtime.
     pub fn listen(vm: &str, me: MemberId) -> Control {
         let listener = private_dir().and_then(|dir| {
             let name = format!("{vm}@{me}{SUFFIX}");
@@ -127,8 +167,8 @@ impl Control {
         }
     }
 
-    /// It will be done, or not for this reason.
-    pub fn answer(&mut self, asked: Asked, accepted: Result<(), String>) {
+    /// Answers that it will be done, or why not.
+    pub fn answer(&mut self, asked: Asked, accepted: Result<(), Refusal>) {
         let request = match (asked.wish, accepted) {
             (Wish::Do(request), Ok(())) => request,
             (Wish::Status, Ok(())) => return,
@@ -145,18 +185,18 @@ impl Control {
         self.waiting.push((request, asked.stream));
     }
 
-    /// Whether somebody waits for the end of this.
+    /// Does a client wait for the end of this request?
     pub fn is_waited_for(&self, request: Request) -> bool {
         self.waiting.iter().any(|(wanted, _)| *wanted == request)
     }
 
-    /// How it stands.
-    pub fn tell(&self, asked: &Asked, status: &Value) {
+    /// Sends the member's state.
+    pub fn tell(&self, asked: &Asked, status: &MemberStatus) {
         say(&asked.stream, &status.to_string());
     }
 
-    /// What was asked for by this is done, or came to nothing.
-    pub fn finish(&mut self, request: Request, done: Result<(), &str>) {
+    /// Answers the clients that wait for this request: it is done, or failed.
+    pub fn finish(&mut self, request: Request, done: &Result<(), NotDone>) {
         for (_, stream) in self
             .waiting
             .extract_if(.., |(wanted, _)| *wanted == request)
@@ -168,27 +208,25 @@ impl Control {
         }
     }
 
-    /// The member has ended like this, with whatever was asked of it. `left`: what it means for the VM if it
-    /// left.
-    pub fn end(&mut self, outcome: &io::Result<Outcome>, left: Result<(), &str>) {
+    /// Answers all waiting clients, as the member has ended with `outcome`. `left` says what it means
+    /// for the VM if the member left.
+    pub fn end(&mut self, outcome: &io::Result<Outcome>, left: Result<(), NotDone>) {
         let (stopped, switched) = match outcome {
-            Ok(Outcome::Ended(_)) => (Ok(()), Err("the guest has ended")),
-            Ok(Outcome::LeftOpen(_, why) | Outcome::Halted(_, why)) => {
-                (Err(why.as_str()), Err(why.as_str()))
-            }
-            Ok(Outcome::HandedOver) => (
-                Err("it was handed over to the other side, and runs on there: ask again"),
-                Ok(()),
-            ),
-            Ok(Outcome::Left) => (left, Err("the member has left")),
-            Err(_) => {
-                let why = "the member failed on its host";
-                (Err(why), Err(why))
-            }
+            Ok(Outcome::Ended(_)) => (Ok(()), Err(NotDone::GuestEnded)),
+            Ok(Outcome::LeftOpen(_, why)) => neither(|| NotDone::Ended(why.to_string())),
+            Ok(Outcome::Halted(why)) => neither(|| NotDone::Ended(why.to_string())),
+            Ok(Outcome::HandedOver) => (Err(NotDone::HandedOver), Ok(())),
+            Ok(Outcome::Left) => (left, Err(NotDone::Left)),
+            Err(_) => neither(|| NotDone::Failed),
         };
-        self.finish(Request::Stop, stopped);
-        self.finish(Request::Switchover, switched);
+        self.finish(Request::Stop, &stopped);
+        self.finish(Request::Switchover, &switched);
     }
+}
+
+/// Neither of two things was done.
+fn neither(why: impl Fn() -> NotDone) -> (Result<(), NotDone>, Result<(), NotDone>) {
+    (Err(why()), Err(why()))
 }
 
 impl Drop for Control {
@@ -199,7 +237,7 @@ impl Drop for Control {
     }
 }
 
-/// Takes requests, of several clients at once.
+/// Accepts requests, from several clients at once.
 async fn serve(listener: UnixListener, requests: Sender<Asked>) {
     let mut clients = Strangers::at_most(CLIENTS);
     loop {
@@ -210,25 +248,25 @@ async fn serve(listener: UnixListener, requests: Sender<Asked>) {
             }
             Err(e) => {
                 tracing::warn!("a control connection could not be accepted ({e})");
-                // Out of descriptors, say: no reason to spin.
+                // For instance, there are no descriptors left: wait instead of spinning.
                 tokio::time::sleep(REQUEST_LIMIT).await;
             }
         }
     }
 }
 
-/// Takes one client's request, which has a second for it.
+/// Reads one client's request, for which it has a second.
 async fn take(stream: UnixStream, known: Known, requests: Sender<Asked>) {
     let read = tokio::time::timeout(REQUEST_LIMIT, read_request(stream));
     if let Ok(Some(asked)) = read.await {
         known.note();
-        // A runtime that is gone answers nobody.
+        // If the runtime is gone, no answer will come.
         let _gone = requests.send(asked).await;
     }
 }
 
 fn say(stream: &UnixStream, line: &str) {
-    // A client that is gone needs no answer; a short line always fits.
+    // A client that is gone needs no answer; a short line always fits into the socket.
     let _gone = stream.try_write(format!("{}\n", line.replace('\n', " ")).as_bytes());
 }
 
@@ -251,10 +289,11 @@ async fn read_request(stream: UnixStream) -> Option<Asked> {
     Some(Asked { wish, stream })
 }
 
-/// Asks the members of `vm` on this host, one after the other, until one accepts; waits until it is done.
+/// Asks the members of `vm` on this host, one after the other, until one accepts the request; waits
+/// until it is done.
 ///
 /// # Errors
-/// What they said, as a sentence.
+/// Their answers, as a sentence.
 pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
     let nobody = |e: io::Error| AskError::Nobody(vm.into(), e.to_string());
     let mut refused = None;
@@ -275,21 +314,35 @@ pub fn ask(vm: &str, request: Request) -> Result<(), AskError> {
     }
 }
 
-/// How the members of `vm` on this host stand, or those of all VMs: one object each.
+/// How the members of `vm` on this host stand, or those of all VMs.
 ///
 /// # Errors
-/// If the sockets' directory cannot be looked into.
-pub fn status(vm: Option<&str>) -> io::Result<Vec<Value>> {
+/// If the sockets' directory cannot be looked into, or a member of another version answers otherwise than
+/// this one reads.
+pub fn status(vm: Option<&str>) -> Result<Vec<MemberStatus>, StatusOfError> {
     let told = |mut stream: StdStream| {
         stream.set_read_timeout(Some(REQUEST_LIMIT))?;
         stream.write_all(b"status\n")?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line)?;
-        serde_json::from_str(&line).map_err(io::Error::from)
+        let mut line = Vec::new();
+        BufReader::new(stream).read_until(b'\n', &mut line)?;
+        io::Result::Ok(line)
     };
-    let streams = members(vm)?.into_iter().flatten();
-    // One that ends just now has no status.
-    Ok(streams.filter_map(|stream| told(stream).ok()).collect())
+    let lines = members(vm)?.into_iter().flatten().map(told);
+    // A member that is ending has no state.
+    let whole = lines.filter_map(|line| line.ok().filter(|line| line.ends_with(b"\n")));
+    let members = whole.map(|line| MemberStatus::read(&line));
+    Ok(members.collect::<Result<_, _>>()?)
+}
+
+/// Why it cannot be told how the members on this host stand.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusOfError {
+    /// The sockets' directory cannot be looked into.
+    #[error(transparent)]
+    Directory(#[from] io::Error),
+    /// A member answers otherwise.
+    #[error(transparent)]
+    Answer(#[from] StatusError),
 }
 
 /// Connections to the members of `vm` on this host, or to those of all VMs.
@@ -305,7 +358,7 @@ fn members(vm: Option<&str>) -> io::Result<Vec<io::Result<StdStream>>> {
         let connected = sockets::connect(&dir, &name);
         let refused = |e: &io::Error| e.kind() == io::ErrorKind::ConnectionRefused;
         if connected.as_ref().is_err_and(refused) {
-            // Left behind by a member that was killed.
+            // It was left behind by a member that was killed.
             let _gone = sockets::remove(&dir, &name);
             return None;
         }
@@ -352,18 +405,18 @@ fn converse(mut stream: StdStream, request: Request) -> Result<(), Said> {
     }
 }
 
-/// Why a VM does not do what an operator asks for.
+/// Why a VM does not do what an operator requested.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// There is nobody to ask.
+    /// There is no member to ask.
     #[error(
         "no member of VM {0} was found on this host ({1}); run this where one runs, as the same user"
     )]
     Nobody(String, String),
-    /// None of them can.
+    /// None of them can do it.
     #[error("VM {0} cannot do that now: {1}")]
     Refused(String, String),
-    /// One of them could not in the end.
+    /// One of them tried it, and failed.
     #[error("VM {0} did not do that: {1}")]
     Failed(String, String),
 }

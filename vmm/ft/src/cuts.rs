@@ -1,11 +1,12 @@
-//! Cut points: `--cut POINT[:N]` kills this member with SIGKILL at a named step of the protocol, so that
-//! drills can sweep over a failure between every two of them. Some plant another fault there.
+//! Cut points: named steps of the protocol, at which a program may plant faults into a member, so that
+//! drills and tests can sweep over a failure between every two of them. `lockstep` plants none: what can be
+//! planted is in `vmm/faults`, which only `lockstep-faults` links.
 
+use lockstep_machine::Machine;
+use lockstep_memory::RamError;
 use lockstep_pulse::Pulse;
-use std::str::FromStr;
+use std::fmt::Debug;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 /// A step of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum CutPoint {
     LogSent,
     /// An acknowledgement came, and nothing was done about it.
     AckReceived,
-    /// An output has left, and nobody was told.
+    /// An output has left, and the backup was not told.
     OutputReleased,
     /// The arbiter was asked for the test-and-set.
     ClaimAsked,
@@ -24,142 +25,56 @@ pub enum CutPoint {
     ClaimWon,
     /// This side goes on alone, and has said so.
     LiveAnnounced,
-    /// No kill: the vCPU's thread hangs for good at its N-th position.
-    VcpuHangs,
-    /// No kill: the runtime's thread stands still for [`STALL`] at its N-th tick.
-    RuntimeStalls,
-    /// No kill: a byte of the machine that was built or copied here is another.
-    PageFlips,
-    /// No kill: a device of the machine that was built or copied here is another.
-    DeviceFlips,
 }
 
-const NAMES: [(&str, CutPoint); 11] = [
-    ("entry-logged", CutPoint::EntryLogged),
-    ("log-sent", CutPoint::LogSent),
-    ("ack-received", CutPoint::AckReceived),
-    ("output-released", CutPoint::OutputReleased),
-    ("claim-asked", CutPoint::ClaimAsked),
-    ("claim-won", CutPoint::ClaimWon),
-    ("live-announced", CutPoint::LiveAnnounced),
-    ("vcpu-hangs", CutPoint::VcpuHangs),
-    ("runtime-stalls", CutPoint::RuntimeStalls),
-    ("page-flips", CutPoint::PageFlips),
-    ("device-flips", CutPoint::DeviceFlips),
-];
+/// A fault that a program plants into a member.
+pub trait Plant: Debug + Send + Sync {
+    /// The member passes a cut point.
+    fn pass(&self, point: CutPoint);
 
-/// `--cut`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cut {
-    point: CutPoint,
-    /// At which of its times, counted from 1.
-    at: u64,
+    /// The runtime's thread is at a tick.
+    fn tick(&self);
+
+    /// The pulse for a vCPU's thread that is to start.
+    fn pulse(&self) -> Pulse;
+
+    /// A backup's machine was built or copied, and has not run.
+    fn built(&self, machine: &mut Machine) -> Result<(), RamError>;
 }
 
-impl FromStr for Cut {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Cut, String> {
-        let (name, at) = text.split_once(':').unwrap_or((text, "1"));
-        let point = NAMES.iter().find(|(known, _)| *known == name);
-        let at = at.parse().ok().filter(|at| *at > 0);
-        match (point, at) {
-            (Some((_, point)), Some(at)) => Ok(Cut { point: *point, at }),
-            _ => Err(format!(
-                "`{text}` is no cut: give POINT or POINT:N, with POINT one of {}",
-                NAMES.map(|(name, _)| name).join(", ")
-            )),
-        }
-    }
-}
-
-/// So long a runtime stands still that is told to: as one that gets no processor on a busy host. Longer
-/// than a peer's patience with silence, and too short for a thread that hangs.
-const STALL: Duration = Duration::from_millis(600);
-
-/// Counts towards the cut, on all threads of a member.
+/// What is planted into a member: nothing, unless its program says so.
 #[derive(Clone, Debug, Default)]
-pub struct Cuts {
-    cut: Option<Cut>,
-    passed: Arc<AtomicU64>,
-}
+pub struct Cuts(Option<Arc<dyn Plant>>);
 
 impl Cuts {
-    /// With this cut, if there is to be one.
-    pub fn new(cut: Option<Cut>) -> Cuts {
-        Cuts {
-            cut,
-            passed: Arc::default(),
+    /// With this fault.
+    pub fn planted(plant: Arc<dyn Plant>) -> Cuts {
+        Cuts(Some(plant))
+    }
+
+    /// See [`Plant::pass`].
+    pub(crate) fn pass(&self, point: CutPoint) {
+        if let Some(plant) = &self.0 {
+            plant.pass(point);
         }
     }
 
-    /// The pulse of this member's vCPU, which may be to stop.
-    pub fn pulse(&self) -> Pulse {
-        match self.cut {
-            Some(Cut {
-                point: CutPoint::VcpuHangs,
-                at,
-            }) => Pulse::that_stops(at),
-            _ => Pulse::default(),
+    /// See [`Plant::tick`].
+    pub(crate) fn tick(&self) {
+        if let Some(plant) = &self.0 {
+            plant.tick();
         }
     }
 
-    /// This member passes a point; it may be its last.
-    pub fn pass(&self, point: CutPoint) {
-        if self.is_now(point) {
-            // What it said before it got here has left.
-            lockstep_out::finish();
-            let this = rustix::process::getpid();
-            let killed = rustix::process::kill_process(this, rustix::process::Signal::KILL);
-            panic!("a cut that does not kill ({killed:?})");
-        }
+    /// See [`Plant::pulse`].
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.0
+            .as_ref()
+            .map_or_else(Pulse::default, |plant| plant.pulse())
     }
 
-    /// On the runtime's thread, at a tick: it may be the one at which it stands still.
-    pub fn tick(&self) {
-        if self.is_now(CutPoint::RuntimeStalls) {
-            tracing::warn!("the runtime's thread stands still, as it was told to");
-            // Not a wait for anything: the pause is what is planted.
-            std::thread::sleep(STALL);
-            tracing::warn!("the runtime's thread goes on");
-        }
-    }
-
-    /// Whether this member passes the point for the time that it was told.
-    pub fn is_now(&self, point: CutPoint) -> bool {
-        self.cut.is_some_and(|cut| {
-            cut.point == point && self.passed.fetch_add(1, Ordering::Relaxed) + 1 == cut.at
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cuts_are_parsed() {
-        let cut = |point, at| Ok(Cut { point, at });
-        assert_eq!("log-sent".parse(), cut(CutPoint::LogSent, 1));
-        assert_eq!("claim-won:7".parse(), cut(CutPoint::ClaimWon, 7));
-        for bad in [
-            "",
-            "log",
-            "log-sent:",
-            "log-sent:0",
-            "log-sent:x",
-            "log-sent:1:2",
-        ] {
-            assert!(bad.parse::<Cut>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_cut_comes_at_its_time_and_only_there() {
-        let cuts = Cuts::new(Some("ack-received:3".parse().unwrap()));
-        let hits: Vec<bool> = (0..5).map(|_| cuts.is_now(CutPoint::AckReceived)).collect();
-        assert_eq!(hits, [false, false, true, false, false]);
-        assert!(!cuts.is_now(CutPoint::LogSent));
-        assert!(!Cuts::default().is_now(CutPoint::AckReceived));
+    /// See [`Plant::built`].
+    pub(crate) fn built(&self, machine: &mut Machine) -> Result<(), RamError> {
+        self.0.as_ref().map_or(Ok(()), |plant| plant.built(machine))
     }
 }

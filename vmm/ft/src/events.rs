@@ -1,14 +1,15 @@
 //! `--events`: what a member does, one JSON object a line, for drills and supervisors.
 
+use super::fence::FenceError;
+use lockstep_events::{Event, Stamped};
 use lockstep_out as out;
 use lockstep_out::{Queue, Target};
-use serde_json::{Value, json};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-/// Where the events go; nowhere unless asked for.
+/// Writes events, if `--events` was given.
 #[derive(Debug, Default)]
 pub struct EventLog {
     queue: Option<Queue<EventFile>>,
@@ -28,7 +29,8 @@ impl Target for EventFile {
     }
 
     fn gap(&self, count: u64, why: &str) -> Vec<u8> {
-        line("events_lost", json!({"count": count, "why": why}))
+        let why = why.to_owned();
+        line(Event::EventsLost { count, why })
     }
 
     fn failing(&self, why: &str) {
@@ -43,7 +45,7 @@ impl Target for EventFile {
 }
 
 impl EventLog {
-    /// Adds to `path`.
+    /// Appends to `path`.
     pub fn open(path: Option<&Path>) -> io::Result<EventLog> {
         let open = |path: &Path| {
             let file = out::append_to(path)?;
@@ -55,32 +57,31 @@ impl EventLog {
         })
     }
 
-    /// The arbiter is needed and cannot be asked.
+    /// Reports that the arbiter is needed and cannot be asked.
     pub fn unreachable(&mut self, why: &str) {
         tracing::warn!("it is needed, and asked again: {why}");
-        self.emit("unreachable", json!({"why": why}));
+        self.emit(Event::Unreachable { why: why.into() });
     }
 
-    /// The fence failed: nobody is live before it succeeds.
-    pub fn unfenced(&mut self, why: &str) {
+    /// Reports that the fence failed: no side is live before it succeeds.
+    pub fn unfenced(&mut self, why: &FenceError) {
         tracing::warn!("outputs are held, and it is run again: {why}");
-        self.emit("fence_failed", json!({"why": why}));
+        self.emit(Event::FenceFailed {
+            why: why.to_string(),
+        });
     }
 
-    /// Writes one event with the time on the host's monotonic clock, in one write. An event that cannot be
-    /// written, or not now, holds up nobody.
-    pub fn emit(&mut self, event: &str, details: Value) {
-        tracing::info!("{event} {details}");
+    /// Writes one event, with the time of the host's monotonic clock, by one write. An event that
+    /// cannot be written, or not now, delays nothing.
+    pub fn emit(&mut self, event: Event) {
+        tracing::info!("{event}");
         if let Some(queue) = &self.queue {
-            queue.push(line(event, details));
+            queue.push(line(event));
         }
     }
 }
 
-fn line(event: &str, details: Value) -> Vec<u8> {
-    let mut object = json!({"event": event, "mono_ns": super::now().0});
-    if let (Value::Object(object), Value::Object(details)) = (&mut object, details) {
-        object.extend(details);
-    }
-    format!("{object}\n").into_bytes()
+fn line(event: Event) -> Vec<u8> {
+    let mono_ns = super::now().0;
+    Stamped { mono_ns, event }.line().into_bytes()
 }

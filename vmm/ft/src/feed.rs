@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use tokio::sync::Notify;
 
-/// The runtime is woken when the vCPU has taken this much since it was last, bytes.
+/// The runtime is woken when the vCPU has taken this many bytes since the last time.
 const WAKE_BYTES: u64 = 512 << 10;
 
 /// Both ends of the buffer.
@@ -22,7 +22,7 @@ pub struct Feed {
 struct Shared {
     state: Mutex<State>,
     filled: Condvar,
-    /// Wakes the runtime: the vCPU ran dry, or took a lot.
+    /// Wakes the runtime: the vCPU has run dry, or has taken a lot.
     progress: Notify,
 }
 
@@ -31,30 +31,30 @@ struct State {
     items: VecDeque<LogItem>,
     /// The first entry comes after this one.
     begun_after: u64,
-    /// Sequence of the last entry taken, and bytes taken in all.
+    /// Sequence number of the last entry that was taken, and bytes taken in total.
     taken_seq: u64,
     taken_bytes: u64,
     woken_bytes: u64,
-    /// The vCPU has executed everything it took and waits for more.
+    /// The vCPU has executed everything that it took, and waits for more.
     dry: bool,
-    /// The runtime waits for that.
+    /// The runtime waits until the vCPU has run dry.
     tell_dry: bool,
     closed: bool,
 }
 
-/// How far the vCPU is.
+/// How far the vCPU has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Taken {
     /// Bytes of the log taken out of the buffer.
     pub bytes: u64,
-    /// The last sequence executed.
+    /// The last sequence number executed.
     pub seq: u64,
-    /// The last sequence executed, if the vCPU has executed all that there is.
+    /// The last sequence number executed, if the vCPU has executed everything that there is.
     pub executed: Option<u64>,
 }
 
 impl Feed {
-    /// An empty buffer for the vCPU thread with this pulse.
+    /// An empty buffer, for a vCPU's thread with this pulse.
     pub fn new(pulse: Pulse) -> Feed {
         Feed {
             shared: Arc::default(),
@@ -69,13 +69,13 @@ impl Feed {
             .expect("nobody panics with this lock")
     }
 
-    /// Nothing is there yet; the first entry to come follows this one, which is executed.
+    /// The buffer is empty; the first entry that comes follows this one, which is executed.
     pub fn begin_after(&self, seq: u64) {
         let mut state = self.lock();
         (state.begun_after, state.taken_seq) = (seq, seq);
     }
 
-    /// The channel's end: more of the log.
+    /// Adds a part of the log, from the channel.
     pub fn push(&self, items: Vec<LogItem>) {
         let mut state = self.lock();
         state.items.extend(items);
@@ -83,19 +83,19 @@ impl Feed {
         self.shared.filled.notify_one();
     }
 
-    /// There will be no more: the vCPU's end gives None once the buffer is empty.
+    /// No more will come: the vCPU's side gets `None` when the buffer is empty.
     pub fn close(&self) {
         self.lock().closed = true;
         self.shared.filled.notify_one();
     }
 
-    /// How far the vCPU is. `tell_dry`: wake [`Feed::progress`] when it runs dry.
+    /// How far the vCPU has got. With `tell_dry`, [`Feed::progress`] wakes when it runs dry.
     pub fn taken(&self, tell_dry: bool) -> Taken {
         let mut state = self.lock();
         state.tell_dry = tell_dry;
         Taken {
             bytes: state.taken_bytes,
-            // The one taken last may still be at work.
+            // The entry that was taken last may not be executed yet.
             seq: match state.dry {
                 true => state.taken_seq,
                 false => state.taken_seq.saturating_sub(1).max(state.begun_after),
@@ -104,19 +104,19 @@ impl Feed {
         }
     }
 
-    /// Returns when there is news in [`Feed::taken`].
+    /// Returns when [`Feed::taken`] has changed.
     pub async fn progress(&self) {
         self.shared.progress.notified().await;
     }
 
-    /// Sequence of the last entry that the vCPU took.
+    /// Sequence number of the last entry that the vCPU took.
     pub fn last_seq(&self) -> u64 {
         self.lock().taken_seq
     }
 }
 
 impl Shared {
-    /// Takes the next entry, if one is there.
+    /// Takes the next entry, if there is one.
     fn take(&self, state: &mut State) -> Option<Entry> {
         let item = state.items.pop_front()?;
         state.taken_seq = item.seq;
@@ -152,8 +152,9 @@ impl Entries for Feed {
         }
     }
 
-    /// A guest that may compute for ever is not run on while the runtime waits for the vCPU to run dry: it is
-    /// dry now, and stays outside its guest until there is more, or the end.
+    /// While the runtime waits for the vCPU to run dry, a guest that may compute for ever is not
+    /// entered again: the vCPU counts as dry now, and stays outside the guest until there are more
+    /// entries, or the end.
     fn ahead(&mut self, kicked: bool) -> Result<Ahead, LogError> {
         {
             let mut state = self.lock();

@@ -1,9 +1,9 @@
-//! The fault-tolerant runtime: performs with threads, sockets and files what the state machines of
-//! `ft-protocol` ask for.
+//! The fault-tolerant runtime: performs the actions of the state machines in `ft-protocol` with
+//! threads, sockets and files.
 //!
-//! Each side is one thread with a tokio runtime, which owns the protocol's state machine, and one
-//! thread with the vCPU. They share the journal, the outputs that wait and a brake on the primary, the
-//! log buffer on the backup; the map is in `docs/architecture.md`.
+//! Each side has one thread with a tokio runtime, which owns the protocol's state machine, and one
+//! thread with the vCPU. On the primary they share the journal, the waiting outputs and a brake; on the
+//! backup, the log buffer. The map is in `docs/architecture.md`.
 
 pub mod announcer;
 pub mod arbiter;
@@ -17,16 +17,19 @@ pub mod fence;
 pub mod link;
 pub mod lobby;
 pub mod network;
+mod outcome;
 pub mod outputs;
 pub mod pace;
 pub mod primary;
 mod priority;
+mod records;
 mod silence;
 mod sockets;
 mod strangers;
 
 pub use arbiter::{Arbiter, ArbiterUrl};
 pub use events::EventLog;
+pub use outcome::{Halt, MachineFailed, Outcome, StillOpen};
 
 use ft_protocol::Time;
 use ft_protocol::log::EndReason;
@@ -40,39 +43,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Duration, Instant};
 
-/// How a member ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The guest ended.
-    Ended(EndReason),
-    /// Left: before the guest ran, or as a backup.
-    Left,
-    /// Handed over to the backup, as it was asked to.
-    HandedOver,
-    /// The guest ended, and a generation that could not be closed is still open: the sentence says which.
-    LeftOpen(EndReason, String),
-    /// Stopped for good, with this exit status and sentence.
-    Halted(u8, String),
-}
-
-impl Outcome {
-    /// The guest ended, and a generation is still open, if there is one, for this reason.
-    fn of_end(reason: EndReason, open: Option<u64>, why: Option<String>) -> Outcome {
-        let Some(generation) = open else {
-            return Outcome::Ended(reason);
-        };
-        let why = why.unwrap_or_else(|| "the arbiter did not answer".into());
-        Outcome::LeftOpen(
-            reason,
-            format!(
-                "the guest has ended, and generation {generation} is still open: {why}; then start the VM \
-                 with `lockstep primary --force`"
-            ),
-        )
-    }
-}
-
-/// The status that an end stands for in events: the guest's own, 0 if it was stopped.
+/// The status of an end in events: the guest's own, or 0 if it was stopped.
 fn end_status(reason: EndReason) -> u32 {
     match reason {
         EndReason::Exited { status } => status,
@@ -81,7 +52,7 @@ fn end_status(reason: EndReason) -> u32 {
     }
 }
 
-/// The parts of a machine, as the protocol compares them.
+/// The digests of a machine's parts, in the protocol's form.
 fn state_digest(parts: &Parts) -> StateDigest {
     let named = |(name, digest): (&str, u64)| (name.to_owned(), digest);
     StateDigest(parts.iter().map(named).collect())
@@ -93,13 +64,13 @@ pub fn unix_ns() -> u64 {
     since.map_or(0, |d| d.as_nanos() as u64)
 }
 
-/// The host's monotonic clock: the same for all processes of a machine.
+/// The host's monotonic clock, which is the same for all processes of a host.
 fn now() -> Time {
     let t = clock_gettime(ClockId::Monotonic);
     Time(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
 }
 
-/// Sleeps until `at`; forever if there is no such time.
+/// Sleeps until `at`; for ever without it.
 async fn sleep_until(at: Option<Time>) {
     match at {
         Some(at) => {
@@ -118,13 +89,13 @@ pub struct StopSignals {
     hangup: Hangup,
 }
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopSignal {
-    /// To end; if that was asked before, to be cut off.
+    /// To end; if that was requested before, to be cut off.
     End,
-    /// To end. A terminal's end may be told twice, by its system and by a shell or a `pair`, so it never
-    /// asks for more.
+    /// To end. The end of a terminal may send it twice, by the system and by a shell or a `pair`, so it
+    /// never cuts off.
     HungUp,
 }
 

@@ -1,19 +1,48 @@
 //! One connection of the logging channel.
 
-use ft_protocol::wire::{Message, WireDecoder, WireEncoder};
+use ft_protocol::log::Damage;
+use ft_protocol::wire::{Message, TooLong, WireDecoder, WireEncoder};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 256 << 10;
 
-/// A connection that is given up is held open so long for its last words.
+/// How long a connection that is given up stays open for its last messages.
 const CLOSE_LIMIT: std::time::Duration = std::time::Duration::from_millis(200);
 
-/// A connected peer. Sending never waits: what the socket does not take stays in a buffer, which the
-/// protocol's window bounds.
+/// Why a connection carries no more messages.
+#[derive(Clone, Debug, Error)]
+pub enum LinkError {
+    /// The peer is done with it.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// A message that was to be short is not.
+    #[error("its message is longer than {0} bytes")]
+    NotShort(usize),
+    /// What came is not what a peer sends.
+    #[error(transparent)]
+    Damaged(#[from] Damage),
+    /// A message that is too long was to be sent.
+    #[error(transparent)]
+    Unsendable(#[from] TooLong),
+    /// The socket failed.
+    #[error("{0}")]
+    Socket(Arc<io::Error>),
+}
+
+impl From<io::Error> for LinkError {
+    fn from(e: io::Error) -> LinkError {
+        LinkError::Socket(Arc::new(e))
+    }
+}
+
+/// A connected peer. Sending never waits: what the socket does not accept stays in a buffer, whose size
+/// the protocol's window limits.
 #[derive(Debug)]
 pub struct Link {
     stream: TcpStream,
@@ -22,11 +51,11 @@ pub struct Link {
     unsent: Vec<u8>,
     sent: usize,
     buffer: Vec<u8>,
-    broken: Option<String>,
+    broken: Option<LinkError>,
 }
 
 impl Link {
-    /// Wraps a connection of which nothing was read or written yet.
+    /// Uses a connection from which nothing was read, and to which nothing was written.
     pub fn new(stream: TcpStream) -> io::Result<Link> {
         stream.set_nodelay(true)?;
         Ok(Link {
@@ -43,7 +72,7 @@ impl Link {
     /// Sends a message. A broken connection shows at the next [`Link::next`].
     pub fn send(&mut self, message: &Message) {
         if let Err(e) = self.encoder.encode(message, &mut self.unsent) {
-            self.broken.get_or_insert(e.to_string());
+            self.broken.get_or_insert(e.into());
         }
         self.flush();
     }
@@ -53,45 +82,45 @@ impl Link {
             match self.stream.try_write(&self.unsent[self.sent..]) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) => self.broken = Some(e.to_string()),
+                Err(e) => self.broken = Some(e.into()),
             }
         }
-        // What was sent goes, also while the socket stays behind for good.
+        // Sent bytes are dropped, also if the socket never catches up.
         if self.sent == self.unsent.len() || self.sent >= READ_BYTES {
             self.unsent.drain(..self.sent);
             self.sent = 0;
         }
     }
 
-    /// The next message, which is to be short: no more than so many bytes are read for it. The error says why
+    /// The next message, which must be short: at most `limit` bytes are read for it. An error says why
     /// there will be none.
-    pub async fn next_short(&mut self, limit: usize) -> Result<Message, String> {
+    pub async fn next_short(&mut self, limit: usize) -> Result<Message, LinkError> {
         let mut read = 0;
         loop {
-            if let Some(message) = self.decoder.next_message().map_err(|e| e.to_string())? {
+            if let Some(message) = self.decoder.next_message()? {
                 return Ok(message);
             }
             if read == limit {
-                return Err(format!("its message is longer than {limit} bytes"));
+                return Err(LinkError::NotShort(limit));
             }
-            self.stream.readable().await.map_err(|e| e.to_string())?;
+            self.stream.readable().await?;
             let room = (limit - read).min(self.buffer.len());
             match self.stream.try_read(&mut self.buffer[..room]) {
-                Ok(0) => return Err("the peer closed the connection".into()),
+                Ok(0) => return Err(LinkError::Closed),
                 Ok(n) => {
                     self.decoder.push(&self.buffer[..n]);
                     read += n;
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => return Err(e.to_string()),
+                Err(e) => return Err(e.into()),
             }
         }
     }
 
-    /// The next message. The error says why there will be none. Cancel-safe.
-    pub async fn next(&mut self) -> Result<Message, String> {
+    /// The next message. An error says why there will be none. Cancel-safe.
+    pub async fn next(&mut self) -> Result<Message, LinkError> {
         loop {
-            if let Some(message) = self.decoder.next_message().map_err(|e| e.to_string())? {
+            if let Some(message) = self.decoder.next_message()? {
                 return Ok(message);
             }
             if let Some(why) = &self.broken {
@@ -101,47 +130,47 @@ impl Link {
                 true => Interest::READABLE,
                 false => Interest::READABLE | Interest::WRITABLE,
             };
-            let ready = self.stream.ready(interest).await;
-            let ready = ready.map_err(|e| e.to_string())?;
+            let ready = self.stream.ready(interest).await?;
             if ready.is_writable() {
                 self.flush();
             }
             if ready.is_readable() {
                 match self.stream.try_read(&mut self.buffer) {
-                    Ok(0) => return Err("the peer closed the connection".into()),
+                    Ok(0) => return Err(LinkError::Closed),
                     Ok(n) => self.decoder.push(&self.buffer[..n]),
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(e) => return Err(e.to_string()),
+                    Err(e) => return Err(e.into()),
                 }
             }
         }
     }
 
-    /// A message that has arrived already, or the end; none if nothing has. It asks the socket itself:
-    /// the runtime may not have looked since this thread was last interrupted.
-    pub fn arrived(&mut self) -> Option<Result<Message, String>> {
+    /// A message that has arrived already, or the end of the connection; `None` if neither has. It asks
+    /// the socket itself, as the runtime may not have polled it since this thread was last interrupted.
+    pub fn arrived(&mut self) -> Option<Result<Message, LinkError>> {
         loop {
             match self.decoder.next_message() {
                 Ok(Some(message)) => return Some(Ok(message)),
                 Ok(None) => {}
-                Err(e) => return Some(Err(e.to_string())),
+                Err(e) => return Some(Err(e.into())),
             }
             if let Some(why) = &self.broken {
                 return Some(Err(why.clone()));
             }
             let flags = rustix::net::RecvFlags::DONTWAIT;
             match rustix::net::recv(&self.stream, &mut self.buffer[..], flags) {
-                Ok((0, _)) => return Some(Err("the peer closed the connection".into())),
+                Ok((0, _)) => return Some(Err(LinkError::Closed)),
                 Ok((n, _)) => self.decoder.push(&self.buffer[..n]),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => return None,
-                Err(e) => return Some(Err(io::Error::from(e).to_string())),
+                Err(e) => return Some(Err(io::Error::from(e).into())),
             }
         }
     }
 
-    /// Sends what is left, as far as the peer takes it soon, and closes. What the peer still says is read
-    /// and means nothing: unread, it would make TCP reset the connection, and take our last words with it.
+    /// Sends the rest, as far as the peer accepts it soon, and closes. What the peer still sends is
+    /// read and dropped: unread bytes would make TCP reset the connection, and our last messages could
+    /// be lost.
     pub async fn close(mut self) {
         let flushed = async {
             while !self.unsent.is_empty() && self.broken.is_none() {
@@ -164,17 +193,18 @@ impl Link {
     }
 }
 
-/// Where a side listens, or will listen once it runs alone: reserved from the start, by TCP and (for
-/// beats) by UDP, so that a wrong address is found out before it matters. Nobody can connect yet.
+/// The port on which a side listens, or will listen when it runs alone. It is reserved from the start,
+/// for TCP and (for beats) UDP, so that a wrong address is noticed before it matters. Nothing can
+/// connect yet.
 #[derive(Debug)]
 pub struct Port {
     channel: TcpSocket,
     beats: UdpSocket,
 }
 
-/// Connections that may wait to be accepted.
+/// Most connections that wait to be accepted.
 const WAITING_CONNECTIONS: u32 = 128;
-/// After a connection that could not be accepted the next one waits so long.
+/// After a failed accept, the next one waits for this time.
 pub const ACCEPT_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 impl Port {
@@ -190,17 +220,17 @@ impl Port {
         Ok(Port { channel, beats })
     }
 
-    /// Lets others connect, inside the runtime; the socket for beats comes with it.
+    /// Lets peers connect. Must be called inside the runtime. Returns the socket for beats too.
     pub fn listen(self) -> io::Result<(TcpListener, UdpSocket)> {
         Ok((self.channel.listen(WAITING_CONNECTIONS)?, self.beats))
     }
 }
 
-/// Messages that are handed in together before the peer is judged.
+/// Most messages that are passed in together before the peer is judged.
 pub const HEARD_AT_ONCE: usize = 64;
 
-/// The next message of a connection that may not be there.
-pub async fn next_of(link: &mut Option<Link>) -> Result<Message, String> {
+/// The next message of a connection, if there is one.
+pub async fn next_of(link: &mut Option<Link>) -> Result<Message, LinkError> {
     match link {
         Some(link) => link.next().await,
         None => std::future::pending().await,
@@ -220,7 +250,7 @@ mod tests {
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let mut link = Link::new(TcpStream::from_std(stream).unwrap()).unwrap();
-        assert_eq!(link.arrived(), None);
+        assert!(link.arrived().is_none());
         let (mut encoder, mut bytes) = (WireEncoder::default(), Vec::new());
         for message in [Message::Heartbeat, Message::Ready, Message::Leave] {
             encoder.encode(&message, &mut bytes).unwrap();
@@ -228,12 +258,13 @@ mod tests {
         // All but the end of the last one.
         let (now, later) = bytes.split_at(bytes.len() - 1);
         peer.write_all(now).unwrap();
-        assert_eq!(link.arrived(), Some(Ok(Message::Heartbeat)));
-        assert_eq!(link.arrived(), Some(Ok(Message::Ready)));
-        assert_eq!(link.arrived(), None);
+        for wanted in [Message::Heartbeat, Message::Ready] {
+            assert_eq!(link.arrived().unwrap().unwrap(), wanted);
+        }
+        assert!(link.arrived().is_none());
         peer.write_all(later).unwrap();
         // The runtime finds what comes after that.
-        assert_eq!(link.next().await, Ok(Message::Leave));
+        assert_eq!(link.next().await.unwrap(), Message::Leave);
         drop(peer);
         assert!(matches!(link.arrived(), Some(Err(_))));
     }

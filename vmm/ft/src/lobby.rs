@@ -1,55 +1,75 @@
-//! Who connects to the channel's port, up to the moment at which the protocol looks at them.
+//! Connections to the channel's port, up to the moment when the protocol sees them.
 //!
-//! Anybody can connect. Several strangers at once have a little time to say Hello; whoever has, and shows
-//! by a heartbeat that it is there, waits as a candidate until there is a place for a backup. So nobody
-//! who says nothing, or who is gone again, keeps a backup waiting or costs a generation.
+//! Anybody can connect. Several strangers at once have a short time to say Hello. A connection that
+//! has, and that shows by a heartbeat that its peer is alive, waits as a candidate until there is a
+//! place for a backup. So a connection that says nothing, or that has closed again, neither keeps a
+//! backup waiting nor costs a generation.
 
-use super::link::{ACCEPT_AGAIN, Link};
+use super::link::{ACCEPT_AGAIN, Link, LinkError};
 use super::strangers::{Known, Strangers};
 use ft_protocol::wire::Message;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Connections that have not said Hello; with more, the oldest is closed.
+/// Most connections that have not said Hello; with one more, the oldest is closed.
 pub const STRANGERS: usize = 64;
 /// How long a connection may take to say Hello.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
-/// Most that is read for one message, bytes: Hello is a name, an id and what a host is like.
+/// Most bytes that are read for one message: Hello has a name, an id and the properties of a host.
 const MESSAGE_BYTES: usize = 4 << 10;
-/// Connections that said Hello and wait for a place; one more is closed, and may try again.
+/// Most connections that have said Hello and wait for a place; one more is closed, and may try again.
 const CANDIDATES: usize = 8;
-/// A candidate that says nothing for so long is gone: a backup sends heartbeats.
+/// A candidate that sends nothing for this time is gone: a backup sends heartbeats.
 const SILENT_CANDIDATE: Duration = Duration::from_secs(1);
 
-/// A connection that has said Hello, and is there.
+/// A connection that has said Hello, and whose peer is alive.
 #[derive(Debug)]
 pub struct Candidate {
-    /// The connection, of which only Hello and heartbeats were read.
+    /// The connection; only Hello and heartbeats were read from it.
     pub link: Link,
-    /// Hello, or whatever it said first.
+    /// Hello, or its first message.
     pub hello: Message,
-    /// Where it comes from.
+    /// Its address.
     pub peer: SocketAddr,
+}
+
+/// Why a connection does not become a candidate.
+#[derive(Debug, Error)]
+enum NoCandidate {
+    #[error("{0}")]
+    Socket(io::Error),
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error("it says nothing")]
+    Silent,
+    #[error("it says nothing more")]
+    Gone,
+    #[error("too many others wait")]
+    Crowd,
+    #[error("it says {0}, out of turn")]
+    OutOfTurn(&'static str),
 }
 
 /// The port's connections. Dropping it closes the port.
 #[derive(Debug)]
 pub struct Lobby {
     candidates: Receiver<Candidate>,
-    /// Calls one candidate in.
+    /// Asks one candidate to come.
     call: Arc<Notify>,
-    /// One is called, and has not come yet.
+    /// A candidate was asked, and has not come yet.
     called: bool,
     accepts: JoinHandle<()>,
 }
 
-/// What a stranger's task needs.
+/// What the task of a stranger needs.
 #[derive(Clone)]
 struct Door {
     call: Arc<Notify>,
@@ -58,9 +78,9 @@ struct Door {
 }
 
 impl Lobby {
-    /// Lets others connect, inside the runtime.
+    /// Lets peers connect. Must be called inside the runtime.
     pub fn open(listener: TcpListener) -> Lobby {
-        // One is called at a time.
+        // One candidate is asked at a time.
         let (sender, candidates) = channel(1);
         let call = Arc::new(Notify::new());
         let door = Door {
@@ -76,7 +96,7 @@ impl Lobby {
         }
     }
 
-    /// The next candidate, where anybody can connect. Cancel-safe.
+    /// The next candidate; never without a lobby. Cancel-safe.
     pub async fn next(lobby: &mut Option<Lobby>) -> Candidate {
         let Some(lobby) = lobby else {
             return std::future::pending().await;
@@ -89,7 +109,7 @@ impl Lobby {
                 return std::future::pending().await;
             };
             lobby.called = false;
-            // It may have waited here, where nobody listens to it.
+            // It may have waited here, where nothing was read from it.
             match candidate.link.arrived() {
                 None | Some(Ok(Message::Heartbeat)) => return candidate,
                 Some(_) => {}
@@ -118,7 +138,7 @@ async fn accept(listener: TcpListener, door: Door) {
             }
             Err(e) => {
                 tracing::warn!("a connection could not be accepted ({e})");
-                // Out of descriptors, say: no reason to spin.
+                // For instance, there are no descriptors left: wait instead of spinning.
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
@@ -126,34 +146,34 @@ async fn accept(listener: TcpListener, door: Door) {
 }
 
 impl Door {
-    /// One connection, up to the place that it gets.
+    /// Serves one connection, until it gets a place.
     async fn receive(
         self,
         stream: TcpStream,
         peer: SocketAddr,
         known: Known,
-    ) -> Result<(), String> {
-        let mut link = Link::new(stream).map_err(|e| e.to_string())?;
+    ) -> Result<(), NoCandidate> {
+        let mut link = Link::new(stream).map_err(NoCandidate::Socket)?;
         let hello = timeout(HELLO_LIMIT, link.next_short(MESSAGE_BYTES)).await;
-        let hello = hello.map_err(|_| "it says nothing".to_owned())??;
+        let hello = hello.map_err(|_| NoCandidate::Silent)??;
         known.note();
         let place = self.places.try_acquire();
-        let _place = place.map_err(|_| "too many others wait".to_owned())?;
+        let _place = place.map_err(|_| NoCandidate::Crowd)?;
         let mut there = false;
         loop {
             tokio::select! {
                 biased;
                 said = timeout(SILENT_CANDIDATE, link.next_short(MESSAGE_BYTES)) => {
-                    match said.map_err(|_| "it says nothing more".to_owned())?? {
+                    match said.map_err(|_| NoCandidate::Gone)?? {
                         Message::Heartbeat => there = true,
-                        other => return Err(format!("it says {}, out of turn", other.name())),
+                        other => return Err(NoCandidate::OutOfTurn(other.name())),
                     }
                 }
                 () = self.call.notified(), if there => break,
             }
         }
         let candidate = Candidate { link, hello, peer };
-        // A runtime that is gone needs nobody.
+        // If the runtime is gone, no candidate is needed.
         let _gone = self.candidates.send(candidate).await;
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! A member's end of the guest's network, as its operator sees it: whether its TAP is there and up, and
-//! what was dropped; and a survivor's announcements.
+//! A member's side of the guest's network, as its operator sees it: the state of its TAP, counts of
+//! dropped frames, and a survivor's announcements.
 
 use super::EventLog;
 use lockstep_backends::{Link, Tap};
-use serde_json::{Value, json};
+use lockstep_events::{Event, LinkState, NetworkStatus};
 use std::future::pending;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -15,11 +15,11 @@ pub struct Network {
 }
 
 impl Network {
-    /// With this TAP.
+    /// A member with this TAP.
     pub fn new(tap: Option<&Arc<Tap>>) -> Network {
         let watched = |tap: &Arc<Tap>| {
             let mut changes = tap.changes();
-            // What was wrong from the start is to be told as well.
+            // A problem from the start must be reported too.
             if tap.link() != Link::Up {
                 changes.mark_changed();
             }
@@ -30,7 +30,7 @@ impl Network {
         }
     }
 
-    /// How it stands with the TAP's interface once that is news. Cancel-safe.
+    /// The state of the TAP's interface, when it has changed. Cancel-safe.
     pub async fn changed(&mut self) -> Link {
         if let Some((tap, changes)) = &mut self.tap
             && changes.changed().await.is_ok()
@@ -40,29 +40,40 @@ impl Network {
         pending().await
     }
 
-    /// Tells supervisors of it. The TAP itself has warned.
+    /// Reports it in the events. The TAP itself has logged a warning.
     pub fn tell(&self, link: &Link, events: &mut EventLog) {
         if let Some((tap, _)) = &self.tap {
-            let mut details = json!({"tap": tap.name(), "link": link.state()});
-            if let Link::Gone(why) = link {
-                details["why"] = json!(why);
-            }
-            events.emit("network", details);
+            let why = match link {
+                Link::Gone(why) => Some(why.clone()),
+                Link::Up | Link::Down => None,
+            };
+            events.emit(Event::Network {
+                tap: tap.name().into(),
+                link: state(link),
+                why,
+            });
         }
     }
 
-    /// For `lockstep status`: null without a network.
-    pub fn status(&self) -> Value {
-        let Some((tap, _)) = &self.tap else {
-            return Value::Null;
-        };
+    /// For `lockstep status`: none without a network.
+    pub fn status(&self) -> Option<NetworkStatus> {
+        let (tap, _) = self.tap.as_ref()?;
         let filtered = tap.filtered();
-        json!({
-            "tap": tap.name(),
-            "link": tap.link().state(),
-            "dropped": tap.dropped(),
-            "foreign": filtered.foreign,
-            "over_rate": filtered.over_rate,
+        Some(NetworkStatus {
+            tap: tap.name().into(),
+            link: state(&tap.link()),
+            dropped: tap.dropped(),
+            foreign: filtered.foreign,
+            over_rate: filtered.over_rate,
         })
+    }
+}
+
+/// In a word.
+fn state(link: &Link) -> LinkState {
+    match link {
+        Link::Up => LinkState::Up,
+        Link::Down => LinkState::Down,
+        Link::Gone(_) => LinkState::Gone,
     }
 }

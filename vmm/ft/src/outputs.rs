@@ -1,4 +1,4 @@
-//! Outputs that wait: on the primary for the gate, on the backup for going live.
+//! Outputs that wait: on the primary for the gate, on the backup until it goes live.
 
 use lockstep_devices::Output;
 use lockstep_machine::world::Outlet;
@@ -15,7 +15,7 @@ pub struct HeldOutputs {
 #[derive(Debug, Default)]
 struct Held {
     outputs: VecDeque<(u64, Output)>,
-    /// Outputs up to this number are not kept, also when they come only now.
+    /// Outputs up to this number are dropped, also if they come later.
     forgotten: u64,
     /// The last number that came.
     last: u64,
@@ -26,7 +26,7 @@ impl HeldOutputs {
         self.inner.lock().expect("nobody panics with this lock")
     }
 
-    /// Keeps one.
+    /// Adds an output.
     pub fn push(&self, number: u64, output: Output) {
         let mut held = self.lock();
         held.last = number;
@@ -35,7 +35,7 @@ impl HeldOutputs {
         }
     }
 
-    /// Everything up to `number` came and left elsewhere.
+    /// All outputs up to `number` came before, and left elsewhere.
     pub fn begin_after(&self, number: u64) {
         let mut held = self.lock();
         (held.last, held.forgotten) = (number, number);
@@ -46,26 +46,26 @@ impl HeldOutputs {
         self.lock().last
     }
 
-    /// Takes everything up to `number` out.
+    /// Takes out all outputs up to `number`.
     pub fn take(&self, number: u64) -> Vec<(u64, Output)> {
         let mut held = self.lock();
         let count = held.outputs.partition_point(|(n, _)| *n <= number);
         held.outputs.drain(..count).collect()
     }
 
-    /// Takes the next one out, if it is not beyond `number`.
+    /// Takes out the next one, if its number is not above `number`.
     pub fn pop(&self, number: u64) -> Option<(u64, Output)> {
         self.lock().outputs.pop_front_if(|(n, _)| *n <= number)
     }
 
-    /// Drops everything up to `number`, now and when it comes.
+    /// Drops all outputs up to `number`, now and when they come.
     pub fn forget(&self, number: u64) {
         self.lock().forgotten = number;
         self.take(number);
     }
 }
 
-/// The backup's outlet: everything is kept.
+/// The backup's outlet, which keeps everything.
 impl Outlet for HeldOutputs {
     fn emit(&mut self, number: u64, _: u64, output: Output) -> io::Result<()> {
         self.push(number, output);

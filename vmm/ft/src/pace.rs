@@ -1,17 +1,18 @@
-//! Holds the primary's vCPU while it may not run on.
+//! Stops the primary's vCPU while it may not run on.
 
 use lockstep_pulse::Pulse;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Log and outputs that the vCPU's thread may have handed to the runtime without the runtime having
-/// looked at them, bytes. With the protocol's window it stays below what a backup takes in.
+/// Bytes of log and outputs that the vCPU's thread may have handed over before the runtime has looked
+/// at them. Together with the protocol's window this is less than a backup accepts.
 pub const MAX_UNSEEN_BYTES: usize = 4 << 20;
 
-/// A throttled vCPU works at least so long before it rests: small steps, so that clients hardly notice.
+/// A throttled vCPU works at least this long before it rests: in small steps, so that clients hardly
+/// notice.
 const WORK_SPAN: Duration = Duration::from_millis(2);
-/// Work that counts for one rest, at most: a guest that only waited needs none.
+/// Most work that counts for one rest: a guest that only waited needs no rest.
 const MAX_WORK: Duration = Duration::from_millis(20);
 /// Longest rest at a time.
 const MAX_REST: Duration = Duration::from_millis(50);
@@ -28,11 +29,11 @@ pub struct Pace {
 #[derive(Debug)]
 struct State {
     may_run: bool,
-    /// The vCPU is to rest until it is told to run on.
+    /// The vCPU must rest until [`Pace::resume`].
     parked: bool,
-    /// Share of its time that the vCPU rests, percent.
+    /// The part of its time for which the vCPU must rest, percent.
     rest: u32,
-    /// The vCPU works since then.
+    /// Since when the vCPU has worked.
     works_since: Instant,
 }
 
@@ -43,7 +44,7 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// A brake that is off, for the vCPU thread with this pulse.
+    /// A brake that is off, for a vCPU's thread with this pulse.
     pub fn new(pulse: Pulse) -> Pace {
         Pace {
             state: Mutex::new(State {
@@ -62,12 +63,12 @@ impl Pace {
         self.state.lock().expect("nobody panics with this lock")
     }
 
-    /// The vCPU's thread handed so many bytes over.
+    /// The vCPU's thread has handed over `bytes` bytes.
     pub fn handed(&self, bytes: usize) {
         self.unseen.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// The runtime looked at so many bytes of what was handed over.
+    /// The runtime has looked at `bytes` bytes of these.
     pub fn seen(&self, bytes: usize) {
         let before = self.unseen.fetch_sub(bytes, Ordering::AcqRel);
         if before >= MAX_UNSEEN_BYTES && before - bytes < MAX_UNSEEN_BYTES {
@@ -76,8 +77,8 @@ impl Pace {
         }
     }
 
-    /// Lets the vCPU run, or stops it where it leaves its position; and how much of its time it rests,
-    /// percent.
+    /// Lets the vCPU run, or stops it where it leaves its position; and sets the part of its time for
+    /// which it must rest, percent.
     pub fn set(&self, may_run: bool, rest: u32) {
         let mut state = self.lock();
         state.rest = rest;
@@ -97,7 +98,7 @@ impl Pace {
         self.must_wait(&state) || state.rest > 0 && state.works_since.elapsed() >= WORK_SPAN
     }
 
-    /// Waits until it need not.
+    /// Waits until the vCPU may run.
     pub fn wait(&self) {
         let _rest = self.pulse.rest();
         let mut state = self.lock();
@@ -114,8 +115,8 @@ impl Pace {
         state.works_since = Instant::now();
     }
 
-    /// On the vCPU's thread: rests until [`Pace::resume`], which may come as soon as `tell` has told of
-    /// it.
+    /// On the vCPU's thread: calls `tell`, and rests until [`Pace::resume`], which may come as soon as
+    /// `tell` has reported the rest.
     pub fn park(&self, tell: impl FnOnce()) {
         let _rest = self.pulse.rest();
         self.lock().parked = true;
@@ -125,7 +126,7 @@ impl Pace {
         held.expect("nobody panics with this lock").works_since = Instant::now();
     }
 
-    /// Lets a vCPU that was parked run on.
+    /// Lets a parked vCPU run on.
     pub fn resume(&self) {
         self.lock().parked = false;
         self.changed.notify_all();

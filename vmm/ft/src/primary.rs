@@ -21,7 +21,7 @@ use lockstep_machine::Machine;
 use lockstep_replay::Consumer;
 use std::sync::Arc;
 
-/// What a primary is made of.
+/// The parts of a primary.
 pub struct PrimaryParts {
     /// Everything that must be equal on both sides.
     pub header: Header,
@@ -31,7 +31,7 @@ pub struct PrimaryParts {
     pub machine: Machine,
     /// Its live inputs.
     pub live: Live,
-    /// Where outputs are let go.
+    /// Where released outputs go.
     pub direct: Direct,
     /// The recording, if there is one.
     pub recording: Option<Box<dyn Consumer>>,
@@ -43,13 +43,13 @@ pub struct PrimaryParts {
     pub solo: bool,
     /// Where events go.
     pub events: EventLog,
-    /// Run between a won test-and-set and going on alone.
+    /// The fence: run after a won test-and-set, before going on alone.
     pub fence: Option<String>,
-    /// Where to die, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }
 
-/// A member's identity, new with every process.
+/// A member's id, new for every process.
 pub(super) fn new_member() -> MemberId {
     MemberId(rand::random())
 }
@@ -59,7 +59,7 @@ pub(super) fn new_nonce() -> Nonce {
     Nonce(rand::random())
 }
 
-/// How fast silence is noticed.
+/// The times of the failure detector.
 pub(super) fn timing() -> Timing {
     Timing::default()
 }

@@ -2,16 +2,16 @@
 
 use std::io;
 
-/// Priority among the real-time threads: the least, which is before all others.
+/// The lowest real-time priority, which comes before all ordinary threads.
 const REAL_TIME: libc::c_int = 1;
-/// Where that is not allowed, this niceness; where that is not either, the thread stays as it is.
+/// The niceness to use if that is not allowed. If this is not allowed either, nothing changes.
 const NICE: i32 = -10;
 
-/// Puts the calling thread before the host's ordinary ones, as far as this user may. It must be one that
-/// sleeps nearly all of its time.
+/// Gives the calling thread a higher priority than the host's ordinary threads, as far as this user
+/// may. The thread must sleep nearly all the time.
 pub fn raise() {
     let raised = real_time().or_else(|_| {
-        // On Linux this is the thread's own.
+        // On Linux this is the niceness of this thread alone.
         rustix::process::setpriority_process(None, NICE).map_err(io::Error::from)
     });
     if let Err(e) = raised {
@@ -23,7 +23,7 @@ fn real_time() -> io::Result<()> {
     let parameters = libc::sched_param {
         sched_priority: REAL_TIME,
     };
-    // SAFETY: the calling thread is there, and the parameters are read before the call returns.
+    // SAFETY: the calling thread exists, and the parameters are read before the call returns.
     match unsafe {
         libc::pthread_setschedparam(libc::pthread_self(), libc::SCHED_FIFO, &parameters)
     } {
@@ -40,7 +40,7 @@ mod tests {
     fn whoever_may_not_have_it_goes_on_without() {
         let thread = std::thread::spawn(|| {
             raise();
-            // SAFETY: it only asks.
+            // SAFETY: it changes nothing.
             let policy = unsafe { libc::sched_getscheduler(0) };
             (policy, real_time().is_ok())
         });

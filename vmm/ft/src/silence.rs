@@ -1,16 +1,16 @@
-//! The longest silence of the other side, as the detector counts it: how near a member came to suspecting
-//! it. Time in which this side itself did not run is in it as far as the detector counts it.
+//! The longest silence of the peer, as the detector counts it: how near a member came to suspecting it.
+//! Time in which this side itself did not run is included as far as the detector counts it.
 
 use super::EventLog;
-use serde_json::json;
+use lockstep_events::Event;
 use std::time::Duration;
 
-/// Silence that is shorter is what heartbeats make: two of them.
+/// A shorter silence is normal between heartbeats: this is two intervals.
 const WORTH_TELLING: Duration = Duration::from_millis(40);
-/// The longest one is told again when it has grown by so much.
+/// The longest silence is reported again when it has grown by this much.
 const STEP: Duration = Duration::from_millis(10);
 
-/// See the module.
+/// The longest silence so far, and the last one that was reported.
 #[derive(Debug, Default)]
 pub struct LongestSilence {
     longest: Duration,
@@ -18,16 +18,17 @@ pub struct LongestSilence {
 }
 
 impl LongestSilence {
-    /// The other side, if there is one, was silent for so long at a tick.
+    /// At a tick, the peer, if there is one, had been silent for this time.
     pub fn note(&mut self, silence: Option<Duration>, events: &mut EventLog) {
         self.longest = self.longest.max(silence.unwrap_or_default());
         if self.longest >= WORTH_TELLING.max(self.told + STEP) {
             self.told = self.longest;
-            events.emit("silence", json!({"longest_ms": self.ms()}));
+            let longest_ms = self.ms();
+            events.emit(Event::Silence { longest_ms });
         }
     }
 
-    /// The longest one, ms.
+    /// The longest silence, ms.
     pub fn ms(&self) -> f64 {
         self.longest.as_secs_f64() * 1e3
     }

@@ -1,7 +1,8 @@
-//! Unix sockets in a directory, under names that are too long for a socket's address.
+//! Unix sockets in a directory, with names that are too long for a socket's address.
 //!
-//! `sockaddr_un` holds 108 bytes, and a path through the directory's descriptor leaves some 90 of them
-//! for the name. So a socket is made under a short name and renamed, and reached through a descriptor.
+//! `sockaddr_un` has room for 108 bytes, and a path through the directory's descriptor leaves about 90
+//! of them for the name. So a socket is made under a short name and renamed, and reached through a
+//! descriptor.
 
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::{self, File};
@@ -10,15 +11,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
-/// What the name begins with under which a socket is made.
+/// The beginning of the name under which a socket is made.
 const UNFINISHED: &str = ".new-";
 
-/// The path of `name` in a directory that is open.
+/// The path of `name` in an open directory.
 fn path_of(dir: &File, name: &str) -> PathBuf {
     format!("/proc/self/fd/{}/{name}", dir.as_raw_fd()).into()
 }
 
-/// Listens on the socket `name` in `dir`. It is there when it can be connected to, not before.
+/// Listens on the socket `name` in `dir`. The socket does not appear there before it can be connected
+/// to.
 ///
 /// # Errors
 /// If it cannot be made.
@@ -35,7 +37,7 @@ pub fn listen(dir: &File, name: &str) -> io::Result<UnixListener> {
 /// Connects to the socket `name` in `dir`.
 ///
 /// # Errors
-/// If there is none, or nobody listens on it.
+/// If there is none, or nothing listens on it.
 pub fn connect(dir: &File, name: &str) -> io::Result<UnixStream> {
     let how = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let socket = openat(dir, name, how, Mode::empty())?;

@@ -1,12 +1,12 @@
-//! Whoever connected and has not said what they want: several at once, each with little time, so that
-//! none of them keeps the others waiting.
+//! Strangers: connections that have not said yet what they want. There may be several at once, each
+//! with little time, so that none of them keeps others waiting.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::{AbortHandle, JoinSet};
 
-/// The tasks of one socket's strangers. They end when this is dropped.
+/// The tasks of the strangers of one socket. They end when this is dropped.
 #[derive(Debug)]
 pub struct Strangers {
     limit: usize,
@@ -14,19 +14,19 @@ pub struct Strangers {
     unknown: VecDeque<(Known, AbortHandle)>,
 }
 
-/// What a stranger's task says once it is known what the stranger wants.
+/// With this a stranger's task reports that it is known what the stranger wants.
 #[derive(Clone, Debug, Default)]
 pub struct Known(Arc<AtomicBool>);
 
 impl Known {
-    /// It is no stranger any more, and makes room for others.
+    /// It is not a stranger any more, and makes room for others.
     pub fn note(&self) {
         self.0.store(true, Ordering::Release);
     }
 }
 
 impl Strangers {
-    /// So many strangers at once.
+    /// At most `limit` strangers at once.
     pub fn at_most(limit: usize) -> Strangers {
         Strangers {
             limit,
@@ -35,8 +35,8 @@ impl Strangers {
         }
     }
 
-    /// One more, looked after by a task that drops its connection in the end. If there are too many, the
-    /// oldest goes: whoever knows what to say has said it by then.
+    /// Admits one more, served by a task that drops its connection at the end. If there are too many,
+    /// the oldest is ended: a peer that knows what to say has said it by then.
     pub fn admit<T>(&mut self, task: impl FnOnce(Known) -> T)
     where
         T: Future<Output = ()> + Send + 'static,

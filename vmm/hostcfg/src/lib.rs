@@ -1,8 +1,8 @@
 //! What the tests of this workspace may expect of the host that builds them.
 //!
-//! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`. The cfgs `root` and `has_…` tell
-//! which end-to-end tests this host can run; those with Redis clients look for them where
-//! `LOCKSTEP_CLIENTS` points.
+//! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`. The cfgs `has_…` tell what this host has.
+//! A test that needs several things has one cfg for all of them, `can_…`: two reasons to ignore it would be
+//! a warning of the compiler's. Redis clients are looked for where `LOCKSTEP_CLIENTS` points.
 
 #![allow(
     clippy::print_stderr,
@@ -10,12 +10,13 @@
     reason = "that is how a build script speaks to cargo"
 )]
 
+use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Cfgs of the end-to-end tests, and the programs that must all be there for each.
+/// What hosts have, and the programs that must all be there for each.
 const TOOLS: &[(&str, &[&str])] = &[
     ("has_etcd", &["etcd"]),
     ("has_iproute2", &["ip"]),
@@ -28,8 +29,8 @@ const TOOLS: &[(&str, &[&str])] = &[
     ("has_util_linux", &["unshare", "mount", "setpriv"]),
 ];
 
-/// Cfgs of the end-to-end tests, and what must be below `LOCKSTEP_CLIENTS` for each, where `.ci/run`
-/// installs Redis clients. A `*` is any name.
+/// Redis clients, and what must be below `LOCKSTEP_CLIENTS` for each, where `.ci/run` installs them. A `*`
+/// is any name.
 const CLIENTS: &[(&str, &[&str])] = &[
     ("has_redis_py", &["venv/lib/*/site-packages/redis"]),
     (
@@ -43,6 +44,23 @@ const CLIENTS: &[(&str, &[&str])] = &[
     ("has_ioredis", &["node/node_modules/ioredis"]),
 ];
 
+/// Kinds of tests, and all that they need.
+const TESTS: &[(&str, &[&str])] = &[
+    ("can_segment", &[KVM, ROOT, "has_iproute2"]),
+    ("can_redis", &[KVM, ROOT, "has_iproute2", "has_redis_tools"]),
+    ("can_redis_py", &["can_redis", "has_redis_py"]),
+    ("can_node_redis", &["can_redis", "has_node_redis"]),
+    ("can_ioredis", &["can_redis", "has_ioredis"]),
+    (
+        "can_coredis_and_glide",
+        &["can_redis", "has_coredis_and_glide"],
+    ),
+    ("can_unshare", &[KVM, ROOT, "has_util_linux"]),
+    ("can_etcd_pair", &[KVM, "has_etcd"]),
+];
+const KVM: &str = "has_kvm";
+const ROOT: &str = "has_root";
+
 /// Where programs are looked for.
 const PROGRAM_DIRS: &[&str] = &[
     "/usr/local/sbin",
@@ -55,27 +73,44 @@ const PROGRAM_DIRS: &[&str] = &[
 
 /// For build scripts: sets the cfgs by which tests are skipped.
 pub fn announce() {
-    println!("cargo::rustc-check-cfg=cfg(skip_kvm)");
+    let mut host = Host::default();
     println!("cargo::rerun-if-env-changed=LOCKSTEP_SKIP_KVM");
-    if env::var_os("LOCKSTEP_SKIP_KVM").is_some_and(|value| !value.is_empty()) {
-        println!("cargo::rustc-cfg=skip_kvm");
-    }
+    let skip = env::var_os("LOCKSTEP_SKIP_KVM").is_some_and(|value| !value.is_empty());
+    host.tell("skip_kvm", skip);
+    host.tell(KVM, !skip);
+    // A process owns its own entry in /proc.
+    let root = fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0);
+    host.tell(ROOT, root);
     for (cfg, programs) in TOOLS {
-        println!("cargo::rustc-check-cfg=cfg({cfg})");
-        if programs.iter().all(|program| has(program)) {
-            println!("cargo::rustc-cfg={cfg}");
-        }
+        host.tell(cfg, programs.iter().all(|program| has(program)));
     }
-    tell_clients();
-    println!("cargo::rustc-check-cfg=cfg(root)");
-    // Whoever runs this owns its own entry in /proc.
-    if fs::metadata("/proc/self").is_ok_and(|this| this.uid() == 0) {
-        println!("cargo::rustc-cfg=root");
+    let place = clients();
+    for (cfg, paths) in CLIENTS {
+        host.tell(cfg, paths.iter().all(|path| is_below(&place, path)));
+    }
+    for (cfg, needs) in TESTS {
+        let all = needs.iter().all(|need| host.0.contains(need));
+        host.tell(cfg, all);
     }
 }
 
-/// Sets the cfgs by which tests with Redis clients are skipped, and tells the others where those are.
-fn tell_clients() {
+/// The cfgs that hold for this host.
+#[derive(Default)]
+struct Host(BTreeSet<&'static str>);
+
+impl Host {
+    /// Tells the compiler of a cfg, and whether it holds.
+    fn tell(&mut self, cfg: &'static str, holds: bool) {
+        println!("cargo::rustc-check-cfg=cfg({cfg})");
+        if holds {
+            println!("cargo::rustc-cfg={cfg}");
+            self.0.insert(cfg);
+        }
+    }
+}
+
+/// Where Redis clients are; tells the tests, too.
+fn clients() -> PathBuf {
     println!("cargo::rerun-if-env-changed=LOCKSTEP_CLIENTS");
     let place = env::var_os("LOCKSTEP_CLIENTS").map(PathBuf::from);
     if let Some(place) = &place {
@@ -85,12 +120,7 @@ fn tell_clients() {
     }
     let place = place.unwrap_or_default();
     println!("cargo::rustc-env=LOCKSTEP_CLIENTS={}", place.display());
-    for (cfg, paths) in CLIENTS {
-        println!("cargo::rustc-check-cfg=cfg({cfg})");
-        if paths.iter().all(|path| is_below(&place, path)) {
-            println!("cargo::rustc-cfg={cfg}");
-        }
-    }
+    place
 }
 
 /// Whether there is such a path below `place`.

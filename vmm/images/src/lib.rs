@@ -6,7 +6,7 @@ macro_rules! guests {
             #[doc = $what]
             pub const $constant: &[u8] = include_bytes!(env!($variable));
         )*
-        /// Name, what it shows, and image of every guest that ships.
+        /// Name, description and image of every guest that ships.
         pub const ALL: &[(&str, &str, &[u8])] = &[$(($name, $what, $constant)),*];
     };
 }
@@ -28,7 +28,7 @@ guests! {
     "deaf" DEAF "GUEST_DEAF" "halts under a fast timer that is masked, until the end of input";
 }
 
-/// The image of the guest that ships under this name.
+/// The image of the shipped guest with this name.
 pub fn find(name: &str) -> Option<&'static [u8]> {
     let found = ALL.iter().find(|(shipped, _, _)| *shipped == name);
     found.map(|(_, _, image)| *image)

@@ -1,4 +1,4 @@
-//! The dirty log of KVM under the tracker of [`lockstep_vcpu::dirty`].
+//! Tests of KVM's dirty log together with the tracker of [`lockstep_vcpu::dirty`].
 
 use crate::tests::fresh_cpu;
 use lockstep_memory::ram::PAGE;
@@ -37,8 +37,8 @@ fn the_first_reader_may_ask_for_writes_alone_and_misses_none() {
     assert_eq!(digest, RamDigest::of(&ram));
 }
 
-/// Each of two readers copies what it is told of while a thread writes; in the end both copies are
-/// the memory.
+/// Each of two readers copies the pages that are reported to it while a thread writes. In the end both
+/// copies equal the memory.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn no_write_is_missed_by_a_reader_that_copies_meanwhile() {

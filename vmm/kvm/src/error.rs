@@ -1,9 +1,9 @@
-//! What can go wrong with KVM, as sentences.
+//! The errors of KVM, as sentences for the user.
 
 use lockstep_vcpu::CpuError;
 use std::io;
 
-/// There is no usable KVM.
+/// `/dev/kvm` cannot be opened.
 pub fn no_kvm(e: kvm_ioctls::Error) -> CpuError {
     let e = io::Error::from_raw_os_error(e.errno());
     CpuError::Unavailable(format!(
@@ -11,7 +11,7 @@ pub fn no_kvm(e: kvm_ioctls::Error) -> CpuError {
     ))
 }
 
-/// KVM is there and lacks something.
+/// This host's KVM lacks a capability.
 pub fn lacks(what: &str) -> CpuError {
     CpuError::Unavailable(format!("this host's KVM lacks {what}; use a newer kernel"))
 }
@@ -21,12 +21,12 @@ pub fn ioctl(call: &'static str) -> impl Fn(kvm_ioctls::Error) -> CpuError {
     move |e| failed(call, &io::Error::from_raw_os_error(e.errno()))
 }
 
-/// An ioctl failed with this error.
+/// A call failed with this error.
 pub fn failed(call: &str, e: &io::Error) -> CpuError {
     CpuError::Host(format!("KVM refused {call} ({e})"))
 }
 
-/// KVM does not take this MSR's value.
+/// KVM does not accept the state's value of this MSR.
 pub fn msr_refused(index: u32) -> CpuError {
     CpuError::State(format!(
         "this host's KVM does not take MSR {index:#x} of the machine's state; use a host of the same kind"

@@ -1,4 +1,4 @@
-//! What this host's CPU calls itself.
+//! The name of the host's CPU.
 
 use std::arch::x86_64::__cpuid;
 

@@ -1,4 +1,4 @@
-//! The CPU backend on KVM: everything that asks the kernel for a virtual CPU, and nothing else.
+//! The CPU backend on KVM. No other crate asks the kernel for a virtual CPU.
 
 mod error;
 mod host;
@@ -10,7 +10,7 @@ use lockstep_memory::Ram;
 use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtySource, Vcpu};
 use std::sync::Arc;
 
-/// KVM.
+/// The backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Kvm;
 
@@ -27,13 +27,13 @@ impl CpuBackend for Kvm {
 /// KVM's dirty log of the one memory slot.
 #[derive(Debug)]
 struct DirtyLog {
-    // Before the RAM that KVM has mapped.
+    // Declared, and so dropped, before the RAM that KVM has mapped.
     vm: Arc<VmFd>,
     ram: Ram,
 }
 
 impl DirtySource for DirtyLog {
-    /// KVM takes the write access from the pages that it reports before it returns them.
+    /// KVM write-protects the pages that it reports before it returns.
     fn take(&self) -> Result<Vec<u64>, CpuError> {
         let log = self.vm.get_dirty_log(vcpu::SLOT, self.ram.len());
         log.map_err(error::ioctl("KVM_GET_DIRTY_LOG"))

@@ -1,4 +1,4 @@
-//! The neutral state of a CPU, taken from KVM and put into it.
+//! Converts the neutral state of a CPU from and to what KVM has.
 
 use crate::error::{ioctl, msr_refused};
 use kvm_bindings::{
@@ -17,12 +17,13 @@ const XSTATE_BV: usize = 128;
 /// XSTATE_BV of an area that holds x87 and SSE state.
 const X87_AND_SSE: u32 = 3;
 
-/// The state of `fd`, whose KVM keeps the MSRs `kept`.
+/// Reads the state of the vCPU `fd`. `kept` lists the MSRs that this host's KVM keeps.
 pub fn save(fd: &VcpuFd, kept: &[u32]) -> Result<CpuState, CpuError> {
     let registers = fd.get_regs().map_err(ioctl("KVM_GET_REGS"))?;
     let sregs = fd.get_sregs().map_err(ioctl("KVM_GET_SREGS"))?;
-    // KVM_GET_XSAVE fills in what the CPU's initial-state optimisation left out, where KVM_GET_FPU would
-    // give stale bytes; and KVM_SET_FPU does not say that there is something to load.
+    // KVM_GET_FPU would give stale bytes for parts that the CPU left out as they are in their initial
+    // state; KVM_GET_XSAVE fills those in. KVM_SET_FPU does not mark x87 and SSE state as present in
+    // XSTATE_BV.
     let xsave = fd.get_xsave().map_err(ioctl("KVM_GET_XSAVE"))?;
     let xcrs = fd.get_xcrs().map_err(ioctl("KVM_GET_XCRS"))?;
     let events = fd.get_vcpu_events().map_err(ioctl("KVM_GET_VCPU_EVENTS"))?;
@@ -51,8 +52,8 @@ pub fn save(fd: &VcpuFd, kept: &[u32]) -> Result<CpuState, CpuError> {
     })
 }
 
-/// Puts a state into `fd`, whose KVM keeps the MSRs `kept`. What is under way goes last: setting registers
-/// cancels it.
+/// Puts a state into the vCPU `fd`. `kept` lists the MSRs that this host's KVM keeps. The events under
+/// way are set after the registers, as setting registers cancels them.
 pub fn restore(state: &CpuState, fd: &VcpuFd, kept: &[u32]) -> Result<(), CpuError> {
     let mut sregs = fd.get_sregs().map_err(ioctl("KVM_GET_SREGS"))?;
     to_kvm_sregs(&state.system, &mut sregs);
@@ -167,7 +168,8 @@ fn from_kvm_sregs(s: &kvm_sregs) -> System {
     }
 }
 
-/// The APIC's base stays KVM's own: there is no APIC. An interrupt that is under way comes with the events.
+/// `apic_base` keeps KVM's value, as the machine has no APIC. `interrupt_bitmap` stays empty, as an
+/// interrupt under way is set with the events.
 fn to_kvm_sregs(system: &System, sregs: &mut kvm_sregs) {
     let [cs, ds, es, fs, gs, ss, tr, ldt] = system.segments.map(|s| to_kvm_segment(&s));
     let [gdt, idt] = system.tables.map(|(base, limit)| kvm_dtable {
@@ -234,7 +236,8 @@ fn to_kvm_events(events: &Events) -> kvm_vcpu_events {
     e
 }
 
-/// A host without XSAVE has no XCR0, and takes none.
+/// Sets XCR0. A host without XSAVE does not have this register: there, its value after a reset needs no
+/// setting, and KVM refuses others.
 fn restore_xcr0(state: &CpuState, fd: &VcpuFd) -> Result<(), CpuError> {
     let there = fd.get_xcrs().map_err(ioctl("KVM_GET_XCRS"))?;
     if there.nr_xcrs == 0 && state.xcr0 == 1 {
@@ -265,7 +268,7 @@ fn write_msr(fd: &VcpuFd, index: u32, data: u64) -> Result<(), CpuError> {
     }
 }
 
-/// None if KVM does not give it.
+/// `None` if KVM does not give this MSR.
 fn read_msr(fd: &VcpuFd, index: u32) -> Result<Option<u64>, CpuError> {
     let entry = kvm_msr_entry {
         index,

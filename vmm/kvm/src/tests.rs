@@ -6,7 +6,7 @@ use lockstep_memory::ram::MIN_MIB;
 use lockstep_vcpu::state::MSRS;
 use lockstep_vcpu::{CpuBackend, CpuState, Vcpu};
 
-/// A CPU where guests start, with memory of its own.
+/// A CPU in the state in which guests start, with memory of its own.
 pub fn fresh_cpu() -> (Ram, Box<dyn Vcpu>) {
     let ram = Ram::new(MIN_MIB).unwrap();
     let start = lockstep_loader::start_state(0x20_0000);
@@ -29,14 +29,14 @@ fn set_msr(state: &mut CpuState, index: u32, value: u64) {
     state.msrs[at.expect("it is part of the state")] = value;
 }
 
-/// What KVM gives back of the state in which guests start is that state, to the bit.
+/// KVM gives back exactly the state in which guests start.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_cpu_starts_in_the_state_it_was_given() {
     assert_eq!(fresh(), lockstep_loader::start_state(0x20_0000));
 }
 
-/// Something of the state, changed, and where that shows.
+/// A change of the state, and the components whose digests show it.
 type Change = (fn(&mut CpuState), &'static [&'static str]);
 
 const CHANGES: [Change; 19] = [
@@ -69,7 +69,8 @@ const CHANGES: [Change; 19] = [
         &["events"],
     ),
     (|s| s.events.interrupt[3] = 1, &["events"]),
-    // A single-step trap that is due: DR6.BS comes with it. And a page fault that is being delivered.
+    // A single-step trap that is pending, whose payload sets DR6.BS; and a page fault that is being
+    // delivered.
     (
         |s| (s.events.exception, s.events.payload) = ([0, 1, 1, 0], Some(0x4000)),
         &["events"],
@@ -112,7 +113,8 @@ fn an_msr_value_that_the_cpu_does_not_take_is_named() {
     assert!(error.contains("0xc0000082"), "{error}");
 }
 
-/// Every byte of a state, set to others: not decoded, refused by KVM, or taken; never a panic.
+/// Sets every byte of a state to other values: the state does not decode, is refused by KVM, or is
+/// taken. It never panics.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_damaged_state_is_no_panic() {

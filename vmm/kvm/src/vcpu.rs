@@ -24,8 +24,8 @@ pub const SLOT: u32 = 0;
 /// The three pages that VT-x needs for its own TSS; out of the way of RAM and devices.
 const KVM_TSS_ADDRESS: usize = 0xfffb_d000;
 
-/// When RIP passes an OUT. KVM's instruction emulator moves it before the exit, what KVM does for the
-/// OUT that SVM or VT-x intercepts moves it when the guest is entered again.
+/// When KVM moves RIP past an OUT. KVM's instruction emulator moves it before the exit. For an OUT that
+/// SVM or VT-x intercepts, KVM moves it when the guest is entered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OutPassed {
     /// Not measured yet.
@@ -34,19 +34,20 @@ enum OutPassed {
     AtEntry,
 }
 
-/// Where every KVM moves RIP before the exit, for old firmware's sake (KVM_X86_QUIRK_OUT_7E_INC_RIP).
+/// An OUT to this port moves RIP before the exit on every KVM, for the sake of old firmware
+/// (KVM_X86_QUIRK_OUT_7E_INC_RIP).
 const EARLY_PORT: u16 = 0x7e;
 
 /// A VM with one virtual CPU.
 #[derive(Debug)]
 pub struct KvmVcpu {
-    // Declared before the RAM, so that the guest is gone before its memory is.
+    // Declared, and so dropped, before the RAM: the VM must be gone before its memory is.
     fd: VcpuFd,
     dirty: DirtyPages,
     /// The MSRs of [`MSRS`] that this host's KVM keeps.
     kept_msrs: Vec<u32>,
     out_passed: OutPassed,
-    /// Held for KVM, which has its address.
+    /// Keeps the memory mapped, as KVM uses its address.
     _ram: Ram,
 }
 
@@ -59,7 +60,8 @@ impl KvmVcpu {
         // With the interrupt controller in user space, KVM_RUN takes CR8 from here.
         let sregs = vcpu.fd.get_sregs();
         vcpu.fd.get_kvm_run().cr8 = sregs.map_err(ioctl("KVM_GET_SREGS"))?.cr8;
-        // Nothing is pending: this only has KVM fill what it tells with an exit.
+        // Nothing is pending, so the guest does not run; but KVM fills in the registers and flags that
+        // it hands over with every exit.
         match vcpu.settle()? {
             Run::Kicked => Ok(vcpu),
             Run::Exit(exit) => Err(vcpu.guest_error(format!("{exit:?} before anything ran"))),
@@ -75,8 +77,8 @@ impl KvmVcpu {
             return Err(lacks("KVM_CAP_EXCEPTION_PAYLOAD"));
         }
         let vm = kvm.create_vm().map_err(ioctl("KVM_CREATE_VM"))?;
-        // Without it KVM does not tell an exception that is due from one that is being delivered, and one that
-        // is due does not come back as it was.
+        // Without this capability KVM does not distinguish a pending exception from one that is being
+        // delivered, and a pending exception cannot be restored as it was.
         vm.enable_cap(&kvm_enable_cap {
             cap: KVM_CAP_EXCEPTION_PAYLOAD,
             args: [1, 0, 0, 0],
@@ -117,8 +119,9 @@ impl KvmVcpu {
         })
     }
 
-    /// Has RIP pass the OUT that exited, so that the vCPU's state there is the same on every kind of KVM.
-    /// The vCPU's first OUT shows whether this KVM needs that; one to [`EARLY_PORT`] shows nothing.
+    /// Moves RIP past the OUT that exited, so that the vCPU's state there is the same on every kind of
+    /// KVM. The vCPU's first OUT shows whether this KVM needs that; an OUT to [`EARLY_PORT`] does not
+    /// show it.
     fn pass_out(&mut self, port: u16) -> Result<(), CpuError> {
         if self.out_passed == OutPassed::AtExit {
             return Ok(());
@@ -137,7 +140,7 @@ impl KvmVcpu {
         Ok(())
     }
 
-    /// Does the port I/O exit stand for more than one access?
+    /// Does this port I/O exit stand for more than one access (string I/O)?
     fn repeats(&mut self) -> bool {
         // SAFETY: the caller has seen a port I/O exit, for which the kernel fills this field.
         unsafe { self.fd.get_kvm_run().__bindgen_anon_1.io.count != 1 }
@@ -150,7 +153,7 @@ impl KvmVcpu {
         }
     }
 
-    /// Is an interrupt handed over earlier still waiting to be taken?
+    /// Was an interrupt handed over earlier that was not taken yet?
     fn interrupt_queued(&mut self) -> bool {
         self.fd.sync_regs().events.interrupt.injected != 0
     }
@@ -196,7 +199,7 @@ impl Vcpu for KvmVcpu {
             Err(e) => return Err(ioctl("KVM_RUN")(e)),
         };
         if matches!(exit, Exit::PioOut { .. } | Exit::PioIn { .. }) && self.repeats() {
-            // The loader refuses it; code that it could not see may still hold it.
+            // The loader refuses string I/O, but it does not see code that the guest makes at run time.
             return Err(self.guest_error("string I/O".into()));
         }
         if let Exit::PioOut { port, .. } = exit {
@@ -286,7 +289,7 @@ impl Vcpu for KvmVcpu {
     }
 }
 
-/// Those of the architectural MSRs that this host's KVM keeps.
+/// The MSRs of [`MSRS`] that this host's KVM keeps.
 fn kept_msrs(kvm: &Kvm) -> Result<Vec<u32>, CpuError> {
     let kept = kvm
         .get_msr_index_list()

@@ -1,9 +1,9 @@
-//! The instruction allowlist: a guest may hold only instructions whose result depends on nothing
-//! but the machine's state.
+//! The instruction allowlist: a guest may contain only instructions whose result depends on nothing but
+//! the machine's state.
 //!
-//! What is allowed is given by instruction set extension; within those, single instructions that
-//! read a clock, a random number, the CPU's identity or hidden state, or that make an exit per
-//! byte, are refused. Everything else, including bytes that decode to nothing, is refused too.
+//! Whole instruction set extensions are allowed. Within them, single instructions are refused: those
+//! that read a clock, a random number, the CPU's identity or hidden state, and those that make one exit
+//! per byte (string I/O). Everything else is refused too, also bytes that do not decode.
 
 use iced_x86::{
     CpuidFeature, Decoder, DecoderOptions, Formatter, Instruction, Mnemonic, NasmFormatter,
@@ -15,9 +15,9 @@ use std::fmt;
 pub struct Refused {
     /// Guest address.
     pub address: u64,
-    /// The function it is in and the distance from its start.
+    /// The function that contains it, and the distance from the function's start.
     pub symbol: Option<(String, u64)>,
-    /// In Intel syntax; none if the bytes are no instruction.
+    /// In Intel syntax; `None` if the bytes do not decode.
     pub instruction: Option<String>,
     why: Why,
 }
@@ -31,7 +31,7 @@ enum Why {
 }
 
 impl Refused {
-    /// What to do about it.
+    /// What the guest's author can do about it.
     pub fn advice(&self) -> &'static str {
         match self.why {
             Why::Nondeterministic => {
@@ -64,9 +64,10 @@ impl fmt::Display for Refused {
 
 /// Checks all of `code`, which will lie at guest address `base`.
 pub fn check(code: &[u8], base: u64, symbols: &[(u64, String)]) -> Result<(), Refused> {
-    // Compilers for baseline x86-64 write BSF with a prefix that makes it TZCNT on CPUs which have that,
-    // and only where the operand is not zero and nobody reads the flags: then the two give the same. It
-    // is read as BSF here. The flags do differ, which is one reason why a pair needs equal CPUs.
+    // Compilers for baseline x86-64 write BSF with a prefix that makes it TZCNT on CPUs that have
+    // TZCNT. They do so only where the operand is not zero and the flags are not used: then both give
+    // the same result. So it is decoded as BSF here. The flags do differ, which is one reason why a
+    // pair needs equal CPUs.
     let mut decoder = Decoder::with_ip(64, code, base, DecoderOptions::NO_MPFX_0FBC);
     let mut instruction = Instruction::default();
     while decoder.can_decode() {
@@ -84,15 +85,15 @@ fn verdict(instruction: &Instruction) -> Option<Why> {
         return Some(Why::Undecodable);
     }
     match instruction.mnemonic() {
-        // Clocks, random numbers, identity, counters, hidden state.
+        // Clocks, random numbers, the CPU's identity, counters, hidden state.
         M::Rdtsc | M::Rdtscp | M::Rdpid | M::Rdpmc | M::Rdpru | M::Rdrand | M::Rdseed
         | M::Cpuid | M::Xgetbv | M::Rdmsr | M::Wrmsr | M::Sgdt | M::Sidt | M::Str | M::Sldt
         | M::Smsw | M::Lsl | M::Lar | M::Verr | M::Verw | M::Vmcall | M::Vmmcall
-        // Waits whose end no position marks.
+        // Waits whose end is not at a position.
         | M::Monitor | M::Mwait | M::Umonitor | M::Umwait | M::Tpause
-        // Approximations that differ between makers.
+        // Approximations that differ between CPU vendors.
         | M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss
-        // x87 transcendentals, likewise.
+        // x87 transcendental functions, which differ too.
         | M::Fsin | M::Fcos | M::Fsincos | M::Fptan | M::Fpatan | M::F2xm1 | M::Fyl2x
         | M::Fyl2xp1 => Some(Why::Nondeterministic),
         M::Insb | M::Insw | M::Insd | M::Outsb | M::Outsw | M::Outsd => Some(Why::StringIo),
@@ -189,7 +190,7 @@ mod tests {
             (&[0xf3, 0x0f, 0xb8, 0xc0], "popcnt"),
         ];
         for (code, name) in refused {
-            // A harmless instruction in front shows that the address is right.
+            // A harmless instruction before it shows that the reported address is right.
             let message = first(&[&[0x90], *code].concat()).unwrap_or_default();
             assert!(message.contains(name), "{name}: {message}");
             assert!(message.contains("0x200001 (main+0x1)"), "{message}");

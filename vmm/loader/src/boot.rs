@@ -1,4 +1,4 @@
-//! How a machine starts: image, page tables, boot information, and the CPU at the image's entry.
+//! How a machine starts: image, page tables, boot information, and the CPU at the image's entry point.
 
 use crate::{Image, ImageError, tables};
 use ft_protocol::log::MachineConfig;
@@ -21,14 +21,14 @@ pub enum LoadError {
     Ram(#[from] RamError),
 }
 
-/// The MAC of a VM that was given none: locally administered, made from its name, so that it is the
-/// same on every host and differs between VMs.
+/// The MAC of a VM for which none was given: a locally administered address made from the VM's name, so
+/// that it is the same on every host and differs between VMs.
 pub fn default_mac(vm: &str) -> [u8; 6] {
     let hash = xxh3_64(vm.as_bytes()).to_le_bytes();
     [0x02, hash[0], hash[1], hash[2], hash[3], hash[4]]
 }
 
-/// Fills `ram` as `lockstep_abi` promises it.
+/// Fills `ram` as `lockstep_abi` documents it.
 pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), LoadError> {
     image.load(ram)?;
     tables::build(ram, &image.segments(), image.end())?;
@@ -55,7 +55,7 @@ pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), L
     Ok(())
 }
 
-/// The bytes of `info` as `repr(C)` lays them out.
+/// The bytes of `info` in the layout of `repr(C)`.
 fn boot_info_bytes(info: &BootInfo) -> Vec<u8> {
     let mut bytes = vec![0; size_of::<BootInfo>()];
     let mut put = |offset: usize, field: &[u8]| {
@@ -82,7 +82,8 @@ fn boot_info_bytes(info: &BootInfo) -> Vec<u8> {
     bytes
 }
 
-/// The CPU as `lockstep_abi` promises it: long mode, CPL 0, interrupts off, paging by [`tables`].
+/// The CPU's state as `lockstep_abi` documents it: long mode, CPL 0, interrupts off, paging by
+/// [`tables`].
 pub fn start_state(entry: u64) -> CpuState {
     let code = Segment {
         limit: 0xffff_ffff,

@@ -1,4 +1,4 @@
-//! Guest images: static ELF files, checked before anything of them is loaded.
+//! Guest images: static ELF files, which are checked before any part of them is loaded.
 
 use super::allowlist;
 use lockstep_abi::IMAGE_BASE;
@@ -12,10 +12,10 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// Largest image file, bytes.
 pub const MAX_IMAGE_BYTES: usize = 32 << 20;
-/// Largest place an image may take in RAM, bytes (its `.bss` included).
+/// Most RAM that an image may occupy, bytes (its `.bss` included).
 pub const MAX_LOADED_BYTES: u64 = 64 << 20;
 
-/// Why a file is no guest.
+/// Why a file is not accepted as a guest.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Not an ELF file for this machine.
@@ -26,7 +26,7 @@ pub enum ImageError {
         /// Name or path.
         name: String,
         /// What is wrong.
-        why: String,
+        why: NotAnImage,
     },
     /// It contains an instruction that no replay could reproduce.
     #[error("{name} is refused: {what}; {advice}")]
@@ -50,12 +50,45 @@ pub enum ImageError {
     },
 }
 
+/// What is wrong with a file that is to be an image.
+#[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what each variant is")]
+pub enum NotAnImage {
+    #[error("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20)]
+    TooLarge,
+    #[error("it is no ELF file")]
+    NotElf,
+    #[error("its ELF headers are cut or damaged ({0})")]
+    Headers(#[from] object::read::Error),
+    #[error("it is not for x86-64")]
+    OtherMachine,
+    #[error("it is not a static executable (ET_EXEC)")]
+    NotExecutable,
+    #[error("it is not static")]
+    NotStatic,
+    #[error("its entry point {0:#x} is not in its code")]
+    Entry(u64),
+    #[error("segment {0:#x} is not mapped one to one")]
+    Mapped(u64),
+    #[error("it is truncated: segment {start:#x} ends beyond the file's {file_len} bytes")]
+    Truncated { start: u64, file_len: usize },
+    #[error(
+        "segment {start:#x} (+{len:#x}) lies outside {IMAGE_BASE:#x} to {:#x}",
+        IMAGE_BASE + MAX_LOADED_BYTES
+    )]
+    Outside { start: u64, len: u64 },
+    #[error("segment {0:#x} is both writable and executable")]
+    WritableCode(u64),
+    #[error("segments {0:#x} and {1:#x} share a page")]
+    SharedPage(u64, u64),
+}
+
 /// The hash by which an image is known, whatever is in the file.
 pub fn image_hash(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
 }
 
-/// A loaded segment's place and rights.
+/// Address range and rights of a loaded segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First byte.
@@ -69,7 +102,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The addresses of the pages it touches, as a range.
+    /// The address range of the pages that it touches.
     pub fn pages(&self) -> Range<u64> {
         self.start & !(PAGE as u64 - 1)..self.end.next_multiple_of(PAGE as u64)
     }
@@ -86,7 +119,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// Checks `bytes`: a static ELF whose code holds allowed instructions only.
+    /// Checks a file: it must be a static ELF file whose code has allowed instructions only.
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
         let image = Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
             name: name.to_string(),
@@ -105,29 +138,28 @@ impl Image {
         Ok(image)
     }
 
-    fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, String> {
+    fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, NotAnImage> {
         if bytes.len() > MAX_IMAGE_BYTES {
-            return Err(format!("it is larger than {} MiB", MAX_IMAGE_BYTES >> 20));
+            return Err(NotAnImage::TooLarge);
         }
         if !bytes.starts_with(&elf::ELFMAG) {
-            return Err("it is no ELF file".into());
+            return Err(NotAnImage::NotElf);
         }
-        let cut = |e: object::read::Error| format!("its ELF headers are cut or damaged ({e})");
-        let header = FileHeader64::<Endianness>::parse(&*bytes).map_err(cut)?;
-        let endian = header.endian().map_err(cut)?;
+        let header = FileHeader64::<Endianness>::parse(&*bytes)?;
+        let endian = header.endian()?;
         if header.e_machine(endian) != elf::EM_X86_64 {
-            return Err("it is not for x86-64".into());
+            return Err(NotAnImage::OtherMachine);
         }
         if header.e_type(endian) != elf::ET_EXEC {
-            return Err("it is not a static executable (ET_EXEC)".into());
+            return Err(NotAnImage::NotExecutable);
         }
         let mut segments = Vec::new();
-        for program in header.program_headers(endian, &*bytes).map_err(cut)? {
+        for program in header.program_headers(endian, &*bytes)? {
             match program.p_type(endian) {
                 elf::PT_LOAD if program.p_memsz(endian) > 0 => {
                     segments.push(segment(program, endian, bytes.len())?);
                 }
-                elf::PT_INTERP | elf::PT_DYNAMIC => return Err("it is not static".into()),
+                elf::PT_INTERP | elf::PT_DYNAMIC => return Err(NotAnImage::NotStatic),
                 _ => {}
             }
         }
@@ -135,9 +167,9 @@ impl Image {
         let entry = header.e_entry(endian);
         let executable = |(s, _): &&(Segment, _)| s.executable && (s.start..s.end).contains(&entry);
         if !segments.iter().any(|s| executable(&s)) {
-            return Err(format!("its entry point {entry:#x} is not in its code"));
+            return Err(NotAnImage::Entry(entry));
         }
-        let symbols = symbols(header, endian, &bytes).map_err(cut)?;
+        let symbols = symbols(header, endian, &bytes)?;
         Ok(Image {
             name: name.to_string(),
             entry,
@@ -162,12 +194,12 @@ impl Image {
         image_hash(&self.bytes)
     }
 
-    /// Where it starts.
+    /// Address of its entry point.
     pub fn entry(&self) -> u64 {
         self.entry
     }
 
-    /// First page after it.
+    /// Address of the first page after it.
     pub fn end(&self) -> u64 {
         let end = self.segments.iter().map(|(s, _)| s.pages().end).max();
         end.expect("an image has a segment")
@@ -178,7 +210,7 @@ impl Image {
         self.segments.iter().map(|(s, _)| *s).collect()
     }
 
-    /// Copies it into `ram`.
+    /// Copies the segments into `ram`.
     pub fn load(&self, ram: &Ram) -> Result<(), ImageError> {
         let too_small = |_: RamError| ImageError::TooSmall {
             name: self.name.clone(),
@@ -203,7 +235,7 @@ fn segment(
     program: &elf::ProgramHeader64<Endianness>,
     endian: Endianness,
     file_len: usize,
-) -> Result<(Segment, Range<usize>), String> {
+) -> Result<(Segment, Range<usize>), NotAnImage> {
     let (start, len) = (program.p_paddr(endian), program.p_memsz(endian));
     let (offset, filed) = (program.p_offset(endian), program.p_filesz(endian));
     let file_end = offset.checked_add(filed).filter(|e| *e <= file_len as u64);
@@ -220,44 +252,33 @@ fn segment(
                 executable: flags.0 & elf::PF_X.0 != 0,
             };
             if program.p_vaddr(endian) != start {
-                return Err(format!("segment {start:#x} is not mapped one to one"));
+                return Err(NotAnImage::Mapped(start));
             }
             Ok((segment, offset as usize..file_end as usize))
         }
-        (None, _) => Err(format!(
-            "it is truncated: segment {start:#x} ends beyond the file's {file_len} bytes"
-        )),
-        _ => Err(format!(
-            "segment {start:#x} (+{len:#x}) lies outside {IMAGE_BASE:#x} to {:#x}",
-            IMAGE_BASE + MAX_LOADED_BYTES
-        )),
+        (None, _) => Err(NotAnImage::Truncated { start, file_len }),
+        _ => Err(NotAnImage::Outside { start, len }),
     }
 }
 
 /// Segments must not share pages, and none may be both writable and executable.
-fn check_layout(segments: &mut [(Segment, Range<usize>)]) -> Result<(), String> {
+fn check_layout(segments: &mut [(Segment, Range<usize>)]) -> Result<(), NotAnImage> {
     segments.sort_by_key(|(s, _)| s.start);
     for (s, _) in segments.iter() {
         if s.writable && s.executable {
-            return Err(format!(
-                "segment {:#x} is both writable and executable",
-                s.start
-            ));
+            return Err(NotAnImage::WritableCode(s.start));
         }
     }
     for pair in segments.windows(2) {
         let (a, b) = (pair[0].0, pair[1].0);
         if a.pages().end > b.pages().start {
-            return Err(format!(
-                "segments {:#x} and {:#x} share a page",
-                a.start, b.start
-            ));
+            return Err(NotAnImage::SharedPage(a.start, b.start));
         }
     }
     Ok(())
 }
 
-/// Names of functions by address, for messages; an image without symbols has none.
+/// Names of functions by address, for messages; empty for an image without symbols.
 fn symbols(
     header: &FileHeader64<Endianness>,
     endian: Endianness,

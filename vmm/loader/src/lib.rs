@@ -1,4 +1,5 @@
-//! Guest images, what may be in them, and the memory and CPU in which they start.
+//! Guest images: their format, the instructions that they may contain, and the memory and CPU that they
+//! start with.
 
 pub mod allowlist;
 pub mod boot;
@@ -6,4 +7,4 @@ pub mod image;
 pub mod tables;
 
 pub use boot::{LoadError, default_mac, prepare, start_state};
-pub use image::{Image, ImageError};
+pub use image::{Image, ImageError, NotAnImage};

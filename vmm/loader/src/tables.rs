@@ -1,7 +1,8 @@
-//! The page tables and the GDT that the VMM prepares for its guest (Intel SDM vol. 3, 4.5 and 3.5).
+//! The page tables and the GDT that the VMM prepares for the guest (Intel SDM vol. 3, 4.5 and 3.5).
 //!
-//! They give the image the rights of its ELF segments, so no page is both writable and executable,
-//! and have every accessed and dirty bit set beforehand, so that the CPU never writes to them.
+//! The pages of the image have the rights of its ELF segments, so that no page is both writable and
+//! executable. All accessed and dirty bits are set from the start, so that the CPU never writes to the
+//! tables.
 
 use super::image::Segment;
 use lockstep_abi::{BOOT_INFO, CLOCK_PAGE, IMAGE_BASE, MMIO_BASE, MMIO_LEN};
@@ -9,13 +10,13 @@ use lockstep_memory::ram::{PAGE, Ram, RamError};
 
 /// Guest-physical address of the GDT.
 pub const GDT: u64 = 0x1000;
-/// Limit of the GDT, bytes less one.
+/// Limit of the GDT: its length in bytes, minus one.
 pub const GDT_LIMIT: u16 = 5 * 8 - 1;
 /// Selector of the TSS in that GDT (VT-x refuses to start without a task register).
 pub const TSS_SELECTOR: u16 = 0x18;
 /// Guest-physical address of the PML4, the first of the tables.
 pub const PML4: u64 = 0x1_0000;
-/// The tables end here at the latest: the image follows.
+/// The tables must end here, as the image follows.
 const TABLES_END: u64 = IMAGE_BASE;
 
 const PRESENT: u64 = 1;
@@ -43,7 +44,8 @@ impl Builder<'_> {
         table
     }
 
-    /// Address of the entry that maps `addr` in the table one level below `entry`, made if absent.
+    /// Address of the entry that maps `addr` in the table below `entry`. The table is made if it is
+    /// missing.
     fn below(&mut self, entry: u64, addr: u64, shift: u32) -> Result<u64, RamError> {
         let mut table = self.ram.read_u64(entry)? & !0xfff & !NO_EXECUTE;
         if table == 0 {
@@ -70,7 +72,7 @@ impl Builder<'_> {
     }
 }
 
-/// Rights of one page below 2 MiB; none if it is not mapped.
+/// Rights of a page below 2 MiB; `None` if it is not mapped.
 fn low_rights(addr: u64) -> Option<u64> {
     match addr {
         0 => None,
@@ -114,7 +116,7 @@ pub fn build(ram: &Ram, segments: &[Segment], image_end: u64) -> Result<(), RamE
     for addr in (MMIO_BASE..MMIO_BASE + MMIO_LEN).step_by(LARGE_PAGE as usize) {
         tables.map_large(addr, DATA | UNCACHED)?;
     }
-    // Null, 64-bit code, data, and an available TSS that nobody uses (two entries).
+    // Null, 64-bit code, data, and an available TSS that is never used (two entries).
     let gdt = [
         0,
         0x00af_9b00_0000_ffff,
@@ -132,7 +134,7 @@ pub fn build(ram: &Ram, segments: &[Segment], image_end: u64) -> Result<(), RamE
 mod tests {
     use super::*;
 
-    /// The entry that maps `addr`, as the CPU would find it.
+    /// The page table entry for `addr`, found as the CPU finds it.
     fn walk(ram: &Ram, addr: u64) -> Option<u64> {
         let mut table = PML4;
         for shift in [39, 30, 21, 12] {

@@ -1,4 +1,4 @@
-//! The machine's devices and the addresses they answer to.
+//! The machine's devices and their addresses.
 
 mod slot;
 
@@ -12,7 +12,7 @@ use lockstep_memory::Ram;
 use lockstep_vcpu::Exit;
 use slot::{Place, Slot};
 
-/// Every device of the machine: those that the others stand on, and a list of the others.
+/// Every device of the machine: those that all others need, and a list of the others.
 pub struct Bus {
     pub(super) pic: Pic,
     pub(super) clock: Clock,
@@ -45,7 +45,7 @@ impl BusState {
 }
 
 impl Bus {
-    /// All devices as after reset, and what the guest finds of them in RAM.
+    /// All devices as after a reset. Writes to RAM what the guest must find there.
     pub fn new(config: &MachineConfig, ram: &Ram) -> Bus {
         let bus = Bus::reset(config);
         bus.edges.start(ram);
@@ -61,7 +61,8 @@ impl Bus {
         }
     }
 
-    /// The devices of a machine of this configuration in this state, which may come from anybody.
+    /// The devices of a machine of this configuration in this state. The state may come from an
+    /// untrusted peer or file.
     pub fn restore(config: &MachineConfig, state: &BusState, ram: &Ram) -> Result<Bus, BadState> {
         let mut bus = Bus::reset(config);
         let mut saved = state.0.iter();
@@ -89,14 +90,14 @@ impl Bus {
         }
     }
 
-    /// The state of every device, after [`Bus::process`].
+    /// The state of every device. Only after [`Bus::process`].
     pub fn save(&self) -> BusState {
         let platform = [self.pic.saved(), self.clock.saved(), self.edges.saved()];
         let slots = self.slots.iter().map(|slot| slot.device.saved());
         BusState(platform.into_iter().chain(slots).collect())
     }
 
-    /// Guest time goes on to `ns`; what expires by then, expires.
+    /// Sets guest time to `ns`. Timers that expire by then do so.
     pub fn set_time(&mut self, ns: u64, ram: &Ram) {
         self.clock.set(ns, ram);
         let now_ns = self.clock.now_ns();
@@ -114,20 +115,20 @@ impl Bus {
         edges.flatten().min()
     }
 
-    /// The same, of those only that the 8259 pair would hand on.
+    /// The same, but only for interrupts that the 8259 pair would request from the CPU.
     pub fn next_interrupt_ns(&self) -> Option<u64> {
         let heard = self.slots.iter().filter(|slot| slot.is_heard(&self.pic));
         heard.filter_map(|slot| slot.device.next_edge_ns()).min()
     }
 
-    /// How much of an input the machine takes in now: frames, or bytes.
+    /// How much input of this kind the machine can take now: frames, or bytes.
     pub fn room(&self, kind: InputKind) -> usize {
         let rooms = self.slots.iter().rev().map(|slot| slot.device.room(kind));
         rooms.flatten().next().unwrap_or(0)
     }
 
-    /// Input arrives, at the last device in the list that takes its kind. Console input goes to
-    /// virtio-console once its driver is up, and before that to the 16550.
+    /// Gives input to the last device in the list that takes its kind. Console input goes to
+    /// virtio-console when its driver is up, and to the 16550 before that.
     pub fn receive(&mut self, kind: InputKind, data: Vec<u8>, ram: &Ram) {
         let mut devices = self.slots.iter_mut().rev().map(|slot| &mut slot.device);
         if let Some(device) = devices.find(|device| device.room(kind).is_some()) {
@@ -136,8 +137,8 @@ impl Bus {
         }
     }
 
-    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Done after
-    /// every exit and every input, so that when a ring is looked at depends on these alone.
+    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Called after
+    /// every exit and every input, so that a replay looks at the rings at the same positions.
     pub fn process(&mut self, ram: &Ram, outputs: &mut Vec<Output>) {
         for slot in &mut self.slots {
             let (device, line) = slot.with_line(&mut self.pic);
@@ -145,7 +146,7 @@ impl Bus {
         }
     }
 
-    /// Does a device model need the time to handle this exit?
+    /// Does a device need the time to handle this exit?
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
@@ -173,14 +174,14 @@ impl Bus {
         found.map(|slot| (slot, offset))
     }
 
-    /// OUT. A wide access is one to each of the consecutive byte ports, as on an ISA bus.
+    /// OUT. A wide access writes one byte to each of the consecutive ports, as on an ISA bus.
     pub fn pio_write(&mut self, first: u16, data: &[u8], ram: &Ram) {
         let (now_ns, mem) = (self.clock.now_ns(), ram.map());
         for (index, &value) in data.iter().enumerate() {
             match first.wrapping_add(index as u16) {
                 p @ (port::PIC1 | 0x21) => self.pic.write(false, p & 1 != 0, value),
                 p @ (port::PIC2 | 0xa1) => self.pic.write(true, p & 1 != 0, value),
-                // Where nobody answers, the bus ignores the write.
+                // A port without a device ignores the write.
                 p => {
                     if let Some((slot, offset)) = self.at_port(p) {
                         slot.device.write(offset, &[value], &World { now_ns, mem });
@@ -190,7 +191,7 @@ impl Bus {
         }
     }
 
-    /// IN. Ports that nobody answers at read as all ones.
+    /// IN. A port without a device reads as all ones.
     pub fn pio_read(&mut self, first: u16, data: &mut [u8], ram: &Ram) {
         let (now_ns, mem) = (self.clock.now_ns(), ram.map());
         data.fill(0xff);
@@ -216,8 +217,8 @@ impl Bus {
         }
     }
 
-    /// A read outside RAM. Windows without a device read as zero, so that a driver finds none;
-    /// everything else reads as all ones.
+    /// A read outside RAM. A virtio window without a device reads as zero, so that a driver finds no
+    /// device there. Every other address reads as all ones.
     pub fn mmio_read(&mut self, addr: u64, data: &mut [u8], ram: &Ram) {
         let (now_ns, mem) = (self.clock.now_ns(), ram.map());
         match self.at_address(addr) {

@@ -1,5 +1,5 @@
-//! The loop that runs a machine between its source and its sink. Recording, replaying, a primary
-//! and a backup differ only in what they put there.
+//! The loop that runs a machine between its source and its sink. A recording, a replay, a primary and a
+//! backup differ only in their sources and sinks.
 
 use super::edge::{Next, Sink, Source};
 use super::{Entered, Machine, MachineError};
@@ -22,20 +22,20 @@ pub enum DriveError<E> {
 pub enum Driven {
     /// The machine ended.
     Ended(EndReason),
-    /// The source said so; drive again to go on.
+    /// The source stopped it. Drive again to go on.
     Stopped,
 }
 
 /// Runs `machine` until it ends or its source stops it.
 ///
-/// A machine that was stopped is taken up again exactly where it was: between two inputs of a
-/// position, where it asked for the time, or between two positions.
+/// A machine that was stopped goes on exactly where it stopped: between two inputs of a position, where
+/// it asked for the time, or between two positions.
 pub fn drive<E, X>(machine: &mut Machine, edge: &mut X) -> Result<Driven, DriveError<E>>
 where
     X: Source<Error = E> + Sink<Error = E>,
 {
     loop {
-        // A machine that was restored may have left its position already.
+        // A restored machine may have left its position already.
         if !machine.left() {
             if machine.asks_time() {
                 match edge.time(machine.moment()).map_err(DriveError::Edge)? {
@@ -53,7 +53,7 @@ where
         }
         if edge.wants_state() {
             if !machine.settle()? {
-                // Finishing the instruction took another exit: the next position.
+                // Completing the instruction caused another exit: the next position.
                 continue;
             }
             edge.take_state(machine).map_err(DriveError::Edge)?;
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// Runs the guest to its next position. False: the source stops it before it made one.
+/// Runs the guest to its next position. Returns false if the source stops it before.
 fn run<E, X: Source<Error = E>>(
     machine: &mut Machine,
     edge: &mut X,
@@ -81,7 +81,7 @@ fn run<E, X: Source<Error = E>>(
     }
 }
 
-/// Everything that happens at one position. None: run on.
+/// Does everything that happens at one position. `None` means: run the guest.
 fn at_position<E, X>(machine: &mut Machine, edge: &mut X) -> Result<Option<Driven>, DriveError<E>>
 where
     X: Source<Error = E> + Sink<Error = E>,

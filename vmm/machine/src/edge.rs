@@ -1,4 +1,5 @@
-//! The machine's edge: where everything that is not a function of its state comes in and goes out.
+//! The machine's edge: the interface through which everything that is not a function of its state comes
+//! in or goes out.
 
 use super::Machine;
 use ft_protocol::log::{Check, End, EndReason, MachineDigest, Position};
@@ -18,7 +19,7 @@ pub struct Moment {
 pub enum Input {
     /// Guest time is now this many nanoseconds.
     Clock {
-        /// Since boot.
+        /// Nanoseconds since boot.
         ns: u64,
     },
     /// A frame arrives at virtio-net.
@@ -33,55 +34,54 @@ pub enum Input {
     },
     /// Random bytes arrive at virtio-rng.
     Entropy {
-        /// As many as it asked for.
+        /// As many as the device asked for, at most.
         data: Vec<u8>,
     },
 }
 
-/// The guest waits.
+/// The guest waits for an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// Guest time at which something is due by itself, nanoseconds; `u64::MAX` for never.
+    /// Guest time at which the wait ends by itself, nanoseconds; `u64::MAX` for never.
     pub until_ns: u64,
 }
 
 /// The machine as its source sees it at a position.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
-    /// Where.
+    /// The position, and the vCPU there.
     pub moment: Moment,
-    /// The guest waits: the position must not be left before an input changed that.
+    /// If set, the guest waits: the source must not let it leave before an input has ended the wait.
     pub wait: Option<Wait>,
-    /// The guest ended here: all that is left to say is [`Next::Finish`].
+    /// If set, the guest has ended here, and [`Next::Finish`] must follow.
     pub ended: Option<EndReason>,
     /// Guest time, nanoseconds.
     pub now_ns: u64,
     /// Guest time of the 8254's next edge, nanoseconds.
     pub next_edge_ns: Option<u64>,
-    /// Frames that virtio-net can take in now.
+    /// Frames that virtio-net can take now.
     pub net_room: usize,
-    /// Bytes that the console can take in now.
+    /// Bytes that the console can take now.
     pub console_room: usize,
     /// Random bytes that virtio-rng asks for.
     pub entropy_wanted: usize,
 }
 
-/// What a source wants at a position.
+/// What a source wants to happen at a position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Apply this.
+    /// Apply this input.
     Apply(Input),
     /// Make a digest and give it to [`Sink::digest`].
     Digest,
-    /// The guest waits here: finish the instruction that waits and call [`Source::take_state`], then go
-    /// on at this position.
+    /// The guest waits here. Complete its instruction and call [`Source::take_state`], then ask for the
+    /// next action at the same position.
     Capture,
-    /// Nothing more here: run on.
+    /// Nothing more happens here: run the guest.
     Leave,
-    /// End the machine here for this reason, with a digest ([`Sink::end`]).
+    /// End the machine here for this reason; [`Sink::end`] gets a digest.
     Finish(EndReason),
-    /// Stop driving, between two inputs of this position; driving may be taken up again, with
-    /// another source.
+    /// Stop driving between two inputs of this position. Driving may go on later, with another source.
     Stop,
 }
 
@@ -90,41 +90,43 @@ pub trait Source {
     /// Why it can fail.
     type Error;
 
-    /// The next thing to do at this position. Called until it says [`Next::Leave`]; may block.
+    /// The next thing to do at this position. Called until it returns [`Next::Leave`]; may block.
     fn next(&mut self, view: &View) -> Result<Next, Self::Error>;
 
-    /// Guest time, nanoseconds, for a device model that needs it to handle the exit at `moment`.
-    /// None: stop driving here; driving may be taken up again, with another source.
+    /// Guest time, nanoseconds, for a device that needs it to handle the exit at `moment`. `None`
+    /// means: stop driving here. Driving may go on later, with another source.
     fn time(&mut self, moment: Moment) -> Result<Option<u64>, Self::Error>;
 
-    /// Is there nothing more to come, so that the guest need not be entered? Asked whenever it is about to be,
-    /// after a position was left, or again because the thread was `kicked` out of it. A guest may compute
-    /// for ever, and no answer at its next position would reach it. May block if it was kicked.
+    /// Has the source come to its end, so that the guest need not be entered? A guest may compute for ever,
+    /// so an answer at its next position would come too late. Called whenever the guest is about to be
+    /// entered: after a position was left, and again when the thread was `kicked` out of the guest. May
+    /// block if it was kicked.
     fn is_over(&mut self, _kicked: bool) -> Result<bool, Self::Error> {
         Ok(false)
     }
 
-    /// Is the machine's state wanted as soon as it is complete? Asked whenever a position was left.
+    /// Is the machine's state wanted as soon as it is complete? Called whenever a position was left.
     fn wants_state(&self) -> bool {
         false
     }
 
-    /// The machine can be saved ([`Machine::save`]): its position was left, or the source asked for it
-    /// where the guest waits ([`Next::Capture`]). Nothing may be applied to it here.
+    /// Called when the machine can be saved ([`Machine::save`]): its position was left, or the source
+    /// asked for it while the guest waits ([`Next::Capture`]). No input may be applied here.
     fn take_state(&mut self, _machine: &mut Machine) -> Result<(), Self::Error> {
         Ok(())
     }
 }
 
-/// Where outputs and markers go: to the world, to a gate, or to a comparison.
+/// Where outputs and marks go: to the world, to the gate, or to a comparison with a log.
 pub trait Sink {
     /// Why it can fail.
     type Error;
 
-    /// The guest emitted `output`; they come in order.
+    /// The guest emitted `output`. Outputs come in order.
     fn output(&mut self, moment: Moment, output: Output) -> Result<(), Self::Error>;
 
-    /// All inputs of this position are applied, `vector` is handed to the vCPU, the guest runs on.
+    /// All inputs of this position are applied and `vector`, if any, was handed to the vCPU. The guest
+    /// runs next.
     fn leave(&mut self, moment: Moment, vector: Option<u8>) -> Result<(), Self::Error>;
 
     /// A digest that the source asked for.

@@ -1,7 +1,7 @@
-//! The exit fingerprint: what this host's KVM makes positions of.
+//! The exit fingerprint: which positions this host's KVM makes of a fixed guest.
 //!
-//! A self-test guest runs through every kind of exit with interrupts arriving at each, on made-up
-//! time, so that its trace depends on KVM alone. Two hosts with the same hash count positions alike.
+//! A self-test guest makes every kind of exit, with interrupts at each of them and with made-up time,
+//! so that its trace depends on KVM alone. Two hosts with the same hash make the same positions.
 
 use super::drive::{DriveError, Driven, drive};
 use super::edge::{Input, Moment, Next, Sink, Source, View};
@@ -14,14 +14,14 @@ use lockstep_vcpu::CpuBackends;
 use std::convert::Infallible;
 use xxhash_rust::xxh3::Xxh3;
 
-/// Made-up time between two positions, nanoseconds.
+/// Made-up time that passes between two positions, nanoseconds.
 const STEP_NS: u64 = 40_000;
-/// Positions after which the self-test guest is taken to hang.
+/// After this many positions the self-test guest counts as hanging.
 const MAX_POSITIONS: u64 = 200_000;
 /// Memory of the self-test machine, MiB.
 const MEM_MIB: u32 = 32;
 
-/// What the self-test guest's run came to.
+/// The result of the self-test guest's run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SelfTest {
     /// Hash of its exit trace.
@@ -52,7 +52,7 @@ pub fn self_test(cpus: CpuBackends) -> Result<SelfTest, MachineError> {
     }
 }
 
-/// What of this host a log depends on. Runs the self-test guest.
+/// The properties of this host on which a log depends. Runs the self-test guest.
 pub fn host_print(cpus: CpuBackends) -> Result<HostPrint, MachineError> {
     Ok(HostPrint {
         exits: self_test(cpus)?.exits,
@@ -68,8 +68,8 @@ struct Trace {
 }
 
 impl Trace {
-    /// Does RIP still point at the instruction that exited, or past it? That depends on the KVM, and not,
-    /// like RIP itself, on the compiler of the self-test guest.
+    /// Does RIP still point at the instruction that exited, or past it? That depends on KVM alone. RIP
+    /// itself also depends on the compiler of the self-test guest.
     fn at_exiting_instruction(&self, moment: Moment) -> u8 {
         let mut opcode = [0];
         match self.ram.read(moment.check.rip, &mut opcode) {

@@ -1,4 +1,4 @@
-//! A machine's state as bytes: what a new backup needs besides the memory, and what a checkpoint holds.
+//! A machine's state as bytes: what a joiner needs besides the memory, and what a checkpoint holds.
 
 use super::bus::BusState;
 use super::{Arrival, Waiting};
@@ -13,13 +13,13 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use thiserror::Error;
 
-/// Bytes of the version before the state.
+/// Bytes of the model version before the state.
 const VERSION_LEN: usize = 4;
 
-/// Why bytes are no machine's state.
+/// Why bytes are not accepted as a machine's state.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StateError {
-    /// Their layout is another.
+    /// They were written with another version of the machine model.
     #[error(
         "the machine's state is of machine model {found}, and this version of lockstep builds model {MODEL_VERSION}; use the version that wrote it"
     )]
@@ -27,22 +27,22 @@ pub enum StateError {
         /// The version found.
         found: u32,
     },
-    /// They mean nothing.
+    /// They do not decode.
     #[error("the machine's state is not understood ({0}); it was damaged on its way")]
     Undecodable(String),
-    /// They mean something that cannot be.
+    /// They decode to a state in which no machine can be.
     #[error("the machine's state makes no sense ({0}); it was damaged on its way")]
     Impossible(&'static str),
-    /// The same, of a device.
+    /// The same, for a device.
     #[error("{0}; it was damaged on its way")]
     Device(BadState),
 }
 
-/// Everything of a machine but its memory, its configuration and its guest's image.
+/// All of a machine's state, without its memory, its configuration and its guest's image.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct MachineState {
     pub(super) at: Position,
-    /// Nothing more happens at that position.
+    /// Nothing more happens at that position; the next step is to enter the guest.
     pub(super) left: bool,
     pub(super) arrived: Arrival,
     pub(super) waiting: Waiting,
@@ -51,14 +51,14 @@ pub struct MachineState {
 }
 
 impl MachineState {
-    /// As bytes.
+    /// Encodes it: the model version, then the state by bincode.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MODEL_VERSION.to_le_bytes().to_vec();
         encode_payload(self, &mut bytes);
         bytes
     }
 
-    /// From bytes, which may be anybody's.
+    /// Decodes bytes, which may come from an untrusted peer or file.
     pub fn decode(bytes: &[u8]) -> Result<MachineState, StateError> {
         let Some((version, payload)) = bytes.split_first_chunk::<VERSION_LEN>() else {
             return Err(StateError::Undecodable("it is cut".into()));
@@ -75,12 +75,12 @@ impl MachineState {
         self.at
     }
 
-    /// Was that position left, so that no entry belongs there any more?
+    /// Was that position left, so that no more entries belong to it?
     pub fn left(&self) -> bool {
         self.left
     }
 
-    /// A digest of each component, by name. Memory is not among them.
+    /// A digest of each component but the memory, by name.
     pub fn components(&self) -> Vec<(String, u64)> {
         let mut components = vec![("position".to_owned(), self.place())];
         let cpu = self.cpu.components().into_iter();
@@ -89,14 +89,14 @@ impl MachineState {
         components
     }
 
-    /// The same with the digest of its memory, which is first.
+    /// The same, with the memory's digest in front.
     pub fn parts(&self, memory: u64) -> Parts {
         let mut parts = vec![("memory".to_owned(), memory)];
         parts.extend(self.components());
         Parts(parts)
     }
 
-    /// A digest of where the machine is and what it is about to do there.
+    /// A digest of the position, and of what the machine does next there.
     fn place(&self) -> u64 {
         let (check, waiting) = (self.arrived.check, self.waiting.words());
         digest(&[
@@ -112,8 +112,8 @@ impl MachineState {
         ])
     }
 
-    /// Could a machine of this configuration be in this state? The vCPU is judged by KVM, the devices by
-    /// their models.
+    /// Could a machine of this configuration be in this state? The vCPU's state is checked by the CPU
+    /// backend, and the devices' states by their models.
     pub(super) fn validate(
         &self,
         config: &MachineConfig,
@@ -137,8 +137,8 @@ impl MachineState {
     }
 }
 
-/// A digest of each part of a machine, memory first, by name: to see in which two machines differ.
-/// As text, a line for each; in JSON, an object.
+/// A digest of each part of a machine by name, memory first: it shows in which parts two machines
+/// differ. As text it is a line per part, in JSON an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parts(Vec<(String, u64)>);
 

@@ -1,13 +1,14 @@
-//! The world beyond the machine's edge: what performs its outputs, and what gathers its inputs.
+//! The world outside the machine's edge: what gathers its inputs, and what performs its outputs.
 
 use crate::edge::{Input, View};
 use lockstep_devices::Output;
 use std::collections::VecDeque;
 
-/// Live backends: the world as the machine may ask for it.
+/// Live backends: clock, TAP and console.
 pub trait Inputs: Send {
-    /// Puts into `queue` what has come for this position. Returns at once, unless the guest waits
-    /// (`view.wait`) and `may_wait`: then when something has come or is due, or for no reason.
+    /// Puts the inputs for this position into `queue`. If the guest waits (`view.wait`) and `may_wait`
+    /// is set, it may block until an input has come or is due, or return earlier. Otherwise it returns
+    /// at once.
     fn gather(
         &mut self,
         view: &View,
@@ -19,16 +20,16 @@ pub trait Inputs: Send {
     fn now_ns(&mut self) -> u64;
 }
 
-/// Where outputs go once they are in the log.
+/// Where outputs go after they were written to the log.
 pub trait Outlet: Send {
-    /// Takes output `number`, which the log has as entry `seq`.
+    /// Takes output `number`, whose mark is entry `seq` of the log.
     ///
     /// # Errors
     /// If the output cannot leave any more.
     fn emit(&mut self, number: u64, seq: u64, output: Output) -> std::io::Result<()>;
 
-    /// Must the machine wait before it runs on? Then the log is handed on and [`Outlet::wait`]
-    /// called.
+    /// Must the machine wait before it runs on? If so, the log's new entries are handed on, then
+    /// [`Outlet::wait`] is called.
     fn holds(&self) -> bool {
         false
     }
@@ -36,7 +37,7 @@ pub trait Outlet: Send {
     /// Waits until the machine may run on.
     fn wait(&self) {}
 
-    /// The machine rests here, as was asked for, with everything up to entry `seq` handed on:
-    /// waits until it is to run on.
+    /// Called when the machine was asked to rest and everything up to entry `seq` was handed on. Blocks
+    /// until the machine shall run on.
     fn park(&self, _seq: u64) {}
 }

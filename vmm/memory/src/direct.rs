@@ -137,7 +137,10 @@ mod tests {
     fn what_is_stored_is_loaded_and_marks_its_pages() {
         let direct = Direct::new(Ram::new(MIN_MIB).unwrap());
         direct.store::<u64>(2 * PAGE as u64 - 3, 0x0102_0304_0506_0708);
-        assert_eq!(direct.load::<u64>(2 * PAGE as u64 - 3), 0x0102_0304_0506_0708);
+        assert_eq!(
+            direct.load::<u64>(2 * PAGE as u64 - 3),
+            0x0102_0304_0506_0708
+        );
         assert_eq!(direct.load::<u8>(2 * PAGE as u64), 0x05);
         direct.store::<u128>(direct.len() - 16, 7);
         let bits = take_dirty(direct.dirty());

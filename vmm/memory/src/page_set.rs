@@ -9,7 +9,7 @@ pub struct PageSet {
 }
 
 impl PageSet {
-    /// None of `pages` pages.
+    /// The empty set, for a RAM of `pages` pages.
     pub fn empty(pages: usize) -> PageSet {
         PageSet {
             bits: vec![0; pages.div_ceil(64)],
@@ -17,14 +17,15 @@ impl PageSet {
         }
     }
 
-    /// All of `pages` pages.
+    /// The set of all pages, for a RAM of `pages` pages.
     pub fn full(pages: usize) -> PageSet {
         let mut set = PageSet::empty(pages);
         set.add(&vec![u64::MAX; set.bits.len()]);
         set
     }
 
-    /// Adds the pages of a bitmap; bits beyond the last page mean nothing.
+    /// Adds the pages whose bits are set in `bitmap`; page 0 is the lowest bit of the first word. Bits
+    /// beyond the last page are ignored.
     pub fn add(&mut self, bitmap: &[u64]) {
         for (word, more) in self.bits.iter_mut().zip(bitmap) {
             *word |= more;
@@ -41,13 +42,13 @@ impl PageSet {
         self.add(&other.bits);
     }
 
-    /// Is this page among them?
+    /// Is this page in the set?
     pub fn contains(&self, page: usize) -> bool {
         let word = self.bits.get(page / 64);
         word.is_some_and(|word| word >> (page % 64) & 1 != 0)
     }
 
-    /// How many they are.
+    /// How many pages are in the set.
     pub fn len(&self) -> usize {
         self.bits
             .iter()
@@ -55,12 +56,12 @@ impl PageSet {
             .sum()
     }
 
-    /// Are there none?
+    /// Is the set empty?
     pub fn is_empty(&self) -> bool {
         self.bits.iter().all(|word| *word == 0)
     }
 
-    /// Their numbers, rising.
+    /// The page numbers in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> {
         self.bits.iter().enumerate().flat_map(|(index, &word)| {
             let next = |left: &u64| (*left & (*left - 1) != 0).then(|| *left & (*left - 1));

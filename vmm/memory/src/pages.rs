@@ -1,8 +1,10 @@
-//! Pages on their way to another machine's memory, or to a file: chunks of up to [`CHUNK_PAGES`].
+//! Copies pages of memory to another machine or to a file, in chunks of up to [`CHUNK_PAGES`] pages.
 //!
-//! A chunk is the bincode of its pages' numbers, which of them are zero, the content of the others (by
-//! LZ4, if that is shorter), and the sum of their hashes as [`RamDigest`] has them. So both ends have the
-//! digest of what was copied when the copying ends, and a chunk that was damaged shows at once.
+//! A chunk, encoded by bincode, holds: the numbers of its pages; for each page one bit that says
+//! whether the page is all zeros; the content of the other pages, compressed by LZ4 if that saves
+//! enough; and the sum of the pages' hashes ([`page_hash`]). The sum shows at once whether a chunk was
+//! damaged. With the hashes, both ends know the digest ([`RamDigest`]) of the copy when the copying
+//! ends.
 
 use super::ram::{PAGE, Ram, RamDigest, page_hash};
 use bincode::{Decode, Encode};
@@ -11,12 +13,12 @@ use thiserror::Error;
 
 /// Most pages in one chunk.
 pub const CHUNK_PAGES: usize = 256;
-/// Longest chunk, bytes: all of its pages in full, and what is said about them.
+/// Longest chunk, bytes: all of its pages uncompressed, and 4 KiB for the rest.
 pub const CHUNK_BYTES: usize = CHUNK_PAGES * PAGE + (4 << 10);
-/// Compression pays if it saves one byte of so many.
+/// Content is sent compressed only if that saves at least one byte in this many.
 const LEAST_SAVING: usize = 16;
 
-/// Why a chunk cannot be taken.
+/// Why a chunk cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("a piece of the machine's memory is damaged ({0}); it must be sent anew")]
 pub struct PageError(String);
@@ -24,13 +26,13 @@ pub struct PageError(String);
 /// How much was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PageStats {
-    /// Pages, each as often as it was copied.
+    /// Pages copied. A page that is copied again counts again.
     pub pages: u64,
-    /// Those of them that held nothing but zeros.
+    /// Those of them that were all zeros.
     pub zero_pages: u64,
-    /// Bytes of memory in the others.
+    /// Bytes of memory in the pages that were not all zeros.
     pub content_bytes: u64,
-    /// Bytes of the chunks.
+    /// Bytes of the encoded chunks.
     pub chunk_bytes: u64,
 }
 
@@ -45,9 +47,9 @@ impl PageStats {
 
 #[derive(Encode, Decode)]
 struct Chunk {
-    /// Page numbers, rising.
+    /// Page numbers, in ascending order.
     pages: Vec<u32>,
-    /// One bit a page: it is all zeros and has no content here.
+    /// One bit per page: the page is all zeros and has no content here.
     zero: Vec<u8>,
     /// The content is compressed.
     packed: bool,
@@ -56,7 +58,7 @@ struct Chunk {
     sum: u64,
 }
 
-/// Reads pages out of a RAM that may change meanwhile, and keeps the digest of what it read.
+/// Reads pages of a RAM, which the guest may be writing to, and keeps the digest of what was read.
 #[derive(Debug)]
 pub struct PageSender {
     ram: Ram,
@@ -65,7 +67,7 @@ pub struct PageSender {
 }
 
 impl PageSender {
-    /// Out of this one.
+    /// A sender of the pages of `ram`.
     pub fn new(ram: &Ram) -> PageSender {
         PageSender {
             ram: ram.clone(),
@@ -74,10 +76,10 @@ impl PageSender {
         }
     }
 
-    /// The chunk with these pages as they are now.
+    /// Encodes a chunk with the present content of these pages.
     ///
     /// # Panics
-    /// If they are more than [`CHUNK_PAGES`], do not rise, or lie outside RAM.
+    /// If there are more than [`CHUNK_PAGES`], or they are not in ascending order, or lie outside RAM.
     pub fn chunk(&mut self, pages: &[usize]) -> Vec<u8> {
         assert!(pages.len() <= CHUNK_PAGES && pages.is_sorted_by(|a, b| a < b));
         let mut zero = vec![0; pages.len().div_ceil(8)];
@@ -85,7 +87,8 @@ impl PageSender {
         let mut sum = 0u64;
         let mut page = [0; PAGE];
         for (index, &number) in pages.iter().enumerate() {
-            // Read once: what is hashed is what is sent, whatever the guest does meanwhile.
+            // Each page is read only once, so that what is hashed is what is sent, even if the guest
+            // writes meanwhile.
             self.ram.read_page(number, &mut page);
             let hash = page_hash(number, &page);
             self.digest.set_page(number, hash);
@@ -112,7 +115,7 @@ impl PageSender {
         bytes
     }
 
-    /// The digest of the pages that were sent, as they were sent last.
+    /// The digest of the pages that were sent. For a page sent twice, its last content counts.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
@@ -123,7 +126,7 @@ impl PageSender {
     }
 }
 
-/// Writes pages into a RAM, and keeps its digest.
+/// Writes pages that were received into a RAM, and keeps the digest of them.
 #[derive(Debug)]
 pub struct PageReceiver {
     ram: Ram,
@@ -132,7 +135,7 @@ pub struct PageReceiver {
 }
 
 impl PageReceiver {
-    /// Into this one, which is all zeros.
+    /// A receiver that writes to `ram`, which must be all zeros.
     pub fn new(ram: Ram) -> PageReceiver {
         PageReceiver {
             digest: RamDigest::unread(ram.pages()),
@@ -141,7 +144,8 @@ impl PageReceiver {
         }
     }
 
-    /// Takes a chunk, which may be anybody's. After an error the memory is good for nothing.
+    /// Decodes a chunk and writes its pages. The chunk may come from an untrusted peer or file. After
+    /// an error the memory must be thrown away.
     pub fn take(&mut self, bytes: &[u8]) -> Result<(), PageError> {
         if bytes.len() > CHUNK_BYTES {
             return Err(PageError(format!("{} bytes in one chunk", bytes.len())));
@@ -207,12 +211,12 @@ impl PageReceiver {
         }
     }
 
-    /// The digest of the pages that came.
+    /// The digest of the pages that were received.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
 
-    /// How much came.
+    /// How much was received.
     pub fn stats(&self) -> PageStats {
         self.stats
     }
@@ -223,7 +227,7 @@ impl PageReceiver {
     }
 }
 
-/// The content of `pages` pages.
+/// The content, uncompressed, of the `pages` pages that are not all zeros.
 fn content(chunk: &Chunk, pages: usize) -> Result<Vec<u8>, PageError> {
     if !chunk.packed {
         return match chunk.content.len() == pages * PAGE {

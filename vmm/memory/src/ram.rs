@@ -12,36 +12,37 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub const PAGE: usize = 4096;
 /// Least RAM a machine can have, MiB.
 pub const MIN_MIB: u32 = 16;
-/// A digest shows after so many pages that it gets on: one MiB, a fraction of a millisecond.
+/// While a digest is computed, a beat is given after this many pages (1 MiB, a fraction of a
+/// millisecond).
 pub const BEAT_PAGES: usize = 256;
 /// Most RAM a machine can have, MiB: RAM ends below the devices' addresses.
 pub const MAX_MIB: u32 = (RAM_MAX >> 20) as u32;
 
-/// Why there is no RAM.
+/// Why guest memory cannot be mapped or accessed.
 #[derive(Debug, Error)]
 pub enum RamError {
-    /// The size makes no sense.
+    /// A machine cannot have this much memory.
     #[error(
         "cannot give the guest {mib} MiB of memory: a machine has {MIN_MIB} to {MAX_MIB} MiB; choose --mem in that range"
     )]
     Size {
-        /// What was asked for.
+        /// The size that was asked for, MiB.
         mib: u32,
     },
-    /// The host has no room.
+    /// The host cannot map this much memory.
     #[error("cannot map {mib} MiB of guest memory ({why}); choose a smaller --mem")]
     Map {
-        /// What was asked for.
+        /// The size that was asked for, MiB.
         mib: u32,
-        /// The host's answer.
+        /// The host's error.
         why: String,
     },
-    /// The guest named an address outside its RAM.
+    /// An address outside the machine's RAM.
     #[error("guest address {addr:#x} (+{len}) is outside the machine's memory")]
     Outside {
         /// Guest-physical address.
         addr: u64,
-        /// Bytes.
+        /// Length of the access, bytes.
         len: usize,
     },
 }
@@ -89,12 +90,12 @@ impl Ram {
         self.len / PAGE
     }
 
-    /// The map, for the virtqueues.
+    /// The memory map, for the virtqueues.
     pub fn map(&self) -> &GuestMap {
         &self.map
     }
 
-    /// Where the RAM lies in this process, for KVM.
+    /// Address of the RAM in this process, for KVM.
     pub fn host_address(&self) -> u64 {
         self.region().as_ptr() as u64
     }
@@ -125,19 +126,19 @@ impl Ram {
             })
     }
 
-    /// Reads a little-endian word.
+    /// Reads a little-endian 64-bit word.
     pub fn read_u64(&self, addr: u64) -> Result<u64, RamError> {
         let mut word = [0; 8];
         self.read(addr, &mut word)?;
         Ok(u64::from_le_bytes(word))
     }
 
-    /// Writes a little-endian word.
+    /// Writes a little-endian 64-bit word.
     pub fn write_u64(&self, addr: u64, value: u64) -> Result<(), RamError> {
         self.write(addr, &value.to_le_bytes())
     }
 
-    /// Pages that the VMM wrote since the last call, one bit a page.
+    /// Pages that the VMM wrote since the last call: one bit per page, page 0 is the lowest bit.
     pub fn take_written(&self) -> Vec<u64> {
         self.region().bitmap().take()
     }
@@ -162,16 +163,17 @@ impl Ram {
     }
 }
 
-/// Hash of one page's content at its place.
+/// Hash of one page: xxh3-64 of its content, seeded with its number, so that equal pages at different
+/// places hash differently.
 pub fn page_hash(page: usize, content: &[u8; PAGE]) -> u64 {
     xxh3_64_with_seed(content, page as u64)
 }
 
-/// An incremental digest of RAM: the sum of every page's hash, seeded with the page's number.
+/// An incremental digest of RAM: the sum of all pages' hashes ([`page_hash`]), modulo 2^64.
 ///
-/// After the first time only pages that may have changed are read again, so its cost follows what
-/// the guest writes. Pages reported dirty without need change nothing, so two hosts whose dirty
-/// logs differ in such pages still agree.
+/// It is computed in full once; after that, only pages that may have changed are read again, so the
+/// cost follows what the guest writes. A page that was reported as dirty but did not change does not
+/// change the digest, so two hosts whose dirty logs differ in such pages still agree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RamDigest {
     pages: Vec<u64>,
@@ -179,7 +181,7 @@ pub struct RamDigest {
 }
 
 impl RamDigest {
-    /// The digest of a RAM of `pages` pages that nobody looked at yet: good once every page is set.
+    /// A digest of `pages` pages of which none was read yet. It is valid after every page was set.
     pub fn unread(pages: usize) -> RamDigest {
         RamDigest {
             pages: vec![0; pages],
@@ -187,8 +189,8 @@ impl RamDigest {
         }
     }
 
-    /// The digest of a RAM of `pages` pages in which nobody has written: what [`RamDigest::of`] gives
-    /// for it, without touching that memory.
+    /// The digest of `pages` pages that are all zeros. It equals [`RamDigest::of`] a RAM that nothing
+    /// has written to, without touching that memory.
     pub fn zeroed(pages: usize) -> RamDigest {
         let mut digest = RamDigest::unread(pages);
         for page in 0..pages {
@@ -204,8 +206,9 @@ impl RamDigest {
         digest
     }
 
-    /// Reads these pages of `ram` again; returns the digest. Calls `beat` every [`BEAT_PAGES`]: reading
-    /// all of a large RAM takes seconds on a busy host, and is no sign that a thread hangs.
+    /// Reads the `changed` pages of `ram` again and returns the new digest. It calls `beat` every
+    /// [`BEAT_PAGES`] pages: to read a large RAM takes seconds on a busy host, and the thread that does
+    /// it must not count as hanging.
     pub fn update(&mut self, ram: &Ram, changed: &PageSet, beat: &dyn Fn()) -> u64 {
         let mut buffer = [0; PAGE];
         for (count, page) in changed.iter().enumerate() {
@@ -218,7 +221,7 @@ impl RamDigest {
         self.sum
     }
 
-    /// Page `page` now hashes to this ([`page_hash`]).
+    /// Sets the hash ([`page_hash`]) of page `page`.
     ///
     /// # Panics
     /// If it lies outside RAM.
@@ -232,7 +235,7 @@ impl RamDigest {
         self.sum
     }
 
-    /// Pages that it covers.
+    /// The number of pages it covers.
     pub fn pages(&self) -> usize {
         self.pages.len()
     }
@@ -264,7 +267,7 @@ mod tests {
         let changed = incremental.update(&ram, &written(&ram), &|| ());
         assert_ne!(changed, empty);
         assert_eq!(incremental, RamDigest::of(&ram));
-        // A page reported dirty that did not change is harmless.
+        // A page that is reported dirty but did not change is harmless.
         let full = PageSet::full(64);
         assert_eq!(changed, incremental.update(&ram, &full, &|| ()));
         ram.write(3 * PAGE as u64 - 4, &[0; 13]).unwrap();

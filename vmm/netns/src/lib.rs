@@ -1,8 +1,8 @@
-//! The drill's private network.
+//! Private networks, for drills and for tests.
 //!
-//! It lies in an unnamed network namespace, which ends with its last process, so that nothing is
-//! left behind however a drill ends. Without root the drill first makes a user namespace of its
-//! own, in which it may do all that a network needs.
+//! A private network is an unnamed network namespace. It ends with its last process, so that nothing is
+//! left behind, however a drill ends. Without root, the drill first makes its own user namespace, in
+//! which it has the rights that a network needs.
 
 pub mod testing;
 
@@ -26,12 +26,12 @@ pub const BRIDGE: &str = "br0";
 pub const HOST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Length of the network prefix of [`HOST`], bits.
 pub const PREFIX_LEN: u8 = 24;
-/// The guest's address unless the machine is told another.
+/// The guest's address unless the machine has another.
 pub const GUEST: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// One TAP for each member.
 pub const TAPS: [&str; 2] = ["tap-a", "tap-b"];
 
-/// Why the private network cannot be made. All of these are the host's refusals.
+/// Why the private network cannot be made. In all cases the host refuses something.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each variant is")]
 pub enum NetworkError {
@@ -61,8 +61,8 @@ pub enum NetworkError {
     TunDenied(io::Error),
 }
 
-/// Makes sure that this process may make network namespaces: as it is, or as the root of a new
-/// user namespace of its own. The process must have a single thread.
+/// Makes sure that this process may make network namespaces, either with the rights that it has, or as
+/// the root of a new user namespace. The process must have a single thread.
 pub fn gain_network_rights() -> Result<(), NetworkError> {
     match unshare(UnshareFlags::NEWNET) {
         Ok(()) => Ok(()),
@@ -73,11 +73,11 @@ pub fn gain_network_rights() -> Result<(), NetworkError> {
     }
 }
 
-/// Becomes root of a new user namespace. Outside it, this stays the user that it was.
+/// Becomes root of a new user namespace. Outside of it, the process keeps its user.
 fn enter_user_namespace() -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     unshare(UnshareFlags::NEWUSER)?;
-    // user_namespaces(7): without privilege, groups must be frozen before one may be mapped.
+    // user_namespaces(7): without privilege, setgroups must be denied before a group may be mapped.
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
     fs::write("/proc/self/gid_map", format!("0 {group} 1"))
@@ -88,10 +88,10 @@ fn unshare(what: UnshareFlags) -> io::Result<()> {
     unsafe { unshare_unsafe(what) }.map_err(io::Error::from)
 }
 
-/// Moves this thread, and the processes and threads it starts from now on, into a new private
+/// Moves this thread, and the processes and threads that it starts from now on, into a new private
 /// network: the bridge `br0` with the client's address, and the two TAPs on it, all up.
 ///
-/// A network made before ends as soon as the processes in it have ended.
+/// The network that the thread leaves ends when no other process is in it.
 pub fn enter_new_network() -> Result<(), NetworkError> {
     enter_empty_network()?;
     for name in TAPS {
@@ -115,7 +115,7 @@ pub fn enter_empty_network() -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// The network that this thread is in.
+/// The network namespace of this thread.
 pub fn current_network() -> Result<OwnedFd, NetworkError> {
     let opened = fs::File::open("/proc/thread-self/ns/net");
     opened
@@ -123,7 +123,7 @@ pub fn current_network() -> Result<OwnedFd, NetworkError> {
         .map_err(|e| link_error("finding this network again", e))
 }
 
-/// Moves this thread into a network. Makes one system call and allocates nothing.
+/// Moves this thread into a network namespace. Makes one system call and allocates nothing.
 pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(
         network,
@@ -131,8 +131,8 @@ pub fn enter_network(network: BorrowedFd<'_>) -> io::Result<()> {
     )?)
 }
 
-/// The drill's frames are counted and replayed, so it keeps IPv6's own chatter off the bridge. A
-/// host without IPv6 or with a read-only /proc/sys loses nothing but that.
+/// Switches off IPv6, whose own traffic would add frames that the drill counts and replays. On a host
+/// without IPv6 or with a read-only /proc/sys this fails, and the drill goes on.
 fn disable_ipv6() {
     for scope in ["all", "default"] {
         let switch = format!("/proc/sys/net/ipv6/conf/{scope}/disable_ipv6");
@@ -142,7 +142,7 @@ fn disable_ipv6() {
     }
 }
 
-/// Makes a TAP that outlives this descriptor and ends with the network namespace.
+/// Makes a TAP that stays after this descriptor is closed, and ends with the network namespace.
 pub fn create_tap(name: &str) -> Result<(), NetworkError> {
     let device = tap::open_tun_device().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => NetworkError::NoTunDevice,
@@ -158,10 +158,10 @@ pub fn create_tap(name: &str) -> Result<(), NetworkError> {
     }
 }
 
-/// The links of this thread's network.
+/// The network interfaces of this thread's network namespace.
 pub struct Links(Handle);
 
-/// Has the kernel change the links of this thread's network.
+/// Changes the network interfaces of this thread's network namespace.
 pub fn configure(
     change: impl AsyncFnOnce(&Links) -> Result<(), NetworkError>,
 ) -> Result<(), NetworkError> {
@@ -187,7 +187,7 @@ impl Links {
             .await
     }
 
-    /// Takes an interface down: nothing crosses it any more.
+    /// Takes an interface down: no frame passes it any more.
     pub async fn down(&self, name: &'static str) -> Result<(), NetworkError> {
         let index = self.index_of(name).await?;
         let down = LinkUnspec::new_with_index(index).down();
@@ -208,7 +208,7 @@ impl Links {
         self.up(BRIDGE).await
     }
 
-    /// Makes a cable with an end here and an end in `there`.
+    /// Makes a pair of veth interfaces: `end` in this network, and `other_end` in `there`.
     pub async fn add_cable(
         &self,
         end: &'static str,
@@ -229,7 +229,8 @@ impl Links {
         let port = self.index_of(name).await?;
         let attached = LinkUnspec::new_with_index(port).controller(bridge).up();
         self.set(attached, "putting a link on the bridge").await?;
-        // Shadow receive: a bridge that does not know where the guest is gives both TAPs its frames.
+        // For shadow receive: a bridge that does not learn where the guest is sends its frames to both
+        // TAPs.
         let unlearned = LinkBridgePort::new(port).learning(false).build();
         let set = self.0.link().set_port(unlearned).execute().await;
         set.map_err(|e| link_error("keeping a bridge from learning", e))
@@ -269,8 +270,8 @@ impl Links {
     }
 }
 
-/// A bridge that forwards from its first moment: no spanning tree, no listening delay, and no
-/// multicast groups to be learnt first.
+/// A bridge that forwards frames from its first moment: no spanning tree, no listening delay, and no
+/// snooping of multicast groups.
 fn bridge() -> LinkMessage {
     LinkBridge::new(BRIDGE)
         .stp_state(BridgeStpState::Disabled)
@@ -279,7 +280,7 @@ fn bridge() -> LinkMessage {
         .build()
 }
 
-/// A step of the network that failed, with the usual advice.
+/// The error that this step failed, with general advice.
 pub fn link_error(step: &'static str, error: impl ToString) -> NetworkError {
     NetworkError::Link {
         step,

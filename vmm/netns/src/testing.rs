@@ -1,6 +1,7 @@
-//! For tests: a private network of their own.
+//! For tests: runs a test in a private network of its own.
 //!
-//! It runs the test binary again, as a user namespace wants a process with one thread.
+//! The test binary is started again for it, as only a process with one thread can enter a user
+//! namespace.
 
 #![allow(clippy::print_stdout, reason = "tests print what they skip")]
 
@@ -8,13 +9,13 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Tells a test, run again, that it is in the process that is to get its own network.
+/// Set in the process that gets its own network.
 const OWN_NETWORK: &str = "LOCKSTEP_TEST_OWN_NETWORK";
-/// What a test prints that could not run.
+/// What a test prints that could not run on this host.
 const SKIPPED: &str = "skipped";
 
-/// Runs `body` in a new private network, in a process of its own. `test` is the calling test's
-/// full path. Where the host allows no such network, the test says so and passes.
+/// Runs `body` in a new private network, in a process of its own. `test` is the full path of the
+/// calling test. On a host that does not allow such a network, the test prints so and passes.
 pub fn in_own_network(test: &str, body: impl FnOnce()) {
     let test = test.split_once("::").expect("a path within the crate").1;
     if std::env::var_os(OWN_NETWORK).is_some() {
@@ -27,7 +28,7 @@ pub fn in_own_network(test: &str, body: impl FnOnce()) {
     again
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(OWN_NETWORK, "1");
-    // Only an error's number comes back from there, which then says too little.
+    // Only the number of an error can be returned from there, so the text is left out.
     let gain =
         || super::gain_network_rights().map_err(|_| io::Error::from_raw_os_error(libc::EPERM));
     // SAFETY: the forked child has one thread and memory of its own. It makes system calls and, as

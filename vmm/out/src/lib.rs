@@ -1,9 +1,9 @@
-//! What the command says: the one module that writes to standard output and standard error.
+//! The one module that writes to standard output and standard error.
 //!
-//! Standard error takes messages: a queue and a thread of its own write them, so that nobody waits for a
-//! reader who does not read, and nobody fails with one who is gone. Standard output takes results: they
-//! are written at once, and an error is the caller's. Panics are told through here too, before they end
-//! the process.
+//! Messages go to standard error through a queue and a thread, so that a reader who does not read
+//! cannot block a thread of the VMM, and a reader who is gone cannot make one fail. Results go to
+//! standard output; they are written at once, and the caller gets the error. The text of a panic goes
+//! through the queue too, before the panic ends the process.
 
 mod open;
 mod queue;
@@ -21,9 +21,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// The last messages and events have so long to reach their reader when the process ends.
+/// How long the end of the process waits for the last messages and events to be written.
 pub const FLUSH_LIMIT: Duration = Duration::from_secs(1);
-/// The same for a panic: the other side of a pair is to notice soon.
+/// The same after a panic. It is shorter, as the other side of a pair must notice the end soon.
 pub const PANIC_FLUSH_LIMIT: Duration = Duration::from_millis(100);
 
 /// Standard error.
@@ -44,18 +44,18 @@ impl Target for Stderr {
 
 static MESSAGES: LazyLock<Queue<Stderr>> = LazyLock::new(|| Queue::new(Stderr(io::stderr())));
 
-/// A queue that is waited for at the end.
+/// Waits for a queue until a deadline. Returns whether it became empty.
 type Settle = Box<dyn Fn(Instant) -> bool + Send>;
 
 /// The queues besides [`MESSAGES`].
 static OTHERS: Mutex<Vec<Settle>> = Mutex::new(Vec::new());
 
-/// Says one line on standard error.
+/// Writes one line to standard error.
 pub fn say(line: impl Display) {
     MESSAGES.push(format!("{line}\n").into_bytes());
 }
 
-/// Says a sentence on standard error, as `lockstep: …`.
+/// Writes a sentence to standard error, as `lockstep: …`.
 pub fn tell(sentence: impl Display) {
     say(format_args!("lockstep: {sentence}"));
 }
@@ -63,7 +63,7 @@ pub fn tell(sentence: impl Display) {
 /// Prints a line of results on standard output.
 ///
 /// # Errors
-/// If it cannot be written: then the command has not done what it was for.
+/// If it cannot be written. The command has then failed.
 pub fn print(line: impl Display) -> io::Result<()> {
     print_text(&format!("{line}\n"))
 }
@@ -78,16 +78,16 @@ pub fn print_text(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Standard output, for results that are not made in one piece. To be flushed.
+/// Standard output, for results that are written piece by piece. The caller must flush it.
 pub fn results() -> BufWriter<StdoutLock<'static>> {
     BufWriter::new(io::stdout().lock())
 }
 
-/// Where the log goes: standard error.
+/// Writes the messages of `tracing` to standard error.
 #[derive(Clone, Copy, Debug)]
 pub struct Log;
 
-/// One piece of the log: a whole line.
+/// Writes one message of `tracing`, which is a whole line.
 #[derive(Debug)]
 pub struct LogLine;
 
@@ -110,7 +110,7 @@ impl Write for LogLine {
     }
 }
 
-/// A queue for another descriptor, which [`finish`] waits for too.
+/// A queue for another descriptor. [`finish`] waits for it too.
 pub fn queue<T: Target>(target: T) -> Queue<T> {
     let queue = Queue::new(target);
     let waited_for = queue.clone();
@@ -119,15 +119,15 @@ pub fn queue<T: Target>(target: T) -> Queue<T> {
     queue
 }
 
-/// Waits until everything that was said has left, for [`FLUSH_LIMIT`] at most: before the process ends,
-/// or becomes another.
+/// Waits until all messages and events are written, for [`FLUSH_LIMIT`] at most. For the end of the
+/// process, or before it executes another program.
 pub fn finish() {
     settle(FLUSH_LIMIT);
 }
 
 fn settle(limit: Duration) {
     let deadline = Instant::now() + limit;
-    // Whoever says something now says it without us.
+    // This never waits for the lock: a panic may come while it is held. Then only messages are waited for.
     if let Ok(others) = OTHERS.try_lock() {
         for settle in others.iter() {
             settle(deadline);
@@ -136,19 +136,19 @@ fn settle(limit: Duration) {
     MESSAGES.settle(deadline);
 }
 
-/// Ends the process from wherever this is called, with everything said.
+/// Ends the process, after all messages and events are written.
 pub fn exit(status: i32) -> ! {
     finish();
     std::process::exit(status)
 }
 
-/// The command's end: everything is said.
+/// Returns `status`, after all messages and events are written.
 pub fn end(status: ExitCode) -> ExitCode {
     finish();
     status
 }
 
-/// From here on a panic on any thread ends the whole process: the other side of a pair must notice.
+/// From now on a panic on any thread ends the whole process, so that the other side of a pair notices.
 pub fn abort_on_panic() {
     std::panic::set_hook(Box::new(|panic| {
         say(describe(panic));

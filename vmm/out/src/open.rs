@@ -1,4 +1,4 @@
-//! Files that text is added to, opened without waiting for anybody.
+//! Opens files to which text is appended, without waiting.
 
 use rustix::fs::{FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, open, stat};
 use rustix::io::Errno;
@@ -6,18 +6,19 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-/// A new file's rights, before the umask.
+/// Permissions of a new file, before the umask.
 const MODE: Mode = Mode::from_raw_mode(0o666);
 
-/// Opens `path` to add text to it, and makes it if it is missing.
+/// Opens `path` to append text. Creates the file if it is missing.
 ///
-/// A FIFO opens at once, whether somebody reads it or not: what is written waits in it. For that it is
-/// opened for reading too (fifo(7)), so a reader who goes and comes again finds what waited.
+/// A FIFO opens at once, with or without a reader: what is written waits in it. For that it is opened
+/// for reading too (fifo(7)), so that a reader who closes it and opens it again finds what waited.
 ///
 /// # Errors
 /// If it cannot be opened.
 pub fn append_to(path: &Path) -> io::Result<File> {
-    // A device may wait for its other end as well. Nothing here becomes the controlling terminal.
+    // Opening a device may wait for its other end as well, hence NONBLOCK. With NOCTTY nothing that is
+    // opened here becomes the controlling terminal.
     let how = OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     let file = match open(path, OFlags::WRONLY | how, MODE) {
         Err(Errno::NXIO) if is_fifo(path) => {
@@ -30,7 +31,7 @@ pub fn append_to(path: &Path) -> io::Result<File> {
         Ok(_) if is_fifo(path) => open(path, OFlags::RDWR | how, MODE)?,
         opened => opened?,
     };
-    // Whoever writes may wait; only opening may not.
+    // Only opening must not wait. Writing may wait: it has a thread of its own.
     let flags = fcntl_getfl(&file)?;
     fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
     Ok(file.into())
@@ -58,7 +59,7 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "early\n");
-        // One that is read opens in the same way.
+        // A FIFO that has a reader opens in the same way.
         append_to(&path).unwrap().write_all(b"late\n").unwrap();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "early\nlate\n");

@@ -1,5 +1,5 @@
-//! Text on its way to a descriptor that may take it late, or never: a bounded queue, and a thread of
-//! its own that writes. What finds no room, or cannot be written, is dropped and counted.
+//! A bounded queue of text for a descriptor that may accept it late or never, with a thread that writes
+//! it. Text for which there is no room, or which cannot be written, is dropped and counted.
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -9,36 +9,36 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Text that may wait in one queue, bytes.
+/// Most text that waits in one queue, bytes.
 pub const QUEUE_BYTES: usize = 1 << 20;
-/// What a line counts besides its text, bytes: many short ones take memory too.
+/// Each line counts this many bytes in addition to its text, as many short lines take memory too.
 const LINE_BYTES: usize = 64;
-/// Pieces of text are put together up to here, bytes.
+/// Pieces of text are joined up to this length, bytes.
 const PIECE_BYTES: usize = 4096;
-/// What nobody takes has this reason.
+/// The reason for losses because the queue was full.
 const UNREAD: &str = "nobody reads";
 
-/// A descriptor, and how its losses are told.
+/// A descriptor, and how to report what was lost.
 pub trait Target: Send + Sync + 'static {
-    /// Name of the thread that writes.
+    /// Name of the thread that writes to it.
     const THREAD: &'static str;
-    /// Whether what is added are lines; text otherwise, in pieces that mean nothing.
+    /// Are lines added to the queue? Otherwise it is text, in pieces that may be joined.
     const LINES: bool = true;
 
     /// Where the text goes.
     fn fd(&self) -> BorrowedFd<'_>;
 
-    /// What stands in the text where `count` lines were lost, for this reason; empty for nothing.
+    /// The text to write in place of `count` lost lines; may be empty.
     fn gap(&self, count: u64, why: &str) -> Vec<u8>;
 
-    /// Lines begin to be lost, for this reason.
+    /// Called when the first line is lost.
     fn failing(&self, _why: &str) {}
 
-    /// So many lines were lost, for this reason; from here on lines are written again.
+    /// Called when lines are written again, after `count` were lost.
     fn recovered(&self, _count: u64, _why: &str) {}
 }
 
-/// Lines for one descriptor. Nobody who adds one waits for it.
+/// Lines for one descriptor. Adding one never waits for the descriptor.
 #[derive(Debug)]
 pub struct Queue<T> {
     shared: Arc<Shared<T>>,
@@ -48,20 +48,20 @@ pub struct Queue<T> {
 struct Shared<T> {
     target: T,
     state: Mutex<State>,
-    /// There is something to write.
+    /// Signalled when there is something to write.
     filled: Condvar,
-    /// Everything was written or given up.
+    /// Signalled when everything was written or dropped.
     emptied: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<Item>,
-    /// What the items count.
+    /// Bytes of the items, each with [`LINE_BYTES`].
     bytes: usize,
-    /// Lines that found no room since the last that did.
+    /// Lines dropped since the last one that was queued.
     unread: u64,
-    /// The thread has something in its hands.
+    /// The thread is writing an item.
     writing: bool,
     started: bool,
 }
@@ -69,7 +69,7 @@ struct State {
 #[derive(Debug)]
 enum Item {
     Line(Vec<u8>),
-    /// So many lines found no room here.
+    /// This many lines were dropped here.
     Gap(u64),
 }
 
@@ -82,8 +82,8 @@ impl<T> Clone for Queue<T> {
 }
 
 impl<T: Target> Queue<T> {
-    /// An empty queue. Its thread starts with the first line: a drill may have no second one before it
-    /// is in its own namespaces.
+    /// An empty queue. Its thread starts with the first line: a drill must still have one thread only
+    /// when it enters its own namespaces.
     pub fn new(target: T) -> Queue<T> {
         Queue {
             shared: Arc::new(Shared {
@@ -95,7 +95,7 @@ impl<T: Target> Queue<T> {
         }
     }
 
-    /// Adds a line, with its end; drops it if too much waits.
+    /// Adds a line, with its newline. Drops it if the queue is full.
     pub fn push(&self, line: Vec<u8>) {
         let mut state = self.shared.lock();
         let fails = state.push(line, T::LINES);
@@ -107,7 +107,8 @@ impl<T: Target> Queue<T> {
         }
     }
 
-    /// Waits until everything was written or given up, to the deadline at most; whether it was.
+    /// Waits until everything was written or dropped, until the deadline at most. Returns whether it
+    /// was.
     pub fn settle(&self, deadline: Instant) -> bool {
         let state = self.shared.lock();
         let left = deadline.saturating_duration_since(Instant::now());
@@ -123,15 +124,16 @@ impl<T: Target> Queue<T> {
         }
         let shared = self.shared.clone();
         let thread = std::thread::Builder::new().name(T::THREAD.into());
-        // What waits is written once there can be a thread: the next line tries again.
+        // If no thread can be started now, the next line tries again; until then the lines wait.
         state.started = thread.spawn(move || shared.write_all()).is_ok();
     }
 }
 
 impl State {
-    /// Adds a line if there is room; whether it is the first one that found none.
+    /// Adds a line if there is room. Returns true if it is the first one that is dropped.
     fn push(&mut self, line: Vec<u8>, is_line: bool) -> bool {
-        // Once lines were dropped, some at a time are taken again: one gap is told, not many.
+        // Once lines were dropped, half of the queue must become free before lines are accepted again:
+        // this makes one large gap instead of many small ones.
         let limit = match self.unread {
             0 => QUEUE_BYTES,
             _ => QUEUE_BYTES / 2,
@@ -157,7 +159,7 @@ impl State {
         false
     }
 
-    /// Notes where lines were dropped.
+    /// Queues a mark where lines were dropped.
     fn mark_gap(&mut self) {
         if self.unread > 0 {
             self.items.push_back(Item::Gap(self.unread));
@@ -183,11 +185,11 @@ impl State {
 
 impl<T: Target> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A thread that panicked is about to end the process, and says so through here.
+        // A panicked thread is about to end the process, and its message still has to get through here.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The thread: writes for as long as the process lives.
+    /// The thread: writes as long as the process lives.
     fn write_all(&self) {
         let mut writer = Writer::default();
         loop {
@@ -196,7 +198,7 @@ impl<T: Target> Shared<T> {
         }
     }
 
-    /// The next thing to write; the last one is done.
+    /// Marks the last item as done, and waits for the next.
     fn next(&self) -> Item {
         let mut state = self.lock();
         loop {
@@ -215,10 +217,10 @@ impl<T: Target> Shared<T> {
 /// What the writing thread remembers.
 #[derive(Debug, Default)]
 struct Writer {
-    /// Lines that were lost and not told yet, and why the last was.
+    /// Lines that were lost and not reported yet, and the reason for the last loss.
     lost: u64,
     why: String,
-    /// The last line was written in part: the next one begins anew.
+    /// The last line was written only in part, so that the next one must begin on a new line.
     torn: bool,
 }
 
@@ -251,7 +253,7 @@ impl Writer {
         }
     }
 
-    /// The line with what has to come before it.
+    /// The line, with the text that must come before it.
     fn lead<T: Target>(&self, target: &T, line: Vec<u8>) -> Vec<u8> {
         let end: &[u8] = match self.torn && T::LINES {
             true => b"\n",
@@ -267,7 +269,7 @@ impl Writer {
         }
     }
 
-    /// What was to be told was told.
+    /// The text was written, and with it the report of losses.
     fn written<T: Target>(&mut self, target: &T) {
         if self.lost > 0 {
             target.recovered(self.lost, &self.why);
@@ -276,13 +278,13 @@ impl Writer {
     }
 }
 
-/// Writes a line, in one call where the descriptor takes it so; waits for it. An error tells how much
-/// was written before.
+/// Writes a line, in one call if the descriptor accepts it; waits for the descriptor. An error says how
+/// many bytes were written before.
 fn write_whole(fd: BorrowedFd<'_>, line: &[u8]) -> Result<(), (usize, Errno)> {
     let mut count = 0;
     while count < line.len() {
         match rustix::io::write(fd, &line[count..]) {
-            // No descriptor does that; one that did would be asked for ever.
+            // No descriptor does that; but if one did, this loop would never end.
             Ok(0) => return Err((count, Errno::IO)),
             Ok(written) => count += written,
             Err(Errno::INTR) => {}

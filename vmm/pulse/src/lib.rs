@@ -1,9 +1,11 @@
-//! The vCPU thread's sign of life: does it answer, or hang?
+//! Detects that the vCPU's thread hangs.
 //!
-//! A guest that loops for ever is no failure, a VMM thread that hangs is (a lock, a host that does not
-//! come back from a system call). So the thread notes what it does, and is kicked out of the guest by a
-//! signal when it has been there for a while: coming back is the answer.
+//! A guest that loops for ever is not a failure. A VMM thread that hangs is one (on a lock, or in a
+//! system call that does not return). So the vCPU's thread counts beats as it makes progress. When it
+//! has been in the guest for a while without one, the watch kicks it out by a signal: its return is a
+//! beat.
 
+use std::fmt::Debug;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Once};
@@ -11,15 +13,15 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
-/// A vCPU thread that neither rests nor moves for so long hangs. Work that grows with the machine's
-/// memory beats all along.
+/// A vCPU thread that neither rests nor beats for this long counts as hanging. Work whose time grows
+/// with the machine's memory beats all along.
 pub const HANG_LIMIT: Duration = Duration::from_secs(1);
 
-/// Between two looks so much counts at most: a watcher that did not run itself has not seen the thread
-/// do nothing.
+/// The time between two looks counts at most this much: if the watching thread itself did not run, it
+/// has not seen the vCPU's thread do nothing.
 const LOOK_COUNTS: Duration = Duration::from_millis(100);
 
-/// What the vCPU's thread says of itself; shared by all who wait on that thread.
+/// What the vCPU's thread shows of its progress; shared with all that wait for that thread.
 #[derive(Clone, Debug, Default)]
 pub struct Pulse {
     shared: Arc<Shared>,
@@ -27,60 +29,59 @@ pub struct Pulse {
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Goes up with every position, every kick that was answered, every rest.
+    /// Goes up with every position, every kick that was answered, and every rest.
     beats: AtomicU64,
     resting: AtomicBool,
     in_guest: AtomicBool,
-    /// For drills: the thread hangs at this position.
-    stops_at: Option<u64>,
-    positions: AtomicU64,
+    seen_by: Option<Box<dyn AtPositions>>,
 }
 
-/// The thread rests while this lives: it waits for something that may legitimately not come.
+/// Is called at every position, on the vCPU's thread: where a program plants a fault there.
+pub trait AtPositions: Debug + Send + Sync {
+    /// The thread is at a position.
+    fn position(&self);
+}
+
+/// While this exists, the thread rests: it waits for something that may rightly never come.
 #[derive(Debug)]
 pub struct Rest<'a>(&'a Pulse);
 
 impl Pulse {
-    /// The pulse of a thread that hangs for good at its position number `at`, from 1: for drills.
-    pub fn that_stops(at: u64) -> Pulse {
+    /// The pulse of a thread whose positions something sees.
+    pub fn seen_by(this: Box<dyn AtPositions>) -> Pulse {
         Pulse {
             shared: Arc::new(Shared {
-                stops_at: Some(at),
+                seen_by: Some(this),
                 ..Shared::default()
             }),
         }
     }
 
-    /// On the vCPU's thread, at a position.
+    /// Called on the vCPU's thread at every position.
     pub fn position(&self) {
         self.beat();
-        if let Some(at) = self.shared.stops_at
-            && self.shared.positions.fetch_add(1, Ordering::Relaxed) + 1 == at
-        {
-            tracing::warn!("the vCPU's thread hangs, as it was told to");
-            loop {
-                std::thread::park();
-            }
+        if let Some(seer) = &self.shared.seen_by {
+            seer.position();
         }
     }
 
-    /// On the vCPU's thread: it gets on.
+    /// Called on the vCPU's thread when it has made progress.
     pub fn beat(&self) {
         self.shared.beats.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How often it got on.
+    /// How often the thread has made progress.
     pub fn beats(&self) -> u64 {
         self.shared.beats.load(Ordering::Relaxed)
     }
 
-    /// On the vCPU's thread: it waits, with a reason.
+    /// Called on the vCPU's thread before a wait that is not a failure.
     pub fn rest(&self) -> Rest<'_> {
         self.shared.resting.store(true, Ordering::Release);
         Rest(self)
     }
 
-    /// On the vCPU's thread: it is about to enter the guest, or came back.
+    /// Called on the vCPU's thread before it enters the guest (true) and after it has left it (false).
     pub fn in_guest(&self, inside: bool) {
         self.shared.in_guest.store(inside, Ordering::Release);
         self.beat();
@@ -94,19 +95,19 @@ impl Drop for Rest<'_> {
     }
 }
 
-/// Looks after one vCPU thread, from another.
+/// Watches a vCPU thread from another thread.
 #[derive(Debug)]
 pub struct PulseWatch {
     pulse: Pulse,
     thread: Option<JoinHandle<()>>,
     beats: u64,
-    /// When it was looked at last, and how long nothing has moved.
+    /// When the thread was looked at last, and for how long it has shown no beat.
     looked: Instant,
     still: Duration,
 }
 
 impl PulseWatch {
-    /// Watches the thread that uses `pulse`; nothing is watched before [`PulseWatch::attach`].
+    /// A watch for the thread that uses `pulse`. It begins with [`PulseWatch::attach`].
     pub fn new(pulse: Pulse) -> PulseWatch {
         PulseWatch {
             pulse,
@@ -117,18 +118,19 @@ impl PulseWatch {
         }
     }
 
-    /// What the thread shows.
+    /// The pulse that it watches.
     pub fn pulse(&self) -> Pulse {
         self.pulse.clone()
     }
 
-    /// This is the thread.
+    /// Watches this thread from now on.
     pub fn attach(&mut self, thread: JoinHandle<()>) {
         (self.looked, self.still) = (Instant::now(), Duration::ZERO);
         self.thread = Some(thread);
     }
 
-    /// Does the thread answer? To be asked every few milliseconds; kicks it out of the guest.
+    /// Does the thread answer? Must be called every few milliseconds. It kicks the thread out of the
+    /// guest if no beat came since the last call.
     pub fn answers(&mut self) -> bool {
         let Some(thread) = self.thread.as_ref().filter(|t| !t.is_finished()) else {
             return true;
@@ -150,14 +152,15 @@ impl PulseWatch {
         self.still < HANG_LIMIT
     }
 
-    /// Kicks the thread out of the guest if it has been there since the last call: to be asked every few
-    /// milliseconds while it is to see what has changed outside.
+    /// Kicks the thread out of the guest if it has been there since the last call. Must be called every
+    /// few milliseconds while the thread shall notice a change outside.
     pub fn nudge(&mut self) {
         let _hangs = !self.answers();
     }
 }
 
-/// Makes the kick's signal harmless; before any thread may be kicked.
+/// Installs a handler for the signal of a kick, so that it does nothing but interrupt. Must be called
+/// before a thread may be kicked.
 pub fn install_kick() -> io::Result<()> {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static ONCE: Once = Once::new();
@@ -186,7 +189,7 @@ mod tests {
         watch
     }
 
-    /// Asks until the thread counts as hanging; never longer than ten limits.
+    /// Asks until the thread counts as hanging, for ten limits at most.
     fn hangs(watch: &mut PulseWatch) -> bool {
         let began = Instant::now();
         while began.elapsed() < HANG_LIMIT * 3 {
@@ -231,7 +234,7 @@ mod tests {
         });
         begins.recv().unwrap();
         assert!(watch.answers());
-        // Not a wait for anything: the watcher is what does not run here.
+        // This sleep does not wait for an event: the watching thread itself must not run here.
         std::thread::sleep(HANG_LIMIT * 2);
         assert!(watch.answers());
         assert!(hangs(&mut watch));

@@ -1,4 +1,4 @@
-//! A checkpoint on disk: the machine that a log begins with, if it ran before.
+//! A checkpoint file: the machine with which a log begins, if the machine ran before.
 //!
 //! | bytes | field                                    |
 //! |-------|------------------------------------------|
@@ -7,8 +7,8 @@
 //! | 4     | the version's complement                 |
 //! | …     | frames 0, 1, 2, …: one [`Piece`] each    |
 //!
-//! The pieces are the start, the state, all of memory in chunks, the end. A file without its end is no
-//! checkpoint.
+//! The pieces are: the start, the state, all of memory in chunks, the end. A file without its end is
+//! not a checkpoint.
 
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{PayloadError, decode_payload, encode_frame, encode_payload};
@@ -22,27 +22,27 @@ use thiserror::Error;
 
 /// The first bytes of a checkpoint.
 const MAGIC: [u8; 8] = *b"\x89LKCHK\r\n";
-/// The format that is written, and the only one that is read.
+/// The format version that is written, and the only one that can be read.
 pub const CHECKPOINT_VERSION: u32 = 1;
 /// Bytes before frame 0.
 const PREFIX_LEN: usize = 16;
-/// Longest payload, bytes: a chunk of memory, and that it is one.
+/// Longest payload, bytes: a chunk of memory, plus its encoding as a [`Piece`].
 const MAX_PAYLOAD: usize = CHUNK_BYTES + 64;
-/// Bytes asked of the file at a time.
+/// Bytes read from the file at a time.
 const READ_CHUNK: usize = 1 << 20;
 
-/// Why there is no machine in a file.
+/// Why a file gives no machine.
 #[derive(Debug, Error)]
 pub enum CheckpointError {
     /// It could not be read.
     #[error("the checkpoint cannot be read ({0}); the recording begins with it")]
     Io(#[from] io::Error),
-    /// It is something else.
+    /// It is not a checkpoint.
     #[error(
         "this is no checkpoint: its first {PREFIX_LEN} bytes are not one's; put the original one back"
     )]
     BadMagic,
-    /// It has another format.
+    /// It has another format version.
     #[error(
         "the checkpoint has format version {found}, and this version of lockstep reads {CHECKPOINT_VERSION}: \
          replay it with the version that wrote it"
@@ -54,10 +54,10 @@ pub enum CheckpointError {
     /// It ends too early.
     #[error("the checkpoint is cut: it does not hold a whole machine; nothing can be replayed")]
     Cut,
-    /// It is not what was written.
+    /// Its content was changed after it was written.
     #[error("the checkpoint is damaged at byte {offset} ({what}); nothing can be replayed")]
     Damaged {
-        /// Where the frame starts in which it was found, bytes from the start of the file.
+        /// Where the damaged frame starts, bytes from the start of the file.
         offset: u64,
         /// What is wrong.
         what: String,
@@ -65,7 +65,7 @@ pub enum CheckpointError {
     /// It belongs to another log.
     #[error("the checkpoint is not the one that the log begins with; put the original one back")]
     Other,
-    /// There is no memory for it.
+    /// There is no memory for the machine.
     #[error(transparent)]
     Ram(#[from] RamError),
 }
@@ -76,7 +76,22 @@ impl From<Damage> for CheckpointError {
     }
 }
 
-/// What a frame carries.
+/// Why a piece is not one of a machine.
+#[derive(Debug, Error)]
+enum PieceError {
+    #[error(transparent)]
+    Payload(PayloadError),
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    #[error("its memory is not all there")]
+    Memory,
+    #[error("its pieces are out of order")]
+    Order,
+}
+
+/// The content of a frame.
 #[derive(Encode, Decode)]
 enum Piece {
     /// Where the log begins, and the hash of the guest's image.
@@ -89,7 +104,7 @@ enum Piece {
     End { memory: u64 },
 }
 
-/// Writes the checkpoint of a machine in `state` with this memory; calls `wrote` after each piece.
+/// Writes the checkpoint of a machine in `state` with the memory `ram`. Calls `wrote` after each piece.
 pub fn write(
     mut out: impl Write,
     header: &Header,
@@ -124,7 +139,7 @@ pub fn write(
     out.flush()
 }
 
-/// A machine out of a file.
+/// A machine that was read from a checkpoint.
 #[derive(Debug)]
 pub struct Checkpoint {
     state: MachineState,
@@ -133,7 +148,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the one that the log with this header and this start begins with.
+    /// Reads the checkpoint of the log with this header and this start.
     pub fn read(
         mut input: impl Read,
         header: &Header,
@@ -150,9 +165,12 @@ impl Checkpoint {
         loop {
             while let Some(frame) = frames.next_frame()? {
                 let offset = frame.offset;
-                let damaged = |what| CheckpointError::Damaged { offset, what };
-                let piece = decode_payload(frame.payload)
-                    .map_err(|e: PayloadError| damaged(e.to_string()))?;
+                let damaged = |why: PieceError| CheckpointError::Damaged {
+                    offset,
+                    what: why.to_string(),
+                };
+                let piece = decode_payload(frame.payload);
+                let piece = piece.map_err(|e| damaged(PieceError::Payload(e)))?;
                 if let Piece::Start { start: its, guest } = &piece
                     && (*its != start || *guest != header.guest.hash)
                 {
@@ -178,7 +196,7 @@ impl Checkpoint {
         }
     }
 
-    /// Is the machine where the log's first entry may belong, or has it left there?
+    /// Had the machine left its position? Then the log's first entry belongs to a later one.
     pub fn left(&self) -> bool {
         self.state.left()
     }
@@ -193,7 +211,7 @@ impl Checkpoint {
     }
 }
 
-/// What has been read.
+/// What was read so far.
 struct Reading {
     begun: bool,
     state: Option<MachineState>,
@@ -201,25 +219,23 @@ struct Reading {
 }
 
 impl Reading {
-    /// Takes the next piece; true if it was the last.
-    fn take(&mut self, piece: Piece) -> Result<bool, String> {
+    /// Takes the next piece. Returns true if it was the last.
+    fn take(&mut self, piece: Piece) -> Result<bool, PieceError> {
         match (piece, self.begun, &self.state) {
             (Piece::Start { .. }, false, None) => self.begun = true,
             (Piece::State(bytes), true, None) => {
-                let state = MachineState::decode(&bytes);
-                self.state = Some(state.map_err(|e: StateError| e.to_string())?);
+                self.state = Some(MachineState::decode(&bytes)?);
             }
             (Piece::Pages(bytes), true, Some(_)) => {
-                let taken = self.memory.take(&bytes);
-                taken.map_err(|e: PageError| e.to_string())?;
+                self.memory.take(&bytes)?;
             }
             (Piece::End { memory }, true, Some(_)) => {
                 return match memory == self.memory.digest() {
                     true => Ok(true),
-                    false => Err("its memory is not all there".into()),
+                    false => Err(PieceError::Memory),
                 };
             }
-            _ => return Err("its pieces are out of order".into()),
+            _ => return Err(PieceError::Order),
         }
         Ok(false)
     }
@@ -238,7 +254,7 @@ impl Reading {
     }
 }
 
-/// Reads magic and version; gives how many bytes that is.
+/// Reads magic and version. Returns their length in bytes.
 fn read_prefix(input: &mut impl Read) -> Result<u64, CheckpointError> {
     let mut bytes = [0; PREFIX_LEN];
     match input.read_exact(&mut bytes) {

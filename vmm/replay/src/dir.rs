@@ -1,4 +1,4 @@
-//! A recording on disk: a directory with the log and the guest image that it belongs to.
+//! A recording on disk: a directory with a log and the guest image that belongs to it.
 
 use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::follow::{Ahead, Entries};
@@ -17,55 +17,56 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use thiserror::Error;
 
-/// Name of the log in its directory.
+/// Name of the log's file in the directory.
 pub const LOG_FILE: &str = "log";
-/// Name of the guest image in its directory.
+/// Name of the guest image's file in the directory.
 pub const IMAGE_FILE: &str = "guest.elf";
-/// Name of the machine that a log begins with, if it ran before, in its directory.
+/// Name of the checkpoint's file in the directory: the machine with which the log begins, if it ran
+/// before.
 pub const CHECKPOINT_FILE: &str = "checkpoint";
-/// Bytes of the log that may wait for the disk.
+/// Most bytes of the log that may wait for the disk.
 pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
 
 /// Why a recording cannot be made or read.
 #[derive(Debug, Error)]
 pub enum LogDirError {
-    /// There is one already.
+    /// The directory holds a recording already.
     #[error("{0} holds a recording already; name another directory or remove it")]
     Exists(PathBuf),
-    /// The directory or a file in it.
+    /// The directory or a file in it cannot be used.
     #[error("cannot {what} {path} ({why}); {advice}")]
     Io {
-        /// `create`, `read`, …
+        /// What failed: `create`, `read`, …
         what: &'static str,
-        /// Which.
+        /// The file or directory.
         path: PathBuf,
-        /// The host's answer.
+        /// The host's error.
         why: io::Error,
         /// What to do.
         advice: &'static str,
     },
-    /// The log.
+    /// The log cannot be read.
     #[error("{path}: {error}")]
     Log {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// See there.
+        /// Why.
         error: LogError,
     },
-    /// The checkpoint.
+    /// The checkpoint cannot be read.
     #[error("{path}: {error}")]
     Checkpoint {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// See there.
+        /// Why.
         error: CheckpointError,
     },
-    /// The image is what was recorded, and no guest here.
+    /// The image is the recorded one, but is not accepted as a guest here.
     #[error("{path}: {error}")]
     Image {
-        /// Which.
+        /// Its path.
         path: PathBuf,
-        /// See there.
+        /// Why.
         error: ImageError,
     },
     /// The image is not the one that was recorded.
@@ -88,7 +89,7 @@ impl LogDirError {
     }
 }
 
-/// A recording that exists.
+/// An existing recording.
 #[derive(Debug)]
 pub struct LogDir {
     dir: PathBuf,
@@ -123,7 +124,7 @@ impl LogDir {
         let path = self.dir.join(IMAGE_FILE);
         let advice = "a recording is only whole with its guest image";
         let bytes = fs::read(&path).map_err(LogDirError::io("read", &path, advice))?;
-        // Whatever else is wrong with it, it is another file.
+        // If the hash differs, it is another file, and any other error about it would mislead.
         if image_hash(&bytes) != header.guest.hash {
             return Err(LogDirError::OtherImage(path));
         }
@@ -133,7 +134,8 @@ impl LogDir {
         }
     }
 
-    /// Reads the machine that `log` begins with; none if it begins with its machine's first instruction.
+    /// Reads the machine with which `log` begins; `None` if the log begins with the guest's first
+    /// instruction.
     pub fn checkpoint(&self, log: &LogFile) -> Result<Option<Checkpoint>, LogDirError> {
         if log.start() == LogStart::default() {
             return Ok(None);
@@ -155,22 +157,22 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// What the log was made of.
+    /// The header: the VM, its machine, guest and host.
     pub fn header(&self) -> &Header {
         self.reader.header()
     }
 
-    /// Where it begins.
+    /// The entry with which the log begins.
     pub fn start(&self) -> LogStart {
         self.reader.start()
     }
 
-    /// Sequence number, offset in the file, and entry.
+    /// The next entry, with its sequence number and its offset in the file.
     pub fn next_with_offset(&mut self) -> Result<Option<(u64, u64, Entry)>, LogError> {
         self.reader.next()
     }
 
-    /// How it ends; means something once all entries are read.
+    /// How the log ends. Meaningful only when all entries were read.
     pub fn tail(&self) -> Tail {
         self.reader.tail()
     }
@@ -181,23 +183,23 @@ impl Entries for LogFile {
         Ok(self.reader.next()?.map(|(_, _, entry)| entry))
     }
 
-    /// A file that ends has ended: nobody waits for more of it.
+    /// When the file ends, the log has ended: a replay does not wait for more.
     fn ahead(&mut self, _: bool) -> Result<Ahead, LogError> {
         Ok(self.next()?.map_or(Ahead::End, Ahead::Entry))
     }
 }
 
-/// What happens when the disk fails or does not keep up with the log.
+/// What to do when the disk fails or is too slow for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IfSlow {
-    /// The machine waits, and fails with the disk: the recording is what it runs for.
+    /// The machine waits, and fails with the disk: the recording is the purpose of the run.
     Wait,
-    /// The recording ends there, and the machine runs on: a protected VM outlives its disk.
+    /// The recording ends, and the machine runs on: a protected VM is worth more than its recording.
     GiveUp,
 }
 
-/// Writes a recording on a thread of its own, so that a slow disk does not hold up the machine
-/// before its queue is full.
+/// Writes a recording on a thread of its own, so that a slow disk does not delay the machine until the
+/// queue is full.
 #[derive(Debug)]
 pub struct LogDirWriter {
     dir: PathBuf,
@@ -206,18 +208,18 @@ pub struct LogDirWriter {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The machine that a recording begins with, and what to call each time that some of its memory is
-/// written.
+/// The machine with which a recording begins, and a function to call each time that a part of its
+/// memory was written.
 type Beginning<'a> = ((&'a MachineState, &'a Ram), &'a dyn Fn());
 
 impl LogDirWriter {
-    /// Starts a recording in `dir`, which is made if it is not there.
+    /// Starts a recording in `dir`, which is created if it is missing.
     pub fn create(dir: &Path, header: &Header, image: &Image) -> Result<LogDirWriter, LogDirError> {
         LogDirWriter::begin(dir, header, image, LogStart::default(), None)
     }
 
-    /// Starts a recording in `dir` with a machine that ran before: in `state`, with this memory, and with
-    /// the entries up to `start` behind it. Calls `wrote` each time that some of the memory is written.
+    /// Starts a recording in `dir` with a machine that ran before: in `state`, with this memory, after
+    /// the entries up to `start`. Calls `wrote` each time that a part of the memory was written.
     pub fn create_at(
         dir: &Path,
         header: &Header,
@@ -237,7 +239,8 @@ impl LogDirWriter {
         machine: Option<Beginning<'_>>,
     ) -> Result<LogDirWriter, LogDirError> {
         let advice = "give --record a directory that can be written";
-        // A log holds all that the guest's memory ever held: it is its owner's alone.
+        // Replaying the log shows everything that the guest ever held in memory, so only its owner may
+        // read it.
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -288,8 +291,8 @@ impl LogDirWriter {
         })
     }
 
-    /// A consumer for the journal. The recording is whole once all of them are dropped and
-    /// [`LogDirWriter::finish`] returned.
+    /// A consumer for the journal. The recording is complete when all consumers are dropped and
+    /// [`LogDirWriter::finish`] has returned.
     pub fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
         Box::new(LogDirConsumer {
             queue: Some(self.queue.clone().expect("not finished")),
@@ -298,10 +301,10 @@ impl LogDirWriter {
         })
     }
 
-    /// Removes a recording in which nothing is recorded, and its directory, if nothing else is there.
+    /// Removes a recording without entries, and its directory if that is then empty.
     pub fn discard(self) -> Result<(), LogDirError> {
         let dir = self.dir.clone();
-        // What could not be written is removed as well.
+        // An error does not matter, as the files are removed.
         let _written = self.finish();
         for name in [LOG_FILE, IMAGE_FILE] {
             let path = dir.join(name);
@@ -327,7 +330,7 @@ impl LogDirWriter {
     }
 }
 
-/// What the writing thread and those who wait for it share.
+/// Shared by the writing thread and the threads that wait for it.
 #[derive(Debug, Default)]
 struct WriterState {
     /// Bytes that wait for the disk.
@@ -337,7 +340,7 @@ struct WriterState {
 }
 
 impl WriterState {
-    /// Makes room for `bytes`; false if there is none, or nobody writes any more.
+    /// Reserves room for `bytes`. Returns false if there is none, or the writing thread has ended.
     fn reserve(&self, bytes: usize, wait: bool) -> bool {
         let mut backlog = self.backlog.lock().expect("nobody panics with this lock");
         while *backlog >= WRITE_BACKLOG_BYTES && self.failed.get().is_none() {
@@ -376,7 +379,7 @@ fn write_chunks(
 }
 
 struct LogDirConsumer {
-    /// None once it was given up.
+    /// `None` after the recording was given up.
     queue: Option<Sender<Chunk>>,
     state: Arc<WriterState>,
     if_slow: IfSlow,

@@ -1,5 +1,5 @@
-//! The following edge: inputs come from a log, and everything the machine does is compared with
-//! what the log says it did. A replay follows a file, a backup follows the logging channel.
+//! The following edge: inputs come from a log, and everything that the machine does is compared with
+//! the log. A replay follows a file, a backup follows the logging channel.
 
 use ft_protocol::log::{
     Check, Control, End, EndReason, Entry, Event, LogError, MachineDigest, OutputMark, Position,
@@ -12,30 +12,30 @@ use thiserror::Error;
 
 /// A stream of entries.
 pub trait Entries {
-    /// The next entry; waits for it if the log still grows. None: there will be no more.
+    /// The next entry. Waits for it if the log may still grow. `None` means that no more will come.
     fn next(&mut self) -> Result<Option<Entry>, LogError>;
 
-    /// The next entry, for a guest that needs none to be entered. Does not wait for it, unless the guest was
-    /// `kicked` and who waits for its end wants to know.
+    /// The next entry, if it is there; the guest can be entered without it. This may wait only if the
+    /// guest was `kicked`, for a follower that must know whether the log has ended.
     fn ahead(&mut self, kicked: bool) -> Result<Ahead, LogError>;
 }
 
-/// What [`Entries::ahead`] finds.
+/// The result of [`Entries::ahead`].
 #[derive(Debug)]
 pub enum Ahead {
     /// The next entry.
     Entry(Entry),
-    /// Nothing yet.
+    /// There is none yet.
     Nothing,
-    /// There will be no more.
+    /// No more will come.
     End,
 }
 
-/// The machine did something else than the log says it did (invariant I6).
+/// The machine did something else than the log says (invariant I6).
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("diverged at position {at}: {what}")]
 pub struct Divergence {
-    /// Where.
+    /// The position at which the difference showed.
     pub at: Position,
     /// What differs.
     pub what: String,
@@ -44,10 +44,10 @@ pub struct Divergence {
 /// Why following stopped.
 #[derive(Debug, Error)]
 pub enum FollowError {
-    /// See there.
+    /// The machine diverged from the log.
     #[error(transparent)]
     Diverged(#[from] Divergence),
-    /// The log cannot be read on.
+    /// The log cannot be read any further.
     #[error(transparent)]
     Log(#[from] LogError),
     /// An output cannot be kept or printed.
@@ -55,10 +55,10 @@ pub enum FollowError {
     Outlet(#[from] std::io::Error),
 }
 
-/// How far a follower has come.
+/// How far a follower has got, and what it has compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Followed {
-    /// Entries taken.
+    /// Number of entries that were consumed.
     pub entries: u64,
     /// Number of the last output.
     pub outputs: u64,
@@ -68,7 +68,7 @@ pub struct Followed {
     pub digests: u64,
     /// Interrupts compared.
     pub interrupts: u64,
-    /// Control entries met.
+    /// Number of control entries.
     pub go_lives: u64,
     /// The digest at the end, if the log had one.
     pub end: Option<End>,
@@ -82,9 +82,9 @@ pub struct Follower<S, O> {
     /// All entries before this exit are known.
     horizon: u64,
     exhausted: bool,
-    /// Stop at this exit instead of leaving it.
+    /// The exit at which to stop, without leaving it.
     until: Option<u64>,
-    /// Outputs that no entry has confirmed yet, oldest first.
+    /// Outputs of the guest that no entry has confirmed yet, oldest first.
     unconfirmed: VecDeque<OutputMark>,
     vector: Option<u8>,
     expected_digest: Option<MachineDigest>,
@@ -93,7 +93,7 @@ pub struct Follower<S, O> {
 }
 
 impl<S: Entries, O: Outlet> Follower<S, O> {
-    /// Follows `entries`; what the guest emits goes to `outlet`.
+    /// Follows `entries`. The guest's outputs go to `outlet`.
     pub fn new(entries: S, outlet: O, until: Option<u64>) -> Follower<S, O> {
         Follower {
             entries,
@@ -110,28 +110,28 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         }
     }
 
-    /// The same, of a machine that had emitted this many outputs before the first entry.
+    /// The same, for a machine that had emitted `outputs` outputs before the first entry.
     pub fn after_outputs(mut self, outputs: u64) -> Follower<S, O> {
         self.followed.outputs = outputs;
         self
     }
 
-    /// How far it has come.
+    /// How far it has got, and what it has compared.
     pub fn followed(&self) -> Followed {
         self.followed
     }
 
-    /// Outputs that the guest emitted and the log does not have: it ended in between.
+    /// Outputs that the guest emitted and that the log does not have, because it ended before.
     pub fn unconfirmed(&self) -> impl Iterator<Item = &OutputMark> {
         self.unconfirmed.iter()
     }
 
-    /// What it was made from.
+    /// The entries and the outlet.
     pub fn into_parts(self) -> (S, O) {
         (self.entries, self.outlet)
     }
 
-    /// Looks at the next entry; waits for it unless `at` may be left without it.
+    /// Looks at the next entry. Waits for it, unless the log says already that `at` may be left.
     fn peek(&mut self, at: Position) -> Result<Option<&Entry>, FollowError> {
         if self.ahead.is_none() && !self.exhausted && self.horizon <= at.exit {
             self.ahead = self.entries.next()?;
@@ -147,7 +147,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         let entry = self.ahead.take().expect("an entry was peeked at");
         assert_eq!(entry.at.exit, moment.at.exit);
         self.followed.entries += 1;
-        // A progress mark may be made before anybody knows the edges.
+        // A progress mark may be made before its edges are known.
         if entry.at.edges != moment.at.edges && entry.event != Event::Progress {
             let what = format!(
                 "the guest has passed {} edges, the log has {}",
@@ -178,7 +178,8 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         Ok(())
     }
 
-    /// One entry of this position.
+    /// Handles an entry of this position.
+    #[expect(clippy::too_many_lines, reason = "an arm for each kind of entry")]
     fn step(&mut self, view: &View, event: Event) -> Result<Option<Next>, FollowError> {
         let moment = view.moment;
         if self.vector.is_some() {
@@ -208,7 +209,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
             Event::Entropy { data } => Next::Apply(Input::Entropy { data }),
             Event::Output(mark) => return self.confirm(moment, mark).map(|()| None),
             Event::Interrupt { vector } => {
-                // The last thing at its position: a survivor may add nothing before it leaves.
+                // This is the last entry of its position: a survivor may add nothing before it leaves.
                 self.vector = Some(vector);
                 self.horizon = moment.at.exit + 1;
                 return Ok(None);
@@ -247,13 +248,13 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         Ok(Some(next))
     }
 
-    /// Nothing comes after what was followed.
+    /// Nothing follows what was followed so far.
     fn reached_end(&mut self) {
         self.followed.entries += u64::from(self.ahead.take().is_some());
         self.exhausted = true;
     }
 
-    /// Everything that was emitted at a position must be in the log at that position.
+    /// Every output of a position must be in the log at that position.
     fn all_confirmed(&self, moment: Moment) -> Result<(), FollowError> {
         match self.unconfirmed.front() {
             Some(mark) => {
@@ -355,8 +356,8 @@ impl<S: Entries, O: Outlet> Source for Follower<S, O> {
         }
     }
 
-    /// The log may end while the guest computes, perhaps for ever: then it is followed to the position that
-    /// was left. A progress mark leads nowhere by itself.
+    /// The log may end while the guest computes, perhaps for ever. Then it is followed to the last
+    /// position that was left: a progress mark is not a reason to run the guest to another one.
     fn is_over(&mut self, kicked: bool) -> Result<bool, FollowError> {
         let only_marks = |ahead: &Entry| ahead.event == Event::Progress;
         while self.ahead.as_ref().is_none_or(only_marks) && !self.exhausted {

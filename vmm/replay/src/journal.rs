@@ -1,4 +1,4 @@
-//! Where a recording machine puts its entries: encoded once, handed on in chunks.
+//! The log under construction: entries are encoded once and handed on in chunks.
 
 use ft_protocol::log::codec::encode_entry;
 use ft_protocol::log::{Check, Entry, Event, Position};
@@ -6,31 +6,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// A chunk is handed on when it is this old at a position, even if nothing waits for it: the backup
-/// may not run ahead of the last entry or progress mark it has.
+/// A chunk is handed on at a position when it is this old, even if nothing waits for it: the backup may
+/// not run beyond the last entry or progress mark that it has.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
 /// A chunk is handed on when it is this long, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
 
-/// The log cannot be kept.
+/// The log cannot be recorded.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct JournalError(pub String);
 
-/// Some whole, encoded entries.
+/// Several whole, encoded entries.
 #[derive(Clone, Debug)]
 pub struct Chunk {
-    /// The frames, as they are on the wire and on disk.
+    /// The frames, in the format of the wire and of the disk.
     pub frames: Arc<[u8]>,
-    /// Sequence number of the last of them.
+    /// Sequence number of the last entry in it.
     pub last_seq: u64,
-    /// Bytes of all frames up to here, this chunk's included.
+    /// Bytes of all frames so far, including this chunk's.
     pub total_bytes: u64,
 }
 
-/// Takes chunks: a file's writer, the logging channel.
+/// Takes chunks: the writer of a file, or the logging channel.
 pub trait Consumer: Send {
-    /// Takes one chunk; may block, and then the machine waits.
+    /// Takes a chunk. May block; then the machine waits.
     fn take(&mut self, chunk: &Chunk) -> Result<(), JournalError>;
 }
 
@@ -38,7 +38,7 @@ pub trait Consumer: Send {
 pub struct Journal {
     next_seq: u64,
     total_bytes: u64,
-    /// No entry before this will be added: the position of the last entry, or of the last mark.
+    /// No entry before this position will be added: it is the position of the last entry or mark.
     horizon: Position,
     chunk: Vec<u8>,
     flushed: Instant,
@@ -72,12 +72,12 @@ impl Journal {
         self.next_seq - 1
     }
 
-    /// Is nobody there to read it?
+    /// Does it have no consumer?
     pub fn is_idle(&self) -> bool {
         self.consumers.is_empty()
     }
 
-    /// Adds an entry; returns its sequence number.
+    /// Adds an entry. Returns its sequence number.
     pub fn append(&mut self, at: Position, check: Option<Check>, event: Event) -> u64 {
         assert!(
             at >= self.horizon,
@@ -93,7 +93,7 @@ impl Journal {
         seq
     }
 
-    /// Notes that nothing is or will be added before `at`, unless the log says so already.
+    /// Adds a mark that no entry before `at` will be added, unless the log says so already.
     pub fn progress(&mut self, at: Position) {
         if at > self.horizon {
             self.append(at, None, Event::Progress);
@@ -105,13 +105,13 @@ impl Journal {
         self.chunk.len() >= CHUNK_BYTES || self.flushed.elapsed() >= FLUSH_INTERVAL
     }
 
-    /// Lets the consumers go; what is added from here on is nobody's.
+    /// Drops the consumers. Entries that are added later are lost.
     pub fn close(&mut self) {
         self.consumers.clear();
         self.chunk.clear();
     }
 
-    /// Hands on what has gathered.
+    /// Hands on the entries that were added since the last time.
     pub fn flush(&mut self) -> Result<(), JournalError> {
         self.flushed = Instant::now();
         if self.chunk.is_empty() {

@@ -1,5 +1,6 @@
-//! The recording edge: live inputs in, outputs out, and everything that a replay needs into the
-//! journal. A machine that nobody records runs on it too, with a journal that nobody reads.
+//! The recording edge: inputs come from live backends, outputs go to them, and everything that a replay
+//! needs goes into the journal. A machine that is not recorded uses this edge too, with a journal
+//! without consumers.
 
 use super::journal::{Journal, JournalError};
 use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
@@ -12,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
-/// How often the whole machine is digested while it is recorded.
+/// Time between two digests of the whole machine while it is recorded.
 pub const DIGEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why recording stopped.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// The log cannot be kept.
+    /// The log cannot be recorded.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A backend failed.
@@ -26,28 +27,28 @@ pub enum RecordError {
     Backend(#[from] std::io::Error),
 }
 
-/// What others may ask of a recording machine, or tell it.
+/// What other threads may ask of a recording machine, and what it tells them.
 #[derive(Default)]
 pub struct Controls {
     /// End the machine at the next position.
     pub stop: AtomicBool,
     /// Rest at the next position, once.
     pub park: AtomicBool,
-    /// Nothing before this position will be added to the log by the vCPU's thread.
+    /// The vCPU's thread will add no entry before this position.
     horizon: AtomicU64,
-    /// Somebody wants to see the machine.
+    /// A visitor waits for the machine.
     visited: AtomicBool,
     visit: Mutex<Option<Visit>>,
 }
 
-/// What somebody does with the machine where it stands, on its thread: its instruction is complete, its
-/// log is handed on.
+/// What a visitor does with the machine at a position, on the machine's thread: the vCPU's instruction
+/// is complete and the log was handed on.
 pub type Visit = Box<dyn FnOnce(&mut Machine, Visited) + Send>;
 
-/// Where the log is when the machine is visited.
+/// The state of the log during a visit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visited {
-    /// Its last entry.
+    /// Sequence number of its last entry.
     pub seq: u64,
     /// Number of the last output.
     pub outputs: u64,
@@ -60,8 +61,8 @@ impl std::fmt::Debug for Controls {
 }
 
 impl Controls {
-    /// Visits the machine at its next position, unless whoever wants to was told to stop by
-    /// [`Controls::stop_visits`]: then `visit` is dropped. The machine may have to be woken.
+    /// Lets `visit` see the machine at its next position. If [`Controls::stop_visits`] was called for
+    /// `stopped`, `visit` is dropped. The caller may have to wake the machine.
     pub fn visit(&self, stopped: &AtomicBool, visit: Visit) {
         let mut visits = self.visits();
         if !stopped.load(Ordering::Acquire) {
@@ -70,7 +71,7 @@ impl Controls {
         }
     }
 
-    /// Whoever looks at `stopped` visits the machine no more.
+    /// From now on no visit with this `stopped` happens.
     pub fn stop_visits(&self, stopped: &AtomicBool) {
         let mut visits = self.visits();
         stopped.store(true, Ordering::Release);
@@ -100,15 +101,16 @@ pub struct Recorder<I, O> {
     journal: Arc<Mutex<Journal>>,
     controls: Arc<Controls>,
     queue: VecDeque<Input>,
-    /// Where inputs were gathered last: once per position is enough while the guest runs.
+    /// The position at which inputs were gathered last: once per position is enough while the guest
+    /// runs.
     gathered: Option<Position>,
     outputs: u64,
-    /// Goes into the log at the first position.
+    /// An event to log at the first position.
     first: Option<Event>,
-    /// The log has an output that was not handed on yet.
+    /// The journal has an output that was not handed on yet.
     output_waits: bool,
     digested: Instant,
-    /// Somebody reads the journal.
+    /// The journal has a consumer.
     recorded: bool,
 }
 
@@ -137,13 +139,13 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         }
     }
 
-    /// The same, for a machine that stands between two positions: what is to be logged at the next one.
+    /// The same, for a machine between two positions: `event` is logged at the next one.
     pub fn with_first(mut self, event: Option<Event>) -> Recorder<I, O> {
         self.first = event;
         self
     }
 
-    /// Hands on what has gathered and lets the log's consumers go.
+    /// Hands on the rest of the log and drops its consumers.
     pub fn close(&mut self) -> Result<(), JournalError> {
         let mut journal = self.journal();
         let flushed = journal.flush();
@@ -159,7 +161,8 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
         self.journal().append(moment.at, Some(moment.check), event)
     }
 
-    /// Hands the log on, up to and with everything before `horizon`; gives its last entry.
+    /// Hands the log on, with a mark that no entry before `horizon` will follow. Returns the last
+    /// sequence number.
     fn flush(&mut self, horizon: Position) -> Result<u64, JournalError> {
         self.output_waits = false;
         let mut journal = self.journal();
@@ -169,15 +172,15 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
     }
 }
 
-/// A poisoned journal means that its writer panicked: there is no log to go on with.
+/// A poisoned journal means that a thread panicked while it wrote the log: the log cannot go on.
 fn lock(journal: &Mutex<Journal>) -> MutexGuard<'_, Journal> {
     journal.lock().expect("the journal's writer panicked")
 }
 
-/// Adds the progress mark that a vCPU deep in a computation cannot add itself, and hands the log on.
-/// Called every millisecond by a primary's runtime.
+/// Adds the progress mark that a vCPU cannot add while it computes for long, and hands the log on. The
+/// primary's runtime calls this every millisecond.
 pub fn mark_progress(journal: &Mutex<Journal>, controls: &Controls) -> Result<(), JournalError> {
-    // Who holds it is about to hand the log on.
+    // The thread that holds the lock is about to hand the log on.
     let Ok(mut journal) = journal.try_lock() else {
         return Ok(());
     };
@@ -231,12 +234,13 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
                 return Ok(Next::Leave);
             }
             if view.wait.is_some() && self.gathered == here {
-                // About to wait: whoever follows must not wait for what we have. And whoever waits for
-                // something that never wakes it makes entries all the same: the brake holds here too.
+                // The guest is about to wait. The log is handed on first, as the backup must not wait
+                // for entries that exist already. The brake holds here too: inputs that do not end the
+                // guest's wait make entries although it never leaves.
                 self.flush(view.moment.at)?;
                 self.outlet.wait();
             }
-            // The first look at a position does not wait, even if the guest does.
+            // The first look at a position never waits, even if the guest does.
             let may_wait = self.gathered == here;
             self.gathered = here;
             self.inputs.gather(view, may_wait, &mut self.queue)?;

@@ -1,14 +1,16 @@
-//! Signals that mean the same to every command: the end of a terminal, and the limit on files' sizes.
+//! The signals that every command handles in the same way: SIGHUP, when its terminal closes, and
+//! SIGXFSZ, at the limit on the size of files.
 
 use std::io;
 use std::ptr;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use vmm_sys_util::signal::register_signal_handler;
 
-/// Lets a write beyond the limit on a file's size fail with EFBIG, as on a full disk, instead of ending
-/// the process: what was to be written is lost, and a machine lives on.
+/// Makes a write beyond the limit on a file's size fail with EFBIG, instead of ending the process: the
+/// text is lost as on a full disk, and the machine goes on.
 ///
-/// With a handler, not by ignoring it: programs that are started from here do not inherit that.
+/// This installs a handler. To ignore the signal would do the same here, but programs that are started
+/// from this process would inherit that.
 ///
 /// # Errors
 /// If the handler cannot be installed.
@@ -20,7 +22,7 @@ pub fn survive_file_limit() -> io::Result<()> {
     installed.map_err(|e| io::Error::from_raw_os_error(e.errno()))
 }
 
-/// The write's own error tells all.
+/// Does nothing: the write fails with an error.
 extern "C" fn noticed(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
 
 /// SIGHUP, unless the process was started with it ignored (nohup).
@@ -28,7 +30,7 @@ extern "C" fn noticed(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 pub struct Hangup(Option<Signal>);
 
 impl Hangup {
-    /// Listens for it, inside a runtime.
+    /// Starts to listen for SIGHUP. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// If the handler cannot be installed.
@@ -39,7 +41,7 @@ impl Hangup {
         }))
     }
 
-    /// The next one. Cancel-safe.
+    /// Waits for the next SIGHUP; for ever if it is ignored. Cancel-safe.
     pub async fn recv(&mut self) {
         match &mut self.0 {
             Some(signal) => {

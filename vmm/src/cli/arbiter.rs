@@ -1,12 +1,12 @@
-//! `lockstep arbiter`: what the arbiter has of a VM, and what an operator may do about it.
+//! `lockstep arbiter`: shows and repairs the records that the arbiter has of a VM.
 
 use super::storage::{ArbiterArgs, latest_of};
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
-use ft_protocol::arbiter::{MemberId, Members, Nonce, Standing, check_vm_name};
-use ft_protocol::transfer::Right;
+use ft_protocol::arbiter::{MemberId, check_vm_name};
+use lockstep_events::{MemberStatus, RecordStatus};
 use lockstep_ft::arbiter::{Generation, Survey, forget, restore, survey};
-use lockstep_ft::control::status;
+use lockstep_ft::control::{StatusOfError, status};
 use lockstep_out as out;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -63,12 +63,12 @@ pub struct ForgetArgs {
     force: bool,
 }
 
-/// Runs one.
+/// Runs one of the commands.
 pub fn run(command: ArbiterCommand) -> Result<Status, CliError> {
     let (ArbiterCommand::Show(ShowArgs { vm, .. })
     | ArbiterCommand::Restore(RestoreArgs { vm, .. })
     | ArbiterCommand::Forget(ForgetArgs { vm, .. })) = &command;
-    check_vm_name(&vm.vm).map_err(CliError::refused)?;
+    check_vm_name(&vm.vm)?;
     match &command {
         ArbiterCommand::Show(args) => show(args),
         ArbiterCommand::Restore(args) => put_back(args),
@@ -76,9 +76,13 @@ pub fn run(command: ArbiterCommand) -> Result<Status, CliError> {
     }
 }
 
-/// How the members on this host stand; none where none can be found.
-fn members(vm: &str) -> Vec<Value> {
-    status(Some(vm)).unwrap_or_default()
+/// The state of the members on this host; empty if they cannot be found.
+fn members(vm: &str) -> Result<Vec<MemberStatus>, CliError> {
+    match status(Some(vm)) {
+        Ok(members) => Ok(members),
+        Err(StatusOfError::Directory(_)) => Ok(Vec::new()),
+        Err(e @ StatusOfError::Answer(_)) => Err(e.into()),
+    }
 }
 
 fn print(text: &str) -> Result<Status, CliError> {
@@ -89,16 +93,15 @@ fn print(text: &str) -> Result<Status, CliError> {
 fn show(args: &ShowArgs) -> Result<Status, CliError> {
     let vm = &args.vm.vm;
     let asker = args.vm.arbiter.asker(vm)?;
-    let found = asker.ask_now(|arbiter, vm, _| survey(arbiter, vm));
-    let found = found.map_err(CliError::refused)?;
-    let members = members(vm);
+    let found = asker.ask_now(|arbiter, vm, _| survey(arbiter, vm))?;
+    let members = members(vm)?;
     print(&match args.json {
         true => format!("{}\n", as_json(vm, &found, &members)),
         false => as_text(vm, &found, &members),
     })
 }
 
-fn as_json(vm: &str, found: &Survey, members: &[Value]) -> Value {
+fn as_json(vm: &str, found: &Survey, members: &[MemberStatus]) -> Value {
     let generation = |g: &Generation| {
         let open = g.open.as_ref().map(|open| {
             json!({
@@ -123,7 +126,7 @@ fn as_json(vm: &str, found: &Survey, members: &[Value]) -> Value {
     json!({"vm": vm, "start": start, "generations": generations, "members": members})
 }
 
-fn as_text(vm: &str, found: &Survey, members: &[Value]) -> String {
+fn as_text(vm: &str, found: &Survey, members: &[MemberStatus]) -> String {
     let mut text = String::new();
     if let Some(start) = found.start {
         let _ = writeln!(
@@ -138,16 +141,13 @@ fn as_text(vm: &str, found: &Survey, members: &[Value]) -> String {
     for generation in &found.generations {
         let _ = writeln!(text, "{}", describe(generation));
     }
-    for member in members {
-        let of = |key: &str| member[key].as_str().unwrap_or("?").to_owned();
+    for status in members {
         let _ = write!(
             text,
             "here: member {}: {}, generation {}",
-            of("member"),
-            of("state"),
-            member["generation"]
+            status.member, status.state, status.generation
         );
-        if let Some(wrong) = member["records"].as_str() {
+        if let Some(wrong) = &status.records {
             let _ = write!(text, "; {wrong}");
         }
         text.push('\n');
@@ -178,67 +178,32 @@ fn describe(of: &Generation) -> String {
     line
 }
 
-/// What a member on this host says that the arbiter had of it.
-struct Had {
-    member: MemberId,
-    standing: Standing,
-    /// A claim waits for it.
-    holds: bool,
-}
-
-fn id(value: &Value) -> Option<u128> {
-    u128::from_str_radix(value.as_str()?, 16).ok()
-}
-
-fn had(member: &Value) -> Option<Had> {
-    let record = member["record"].as_object()?;
-    let members = Members {
-        primary: MemberId(id(&record["primary"])?),
-        backup: match &record["backup"] {
-            Value::Null => None,
-            backup => Some(MemberId(id(backup)?)),
-        },
-    };
-    let right = Right {
-        generation: record["generation"].as_u64()?,
-        members,
-        nonce: Nonce(id(&record["nonce"])?),
-    };
-    Some(Had {
-        member: MemberId(id(&member["member"])?),
-        standing: Standing {
-            right,
-            won: record["won"].as_bool()?,
-        },
-        holds: record["holds"].as_bool()?,
-    })
-}
-
 fn put_back(args: &RestoreArgs) -> Result<Status, CliError> {
     let vm = &args.vm.vm;
-    let all: Vec<Had> = members(vm).iter().filter_map(had).collect();
-    let useful = |had: &&Had| had.standing.won || had.holds;
-    // Whoever runs alone knows best.
-    let Some(had) = all.iter().filter(useful).max_by_key(|had| had.standing.won) else {
+    let members = members(vm)?;
+    let had = |status: &MemberStatus| Some((status.member, status.record?));
+    let all = members.iter().filter_map(had);
+    let useful = all.filter(|(_, record)| record.won || record.holds);
+    // Who runs alone knows best.
+    let best: Option<(MemberId, RecordStatus)> = useful.max_by_key(|(_, record)| record.won);
+    let Some((member, record)) = best else {
         return Err(CliError::refused(format!(
             "no member of VM {vm} on this host waits for a record or runs alone, and others put theirs back \
              by themselves: run this where `lockstep status` tells of one, as the same user"
         )));
     };
-    let generation = had.standing.right.generation;
-    if !had.standing.won && !args.nobody_went_on {
+    let generation = record.generation;
+    if !record.won && !args.nobody_went_on {
         return Err(CliError::refused(format!(
-            "member {} of VM {vm} may go on with generation {generation} only if no other member of it has \
+            "member {member} of VM {vm} may go on with generation {generation} only if no other member of it has \
              gone on alone: look on the other host (`lockstep status`, and its events for claim_won, live \
-             or solo), then say --nobody-went-on",
-            had.member
+             or solo), then say --nobody-went-on"
         )));
     }
-    let (member, standing) = (had.member, had.standing);
+    let standing = record.standing();
     let asker = args.vm.arbiter.asker(vm)?;
     let done = asker.ask_now(move |arbiter, vm, _| restore(arbiter, vm, member, &standing));
-    done.map_err(CliError::refused)?
-        .map_err(CliError::refused)?;
+    done??;
     print(&format!(
         "generation {generation} of VM {vm} is in the arbiter again\n"
     ))
@@ -247,10 +212,10 @@ fn put_back(args: &RestoreArgs) -> Result<Status, CliError> {
 fn remove(args: &ForgetArgs) -> Result<Status, CliError> {
     let vm = &args.vm.vm;
     let asker = args.vm.arbiter.asker(vm)?;
-    if let [member, ..] = &members(vm)[..] {
+    if let [first, ..] = &members(vm)?[..] {
         return Err(CliError::refused(format!(
             "member {} of VM {vm} runs on this host: stop it first",
-            member["member"].as_str().unwrap_or("?")
+            first.member
         )));
     }
     if let Some(latest) = latest_of(&asker)?.filter(|latest| !latest.closed && !args.force) {
@@ -260,7 +225,6 @@ fn remove(args: &ForgetArgs) -> Result<Status, CliError> {
             latest.generation
         )));
     }
-    let gone = asker.ask_now(|arbiter, vm, _| forget(arbiter, vm));
-    gone.map_err(CliError::refused)?;
+    asker.ask_now(|arbiter, vm, _| forget(arbiter, vm))?;
     print(&format!("the arbiter knows nothing of VM {vm} any more\n"))
 }

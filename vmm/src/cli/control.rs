@@ -1,10 +1,10 @@
-//! `lockstep stop` and `lockstep switchover`: what operators ask of a running VM.
+//! `lockstep stop` and `lockstep switchover`: an operator's requests to a running VM.
 
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use ft_protocol::wire::Request;
-use lockstep_ft::control::{AskError, ask};
+use lockstep_ft::control::ask;
 
 /// Arguments of both.
 #[derive(Args, Debug)]
@@ -14,12 +14,9 @@ pub struct ControlArgs {
     vm: String,
 }
 
-/// Asks for it, and waits until it is done.
+/// Sends the request to a member on this host, and waits until it is done.
 pub fn run(args: &ControlArgs, request: Request) -> Result<Status, CliError> {
-    check_vm_name(&args.vm).map_err(CliError::refused)?;
-    match ask(&args.vm, request) {
-        Ok(()) => Ok(Status::Done),
-        Err(e @ AskError::Failed(..)) => Err(CliError::failed(e)),
-        Err(e) => Err(CliError::refused(e)),
-    }
+    check_vm_name(&args.vm)?;
+    ask(&args.vm, request)?;
+    Ok(Status::Done)
 }

@@ -4,7 +4,7 @@ use ft_protocol::log::CpuKind;
 use lockstep_kvm::Kvm;
 use lockstep_vcpu::CpuBackend;
 
-/// Who makes CPUs of this kind.
+/// The backend for CPUs of this kind.
 pub fn cpus(kind: CpuKind) -> &'static dyn CpuBackend {
     match kind {
         CpuKind::Kvm => &Kvm,

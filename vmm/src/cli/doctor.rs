@@ -1,4 +1,4 @@
-//! `lockstep doctor`: what this host can and cannot do, measured.
+//! `lockstep doctor`: measures what this host can and cannot do.
 
 use super::cpus::cpus;
 mod bridges;
@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::io;
 use std::time::Instant;
 
-/// How often the counted loop is run; exact means that all runs count alike.
+/// How often the counted loop is run. Exact means that all runs have the same count.
 const COUNTER_RUNS: usize = 100;
 /// Rounds of that loop: some milliseconds, so that interrupts land in it.
 const COUNTER_ROUNDS: u64 = 3_000_000;
@@ -32,7 +32,7 @@ pub struct DoctorArgs {
 /// One finding.
 struct Finding {
     name: &'static str,
-    /// None: good to know, needed for nothing.
+    /// `None` for a note, on which nothing depends.
     good: Option<bool>,
     what: String,
 }
@@ -67,7 +67,7 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
     })
 }
 
-/// One finding, for a person.
+/// A finding as text.
 fn describe(finding: &Finding) -> String {
     let mark = match finding.good {
         Some(true) => "good",
@@ -77,7 +77,7 @@ fn describe(finding: &Finding) -> String {
     format!("{mark:<5} {:<15} {}", finding.name, finding.what)
 }
 
-/// Runs the self-test guest twice: it works, and it works alike.
+/// Runs the self-test guest twice: both runs must succeed and be equal.
 fn kvm() -> Finding {
     let start = Instant::now();
     let first = self_test(cpus);
@@ -120,10 +120,10 @@ fn network() -> Finding {
     }
 }
 
-/// Counts the branches of the same loop over and over, with the host's interrupts on.
+/// Counts the branches of the same loop again and again, with the host's interrupts on.
 ///
-/// Lockstep trusts no such counter yet: positions come from exits and from the guests' own
-/// instrumentation. This tells whether a later version could.
+/// Lockstep uses no such counter yet: positions come from exits and from the guests' own
+/// instrumentation. This says whether a later version could use one.
 fn branch_counter() -> Finding {
     let what = match count_branches() {
         Ok(counts) => {

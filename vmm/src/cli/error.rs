@@ -1,14 +1,21 @@
 //! Exit statuses, and errors that carry one.
 
+use ft_protocol::HaltReason;
+use ft_protocol::arbiter::ArbiterError;
 use ft_protocol::log::LogError;
+use lockstep_backends::TapError;
+use lockstep_drill::DrillError;
+use lockstep_ft::arbiter::{AccessError, NotRestored, Unreachable};
+use lockstep_ft::control::{AskError, StatusOfError};
+use lockstep_ft::{Halt, StillOpen};
 use lockstep_loader::ImageError;
 use lockstep_machine::{DriveError, MachineError};
 use lockstep_replay::{CheckpointError, FollowError, LogDirError, RecordError};
 use lockstep_vcpu::CpuError;
-use std::fmt;
 use std::process::ExitCode;
+use std::{fmt, io};
 
-/// What the command's exit status says.
+/// The meaning of the command's exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Status {
@@ -30,12 +37,12 @@ impl From<Status> for ExitCode {
     }
 }
 
-/// An error as the user sees it: one sentence and a status.
+/// An error for the user: one sentence and a status.
 #[derive(Debug)]
 pub struct CliError {
-    /// The process ends with it.
+    /// The exit status of the process.
     pub status: Status,
-    /// What, why, what to do.
+    /// What failed, why, and what to do.
     pub message: String,
 }
 
@@ -50,9 +57,23 @@ impl CliError {
         CliError::with(Status::Failed, message)
     }
 
-    /// Standard output does not take the result, which is what the command was for.
-    pub fn unprinted(error: &std::io::Error) -> CliError {
+    /// The result, which is the command's purpose, cannot be written to standard output.
+    pub fn unprinted(error: &io::Error) -> CliError {
         CliError::failed(format_args!("cannot write to standard output ({error})"))
+    }
+
+    /// What its host did to a member.
+    pub fn of_member(error: &io::Error) -> CliError {
+        match error.kind() {
+            // The address was free when it was reserved, and others may reserve it, too.
+            io::ErrorKind::AddrInUse => CliError::refused(format_args!(
+                "cannot listen where it was told ({error}); choose another --channel for a primary, another \
+                 --listen for a member"
+            )),
+            _ => CliError::failed(format_args!(
+                "the member failed on this host ({error}); its peer goes on"
+            )),
+        }
     }
 
     /// With this status.
@@ -99,7 +120,7 @@ impl From<LogDirError> for CliError {
     }
 }
 
-/// A cut log is a log that ends early; damage is treated as a divergence.
+/// A cut log is a log that ends early, without an error; damage has the status of a divergence.
 pub(super) fn log_status(error: &LogError) -> Status {
     match error {
         LogError::CutInHeader => Status::Done,
@@ -120,6 +141,99 @@ impl From<FollowError> for CliError {
     }
 }
 
+impl From<Halt> for CliError {
+    fn from(halt: Halt) -> CliError {
+        let status = match &halt {
+            Halt::Protocol(reason) => match reason {
+                HaltReason::NoRight(_) | HaltReason::NotArmed(_) => Status::Failed,
+                HaltReason::Refused(_) | HaltReason::NotFree(_) => Status::Refused,
+                HaltReason::Diverged { .. } => Status::Diverged,
+                HaltReason::LostArbitration { .. } => Status::OtherSideLive,
+            },
+            Halt::Machine(_) | Halt::CutOff | Halt::CutOffOpen | Halt::NotClosed { .. } => {
+                Status::Failed
+            }
+        };
+        CliError::with(status, halt)
+    }
+}
+
+impl From<StillOpen> for CliError {
+    fn from(error: StillOpen) -> CliError {
+        CliError::failed(error)
+    }
+}
+
+impl From<AskError> for CliError {
+    fn from(error: AskError) -> CliError {
+        let status = match &error {
+            AskError::Nobody(..) | AskError::Refused(..) => Status::Refused,
+            AskError::Failed(..) => Status::Failed,
+        };
+        CliError::with(status, error)
+    }
+}
+
+impl From<StatusOfError> for CliError {
+    fn from(error: StatusOfError) -> CliError {
+        match error {
+            StatusOfError::Directory(e) => CliError::refused(format_args!(
+                "cannot look for members on this host ({e}); run this as the user who started them"
+            )),
+            StatusOfError::Answer(_) => CliError::refused(format_args!(
+                "{error}; look with the version of lockstep that runs there"
+            )),
+        }
+    }
+}
+
+impl From<DrillError> for CliError {
+    fn from(error: DrillError) -> CliError {
+        let status = match &error {
+            DrillError::Output(_) => Status::Failed,
+            DrillError::UnknownScenario { .. }
+            | DrillError::NoKvm
+            | DrillError::KvmDenied(_)
+            | DrillError::Network(_)
+            | DrillError::Host(_)
+            | DrillError::ReportDir { .. }
+            | DrillError::Signals(_)
+            | DrillError::Busy(_) => Status::Refused,
+        };
+        CliError::with(status, error)
+    }
+}
+
+impl From<ArbiterError> for CliError {
+    fn from(error: ArbiterError) -> CliError {
+        CliError::refused(error)
+    }
+}
+
+impl From<Unreachable> for CliError {
+    fn from(error: Unreachable) -> CliError {
+        CliError::refused(error)
+    }
+}
+
+impl From<AccessError> for CliError {
+    fn from(error: AccessError) -> CliError {
+        CliError::refused(error)
+    }
+}
+
+impl From<NotRestored> for CliError {
+    fn from(error: NotRestored) -> CliError {
+        CliError::refused(error)
+    }
+}
+
+impl From<TapError> for CliError {
+    fn from(error: TapError) -> CliError {
+        CliError::refused(error)
+    }
+}
+
 impl From<RecordError> for CliError {
     fn from(error: RecordError) -> CliError {
         CliError::failed(error)
@@ -131,6 +245,35 @@ impl<E: Into<CliError>> From<DriveError<E>> for CliError {
         match error {
             DriveError::Machine(error) => error.into(),
             DriveError::Edge(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ft_protocol::Loss;
+    use ft_protocol::arbiter::MemberId;
+    use ft_protocol::log::Position;
+
+    /// As `docs/operations.md` lists them.
+    #[test]
+    fn a_member_that_halts_ends_with_the_status_of_its_reason() {
+        let (at, what) = (Position::START, "RIP differs".to_owned());
+        let (generation, by) = (1, MemberId(2));
+        for (halt, wanted) in [
+            (HaltReason::LostArbitration { generation, by }.into(), 4),
+            (HaltReason::Diverged { at, what }.into(), 3),
+            (HaltReason::Refused("another host".into()).into(), 2),
+            (HaltReason::NoRight("not a member".into()).into(), 1),
+            (HaltReason::NotArmed(Loss::Left).into(), 1),
+            (Halt::CutOff, 1),
+            (Halt::CutOffOpen, 1),
+        ] {
+            let sentence = halt.to_string();
+            let error = CliError::from(halt);
+            assert_eq!(error.status as u8, wanted, "{sentence}");
+            assert_eq!(error.message, sentence);
         }
     }
 }

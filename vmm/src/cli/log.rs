@@ -1,14 +1,16 @@
-//! `lockstep log`: looking into a recording.
+//! `lockstep log`: prints the contents of a recording.
 
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
-use ft_protocol::log::{Control, EndReason, Entry, Event, Header, LogError, LogStart, Tail};
+use ft_protocol::log::{
+    Control, EndReason, Entry, Event, Header, LogError, LogStart, Position, Tail,
+};
 use lockstep_out as out;
 use lockstep_replay::LogDir;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 /// Subcommands of `log`.
 #[derive(Debug, Subcommand)]
@@ -36,8 +38,8 @@ pub fn run(command: LogCommand) -> Result<Status, CliError> {
         LogCommand::Show(args) => show(&args),
     };
     match done {
-        // `lockstep log show | head` is no failure.
-        Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(Status::Done),
+        // `lockstep log show | head` is not a failure.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(Status::Done),
         Err(Failure::Output(e)) => Err(CliError::unprinted(&e)),
         Err(Failure::Log(error)) => Err(error),
         Ok(()) => Ok(Status::Done),
@@ -46,11 +48,11 @@ pub fn run(command: LogCommand) -> Result<Status, CliError> {
 
 enum Failure {
     Log(CliError),
-    Output(std::io::Error),
+    Output(io::Error),
 }
 
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Failure {
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
         Failure::Output(error)
     }
 }
@@ -61,7 +63,7 @@ impl<E: Into<CliError>> From<Described<E>> for Failure {
     }
 }
 
-/// Keeps errors of the log apart from those of standard output.
+/// Distinguishes errors of the log from those of standard output.
 struct Described<E>(E);
 
 impl From<LogError> for CliError {
@@ -70,86 +72,101 @@ impl From<LogError> for CliError {
     }
 }
 
+/// What a log holds, in sum.
+struct Stat {
+    header: Header,
+    start: LogStart,
+    entries: u64,
+    /// Entries of each kind.
+    counts: BTreeMap<&'static str, u64>,
+    /// The last position.
+    at: Position,
+    guest_ns: u64,
+    tail: String,
+}
+
 fn stat(args: &LogArgs) -> Result<(), Failure> {
-    let mut log = LogDir::open(&args.dir).log().map_err(Described)?;
-    let (header, start) = (log.header().clone(), log.start());
-    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let (mut entries, mut last, mut guest_ns) = (0u64, None, 0);
-    while let Some((_, _, entry)) = log.next_with_offset().map_err(Described)? {
-        entries += 1;
-        *counts.entry(kind(&entry.event)).or_default() += 1;
-        if let Event::Clock { ns } = entry.event {
-            guest_ns = ns;
-        }
-        last = Some(entry);
-    }
-    let positions = last.as_ref().map_or(start.at, |entry| entry.at);
-    let tail = tail(log.tail());
+    let stat = Stat::read(&args.dir)?;
     let out = &mut out::results();
     if args.json {
-        let mut object = header_json(&header);
+        writeln!(out, "{}", stat.json())?;
+    } else {
+        stat.tell(out)?;
+    }
+    Ok(out.flush()?)
+}
+
+impl Stat {
+    fn read(dir: &Path) -> Result<Stat, Failure> {
+        let mut log = LogDir::open(dir).log().map_err(Described)?;
+        let (header, start) = (log.header().clone(), log.start());
+        let mut stat = Stat {
+            header,
+            start,
+            entries: 0,
+            counts: BTreeMap::new(),
+            at: start.at,
+            guest_ns: 0,
+            tail: String::new(),
+        };
+        while let Some((_, _, entry)) = log.next_with_offset().map_err(Described)? {
+            stat.entries += 1;
+            *stat.counts.entry(kind(&entry.event)).or_default() += 1;
+            if let Event::Clock { ns } = entry.event {
+                stat.guest_ns = ns;
+            }
+            stat.at = entry.at;
+        }
+        stat.tail = tail(log.tail());
+        Ok(stat)
+    }
+
+    fn json(&self) -> Value {
+        let (mut object, start) = (header_json(&self.header), self.start);
         object["start"] = json!({
             "seq": start.seq, "outputs": start.outputs, "at": start.at.exit, "edges": start.at.edges,
         });
-        object["entries"] = json!(entries);
-        object["positions"] = json!(positions.exit);
-        object["edges"] = json!(positions.edges);
-        object["guest_ns"] = json!(guest_ns);
-        object["kinds"] = json!(counts);
-        object["tail"] = json!(tail);
-        writeln!(out, "{object}")?;
-        return Ok(out.flush()?);
+        object["entries"] = json!(self.entries);
+        object["positions"] = json!(self.at.exit);
+        object["edges"] = json!(self.at.edges);
+        object["guest_ns"] = json!(self.guest_ns);
+        object["kinds"] = json!(self.counts);
+        object["tail"] = json!(self.tail);
+        object
     }
-    let m = &header.machine;
-    writeln!(out, "vm         {}", header.vm)?;
-    writeln!(
-        out,
-        "guest      {} (hash {:032x})",
-        header.guest.name, header.guest.hash
-    )?;
-    writeln!(
-        out,
-        "machine    {} MiB, quantum {} edges, seed {:016x}",
-        m.mem_mib, m.quantum, m.seed
-    )?;
-    if let Some(net) = m.net() {
-        let [a, b, c, d] = net.ip;
+
+    fn tell(&self, out: &mut impl Write) -> io::Result<()> {
+        let (header, start) = (&self.header, self.start);
+        let (m, guest) = (&header.machine, &header.guest);
+        writeln!(out, "vm         {}", header.vm)?;
+        writeln!(out, "guest      {} (hash {:032x})", guest.name, guest.hash)?;
+        let (mem, quantum, seed) = (m.mem_mib, m.quantum, m.seed);
         writeln!(
             out,
-            "network    {a}.{b}.{c}.{d}/{}, MAC {}",
-            net.prefix_len,
-            mac_text(net.mac)
+            "machine    {mem} MiB, quantum {quantum} edges, seed {seed:016x}"
         )?;
+        if let Some(net) = m.net() {
+            let ([a, b, c, d], len, mac) = (net.ip, net.prefix_len, mac_text(net.mac));
+            writeln!(out, "network    {a}.{b}.{c}.{d}/{len}, MAC {mac}")?;
+        }
+        let (cpu, exits) = (&header.host.cpu, header.host.exits);
+        writeln!(out, "host       {cpu}, exit fingerprint {exits:016x}")?;
+        if start != LogStart::default() {
+            let LogStart { seq, outputs, at } = start;
+            writeln!(
+                out,
+                "begins     at position {at}, after entry {seq} and output {outputs}"
+            )?;
+        }
+        writeln!(out, "positions  {}, edges {}", self.at.exit, self.at.edges)?;
+        let (s, ns) = (self.guest_ns / 1_000_000_000, self.guest_ns % 1_000_000_000);
+        writeln!(out, "guest time {s}.{ns:09} s")?;
+        writeln!(out, "entries    {}", self.entries)?;
+        for (kind, count) in &self.counts {
+            writeln!(out, "  {kind:<14} {count}")?;
+        }
+        writeln!(out, "tail       {}", self.tail)
     }
-    writeln!(
-        out,
-        "host       {}, exit fingerprint {:016x}",
-        header.host.cpu, header.host.exits
-    )?;
-    if start != LogStart::default() {
-        writeln!(
-            out,
-            "begins     at position {}, after entry {} and output {}",
-            start.at, start.seq, start.outputs
-        )?;
-    }
-    writeln!(
-        out,
-        "positions  {}, edges {}",
-        positions.exit, positions.edges
-    )?;
-    writeln!(
-        out,
-        "guest time {}.{:09} s",
-        guest_ns / 1_000_000_000,
-        guest_ns % 1_000_000_000
-    )?;
-    writeln!(out, "entries    {entries}")?;
-    for (kind, count) in counts {
-        writeln!(out, "  {kind:<14} {count}")?;
-    }
-    writeln!(out, "tail       {tail}")?;
-    Ok(out.flush()?)
 }
 
 fn header_json(header: &Header) -> Value {

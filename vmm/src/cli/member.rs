@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use ft_protocol::arbiter::{check_vm_name, next_generation};
 use ft_protocol::backup::Expectations;
 use lockstep_ft::backup::{BackupParts, Served};
-use lockstep_ft::cuts::{Cut, Cuts};
+use lockstep_ft::cuts::Cuts;
 use lockstep_ft::primary::PrimaryParts;
 use lockstep_ft::{Outcome, backup, primary};
 use lockstep_machine::drive::Driven;
@@ -50,9 +50,6 @@ pub(super) struct MemberArgs {
     /// answered at once: needs bridges that do not learn where the guest is.
     #[arg(long, value_name = "on|off", default_value = "on")]
     shadow: Switch,
-    /// Kill this member at a step of the protocol, for drills.
-    #[arg(long, value_name = "POINT[:N]", hide = true)]
-    cut: Option<Cut>,
 }
 
 /// An option that is on or off.
@@ -90,13 +87,12 @@ pub struct BackupArgs {
     pub(super) member: MemberArgs,
 }
 
-/// Runs a primary.
-pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
+/// Runs a primary, with this planted.
+pub fn run_primary(args: PrimaryArgs, cuts: Cuts) -> Result<Status, CliError> {
     let member = &args.member;
-    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    check_vm_name(&member.vm)?;
     let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
-    let generation = next_generation(&member.vm, found.as_ref(), args.force);
-    let generation = generation.map_err(CliError::refused)?;
+    let generation = next_generation(&member.vm, found.as_ref(), args.force)?;
     let image = load_guest(&args.guest)?;
     let tools = Tools::open(member, Some(("--channel", member.channel)))?;
     let ready = Ready::make(member, &tools, image)?;
@@ -105,15 +101,17 @@ pub fn run_primary(args: PrimaryArgs) -> Result<Status, CliError> {
         args.solo,
         (tools, ready),
         generation,
+        cuts,
     )?)
 }
 
-/// Runs a primary that opens this generation.
+/// Runs a primary that opens `generation`.
 pub(super) fn serve_primary(
     member: &MemberArgs,
     solo: bool,
     (tools, ready): (Tools, Ready),
     generation: u64,
+    cuts: Cuts,
 ) -> Result<Outcome, CliError> {
     let Ready {
         header,
@@ -135,31 +133,33 @@ pub(super) fn serve_primary(
         solo,
         events: tools.events,
         fence: member.fence.clone(),
-        cuts: Cuts::new(member.cut),
+        cuts,
     };
-    let outcome = runtime()?.block_on(primary::serve(parts, port));
-    // The machine outlives its recording: that it could not be kept was said when it happened.
+    let outcome: io::Result<Outcome> = runtime()?.block_on(primary::serve(parts, port));
+    // A failed recording does not end the machine, and was reported when it failed.
     if let Some(Err(e)) = writer.map(LogDirWriter::finish) {
         tracing::error!("{e}");
     }
-    served(outcome)
+    outcome.map_err(|e| CliError::of_member(&e))
 }
 
-/// Runs a backup.
-pub fn run_backup(args: BackupArgs) -> Result<Status, CliError> {
+/// Runs a backup, with this planted.
+pub fn run_backup(args: BackupArgs, cuts: Cuts) -> Result<Status, CliError> {
     let member = &args.member;
-    check_vm_name(&member.vm).map_err(CliError::refused)?;
+    check_vm_name(&member.vm)?;
     check(("--channel", member.channel))?;
     let tools = Tools::open(member, args.listen.map(|listen| ("--listen", listen)))?;
     latest_of(&member.arbiter.proved(&member.vm)?)?;
-    told(serve_backup(member, tools, args.guest_hash()?)?)
+    told(serve_backup(member, tools, args.guest_hash()?, cuts)?)
 }
 
-/// Runs a backup of a primary that runs the image with this hash, if that was said; and what it becomes.
+/// Runs a backup, and then the primary that it becomes. If `image` is a hash, the primary must run that
+/// image.
 pub(super) fn serve_backup(
     member: &MemberArgs,
     tools: Tools,
     image: Option<u128>,
+    cuts: Cuts,
 ) -> Result<Outcome, CliError> {
     let tap = tools.backends.tap.clone();
     let (live, direct) = tools.backends.live_in_pair()?;
@@ -185,7 +185,7 @@ pub(super) fn serve_backup(
         events: tools.events,
         shadow: member.shadow == Switch::On,
         fence: member.fence.clone(),
-        cuts: Cuts::new(member.cut),
+        cuts,
     };
     let outcome = runtime()?.block_on(async {
         match backup::serve(parts).await? {
@@ -193,7 +193,7 @@ pub(super) fn serve_backup(
             Served::Live(survivor) => primary::serve_survivor(*survivor).await,
         }
     });
-    served(outcome)
+    outcome.map_err(|e| CliError::of_member(&e))
 }
 
 impl BackupArgs {
@@ -211,21 +211,7 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
         .map_err(|e| CliError::failed(format!("cannot start the runtime ({e})")))
 }
 
-/// What became of a member; what its host did to it is an error.
-fn served(outcome: io::Result<Outcome>) -> Result<Outcome, CliError> {
-    outcome.map_err(|e| match e.kind() {
-        // The address was free when it was reserved, and others may reserve it, too.
-        io::ErrorKind::AddrInUse => CliError::refused(format!(
-            "cannot listen where it was told ({e}); choose another --channel for a primary, another \
-             --listen for a member"
-        )),
-        _ => CliError::failed(format!(
-            "the member failed on this host ({e}); its peer goes on"
-        )),
-    })
-}
-
-/// Tells the operator what became of a member.
+/// Reports the outcome of a member to the operator.
 pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
     match outcome {
         Outcome::Ended(reason) => Ok(report(Driven::Ended(reason))),
@@ -235,20 +221,12 @@ pub(super) fn told(outcome: Outcome) -> Result<Status, CliError> {
         }
         Outcome::LeftOpen(reason, why) => {
             report(Driven::Ended(reason));
-            Err(CliError::failed(why))
+            Err(why.into())
         }
         Outcome::Left => {
             out::tell("left");
             Ok(Status::Done)
         }
-        Outcome::Halted(status, why) => {
-            let status = match status {
-                2 => Status::Refused,
-                3 => Status::Diverged,
-                4 => Status::OtherSideLive,
-                _ => Status::Failed,
-            };
-            Err(CliError::with(status, why))
-        }
+        Outcome::Halted(halt) => Err(halt.into()),
     }
 }

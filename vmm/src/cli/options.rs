@@ -18,11 +18,11 @@ use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Edges per quantum unless told: see `docs/determinism.md` for the measurement.
+/// Default edges per quantum: see `docs/determinism.md` for the measurement.
 const DEFAULT_QUANTUM: u64 = 100_000;
-/// Memory unless told, MiB.
+/// Default memory, MiB.
 const DEFAULT_MEM_MIB: u32 = 64;
-/// The guest's address unless told.
+/// The guest's default address.
 const DEFAULT_IP: [u8; 4] = [10, 77, 0, 2];
 const DEFAULT_PREFIX_LEN: u8 = 24;
 
@@ -51,7 +51,7 @@ pub struct MachineArgs {
 /// `--net`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetArg {
-    /// Name of the TAP; no network without one.
+    /// Name of the TAP; without it there is no network.
     pub tap: Option<String>,
     /// MAC, if given.
     pub mac: Option<[u8; 6]>,
@@ -113,7 +113,7 @@ fn parse_mac(text: &str) -> Result<[u8; 6], String> {
 }
 
 impl NetArg {
-    /// What the guest of VM `vm` is told about its network.
+    /// The network configuration for the guest of VM `vm`.
     pub fn config(&self, vm: &str) -> Option<NetConfig> {
         self.tap.as_ref()?;
         let (ip, prefix_len) = self.ip.unwrap_or((DEFAULT_IP, DEFAULT_PREFIX_LEN));
@@ -125,10 +125,10 @@ impl NetArg {
         })
     }
 
-    /// Opens the TAP, which is looked after from here on.
+    /// Opens the TAP, and has a thread watch it from now on.
     pub fn open(&self) -> Result<Option<Arc<Tap>>, CliError> {
         let open = |name| {
-            let tap = Arc::new(Tap::open(name).map_err(CliError::refused)?);
+            let tap = Arc::new(Tap::open(name)?);
             look_after(&tap)
                 .map_err(|e| CliError::failed(format!("cannot start a thread ({e})")))?;
             Ok(tap)
@@ -137,7 +137,7 @@ impl NetArg {
     }
 }
 
-/// The guest: one that ships, or an ELF file.
+/// Loads a guest: one that ships, or an ELF file.
 pub fn load_guest(guest: &str) -> Result<Image, CliError> {
     if let Some(image) = lockstep_images::find(guest) {
         return Ok(Image::parse(guest, image.to_vec())?);
@@ -155,7 +155,7 @@ pub fn load_guest(guest: &str) -> Result<Image, CliError> {
     Ok(Image::parse(guest, bytes)?)
 }
 
-/// Reads no more than shows that a file is too long.
+/// Reads the file, but stops when it is known to be too long.
 fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
@@ -164,7 +164,7 @@ fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Everything that a log's header says about a new machine.
+/// The header of a new machine's log.
 pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header, CliError> {
     let started_ns = unix_ns();
     Ok(Header {
@@ -184,7 +184,7 @@ pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header,
     })
 }
 
-/// The live backends that the options name.
+/// The live backends of the options.
 pub struct Backends {
     /// The TAP, shared by both directions.
     pub tap: Option<Arc<Tap>>,
@@ -207,19 +207,20 @@ impl Backends {
         })
     }
 
-    /// From here on the TAP gives what is for the guest with this network.
+    /// From now on the TAP only gives frames for the guest with this network.
     pub fn filter_for(&self, net: Option<NetConfig>) {
         if let (Some(tap), Some(net)) = (&self.tap, net) {
             tap.filter_for(net.mac);
         }
     }
 
-    /// Inputs and outputs of a machine on its own, which waits for its console until it is to `hurry`.
+    /// Inputs and outputs of a machine that runs alone, and waits for its console until `hurry` ends
+    /// that.
     pub fn live(self, hurry: Hurry) -> Result<(Live, Direct), CliError> {
         self.with(|tap, console| Direct::new(tap, console, hurry))
     }
 
-    /// Inputs and outputs of half a pair.
+    /// Inputs and outputs of a member of a pair.
     pub fn live_in_pair(self) -> Result<(Live, Direct), CliError> {
         self.with(Direct::patient)
     }

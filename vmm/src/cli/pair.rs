@@ -1,4 +1,4 @@
-//! `lockstep pair`: both halves of a pair on this machine, as two processes with an arbiter of their own.
+//! `lockstep pair`: both halves of a pair on this machine, as two processes with a private arbiter.
 
 mod member;
 mod watch;
@@ -51,11 +51,11 @@ pub struct PairArgs {
     keep: bool,
 }
 
-/// Runs the pair to its end; the status is the survivor's, or that of the member which ended last.
+/// Runs the pair to its end. The status is the survivor's, or that of the member which ended last.
 pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
-    check_vm_name(&args.vm).map_err(CliError::refused)?;
+    check_vm_name(&args.vm)?;
     let nets = args.nets()?;
-    // Both sides would say it.
+    // Otherwise both sides would report this error.
     load_guest(&args.guest)?;
     let place = Place::make().map_err(|e| {
         CliError::refused(format!(
@@ -94,7 +94,7 @@ impl PairArgs {
 
     /// A member of this name.
     fn command(&self, role: &str, name: &str, channel: &str, net: &str, place: &Place) -> Command {
-        // This path means the same file even after an update.
+        // This path still means the same file after an update.
         let mut command = Command::new("/proc/self/exe");
         command.arg0("lockstep").arg(role).arg(&self.guest);
         command.args(["--vm", &self.vm, "--arbiter", &place.arbiter]);

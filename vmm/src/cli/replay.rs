@@ -1,4 +1,4 @@
-//! `lockstep replay`: a recording run again, everything compared.
+//! `lockstep replay`: runs a recording again and compares everything.
 
 use super::cpus::cpus;
 use super::{CliError, Status};
@@ -32,13 +32,13 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-/// What a replay came to.
+/// The result of a replay.
 struct Verdict {
     start: LogStart,
     position: Position,
     followed: Followed,
     tail: Option<Tail>,
-    /// What the machine is where it was to stop.
+    /// The digests of the machine's parts where it stopped.
     parts: Option<Parts>,
 }
 
@@ -81,7 +81,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     let position = machine.position();
     let followed = follower.followed();
     let (mut log, _) = follower.into_parts();
-    // Nothing may follow the end: the reader says so.
+    // Nothing may follow the end; the reader reports it otherwise.
     let driven = driven.and_then(|driven| match followed.end {
         Some(_) => match log.next_with_offset() {
             Ok(_) => Ok(driven),
@@ -105,7 +105,7 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     Ok(Status::Done)
 }
 
-/// Positions mean the same only where the fingerprint is the same.
+/// Positions have the same meaning only if the fingerprint is the same.
 fn check_host(header: &Header) -> Result<(), CliError> {
     let host = host_print(cpus)?;
     if host.exits != header.host.exits {
@@ -146,7 +146,7 @@ fn explain(
     };
     match printed {
         Ok(()) => CliError::with(status, what),
-        // The status tells the verdict all the same.
+        // The status still gives the verdict.
         Err(e) => CliError::with(
             status,
             format!("{what}; and it {}", CliError::unprinted(&e)),
@@ -154,7 +154,7 @@ fn explain(
     }
 }
 
-/// To standard output if that is where the verdict belongs, else to standard error.
+/// Prints to standard output if the verdict belongs there, else to standard error.
 fn tell(text: &dyn Display, is_result: bool) -> io::Result<()> {
     match is_result {
         true => out::print(text),
@@ -165,7 +165,7 @@ fn tell(text: &dyn Display, is_result: bool) -> io::Result<()> {
     }
 }
 
-/// The verdict, and what the machine is where it was looked at.
+/// The verdict, with the digests of the machine's parts if there are any.
 fn with_parts(mut verdict: Value, parts: Option<Parts>) -> Value {
     if let Some(parts) = parts {
         verdict["parts"] = json!(parts);

@@ -1,5 +1,5 @@
-//! `lockstep member`: half of a pair that takes its role from the arbiter, so that a supervisor may
-//! restart it blindly on both hosts without ever booting a second guest.
+//! `lockstep member`: half of a pair that learns its role from the arbiter. A supervisor may restart it
+//! blindly on both hosts, and never boots a second guest by that.
 
 use super::member::{MemberArgs, serve_backup, serve_primary, told};
 use super::options::load_guest;
@@ -9,6 +9,7 @@ use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::{FIRST_GENERATION, Role, check_vm_name, judge_latest, judge_start};
 use lockstep_ft::arbiter::{Asker, found};
+use lockstep_ft::cuts::Cuts;
 use lockstep_ft::{Outcome, unix_ns};
 use lockstep_out as out;
 use std::net::SocketAddr;
@@ -31,22 +32,22 @@ pub struct RoleArgs {
     listen: SocketAddr,
 }
 
-/// Asks the arbiter for the role, and plays it.
-pub fn run(args: RoleArgs) -> Result<Status, CliError> {
-    check_vm_name(&args.member.vm).map_err(CliError::refused)?;
+/// Asks the arbiter for the role, and plays it with this planted.
+pub fn run(args: RoleArgs, cuts: Cuts) -> Result<Status, CliError> {
+    check_vm_name(&args.member.vm)?;
     args.check_addresses()?;
     let asker = args.member.arbiter.proved(&args.member.vm)?;
     let known = args.known_role(&asker)?;
     if let Some(Role::Ended { generation }) = known {
         return Ok(args.has_ended(generation));
     }
-    // Everything that can fail comes before this member founds the VM: a founder that cannot serve would
-    // keep the other side out.
+    // Everything that can fail comes before this member founds the VM: a founder that cannot serve
+    // would keep the peer from becoming the primary.
     let image = load_guest(&args.guest)?;
     let hash = image.hash();
     let tools = Tools::open(&args.member, Some(("--listen", args.listen)))?;
     let mut member = args.member.clone();
-    // A recording needs a directory of its own, and a supervisor starts many.
+    // Every recording needs a new directory, and a supervisor starts many members.
     member.record = member.record.map(|dir| dir.join(unix_ns().to_string()));
     let (role, ready) = match known {
         Some(role) => (role, None),
@@ -57,14 +58,14 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
     };
     let outcome = match (role, ready) {
         (Role::Founder, Some(ready)) => {
-            serve_primary(&member, false, (tools, ready), FIRST_GENERATION)?
+            serve_primary(&member, false, (tools, ready), FIRST_GENERATION, cuts)?
         }
         (Role::Founder, None) => unreachable!("whoever has opened a generation is no founder"),
         (Role::Backup, ready) => {
             if let Some(ready) = ready {
                 ready.discard()?;
             }
-            serve_backup(&member, tools, Some(hash))?
+            serve_backup(&member, tools, Some(hash), cuts)?
         }
         (Role::Ended { generation }, _) => return Ok(args.has_ended(generation)),
     };
@@ -74,8 +75,8 @@ pub fn run(args: RoleArgs) -> Result<Status, CliError> {
     }
 }
 
-/// Runs this program anew with the same arguments: a side that handed over protects the other from here
-/// on, in a process that has nothing left of the one before. Comes back only if that cannot be.
+/// Runs this program again with the same arguments. A side that handed over becomes the backup of its
+/// peer, in a process that shares nothing with the one before. Returns only if that fails.
 fn begin_anew() -> CliError {
     out::tell("handed over to the backup, and becomes its backup");
     out::finish();
@@ -100,7 +101,7 @@ impl RoleArgs {
         Status::Done
     }
 
-    /// The founder is known by where it listens, so that has to be told apart.
+    /// The founder is known by its address, so the two addresses must differ.
     fn check_addresses(&self) -> Result<(), CliError> {
         let (listen, channel) = (self.listen, self.member.channel);
         check(("--channel", channel))?;
@@ -120,26 +121,25 @@ impl RoleArgs {
         Ok(())
     }
 
-    /// The role, where a generation was ever opened.
+    /// The role; `None` if no generation was ever opened.
     fn known_role(&self, asker: &Asker<()>) -> Result<Option<Role>, CliError> {
         let latest = latest_of(asker)?;
         Ok(latest.map(|latest| self.told(judge_latest(&latest))))
     }
 
-    /// Founds the VM, unless somebody has.
+    /// Founds the VM, unless the peer has founded it.
     fn found(&self, asker: &Asker<()>) -> Result<Role, CliError> {
         let (vm, listen) = (&self.member.vm, self.listen);
-        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen));
-        let start = start.map_err(CliError::refused)?;
-        // Meanwhile the VM may have been founded, run and ended.
+        let start = asker.ask_now(move |arbiter, vm, _| found(arbiter, vm, listen))?;
+        // The VM may have been founded, run and ended meanwhile.
         if let Some(role) = self.known_role(asker)? {
             return Ok(role);
         }
-        let role = judge_start(vm, self.listen, self.member.channel, &start);
-        role.map_err(CliError::refused)
+        let role = judge_start(vm, self.listen, self.member.channel, &start)?;
+        Ok(role)
     }
 
-    /// Says what an open generation means for this member.
+    /// Warns the operator if an open generation makes this member a backup.
     fn told(&self, role: Role) -> Role {
         if role == Role::Backup {
             tracing::warn!(

@@ -1,4 +1,4 @@
-//! `lockstep run`: one machine, unprotected.
+//! `lockstep run`: runs one machine, unprotected.
 
 use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// How long a stopped guest has to reach its next position.
+/// How long a guest that must stop may take to reach its next position.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// Arguments of `run`.
@@ -72,7 +72,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     Ok(report(driven))
 }
 
-/// Says how the guest ended; its status decides the command's.
+/// Says how the guest ended. The guest's status decides the command's.
 pub(super) fn report(driven: Driven) -> Status {
     match driven {
         Driven::Ended(EndReason::Exited { status: 0 }) => Status::Done,
@@ -91,7 +91,7 @@ pub(super) fn report(driven: Driven) -> Status {
     }
 }
 
-/// What it takes to end a machine from another thread.
+/// What is needed to end a machine from another thread.
 struct Stop {
     waker: Waker,
     hurry: Hurry,
@@ -100,16 +100,16 @@ struct Stop {
 }
 
 impl Stop {
-    /// The machine ends at its next position.
+    /// Makes the machine end at its next position.
     fn ask(&self) {
         self.controls.stop.store(true, Ordering::Release);
         self.waker.wake();
         self.hurry.up();
     }
 
-    /// The machine did not end in time: why, to go on a sentence about it.
+    /// Why the machine did not end in time, as a part of a sentence.
     fn cut_off(&self) -> &'static str {
-        // Whoever waits for the recording's disk has the journal.
+        // If the vCPU's thread waits for the recording's disk, it holds the journal.
         let Ok(mut journal) = self.journal.try_lock() else {
             return "the recording's disk takes nothing, and the guest waited for it";
         };
@@ -121,16 +121,16 @@ impl Stop {
     }
 }
 
-/// SIGINT, SIGTERM and SIGHUP end the machine at its next position, with an end entry. A guest that
-/// reaches none in time, or is not waited for (a second one of the first two), is cut off; its log is
-/// whole up to there all the same. Nothing is cut off once the sender that is returned is dropped.
+/// Makes SIGINT, SIGTERM and SIGHUP end the machine at its next position, with an end entry. A guest
+/// that reaches no position in time, or gets SIGINT or SIGTERM a second time, is cut off; its log is
+/// complete up to there. After the returned sender was dropped, nothing is cut off.
 fn stop_on_signal(stop: Stop) -> Result<oneshot::Sender<()>, CliError> {
     let cannot = |e| CliError::failed(format!("cannot wait for signals ({e})"));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(cannot)?;
-    // The handlers are in place before the guest runs, not when the thread gets to run.
+    // The handlers must be in place before the guest runs, not only when the thread runs.
     let (mut interrupt, mut terminate, mut hangup) = {
         let _inside = runtime.enter();
         (

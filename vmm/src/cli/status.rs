@@ -1,11 +1,14 @@
-//! `lockstep status`: how the members on this host stand.
+//! `lockstep status`: the state of the members on this host.
 
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
+use lockstep_events::{
+    CopyProgress, LinkState, MemberStatus, NetworkStatus, PrimaryStatus, RoleStatus,
+};
 use lockstep_ft::control::status;
 use lockstep_out as out;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fmt::Write as _;
 
 /// Arguments of `status`.
@@ -19,16 +22,12 @@ pub struct StatusArgs {
     json: bool,
 }
 
-/// Prints it. A VM that was named and of which nobody runs here is a refusal.
+/// Prints it. If a VM was named and none of its members runs here, it is refused.
 pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
     if let Some(vm) = &args.vm {
-        check_vm_name(vm).map_err(CliError::refused)?;
+        check_vm_name(vm)?;
     }
-    let members = status(args.vm.as_deref()).map_err(|e| {
-        CliError::refused(format!(
-            "cannot look for members on this host ({e}); run this as the user who started them"
-        ))
-    })?;
+    let members = status(args.vm.as_deref())?;
     if let (Some(vm), []) = (&args.vm, &members[..]) {
         return Err(CliError::refused(format!(
             "no member of VM {vm} was found on this host; run this where one runs, as the same user"
@@ -42,54 +41,61 @@ pub fn run(args: &StatusArgs) -> Result<Status, CliError> {
     Ok(Status::Done)
 }
 
-/// How it stands with a member's TAP, for a person.
-fn network(network: &Value) -> String {
-    let Some(tap) = network["tap"].as_str() else {
-        return String::new();
+/// The state of a member's TAP as text.
+fn network(network: &NetworkStatus) -> String {
+    let tap = &network.tap;
+    let mut text = match network.link {
+        LinkState::Up => format!("; TAP {tap} up"),
+        LinkState::Down => format!("; TAP {tap} is down: no network here"),
+        LinkState::Gone => format!("; TAP {tap} is gone: no network here"),
     };
-    let mut text = match network["link"].as_str() {
-        Some("up") => format!("; TAP {tap} up"),
-        Some(link) => format!("; TAP {tap} is {link}: no network here"),
-        None => String::new(),
-    };
-    let dropped = network["over_rate"].as_u64().unwrap_or(0);
+    let dropped = network.over_rate;
     if dropped > 0 {
         let _ = write!(text, ", {dropped} broadcasts over the limit dropped");
     }
     text
 }
 
-/// One member, for a person.
-fn describe(member: &Value) -> String {
-    let text = |key: &str| member[key].as_str().unwrap_or("?").to_owned();
-    let mut line = format!(
-        "{} member {}: {}, generation {}",
-        text("vm"),
-        text("member"),
-        text("state"),
-        member["generation"]
-    );
-    if let Some(lag) = member["lag_ms"].as_f64() {
-        let throttle = &member["throttle_percent"];
+/// How far a copy is, for a person.
+fn copy(copy: &CopyProgress) -> String {
+    format!(
+        "; copy: round {}, {} pages of it, {:.1} MiB sent, {:.0} MiB/s, {:.0} MiB/s written, \
+         a stop now {:.1} ms",
+        copy.round,
+        copy.pages,
+        copy.bytes_sent as f64 / f64::from(1 << 20),
+        copy.rate_mib_s,
+        copy.dirty_mib_s,
+        copy.estimated_pause_ms,
+    )
+}
+
+/// A member's state as text.
+fn describe(status: &MemberStatus) -> String {
+    let MemberStatus {
+        vm,
+        member,
+        state,
+        generation,
+        ..
+    } = status;
+    let mut line = format!("{vm} member {member}: {state}, generation {generation}");
+    if let RoleStatus::Primary(primary) = &status.role {
+        let (lag, throttle) = (primary.lag_ms, primary.throttle_percent);
         let _ = write!(line, "; lag {lag:.1} ms, throttled by {throttle} %");
     }
-    if let Some(wrong) = member["records"].as_str() {
+    if let Some(wrong) = &status.records {
         let _ = write!(line, "; {wrong}");
     }
-    let copy = &member["copy"];
-    let number = |key: &str| copy[key].as_f64().unwrap_or(0.0);
-    if copy.is_object() {
-        let _ = write!(
-            line,
-            "; copy: round {}, {:.0} pages of it, {:.1} MiB sent, {:.0} MiB/s, {:.0} MiB/s written, \
-             a stop now {:.1} ms",
-            copy["round"],
-            number("pages"),
-            number("bytes_sent") / f64::from(1 << 20),
-            number("rate_mib_s"),
-            number("dirty_mib_s"),
-            number("estimated_pause_ms"),
-        );
+    if let RoleStatus::Primary(PrimaryStatus {
+        copy: Some(progress),
+        ..
+    }) = &status.role
+    {
+        line.push_str(&copy(progress));
     }
-    line + &network(&member["network"]) + "\n"
+    if let Some(tap) = &status.network {
+        line.push_str(&network(tap));
+    }
+    line + "\n"
 }

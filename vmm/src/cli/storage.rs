@@ -1,4 +1,4 @@
-//! `--arbiter` and how to reach it, the same for every command that asks one.
+//! `--arbiter` and its options, the same for every command that asks the arbiter.
 
 use super::CliError;
 use clap::Args;
@@ -9,7 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Holds the password of `--etcd-user`, if no file does: an option would show in the list of processes.
+/// The variable with the password of `--etcd-user`, if it is not in a file: an option would show in the
+/// list of processes.
 const PASSWORD_VARIABLE: &str = "LOCKSTEP_ETCD_PASSWORD";
 
 /// The storage that decides who goes on alone.
@@ -42,7 +43,7 @@ fn read(option: &str, path: &Path) -> Result<Vec<u8>, CliError> {
 }
 
 impl ArbiterArgs {
-    /// The arbiter there, which nobody has asked yet.
+    /// The arbiter at this URL. Nothing is asked yet.
     pub(super) fn connect(&self) -> Result<Arc<dyn Arbiter>, CliError> {
         let access = EtcdAccess {
             user: self.user()?,
@@ -57,7 +58,7 @@ impl ArbiterArgs {
                 _ => None,
             },
         };
-        self.arbiter.connect(access).map_err(CliError::refused)
+        Ok(self.arbiter.connect(access)?)
     }
 
     fn user(&self) -> Result<Option<(String, String)>, CliError> {
@@ -82,24 +83,22 @@ impl ArbiterArgs {
         Ok(Some((name.clone(), password)))
     }
 
-    /// The arbiter, in which this process was proved able to write, link and remove: a member counts on
-    /// that when it is too late to find out.
+    /// The arbiter, after a check that this process can write, link and remove there. Otherwise a
+    /// member would notice it too late.
     pub(super) fn proved(&self, vm: &str) -> Result<Asker<()>, CliError> {
         let asker = self.asker(vm)?;
-        let proof = asker.ask_now(|arbiter, vm, _| arbiter.prove(vm));
-        proof.map_err(CliError::refused)?;
+        asker.ask_now(|arbiter, vm, _| arbiter.prove(vm))?;
         Ok(asker)
     }
 
-    /// The arbiter, for who only asks.
+    /// The arbiter, for a command that only asks.
     pub(super) fn asker(&self, vm: &str) -> Result<Asker<()>, CliError> {
-        // Nobody claims with it.
+        // This id never claims.
         Ok(Asker::new(self.connect()?, vm, MemberId(0)))
     }
 }
 
-/// The VM's latest generation.
+/// The latest generation of the VM.
 pub(super) fn latest_of(asker: &Asker<()>) -> Result<Option<Latest>, CliError> {
-    let latest = asker.ask_now(|arbiter, vm, _| latest(arbiter, vm));
-    latest.map_err(CliError::refused)
+    Ok(asker.ask_now(|arbiter, vm, _| latest(arbiter, vm))?)
 }

@@ -1,4 +1,5 @@
-//! What a member is made of and where it listens: opened and proved before the arbiter hears of the member.
+//! Resources of a member and the address on which it listens. They are opened and checked before the
+//! arbiter hears of the member.
 
 use super::CliError;
 use super::cpus::cpus;
@@ -12,19 +13,19 @@ use lockstep_machine::Machine;
 use lockstep_replay::LogDirWriter;
 use std::net::SocketAddr;
 
-/// An address, and the option that gave it.
+/// An address, with the option that gave it.
 pub(super) type Given = (&'static str, SocketAddr);
 
 /// What every member needs of its host.
 pub(super) struct Tools {
     pub(super) backends: Backends,
     pub(super) events: EventLog,
-    /// Where it listens, if it does.
+    /// The port on which it listens, if it does.
     pub(super) port: Option<Port>,
 }
 
 impl Tools {
-    /// Opens them.
+    /// Opens everything.
     pub(super) fn open(member: &MemberArgs, listen: Option<Given>) -> Result<Tools, CliError> {
         Ok(Tools {
             port: listen.map(reserve).transpose()?,
@@ -38,17 +39,17 @@ impl Tools {
     }
 }
 
-/// A machine that only has to be started.
+/// A machine that only needs to be started.
 pub(super) struct Ready {
     pub(super) header: Header,
     pub(super) image: Image,
     pub(super) machine: Machine,
-    /// Its recording, if there is to be one.
+    /// Its recording, if it has one.
     pub(super) writer: Option<LogDirWriter>,
 }
 
 impl Ready {
-    /// Builds it, which shows that this host's KVM can.
+    /// Builds the machine, which shows that this host's KVM can do so.
     pub(super) fn make(
         member: &MemberArgs,
         tools: &Tools,
@@ -69,7 +70,8 @@ impl Ready {
         })
     }
 
-    /// It is not needed: another side founded the VM. Its recording would hold nothing.
+    /// Drops a machine that is not needed because the other side founded the VM. Its recording would be
+    /// empty.
     pub(super) fn discard(self) -> Result<(), CliError> {
         match self.writer {
             Some(writer) => Ok(writer.discard()?),
@@ -88,7 +90,7 @@ fn reserve((option, address): Given) -> Result<Port, CliError> {
     })
 }
 
-/// Both sides are told the same address, so nobody may choose the port.
+/// Both sides must use the same address, so it cannot be chosen by the system.
 pub(super) fn check((option, address): Given) -> Result<(), CliError> {
     match address.port() {
         0 => Err(CliError::refused(format!(

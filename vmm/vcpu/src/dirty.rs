@@ -1,15 +1,21 @@
-//! Which pages of RAM were written: one collection for everybody who asks.
+//! Which pages of RAM were written, for several readers.
 //!
-//! A backend's record, like KVM's dirty log, and the VMM's own bitmap are both empty once they were read. So one tracker reads
-//! them and keeps for every reader what it has not been told yet. A reader may sit on another thread
-//! while the guest runs.
+//! Writes are recorded in two places: the backend records those of the guest (KVM's dirty log), and
+//! `vm-memory` records those of the VMM in a bitmap. Reading a record clears it. So one tracker reads
+//! both and keeps, for each reader, the pages that were not reported to it yet. A reader may be on
+//! another thread while the guest runs.
 //!
-//! A reader that takes and then copies the pages it was told of misses no write. The guest's: a
-//! backend ends the writing to the pages that it reports before it returns them, so a write is either there to
-//! be copied, or makes an entry for the next time. The VMM's: `vm-memory` writes first and marks the page
-//! then; if the mark is seen, so is the write, by the order of the atomic operations on the mark; if it
-//! is not, it stands for the next time, and the copy of a half-written page is made anew. The last time
-//! must come when the vCPU's thread does nothing, or on it.
+//! A reader that takes a report and then copies the reported pages misses no write:
+//!
+//! - A write of the guest: the backend write-protects the pages before it reports them. So a write
+//!   either came before the report, and the copy contains it, or it makes a new record for the next
+//!   report.
+//! - A write of the VMM: `vm-memory` writes first and marks the page afterwards. If the report contains
+//!   the mark, the copy contains the write, because the operations on the mark are atomic and ordered.
+//!   If it does not, the next report contains the mark, and the page is copied again, even if its first
+//!   copy was half old.
+//!
+//! So the last report must be taken while the vCPU's thread does nothing, or on that thread.
 
 use crate::CpuError;
 use lockstep_memory::{PageSet, Ram};
@@ -19,14 +25,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// A backend's record of the pages that its guest wrote.
 pub trait DirtySource: Debug + Send + Sync {
-    /// Pages written since the last call, and perhaps some that were not: a bit each, from the lowest.
+    /// Pages written since the last call, and perhaps others: one bit per page, page 0 is the lowest
+    /// bit.
     fn take(&self) -> Result<Vec<u64>, CpuError>;
 }
 
-/// The tracker. Clones are the same one.
+/// The tracker. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct DirtyPages {
-    // Before the RAM, which the source may have mapped.
+    // Declared, and so dropped, before the RAM, which the source may have mapped.
     source: Arc<dyn DirtySource>,
     ram: Ram,
     readers: Arc<Mutex<Readers>>,
@@ -35,11 +42,11 @@ pub struct DirtyPages {
 #[derive(Debug, Default)]
 struct Readers {
     next: u64,
-    /// What each has not been told yet.
-    untold: BTreeMap<u64, PageSet>,
+    /// For each reader, the pages that were not reported to it yet.
+    unreported: BTreeMap<u64, PageSet>,
 }
 
-/// One who asks which pages were written.
+/// A reader, which asks from time to time which pages were written.
 #[derive(Debug)]
 pub struct DirtyReader {
     tracker: DirtyPages,
@@ -56,32 +63,32 @@ impl DirtyPages {
         }
     }
 
-    /// A reader to whom all pages are news.
+    /// A reader whose first report has all pages.
     pub fn reader(&self) -> DirtyReader {
         self.register(PageSet::full(self.ram.pages()))
     }
 
-    /// A reader to whom all that was written since RAM was mapped is news, and nothing else.
+    /// A reader whose first report has all pages that were written since RAM was mapped, and no others.
     ///
     /// # Panics
-    /// Unless it is the first: another one may have taken some of it already.
+    /// If there was a reader before: it may have taken some of the records already.
     pub fn reader_of_all_writes(&self) -> DirtyReader {
-        assert_eq!(self.lock().next, 0, "nobody has read before");
+        assert_eq!(self.lock().next, 0, "no reader came before");
         self.register(PageSet::empty(self.ram.pages()))
     }
 
-    /// A reader who knows what is in RAM now.
+    /// A reader whose first report has the pages that are written from now on.
     pub fn reader_from_now(&self) -> Result<DirtyReader, CpuError> {
         let reader = self.register(PageSet::empty(self.ram.pages()));
         reader.take()?;
         Ok(reader)
     }
 
-    fn register(&self, untold: PageSet) -> DirtyReader {
+    fn register(&self, unreported: PageSet) -> DirtyReader {
         let mut readers = self.lock();
         let id = readers.next;
         readers.next += 1;
-        readers.untold.insert(id, untold);
+        readers.unreported.insert(id, unreported);
         DirtyReader {
             tracker: self.clone(),
             id,
@@ -94,26 +101,27 @@ impl DirtyPages {
 }
 
 impl DirtyReader {
-    /// Pages written since this reader's last call, and some that were not.
+    /// Pages written since this reader's last call, and perhaps others.
     pub fn take(&self) -> Result<PageSet, CpuError> {
-        // Held meanwhile: another reader must not be told less than what was collected before it.
+        // Held until the end: reading clears the records, so they must be added for all readers before
+        // another one asks.
         let mut readers = self.tracker.lock();
         let by_guest = self.tracker.source.take()?;
         let by_vmm = self.tracker.ram.take_written();
-        let mut told = PageSet::empty(self.tracker.ram.pages());
-        for (id, untold) in &mut readers.untold {
-            untold.add(&by_guest);
-            untold.add(&by_vmm);
+        let mut report = PageSet::empty(self.tracker.ram.pages());
+        for (id, unreported) in &mut readers.unreported {
+            unreported.add(&by_guest);
+            unreported.add(&by_vmm);
             if *id == self.id {
-                std::mem::swap(untold, &mut told);
+                std::mem::swap(unreported, &mut report);
             }
         }
-        Ok(told)
+        Ok(report)
     }
 }
 
 impl Drop for DirtyReader {
     fn drop(&mut self) {
-        self.tracker.lock().untold.remove(&self.id);
+        self.tracker.lock().unreported.remove(&self.id);
     }
 }

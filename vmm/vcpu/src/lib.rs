@@ -1,4 +1,4 @@
-//! What a machine needs of a virtual CPU, and nothing of how one is made.
+//! What a machine needs of a virtual CPU, and nothing about how one is implemented.
 //!
 //! Each CPU backend is a crate that implements [`Vcpu`] and [`CpuBackend`].
 
@@ -13,13 +13,13 @@ use lockstep_memory::Ram;
 use std::fmt::Debug;
 use thiserror::Error;
 
-/// What can go wrong with a CPU. The sentences are the backend's.
+/// What can go wrong with a CPU. The backend writes the sentences for the user.
 #[derive(Debug, Error)]
 pub enum CpuError {
     /// The host cannot run this kind of CPU at all.
     #[error("{0}")]
     Unavailable(String),
-    /// The host refused something.
+    /// The host refused a request, like an ioctl.
     #[error("{0}")]
     Host(String),
     /// The CPU cannot be put into this state.
@@ -28,7 +28,7 @@ pub enum CpuError {
     /// The CPU cannot run what the guest does.
     #[error("the CPU cannot continue the guest at {rip:#x}: {what}")]
     Guest {
-        /// Where.
+        /// Address of the instruction.
         rip: u64,
         /// What the guest did.
         what: String,
@@ -76,12 +76,13 @@ pub enum Exit {
     Shutdown,
 }
 
-/// How the guest was left.
+/// Why [`Vcpu::run`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run {
-    /// By the guest's doing.
+    /// The guest caused an exit.
     Exit(Exit),
-    /// By a signal or a kick: no position, nothing changed.
+    /// A signal or a kick interrupted the guest. This does not count as a position; the next run goes
+    /// on.
     Kicked,
 }
 
@@ -89,22 +90,23 @@ pub enum Run {
 ///
 /// # How to drive it
 ///
-/// [`Vcpu::run`] enters the guest until it exits. An IN or an MMIO read is answered before the next
-/// `run`. [`Vcpu::deliver`] hands over an interrupt where [`Vcpu::ready`] says so, at most one between
-/// two runs. The state is complete, and may be saved to be restored elsewhere, once [`Vcpu::settle`]
-/// has said [`Run::Kicked`].
+/// [`Vcpu::run`] enters the guest until it exits. An IN or an MMIO read must be answered before the
+/// next `run`. [`Vcpu::deliver`] hands over an interrupt when [`Vcpu::ready`] is true, at most one
+/// between two runs. Before [`Vcpu::save`], [`Vcpu::settle`] must have returned [`Run::Kicked`]: only
+/// then is the state complete.
 pub trait Vcpu: Debug + Send {
-    /// Runs the guest until it exits, or the thread is kicked.
+    /// Runs the guest until it exits or the thread is kicked.
     fn run(&mut self) -> Result<Run, CpuError>;
 
     /// Gives the value of the IN or MMIO read that the last [`Vcpu::run`] returned.
     ///
     /// # Panics
-    /// If there was none of this length.
+    /// If that run returned no such read, or one of another length.
     fn answer(&mut self, data: &[u8]);
 
-    /// Finishes the instruction that exited, as far as that takes no other exit: an IN's value reaches its
-    /// register, and RIP passes the instruction. [`Run::Kicked`]: done, the guest has not run on.
+    /// Completes the instruction that exited, without running the guest further: the value of an IN
+    /// reaches its register, and RIP moves past the instruction. [`Run::Kicked`] means that it is
+    /// complete; [`Run::Exit`], that completing it caused one more exit.
     fn settle(&mut self) -> Result<Run, CpuError>;
 
     /// Would an interrupt handed over now be taken before the next guest instruction?
@@ -113,7 +115,7 @@ pub trait Vcpu: Debug + Send {
     /// Hands over one interrupt, to be taken on the next [`Vcpu::run`].
     ///
     /// # Panics
-    /// If an earlier one still waits.
+    /// If an earlier interrupt was not taken yet.
     fn deliver(&mut self, vector: u8) -> Result<(), CpuError>;
 
     /// Are interrupts enabled (RFLAGS.IF)?
@@ -122,10 +124,10 @@ pub trait Vcpu: Debug + Send {
     /// Is an exception under way that the guest has not taken yet?
     fn exception_due(&mut self) -> bool;
 
-    /// A cheap look at the registers.
+    /// RIP and a hash of the general registers, cheap enough for every entry of the log.
     fn check(&self) -> Check;
 
-    /// The state; complete once it is settled.
+    /// The whole state. It is complete only after [`Vcpu::settle`].
     fn save(&self) -> Result<CpuState, CpuError>;
 
     /// Which pages were written, by the guest or by the VMM.
@@ -134,12 +136,12 @@ pub trait Vcpu: Debug + Send {
 
 /// Makes CPUs of one kind.
 pub trait CpuBackend: Debug + Send + Sync {
-    /// A CPU in this state, which may have come from anybody, on this memory.
+    /// Makes a CPU in this state, on this memory. The state may come from an untrusted peer or file.
     fn cpu(&self, ram: Ram, state: &CpuState) -> Result<Box<dyn Vcpu>, CpuError>;
 
-    /// What this host's CPU calls itself.
+    /// The host CPU's vendor, family, model and stepping, in words.
     fn host_cpu(&self) -> String;
 }
 
-/// The backends of a program: who makes CPUs of which kind.
+/// The CPU backends of a program, by the kind of CPU that they make.
 pub type CpuBackends = fn(CpuKind) -> &'static dyn CpuBackend;

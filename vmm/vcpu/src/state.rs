@@ -1,13 +1,13 @@
-//! A virtual CPU's state: what every backend can be put into, and gives back.
+//! The state of a virtual CPU, in a form that every backend can load and save.
 
 use bincode::{Decode, Encode};
 use ft_protocol::log::Check;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// MSRs that a guest's execution may depend on (SDM vol. 4), and their values after a reset. Left out on
-/// purpose: the TSC, which runs on; paravirtual ones, which are not part of the machine; and TSC_AUX, which
-/// not every KVM keeps and no allowed instruction reads.
+/// The MSRs that a guest's execution may depend on (SDM vol. 4), with their values after a reset. Left
+/// out on purpose: the TSC, which keeps counting; paravirtual MSRs, which are not part of the machine;
+/// and TSC_AUX, which not every KVM keeps and no allowed instruction reads.
 pub const MSRS: [(u32, u64); 12] = [
     (0x174, 0),                     // IA32_SYSENTER_CS
     (0x175, 0),                     // IA32_SYSENTER_ESP
@@ -39,7 +39,7 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// A cheap look at them.
+    /// RIP, and a hash of the others without the flags outside `FLAGS_MASK`.
     pub fn check(&self) -> Check {
         let mut bytes = [0; 17 * 8];
         let words = self.general.into_iter().chain([self.rflags & FLAGS_MASK]);
@@ -53,12 +53,12 @@ impl Registers {
     }
 }
 
-/// A segment register with its hidden part.
+/// A segment register with its hidden part, the descriptor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Segment {
     /// Base address.
     pub base: u64,
-    /// Limit, bytes less one.
+    /// Limit: the segment's length in bytes, minus one.
     pub limit: u32,
     /// Selector.
     pub selector: u16,
@@ -82,8 +82,9 @@ pub struct Attributes {
 }
 
 impl Segment {
-    /// What the SDM leaves undefined in an unusable segment stays out. One that is not present is unusable,
-    /// although not every KVM says so of a null SS at CPL 0.
+    /// Words for the digest. The SDM leaves parts of an unusable segment undefined; they are left out.
+    /// A segment that is not present counts as unusable, as not every KVM marks a null SS at CPL 0 as
+    /// unusable.
     fn words(&self) -> [u64; 3] {
         let a = &self.attributes;
         if a.unusable != 0 || a.present == 0 {
@@ -117,12 +118,14 @@ impl System {
     }
 }
 
-/// 32-bit words of the legacy FXSAVE area (SDM vol. 1, 10.5.1) up to the end of XMM15.
+/// Length of the legacy FXSAVE area (SDM vol. 1, 10.5.1) up to the end of XMM15, in 32-bit words.
 pub const FPU_WORDS: usize = 104;
-/// Those that hold x87 and SSE state: without MXCSR_MASK, which is the host's.
+/// The words of it that hold x87 and SSE state. Word 7, MXCSR_MASK, is left out: it belongs to the
+/// host.
 const FPU_STATE: [Range<usize>; 2] = [0..7, 8..FPU_WORDS];
 
-/// x87 and SSE state, as FXSAVE lays it out; guests run with XSAVE off, so there is no more of it.
+/// x87 and SSE state in the layout of FXSAVE. Guests run with XSAVE off, so there is no other FPU
+/// state.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Fpu([u32; FPU_WORDS]);
 
@@ -137,7 +140,7 @@ impl Default for Fpu {
 }
 
 impl Fpu {
-    /// From the beginning of an FXSAVE area.
+    /// Takes the state from the beginning of an FXSAVE area.
     ///
     /// # Panics
     /// If the area is shorter than [`FPU_WORDS`].
@@ -149,12 +152,12 @@ impl Fpu {
         Fpu(words)
     }
 
-    /// The beginning of an FXSAVE area.
+    /// The state as the beginning of an FXSAVE area.
     pub fn fxsave(&self) -> &[u32; FPU_WORDS] {
         &self.0
     }
 
-    /// The same, to be changed.
+    /// The same, to change it.
     pub fn fxsave_mut(&mut self) -> &mut [u32; FPU_WORDS] {
         &mut self.0
     }
@@ -167,23 +170,25 @@ impl Fpu {
     }
 }
 
-/// What is under way in the CPU, without system management mode, which no guest here can enter.
+/// Events under way in the CPU, as `struct kvm_vcpu_events` of the KVM API has them. System management
+/// mode is missing, as no guest here can enter it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Events {
-    /// Injected, pending, number, has an error code.
+    /// Injected, pending, vector, has an error code.
     pub exception: [u8; 4],
     /// The exception's error code.
     pub error_code: u32,
     /// What a pending exception will do to CR2 or DR6 when it is delivered.
     pub payload: Option<u64>,
-    /// Injected, number, by software, shadow.
+    /// Injected, vector, is a software interrupt, interrupt shadow.
     pub interrupt: [u8; 4],
     /// Injected, pending, masked.
     pub nmi: [u8; 3],
 }
 
 impl Events {
-    /// The number of an event that is not under way is a leftover of whatever was before.
+    /// Words for the digest. If no exception or interrupt is under way, its vector is left over from an
+    /// earlier one, and is left out.
     fn words(&self) -> Vec<u64> {
         let byte = u64::from;
         let [injected, pending, number, _] = self.exception;
@@ -229,9 +234,9 @@ impl Default for Debug {
     }
 }
 
-/// All of a CPU's state that its guest's execution depends on.
+/// All of a CPU's state that the guest's execution depends on.
 ///
-/// Complete only when the instruction that exited is ([`crate::Vcpu::settle`]).
+/// It is complete only after the instruction that exited was completed ([`crate::Vcpu::settle`]).
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CpuState {
     /// General registers.
@@ -244,14 +249,15 @@ pub struct CpuState {
     pub xcr0: u64,
     /// Values of [`MSRS`].
     pub msrs: [u64; MSRS.len()],
-    /// What is under way.
+    /// Events under way.
     pub events: Events,
     /// Debug registers.
     pub debug: Debug,
 }
 
 impl Default for CpuState {
-    /// What a boot protocol starts from: as after a reset, where the manual says so, and zero elsewhere.
+    /// What a boot protocol starts from: the values after a reset where the manual defines them, else
+    /// zero.
     fn default() -> CpuState {
         CpuState {
             registers: Registers::default(),
@@ -266,12 +272,12 @@ impl Default for CpuState {
 }
 
 impl CpuState {
-    /// Is an interrupt handed over that the guest has not taken yet?
+    /// Was an interrupt handed over that the guest has not taken yet?
     pub fn interrupt_queued(&self) -> bool {
         self.events.interrupt[0] != 0
     }
 
-    /// xxh3-64 of the whole, less what no replay can reproduce.
+    /// xxh3-64 of the whole state, without what no replay can reproduce.
     pub fn digest(&self) -> u64 {
         hash(self.parts().into_iter().flat_map(|(_, words)| words))
     }
@@ -282,7 +288,7 @@ impl CpuState {
         parts.map(|(name, words)| (name, hash(words))).collect()
     }
 
-    /// The state as words. Which they are, and their order, is part of every digest in every log.
+    /// The state as words. Their choice and order are part of every digest in every log.
     fn parts(&self) -> [(&'static str, Vec<u64>); 6] {
         let mut registers = self.registers.general.to_vec();
         registers.extend([self.registers.rip, self.registers.rflags & FLAGS_MASK]);
@@ -310,7 +316,7 @@ fn hash(words: impl IntoIterator<Item = u64>) -> u64 {
 mod tests {
     use super::*;
 
-    /// A state in which every number is another.
+    /// A state in which all numbers are different.
     fn motley() -> CpuState {
         let mut state = CpuState::default();
         let mut next = 0u64;

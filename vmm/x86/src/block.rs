@@ -205,7 +205,10 @@ impl Cache {
         let (start, len) = (block.key.physical, block.end.wrapping_sub(block.key.rip));
         let here = (PAGE - start % PAGE).min(len.max(1));
         cpu.memory.add_code(start, here);
-        self.by_page.entry(start & PAGE_MASK).or_default().push(number);
+        self.by_page
+            .entry(start & PAGE_MASK)
+            .or_default()
+            .push(number);
         if let Some(second) = block.second {
             cpu.memory.add_code(second, (len - here).max(1));
             self.by_page.entry(second).or_default().push(number);

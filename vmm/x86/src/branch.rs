@@ -55,7 +55,11 @@ pub fn jmp(form: &Form) -> Handler {
 }
 
 fn jump_if<const C: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    cpu.rip = if cpu.flags.holds::<C>() { op.imm } else { op.next };
+    cpu.rip = if cpu.flags.holds::<C>() {
+        op.imm
+    } else {
+        op.next
+    };
     Ok(Flow::Branch)
 }
 
@@ -146,7 +150,11 @@ pub fn pick_loopne(_: &Form) -> Handler {
 }
 
 fn jump_if_counted(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    cpu.rip = if cpu.pointer(op, gpr::CX) == 0 { op.imm } else { op.next };
+    cpu.rip = if cpu.pointer(op, gpr::CX) == 0 {
+        op.imm
+    } else {
+        op.next
+    };
     Ok(Flow::Branch)
 }
 

@@ -131,14 +131,14 @@ fn every_encoding_finds_its_handler() {
         }
     }
     let forms = forms().into_iter();
-    let missing: Vec<Code> = forms.filter(|f| !seen.contains(f) && !never_decoded(*f)).collect();
+    let missing: Vec<Code> = forms
+        .filter(|f| !seen.contains(f) && !never_decoded(*f))
+        .collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Prefix, escape, opcode and ModRM.
-fn encodings<'a>(
-    prefixes: &'a [&'a [u8]],
-) -> impl Iterator<Item = (&'a [u8], &'a [u8], u8, u8)> {
+fn encodings<'a>(prefixes: &'a [&'a [u8]]) -> impl Iterator<Item = (&'a [u8], &'a [u8], u8, u8)> {
     const ESCAPES: [&[u8]; 2] = [&[], &[0x0f]];
     let all = || 0..=u8::MAX;
     let prefixes = prefixes.iter();

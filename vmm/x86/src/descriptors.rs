@@ -141,10 +141,7 @@ pub fn ltr(form: &Form) -> Handler {
     by_target!(form.memory(), D => load_task::<D>)
 }
 
-fn store_selector<const S: u8, const SEGMENT: u8, D: Target>(
-    cpu: &mut Cpu,
-    op: &Op,
-) -> Done<Flow> {
+fn store_selector<const S: u8, const SEGMENT: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let selector = u64::from(cpu.segments[usize::from(SEGMENT)].selector);
     D::write::<S>(cpu, op, selector)?;
     Ok(Flow::Next)

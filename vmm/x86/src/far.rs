@@ -7,7 +7,7 @@ use crate::exception::{GP0, UD, vector};
 use crate::flags::{AC, DF, ID, IF, IOPL, NT, RF, STATUS, TF, VM};
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};
-use crate::operand::{by_wide_size};
+use crate::operand::by_wide_size;
 use crate::paging::canonical;
 use crate::segments::{Descriptor, null_segment};
 use crate::stack::supervisor;
@@ -333,7 +333,11 @@ fn system_return<const LONG: bool>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
         return cpu.except(GP0);
     }
     let selector = (msr(cpu, STAR) >> 48) as u16;
-    let code = if LONG { selector.wrapping_add(16) } else { selector };
+    let code = if LONG {
+        selector.wrapping_add(16)
+    } else {
+        selector
+    };
     cpu.segments[usize::from(seg::CS)] = flat(code | 3, 11, 3, LONG);
     cpu.segments[usize::from(seg::SS)] = flat(selector.wrapping_add(8) | 3, 3, 3, false);
     cpu.rip = if LONG { target } else { mask::<4>(target) };

@@ -21,7 +21,9 @@ impl Form<'_> {
 
     /// Is one of them memory, by base and index?
     pub fn memory(&self) -> bool {
-        self.instruction.op_kinds().any(|kind| kind == OpKind::Memory)
+        self.instruction
+            .op_kinds()
+            .any(|kind| kind == OpKind::Memory)
     }
 
     /// Bytes of operand `index`.

@@ -106,7 +106,11 @@ impl Cpu {
     fn deliver(&mut self, delivery: &Delivery) -> Done {
         let gate = self.gate(delivery)?;
         let code = self.handler_code(delivery, gate.selector)?;
-        let cpl = if code.conforms() { self.cpl } else { code.dpl() };
+        let cpl = if code.conforms() {
+            self.cpl
+        } else {
+            code.dpl()
+        };
         let stack = self.handler_stack(delivery, &gate, cpl)?;
         if !canonical(gate.target) {
             return self.except(delivery.fault_at(vector::GP, 0));

@@ -258,13 +258,7 @@ impl Cpu {
     }
 
     /// The same for a user or the supervisor, whatever the current privilege.
-    pub fn span_as(
-        &mut self,
-        address: u64,
-        len: usize,
-        access: Access,
-        user: bool,
-    ) -> Done<Span> {
+    pub fn span_as(&mut self, address: u64, len: usize, access: Access, user: bool) -> Done<Span> {
         debug_assert!((1..=LONGEST).contains(&len));
         if !canonical(address) || !canonical(address.wrapping_add(len as u64 - 1)) {
             return self.raise(Stop::NotCanonical);
@@ -284,7 +278,10 @@ impl Cpu {
         if user == (self.cpl == 3) && self.memory.in_ram((physical, 1)) {
             let has_code = self.memory.code[(physical / PAGE) as usize] != 0;
             let page = address & PAGE_MASK;
-            let entry = self.memory.tlb.entry(address, physical.wrapping_sub(address));
+            let entry = self
+                .memory
+                .tlb
+                .entry(address, physical.wrapping_sub(address));
             match access {
                 Access::Read => entry.read = page,
                 Access::Write if has_code => {}

@@ -122,7 +122,10 @@ fn pop<const S: u8, D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// POP, segment registers aside.
 pub fn pick_pop(form: &Form) -> Handler {
-    match (form.instruction.op0_register().is_segment_register(), form.memory()) {
+    match (
+        form.instruction.op0_register().is_segment_register(),
+        form.memory(),
+    ) {
         (true, _) => by_wide_size!(form.slot(), S => crate::segments::pop_segment::<S>),
         (false, true) => by_wide_size!(form.slot(), S => pop::<S, Mem>),
         (false, false) => by_wide_size!(form.slot(), S => pop::<S, Dst>),

@@ -163,7 +163,10 @@ fn write_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 /// MOV from and to control and debug registers.
 pub fn mov_control(form: &Form) -> Handler {
-    let (first, second) = (form.instruction.op0_register(), form.instruction.op1_register());
+    let (first, second) = (
+        form.instruction.op0_register(),
+        form.instruction.op1_register(),
+    );
     match (first.is_cr(), second.is_cr(), first.is_dr()) {
         (true, _, _) => write_control,
         (_, true, _) => read_control,
@@ -206,11 +209,17 @@ fn read_msr(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
 
 /// Those that hold an address.
 fn holds_address(index: u32) -> bool {
-    matches!(index, 0x175 | 0x176 | 0xc000_0082 | 0xc000_0083 | FS_BASE..=0xc000_0102)
+    matches!(
+        index,
+        0x175 | 0x176 | 0xc000_0082 | 0xc000_0083 | FS_BASE..=0xc000_0102
+    )
 }
 
 fn sound_pat(value: u64) -> bool {
-    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
+    value
+        .to_le_bytes()
+        .iter()
+        .all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
 fn write_msr(cpu: &mut Cpu, op: &Op) -> Done<Flow> {

@@ -41,7 +41,14 @@ fn steps_are_exact_however_they_are_granted() {
             let steps = soft.steps();
             let after = soft.run_sliced(&before, end, slice)?;
             let memory = [layout::DATA, layout::STACK].map(|a| soft.read(a.at, a.len));
-            Some((after.r, after.rflags, after.rip, after.trap, soft.steps() - steps, memory))
+            Some((
+                after.r,
+                after.rflags,
+                after.rip,
+                after.trap,
+                soft.steps() - steps,
+                memory,
+            ))
         };
         let whole = outcome(&mut || 100_000);
         assert_eq!(outcome(&mut || 1), whole, "seed {seed}");
@@ -92,7 +99,8 @@ fn wild(random: &mut Random) -> (Ram, SoftVcpu) {
     let tables = 0x10_0000;
     state.system.control[2] = tables;
     ram.write_u64(tables, (tables + 0x1000) | 7).unwrap();
-    ram.write_u64(tables + 0x1000, (tables + 0x2000) | 7).unwrap();
+    ram.write_u64(tables + 0x1000, (tables + 0x2000) | 7)
+        .unwrap();
     for large in 0..512 {
         let entry = match random.below(12) {
             0 => random.next(),
@@ -108,7 +116,11 @@ fn wild(random: &mut Random) -> (Ram, SoftVcpu) {
     for gate in 0..256 {
         let target = 0x20_0000 + random.below(0x10_0000);
         let low = target & 0xffff | 8 << 16 | 0x8e00 << 32 | (target >> 16 & 0xffff) << 48;
-        let low = if random.one_in(20) { random.next() } else { low };
+        let low = if random.one_in(20) {
+            random.next()
+        } else {
+            low
+        };
         ram.write_u64(0x30_0000 + 16 * gate, low).unwrap();
         ram.write_u64(0x30_0008 + 16 * gate, target >> 32).unwrap();
     }

@@ -44,7 +44,9 @@ impl Source for World {
         self.given_at = Some(view.moment);
         self.now_ns += STEP_NS;
         if let Some(wait) = view.wait {
-            self.now_ns = self.now_ns.max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
+            self.now_ns = self
+                .now_ns
+                .max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
         }
         Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
     }
@@ -95,7 +97,10 @@ fn same(name: &str) {
     let differs = (0..ours.trace.len()).find(|n| ours.trace.get(*n) != theirs.trace.get(*n));
     if let Some(at) = differs {
         let theirs = theirs.trace.get(at);
-        panic!("{name}, exit {at}: here {:?}, on KVM {theirs:?}", ours.trace[at]);
+        panic!(
+            "{name}, exit {at}: here {:?}, on KVM {theirs:?}",
+            ours.trace[at]
+        );
     }
     assert_eq!(ours_end, theirs_end, "{name}");
     assert!(matches!(ours_end.reason, EndReason::Exited { status: 0 }));

@@ -9,7 +9,7 @@ fn breaks(mut rig: Rig, message: Message) {
     assert!(
         matches!(
             &actions[..],
-            [A::Disconnect, A::Suspect(Loss::Broke(_)), ..]
+            [A::Disconnect, A::Turn(T::Suspect(Loss::Broke(_))), ..]
         ),
         "{message:?}: {actions:?}"
     );

@@ -15,9 +15,9 @@ fn beat(count: u64) -> Beat {
 #[test]
 fn beats_withdraw_a_suspicion_for_silence_but_not_a_stuck_channel() {
     let mut rig = Rig::behind(1);
-    assert!(matches!(rig.pass(260)[..], [A::Suspect(_)]));
+    assert!(matches!(rig.pass(260)[..], [A::Turn(T::Suspect(_))]));
     rig.backup.handle_beat(rig.now, beat(1));
-    assert_eq!(rig.actions(), [A::Withdraw]);
+    assert_eq!(rig.actions(), [A::Turn(T::Withdraw)]);
     let mut count = 1;
     let suspected = loop {
         count += 1;
@@ -31,14 +31,14 @@ fn beats_withdraw_a_suspicion_for_silence_but_not_a_stuck_channel() {
     assert!(
         matches!(
             &suspected[..],
-            [A::Suspect(Loss::Suspected(Suspicion::Stuck(_)))]
+            [A::Turn(T::Suspect(Loss::Suspected(Suspicion::Stuck(_))))]
         ),
         "{suspected:?}, {stuck} was due"
     );
     rig.backup.handle_beat(rig.now, beat(count + 1));
     assert_eq!(rig.actions(), []);
     // The channel itself withdraws it.
-    assert_eq!(rig.say(Message::Heartbeat), [A::Withdraw]);
+    assert_eq!(rig.say(Message::Heartbeat), [A::Turn(T::Withdraw)]);
 }
 
 #[test]
@@ -95,36 +95,35 @@ fn nobody_is_live_before_the_fence_succeeds() {
     let mut rig = Rig::following();
     rig.disconnect();
     rig.backup.handle_claim(rig.now, ClaimAnswer::Won);
-    let fence = A::Fence { generation: 5 };
+    let fence = A::Ask(Q::Fence { generation: 5 });
     assert_eq!(rig.actions(), std::slice::from_ref(&fence));
     for _ in 0..3 {
-        rig.backup
-            .handle_fenced(rig.now, Err("no power switch".into()));
+        rig.backup.handle_fenced(rig.now, false);
         assert_eq!(rig.actions(), []);
         assert!(!rig.backup.is_live());
         assert_eq!(rig.pass(1000), std::slice::from_ref(&fence));
     }
-    rig.backup.handle_fenced(rig.now, Ok(()));
-    assert_eq!(rig.actions()[0], A::EmitHeld);
+    rig.backup.handle_fenced(rig.now, true);
+    assert_eq!(rig.actions()[0], A::Turn(T::EmitHeld));
     assert!(rig.backup.is_live());
 }
 
 #[test]
 fn a_handover_is_claimed_without_a_suspicion_and_a_fence_and_bye_says_when_it_is_done() {
     let mut rig = Rig::behind(1);
-    assert_eq!(rig.say(Message::Handover), [A::TakeOver]);
-    assert_eq!(rig.drained(1), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.say(Message::Handover), [A::Turn(T::TakeOver)]);
+    assert_eq!(rig.drained(1), [A::Ask(Q::Claim { generation: 5 })]);
     // What was on its way means nothing any more.
     assert_eq!(rig.say(Message::Released { output: 1 }), []);
     rig.backup.handle_claim(rig.now, ClaimAnswer::Won);
     assert_eq!(
         rig.actions(),
         [
-            A::EmitHeld,
+            A::Turn(T::EmitHeld),
             A::Send(Message::Bye),
             A::Disconnect,
-            A::Announce,
-            A::Live { generation: 5 }
+            A::Turn(T::Announce),
+            A::End(E::Live { generation: 5 })
         ]
     );
 }
@@ -134,8 +133,8 @@ fn a_primary_that_dies_after_the_handover_changes_nothing() {
     let mut rig = Rig::behind(1);
     rig.say(Message::Handover);
     assert_eq!(rig.disconnect(), []);
-    assert_eq!(rig.drained(1), [A::Claim { generation: 5 }]);
-    assert_eq!(rig.claim(ClaimAnswer::Won)[0], A::EmitHeld);
+    assert_eq!(rig.drained(1), [A::Ask(Q::Claim { generation: 5 })]);
+    assert_eq!(rig.claim(ClaimAnswer::Won)[0], A::Turn(T::EmitHeld));
 }
 
 #[test]

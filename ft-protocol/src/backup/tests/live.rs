@@ -7,14 +7,14 @@ use crate::question::{ASK_AGAIN, CLOSE_ATTEMPTS};
 fn it_replays_everything_acknowledged_before_it_asks() {
     let mut rig = Rig::behind(3);
     assert_eq!(rig.drained(2), []);
-    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
+    assert_eq!(rig.disconnect(), [A::Turn(T::Suspect(closed()))]);
     assert_eq!(rig.pass(5000), []);
-    assert_eq!(rig.drained(3), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.drained(3), [A::Ask(Q::Claim { generation: 5 })]);
     assert_eq!(rig.drained(3), []);
-    let live = A::Live { generation: 5 };
+    let live = A::End(E::Live { generation: 5 });
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::EmitHeld, A::Announce, live]
+        [A::Turn(T::EmitHeld), A::Turn(T::Announce), live]
     );
     assert!(rig.backup.is_live());
     assert_eq!(rig.backup.survivor(2).outputs, 2);
@@ -29,7 +29,7 @@ fn a_backup_whose_record_is_gone_is_not_live_and_asks_again() {
     assert_eq!(rig.backup.standing(), None);
     for _ in 0..5 {
         assert_eq!(rig.claim(ClaimAnswer::Missing("gone".into())), []);
-        assert_eq!(rig.pass(1000), [A::Claim { generation: 5 }]);
+        assert_eq!(rig.pass(1000), [A::Ask(Q::Claim { generation: 5 })]);
     }
     assert!(!rig.backup.is_live());
     rig.claim(ClaimAnswer::Won);
@@ -42,12 +42,18 @@ fn with_everything_replayed_it_asks_at_once() {
     rig.drained(3);
     assert_eq!(
         rig.disconnect(),
-        [A::Suspect(closed()), A::Claim { generation: 5 }]
+        [
+            A::Turn(T::Suspect(closed())),
+            A::Ask(Q::Claim { generation: 5 })
+        ]
     );
     let mut rig = Rig::following();
     assert_eq!(
         rig.disconnect(),
-        [A::Suspect(closed()), A::Claim { generation: 5 }]
+        [
+            A::Turn(T::Suspect(closed())),
+            A::Ask(Q::Claim { generation: 5 })
+        ]
     );
 }
 
@@ -57,9 +63,9 @@ fn a_suspicion_of_silence_is_withdrawn_until_it_asked() {
     let silent = rig.pass(300);
     assert!(matches!(
         silent[..],
-        [A::Suspect(Loss::Suspected(Suspicion::Silent(_)))]
+        [A::Turn(T::Suspect(Loss::Suspected(Suspicion::Silent(_))))]
     ));
-    assert_eq!(rig.say(Message::Heartbeat), [A::Withdraw]);
+    assert_eq!(rig.say(Message::Heartbeat), [A::Turn(T::Withdraw)]);
     assert_eq!(rig.drained(2), []);
     // The next entry is acknowledged as ever; silent again, it asks, and now it is too late.
     assert_eq!(rig.log(&[entry(2, Event::Progress)])[1], ack_executed(3, 2));
@@ -67,9 +73,9 @@ fn a_suspicion_of_silence_is_withdrawn_until_it_asked() {
     let actions = rig.pass(300);
     let [
         A::Send(Message::Ack { executed: 3, .. }),
-        A::Suspect(_),
+        A::Turn(T::Suspect(_)),
         A::Disconnect,
-        A::Claim { generation: 5 },
+        A::Ask(Q::Claim { generation: 5 }),
     ] = &actions[..]
     else {
         panic!("{actions:?}");
@@ -97,7 +103,10 @@ fn who_loses_halts_with_status_4() {
         by: THEM,
     };
     assert_eq!(reason.status(), 4);
-    assert_eq!(rig.claim(ClaimAnswer::Lost { by: THEM }), [A::Halt(reason)]);
+    assert_eq!(
+        rig.claim(ClaimAnswer::Lost { by: THEM }),
+        [A::End(E::Halt(reason))]
+    );
     assert_eq!(rig.claim(ClaimAnswer::Won), []);
     assert!(!rig.backup.is_live() && !rig.backup.wants_connection());
 }
@@ -109,17 +118,17 @@ fn an_unreachable_arbiter_is_asked_every_second() {
     for _ in 0..5 {
         assert_eq!(rig.claim(ClaimAnswer::Unreachable("no route".into())), []);
         assert_eq!(rig.pass(999), []);
-        assert_eq!(rig.pass(1), [A::Claim { generation: 5 }]);
+        assert_eq!(rig.pass(1), [A::Ask(Q::Claim { generation: 5 })]);
         assert_eq!(rig.pass(3000), []);
     }
-    assert_eq!(rig.claim(ClaimAnswer::Won)[0], A::EmitHeld);
+    assert_eq!(rig.claim(ClaimAnswer::Won)[0], A::Turn(T::EmitHeld));
 }
 
 #[test]
 fn who_has_no_right_to_ask_halts() {
     let mut rig = Rig::following();
     rig.disconnect();
-    let halt = A::Halt(HaltReason::NoRight("gone".into()));
+    let halt = A::End(E::Halt(HaltReason::NoRight("gone".into())));
     assert_eq!(rig.claim(ClaimAnswer::Refused("gone".into())), [halt]);
 }
 
@@ -137,13 +146,16 @@ fn a_diverged_backup_says_so_and_never_asks() {
         at,
         what: what.clone(),
     });
-    assert_eq!(rig.actions(), [said, A::Disconnect, A::Halt(halt.clone())]);
+    assert_eq!(
+        rig.actions(),
+        [said, A::Disconnect, A::End(E::Halt(halt.clone()))]
+    );
     assert_eq!(rig.drained(2), []);
     // While it replays the rest of a dead primary's log, too.
     let mut rig = Rig::behind(2);
     rig.disconnect();
     rig.backup.handle_diverged(rig.now, at, what);
-    assert_eq!(rig.actions(), [A::Halt(halt)]);
+    assert_eq!(rig.actions(), [A::End(E::Halt(halt))]);
     assert_eq!(rig.drained(2), []);
     assert_eq!(rig.pass(5000), []);
 }
@@ -168,10 +180,10 @@ fn after_bye_it_executes_the_rest_and_finishes() {
     assert_eq!(rig.disconnect(), []);
     assert_eq!(rig.pass(5000), []);
     assert_eq!(rig.drained(1), []);
-    let close = A::Close { generation: 5 };
+    let close = A::Ask(Q::Close { generation: 5 });
     assert_eq!(rig.drained(2), std::slice::from_ref(&close));
     rig.backup.handle_closed(rig.now, CloseAnswer::Closed);
-    assert_eq!(rig.actions(), [A::Finish { closed: true }]);
+    assert_eq!(rig.actions(), [A::End(E::Finish { closed: true })]);
     let mut rig = at_the_end();
     rig.drained(2);
     assert_eq!(
@@ -189,12 +201,12 @@ fn after_bye_a_generation_that_cannot_be_closed_is_said_to_be_open() {
         let unknown = CloseAnswer::Unreachable("away".into());
         rig.backup.handle_closed(rig.now, unknown);
         let wanted = match attempt {
-            CLOSE_ATTEMPTS => A::Finish { closed: false },
+            CLOSE_ATTEMPTS => A::End(E::Finish { closed: false }),
             _ => {
                 assert_eq!(rig.actions(), []);
                 rig.now = rig.now.after(ASK_AGAIN);
                 rig.backup.handle_tick(rig.now);
-                A::Close { generation: 5 }
+                A::Ask(Q::Close { generation: 5 })
             }
         };
         assert_eq!(rig.actions(), [wanted], "{attempt}");
@@ -209,23 +221,26 @@ fn after_bye_a_divergence_still_shows() {
         .handle_diverged(rig.now, Position::exit(3), "RAM".into());
     assert!(matches!(
         rig.actions()[..],
-        [A::Halt(HaltReason::Diverged { .. })]
+        [A::End(E::Halt(HaltReason::Diverged { .. }))]
     ));
 }
 
 #[test]
 fn a_primary_that_dies_between_the_end_and_bye_leaves_its_outputs_to_the_backup() {
     let mut rig = at_the_end();
-    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
-    assert_eq!(rig.drained(2), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.disconnect(), [A::Turn(T::Suspect(closed()))]);
+    assert_eq!(rig.drained(2), [A::Ask(Q::Claim { generation: 5 })]);
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::EmitHeld, A::Close { generation: 5 }]
+        [A::Turn(T::EmitHeld), A::Ask(Q::Close { generation: 5 })]
     );
     let unreachable = || CloseAnswer::Unreachable("no route".into());
     for _ in 1..CLOSE_ATTEMPTS {
         assert_eq!(rig.closed(unreachable()), []);
-        assert_eq!(rig.pass(1000), [A::Close { generation: 5 }]);
+        assert_eq!(rig.pass(1000), [A::Ask(Q::Close { generation: 5 })]);
     }
-    assert_eq!(rig.closed(unreachable()), [A::Finish { closed: false }]);
+    assert_eq!(
+        rig.closed(unreachable()),
+        [A::End(E::Finish { closed: false })]
+    );
 }

@@ -47,14 +47,17 @@ impl Rig {
     /// There is room for the copy.
     fn receiving() -> Rig {
         let mut rig = Rig::greeting();
-        assert_eq!(rig.say(offer(SOURCE)), [A::ReadBack { generation: 7 }]);
+        assert_eq!(
+            rig.say(offer(SOURCE)),
+            [A::Ask(Q::ReadBack { generation: 7 })]
+        );
         let (header, image) = (Box::new(header()), vec![1, 2, 3]);
-        let boot = A::Boot {
+        let boot = A::Build(B::Boot {
             generation: 7,
             header,
             image,
             copied: true,
-        };
+        });
         assert_eq!(rig.read_back(found(77)), [boot]);
         rig.backup.handle_booted(rig.now, 7);
         assert_eq!(rig.actions(), [A::Send(Message::Ready)]);
@@ -65,19 +68,19 @@ impl Rig {
     fn restoring() -> Rig {
         let mut rig = Rig::receiving();
         let pages = vec![4; 9];
-        let load = A::Load {
+        let load = A::Build(B::Load {
             pages: pages.clone(),
-        };
+        });
         assert_eq!(rig.say(Message::Memory { pages }), [load]);
         rig.backup.handle_loaded(rig.now, 9);
         assert_eq!(rig.actions(), [A::Send(Message::Loaded { bytes: 9 })]);
         let (at, state) = (Position::exit(90), vec![5; 5]);
-        let restore = A::Restore {
+        let restore = A::Build(B::Restore {
             seq: 20,
             at,
             outputs: 6,
             state: state.clone(),
-        };
+        });
         let says = Message::State {
             seq: 20,
             at,
@@ -103,7 +106,7 @@ impl Rig {
             generation: 9,
             nonce: Nonce(99),
         };
-        assert_eq!(rig.say(armed), [A::Armed { generation: 9 }]);
+        assert_eq!(rig.say(armed), [A::Turn(T::Armed { generation: 9 })]);
         rig
     }
 }
@@ -111,10 +114,10 @@ impl Rig {
 /// The reason of a side that gives up without having been armed.
 fn not_armed(actions: &[A]) {
     match actions {
-        [.., A::Halt(reason @ HaltReason::NotArmed(_))] => assert_eq!(reason.status(), 1),
+        [.., A::End(E::Halt(reason @ HaltReason::NotArmed(_)))] => assert_eq!(reason.status(), 1),
         other => panic!("{other:?}"),
     }
-    let asks = |a: &A| matches!(a, A::Claim { .. });
+    let asks = |a: &A| matches!(a, A::Ask(Q::Claim { .. }));
     assert!(!actions.iter().any(asks), "{actions:?}");
 }
 
@@ -146,15 +149,18 @@ fn it_follows_from_where_the_machine_was_copied_and_goes_live_once_armed() {
         generation: 9,
         nonce: Nonce(99),
     };
-    assert_eq!(rig.say(armed), [A::Armed { generation: 9 }]);
+    assert_eq!(rig.say(armed), [A::Turn(T::Armed { generation: 9 })]);
     assert_eq!(
         rig.say(Message::Released { output: 8 }),
         [A::ForgetOutputs { up_to: 8 }]
     );
-    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
-    assert_eq!(rig.drained(22), [A::Claim { generation: 9 }]);
+    assert_eq!(rig.disconnect(), [A::Turn(T::Suspect(closed()))]);
+    assert_eq!(rig.drained(22), [A::Ask(Q::Claim { generation: 9 })]);
     let live = rig.claim(ClaimAnswer::Won);
-    assert!(live.contains(&A::Live { generation: 9 }), "{live:?}");
+    assert!(
+        live.contains(&A::End(E::Live { generation: 9 })),
+        "{live:?}"
+    );
     let survivor = rig.backup.survivor(11);
     assert_eq!(survivor.right.generation, 9);
     assert_eq!(survivor.right.nonce, Nonce(99));
@@ -179,7 +185,7 @@ fn who_was_not_armed_never_asks_whatever_becomes_of_its_source() {
 fn a_source_that_goes_before_there_is_a_copy_is_looked_for_again() {
     let mut rig = Rig::greeting();
     rig.say(offer(SOURCE));
-    assert_eq!(rig.disconnect(), [A::PrimaryLost(closed())]);
+    assert_eq!(rig.disconnect(), [A::Turn(T::PrimaryLost(closed()))]);
     rig.read_back(found(77));
     assert!(rig.backup.wants_connection());
 }
@@ -190,7 +196,11 @@ fn an_armed_side_watches_like_any_backup() {
     assert_eq!(rig.drained(20), []);
     assert!(matches!(
         &rig.pass(260)[..],
-        [A::Suspect(_), A::Disconnect, A::Claim { generation: 9 }]
+        [
+            A::Turn(T::Suspect(_)),
+            A::Disconnect,
+            A::Ask(Q::Claim { generation: 9 })
+        ]
     ));
 }
 
@@ -198,8 +208,8 @@ fn an_armed_side_watches_like_any_backup() {
 fn it_asks_only_once_its_machine_has_waited_for_the_log() {
     // Where it was copied it may have been on its way already, with an output before the next position.
     let mut rig = Rig::armed();
-    assert_eq!(rig.disconnect(), [A::Suspect(closed())]);
-    assert_eq!(rig.drained(20), [A::Claim { generation: 9 }]);
+    assert_eq!(rig.disconnect(), [A::Turn(T::Suspect(closed()))]);
+    assert_eq!(rig.drained(20), [A::Ask(Q::Claim { generation: 9 })]);
 }
 
 #[test]
@@ -216,7 +226,7 @@ fn a_source_that_sends_what_cannot_be_is_left() {
         pages: vec![0; 1 << 20],
     };
     for _ in 0..16 {
-        assert!(matches!(rig.say(piece())[..], [A::Load { .. }]));
+        assert!(matches!(rig.say(piece())[..], [A::Build(B::Load { .. })]));
     }
     not_armed(&rig.say(piece()));
 }
@@ -247,7 +257,7 @@ fn a_copy_that_cannot_be_built_is_refused_and_one_that_is_refused_ends() {
         });
         assert_eq!(
             actions,
-            [A::Disconnect, A::Halt(HaltReason::Refused(reason))]
+            [A::Disconnect, A::End(E::Halt(HaltReason::Refused(reason)))]
         );
     }
 }
@@ -266,7 +276,7 @@ fn a_divergence_before_the_arming_is_told_and_ends_it() {
         [
             told,
             A::Disconnect,
-            A::Halt(HaltReason::Diverged { at, what })
+            A::End(E::Halt(HaltReason::Diverged { at, what }))
         ]
     );
 }

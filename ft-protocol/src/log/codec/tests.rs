@@ -2,7 +2,7 @@ use super::*;
 use crate::log::{Event, Header};
 use crate::testing::{self, Rng};
 
-/// Takes every frame that is there.
+/// Takes all frames that are complete.
 fn drain(decoder: &mut FrameDecoder) -> Result<Vec<(u64, Vec<u8>, u64)>, Damage> {
     let mut frames = Vec::new();
     while let Some(frame) = decoder.next_frame()? {
@@ -84,7 +84,7 @@ fn any_flipped_bit_is_damage_at_its_frame_even_before_the_frame_is_whole() {
         let damage = drain(&mut decoder).unwrap_err();
         let start = if bit / 8 < second { 0 } else { second };
         assert_eq!(damage.offset, start as u64, "bit {bit}");
-        // A flipped length must not pose as a frame that is still to come.
+        // A flipped bit in the length must not look like a frame that is still to come.
         let in_header = bit / 8 % second < FRAME_HEADER_LEN;
         let mut decoder = FrameDecoder::new(1, MAX_ENTRY_PAYLOAD, 0);
         decoder.push(&bad[..start + FRAME_HEADER_LEN]);
@@ -151,7 +151,7 @@ fn payloads_of_every_size_class_come_back() {
 
 #[test]
 fn a_huge_length_is_refused_before_anything_is_allocated_for_it() {
-    // What encodes a byte string of 2^40 bytes, and then two of them.
+    // The encoding of a byte string of 2^40 bytes, and of two of them.
     let lie = [&[253u8][..], &(1u64 << 40).to_le_bytes(), &[1, 2]].concat();
     let error = decode_payload::<Vec<u8>>(&lie).unwrap_err();
     assert!(
@@ -186,7 +186,7 @@ fn random_payloads_and_streams_never_panic() {
                 };
             }
         }
-        // What decodes must be something that can be written and read again.
+        // What decodes must be a value that can be encoded and decoded again.
         if let Ok(entry) = decode_entry(&payload) {
             let mut again = Vec::new();
             encode_payload(&entry, &mut again);

@@ -2,7 +2,7 @@ use super::*;
 use crate::log::codec::{encode_entry, frame_len};
 use crate::testing::{entries, entry, header};
 
-/// The sample log, and where each frame ends: the header's first.
+/// The sample log, and where each frame ends, the header's first.
 fn sample() -> (Vec<u8>, Vec<usize>) {
     let mut bytes = Vec::new();
     let mut ends = Vec::new();
@@ -130,7 +130,7 @@ fn a_log_can_begin_at_a_checkpoint() {
     assert_eq!(log.next().unwrap().unwrap().0, 4712);
     assert_eq!(log.next().unwrap().unwrap().0, 4713);
     assert!(log.next().unwrap().is_none());
-    // Nothing belongs before it, neither by number nor by position.
+    // Nothing may come before the start, neither by number nor by position.
     let cases = [
         (1, 9, "frame 1 where 4712 belongs"),
         (4712, 8, "goes back from position 9:0"),
@@ -160,7 +160,7 @@ fn a_start_that_no_machine_reaches_is_damage() {
     }
 }
 
-/// Reads the sample's header and then these frames.
+/// Reads the sample's header, and then these frames.
 fn read_after_header(frames: &[u8]) -> Result<(Header, Vec<Entry>, Tail), LogError> {
     let (bytes, ends) = sample();
     read_all(&[&bytes[..ends[0]], frames].concat()[..])
@@ -222,7 +222,7 @@ fn damage_is_reported_again_when_asked_again() {
     }
 }
 
-/// Gives out what it holds, one piece per read, with an interrupted read before each.
+/// A reader that gives one piece per read, with an interrupted read before each.
 struct Pieces(Vec<Vec<u8>>, bool);
 
 impl Read for Pieces {
@@ -244,7 +244,7 @@ impl Read for Pieces {
 #[test]
 fn a_log_can_be_followed_while_it_is_written() {
     let (bytes, ends) = sample();
-    // An empty read is the end of the file as it is then.
+    // An empty read means the end of the file as it is then.
     let middle = ends[2] + frame_len(0) / 2;
     let head = &bytes[7..PREFIX_LEN];
     let rest = [&bytes[PREFIX_LEN..middle], &[], &bytes[middle..]];

@@ -80,7 +80,7 @@ fn a_vcpu_that_hangs_makes_this_side_mute_and_it_claims_only_once_it_answers() {
     let looks_again = rig.primary.poll_timeout().expect("it may answer again");
     assert!(looks_again <= Time(rig.now.0 + 20_000_000));
     rig.primary.handle_vcpu(true);
-    assert_eq!(rig.actions(), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Claim { generation: 5 })]);
     rig.primary.handle_vcpu(true);
     assert_eq!(rig.actions(), []);
 }

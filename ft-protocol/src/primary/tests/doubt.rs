@@ -99,7 +99,10 @@ fn the_arbiter_ends_a_doubt() {
     assert!(!rig.may_release());
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }]
+        [
+            A::Turn(T::GoSolo { generation: 5 }),
+            A::Release { up_to: 1 }
+        ]
     );
     assert!(rig.may_release());
     rig.stop(5000);
@@ -152,7 +155,7 @@ fn an_answer_to_nothing_breaks_the_protocol() {
     assert!(
         matches!(
             &actions[..],
-            [A::Disconnect, A::BackupLost(Loss::Broke(_)), ..]
+            [A::Disconnect, A::Turn(T::BackupLost(Loss::Broke(_))), ..]
         ),
         "{actions:?}"
     );

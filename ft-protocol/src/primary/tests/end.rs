@@ -18,7 +18,7 @@ fn said_bye() -> Rig {
     let mut rig = at_the_end();
     assert_eq!(rig.ack(4), [A::Release { up_to: 1 }]);
     let told = A::Send(Message::Released { output: 1 });
-    let close = A::Close { generation: 5 };
+    let close = A::Ask(Q::Close { generation: 5 });
     assert_eq!(rig.released(1), [told, A::Send(Message::Bye), close]);
     rig
 }
@@ -31,19 +31,23 @@ fn the_end_waits_for_the_last_entry_and_the_last_output() {
     let told = A::Send(Message::Released { output: 1 });
     assert_eq!(
         rig.ack(4),
-        [told, A::Send(Message::Bye), A::Close { generation: 5 }]
+        [
+            told,
+            A::Send(Message::Bye),
+            A::Ask(Q::Close { generation: 5 })
+        ]
     );
     assert_eq!(rig.closed(CloseAnswer::Closed), []);
     // What the backup said before it heard the Bye.
     assert_eq!(rig.ack(4), []);
-    let finish = A::Finish { closed: true };
+    let finish = A::End(E::Finish { closed: true });
     assert_eq!(rig.say(Message::Bye), [A::Disconnect, finish]);
     assert_eq!(rig.pass(5000), []);
 }
 
 #[test]
 fn a_finished_primary_waits_for_the_backup_to_hear_it_but_not_for_ever() {
-    let finish = A::Finish { closed: true };
+    let finish = A::End(E::Finish { closed: true });
     let mut rig = said_bye();
     assert_eq!(rig.disconnect(), []);
     assert_eq!(
@@ -73,9 +77,12 @@ fn a_generation_that_cannot_be_closed_is_left_open_and_said_so() {
     let unreachable = || CloseAnswer::Unreachable("no route".into());
     for _ in 1..crate::question::CLOSE_ATTEMPTS {
         assert_eq!(rig.closed(unreachable()), []);
-        assert_eq!(rig.pass(1000), [A::Close { generation: 5 }]);
+        assert_eq!(rig.pass(1000), [A::Ask(Q::Close { generation: 5 })]);
     }
-    assert_eq!(rig.closed(unreachable()), [A::Finish { closed: false }]);
+    assert_eq!(
+        rig.closed(unreachable()),
+        [A::End(E::Finish { closed: false })]
+    );
 }
 
 #[test]
@@ -87,8 +94,11 @@ fn a_backup_that_diverges_after_bye_is_reported() {
         at,
         what: what.clone(),
     });
-    let lost = A::BackupLost(Loss::Diverged { at, what });
-    assert_eq!(actions, [lost, A::Disconnect, A::Finish { closed: true }]);
+    let lost = A::Turn(T::BackupLost(Loss::Diverged { at, what }));
+    assert_eq!(
+        actions,
+        [lost, A::Disconnect, A::End(E::Finish { closed: true })]
+    );
 }
 
 #[test]
@@ -96,14 +106,20 @@ fn a_backup_lost_at_the_end_is_claimed_before_the_last_output_leaves() {
     let mut rig = at_the_end();
     assert_eq!(
         rig.disconnect(),
-        [lost_closed(), A::Claim { generation: 5 }]
+        [lost_closed(), A::Ask(Q::Claim { generation: 5 })]
     );
     let won = rig.claim(ClaimAnswer::Won);
-    assert_eq!(won, [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }]);
-    assert_eq!(rig.released(1), [A::Close { generation: 5 }]);
+    assert_eq!(
+        won,
+        [
+            A::Turn(T::GoSolo { generation: 5 }),
+            A::Release { up_to: 1 }
+        ]
+    );
+    assert_eq!(rig.released(1), [A::Ask(Q::Close { generation: 5 })]);
     assert_eq!(
         rig.closed(CloseAnswer::Closed),
-        [A::Finish { closed: true }]
+        [A::End(E::Finish { closed: true })]
     );
 }
 
@@ -114,24 +130,24 @@ fn a_solo_primary_opens_and_claims_and_runs_with_an_open_gate() {
         primary: ME,
         backup: None,
     };
-    let open = A::Open {
+    let open = A::Ask(Q::Open(Right {
         generation: 5,
         members,
         nonce: Nonce(105),
-    };
+    }));
     assert_eq!(rig.actions(), [open]);
     rig.primary.handle_opened(rig.now, OpenAnswer::Opened);
-    assert_eq!(rig.actions(), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Claim { generation: 5 })]);
     assert!(!rig.primary.may_run());
-    assert_eq!(rig.claim(ClaimAnswer::Won), [A::Start]);
+    assert_eq!(rig.claim(ClaimAnswer::Won), [A::Turn(T::Start)]);
     assert!(rig.primary.may_run() && rig.primary.is_solo());
     assert_eq!(rig.append(2), []);
     assert_eq!(rig.output(1, 2), [A::Release { up_to: 1 }]);
     rig.primary.handle_guest_end(rig.now, 3);
     assert_eq!(rig.actions(), [], "output 1 has not left");
-    assert_eq!(rig.released(1), [A::Close { generation: 5 }]);
+    assert_eq!(rig.released(1), [A::Ask(Q::Close { generation: 5 })]);
     assert_eq!(
         rig.closed(CloseAnswer::Closed),
-        [A::Finish { closed: true }]
+        [A::End(E::Finish { closed: true })]
     );
 }

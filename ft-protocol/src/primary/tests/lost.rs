@@ -12,7 +12,7 @@ fn a_lost_backup_is_claimed_and_a_win_lets_everything_out_in_order() {
     rig.output(2, 9);
     assert_eq!(
         rig.disconnect(),
-        [lost_closed(), A::Claim { generation: 5 }]
+        [lost_closed(), A::Ask(Q::Claim { generation: 5 })]
     );
     assert!(!rig.primary.may_run() && !rig.primary.accepts_connection());
     // Neither late news nor time lets anything out.
@@ -20,7 +20,10 @@ fn a_lost_backup_is_claimed_and_a_win_lets_everything_out_in_order() {
     assert_eq!(rig.pass(5000), []);
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::GoSolo { generation: 5 }, A::Release { up_to: 2 }]
+        [
+            A::Turn(T::GoSolo { generation: 5 }),
+            A::Release { up_to: 2 }
+        ]
     );
     assert!(rig.primary.may_run() && rig.primary.is_solo());
     assert_eq!(rig.append(12), []);
@@ -44,13 +47,13 @@ fn a_silent_backup_is_lost_after_the_limit_and_an_answer_withdraws_it() {
     let [
         ..,
         A::Disconnect,
-        A::BackupLost(Loss::Suspected(Suspicion::Silent(_))),
+        A::Turn(T::BackupLost(Loss::Suspected(Suspicion::Silent(_)))),
         claim,
     ] = &actions[..]
     else {
         panic!("{actions:?}");
     };
-    assert_eq!(*claim, A::Claim { generation: 5 });
+    assert_eq!(*claim, A::Ask(Q::Claim { generation: 5 }));
 }
 
 #[test]
@@ -75,7 +78,10 @@ fn a_lost_arbitration_halts_with_status_4_and_nothing_leaves_any_more() {
         by: THEM,
     };
     assert_eq!(reason.status(), 4);
-    assert_eq!(rig.claim(ClaimAnswer::Lost { by: THEM }), [A::Halt(reason)]);
+    assert_eq!(
+        rig.claim(ClaimAnswer::Lost { by: THEM }),
+        [A::End(E::Halt(reason))]
+    );
     assert_eq!(rig.output(2, 3), []);
     assert_eq!(rig.append(4), []);
     assert_eq!(rig.ack(4), []);
@@ -93,11 +99,17 @@ fn an_unreachable_arbiter_is_asked_every_second_and_holds_the_outputs() {
     for _ in 0..5 {
         assert_eq!(rig.claim(unreachable()), []);
         assert_eq!(rig.pass(999), []);
-        assert_eq!(rig.pass(1), [A::Claim { generation: 5 }]);
+        assert_eq!(rig.pass(1), [A::Ask(Q::Claim { generation: 5 })]);
         assert_eq!(rig.pass(3000), [], "one question at a time");
     }
     let won = rig.claim(ClaimAnswer::Won);
-    assert_eq!(won, [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }]);
+    assert_eq!(
+        won,
+        [
+            A::Turn(T::GoSolo { generation: 5 }),
+            A::Release { up_to: 1 }
+        ]
+    );
 }
 
 #[test]
@@ -108,7 +120,7 @@ fn who_has_no_right_to_ask_halts() {
     assert_eq!(reason.status(), 1);
     assert_eq!(
         rig.claim(ClaimAnswer::Refused("gone".into())),
-        [A::Halt(reason)]
+        [A::End(E::Halt(reason))]
     );
 }
 
@@ -120,8 +132,11 @@ fn a_diverged_backup_is_no_backup() {
         at,
         what: what.clone(),
     });
-    let lost = A::BackupLost(Loss::Diverged { at, what });
-    assert_eq!(actions, [A::Disconnect, lost, A::Claim { generation: 5 }]);
+    let lost = A::Turn(T::BackupLost(Loss::Diverged { at, what }));
+    assert_eq!(
+        actions,
+        [A::Disconnect, lost, A::Ask(Q::Claim { generation: 5 })]
+    );
 }
 
 #[test]
@@ -153,10 +168,10 @@ fn a_backup_that_breaks_the_protocol_is_lost() {
         let mut rig = Rig::paired();
         rig.append(3);
         let actions = rig.say(message.clone());
-        let claim = A::Claim { generation: 5 };
+        let claim = A::Ask(Q::Claim { generation: 5 });
         let good = matches!(
             &actions[..],
-            [A::Disconnect, A::BackupLost(Loss::Broke(_)), c] if *c == claim
+            [A::Disconnect, A::Turn(T::BackupLost(Loss::Broke(_))), c] if *c == claim
         );
         assert!(good, "{message:?}: {actions:?}");
     }
@@ -173,16 +188,16 @@ fn a_backup_lost_before_the_start_makes_room_for_the_next_generation() {
                 reason: "no TAP".into(),
             }),
         };
-        assert_eq!(actions.pop(), Some(A::Claim { generation: 5 }));
-        assert!(matches!(actions.pop(), Some(A::BackupLost(_))));
+        assert_eq!(actions.pop(), Some(A::Ask(Q::Claim { generation: 5 })));
+        assert!(matches!(actions.pop(), Some(A::Turn(T::BackupLost(_)))));
         assert!(!rig.primary.accepts_connection());
         assert_eq!(rig.claim(ClaimAnswer::Won), []);
         assert!(!rig.primary.may_run() && rig.primary.accepts_connection());
         rig.join(6);
-        assert_eq!(rig.say(Message::Ready), [A::Start]);
+        assert_eq!(rig.say(Message::Ready), [A::Turn(T::Start)]);
         assert_eq!(
             rig.disconnect(),
-            [lost_closed(), A::Claim { generation: 6 }]
+            [lost_closed(), A::Ask(Q::Claim { generation: 6 })]
         );
     }
 }
@@ -195,7 +210,10 @@ fn a_backup_lost_before_the_start_may_have_won() {
         generation: 5,
         by: THEM,
     };
-    assert_eq!(rig.claim(ClaimAnswer::Lost { by: THEM }), [A::Halt(reason)]);
+    assert_eq!(
+        rig.claim(ClaimAnswer::Lost { by: THEM }),
+        [A::End(E::Halt(reason))]
+    );
 }
 
 #[test]
@@ -206,7 +224,7 @@ fn a_backup_lost_while_the_generation_opens_is_claimed_once_it_is_open() {
     assert_eq!(rig.disconnect(), [lost_closed()]);
     assert!(!rig.primary.accepts_connection());
     rig.primary.handle_opened(rig.now, OpenAnswer::Opened);
-    assert_eq!(rig.actions(), [A::Claim { generation: 5 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Claim { generation: 5 })]);
     rig.claim(ClaimAnswer::Won);
     rig.join(6);
 }
@@ -218,19 +236,21 @@ fn a_fence_that_fails_is_tried_again_and_holds_everything() {
     rig.output(1, 3);
     rig.disconnect();
     rig.primary.handle_claim(rig.now, ClaimAnswer::Won);
-    let fence = A::Fence { generation: 5 };
+    let fence = A::Ask(Q::Fence { generation: 5 });
     assert_eq!(rig.actions(), std::slice::from_ref(&fence));
     for _ in 0..3 {
-        rig.primary
-            .handle_fenced(rig.now, Err("no power switch".into()));
+        rig.primary.handle_fenced(rig.now, false);
         assert_eq!(rig.actions(), []);
         assert!(!rig.primary.may_run() && !rig.primary.is_solo());
         assert_eq!(rig.pass(1000), std::slice::from_ref(&fence));
     }
-    rig.primary.handle_fenced(rig.now, Ok(()));
-    let alone = [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }];
+    rig.primary.handle_fenced(rig.now, true);
+    let alone = [
+        A::Turn(T::GoSolo { generation: 5 }),
+        A::Release { up_to: 1 },
+    ];
     assert_eq!(rig.actions(), alone);
-    rig.primary.handle_fenced(rig.now, Ok(()));
+    rig.primary.handle_fenced(rig.now, true);
     assert_eq!(rig.actions(), [], "nothing was asked");
 }
 
@@ -241,8 +261,8 @@ fn a_backup_that_leaves_is_lost_without_a_wait() {
         rig.say(Message::Leave),
         [
             A::Disconnect,
-            A::BackupLost(Loss::Left),
-            A::Claim { generation: 5 }
+            A::Turn(T::BackupLost(Loss::Left)),
+            A::Ask(Q::Claim { generation: 5 })
         ]
     );
 }

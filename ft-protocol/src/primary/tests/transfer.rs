@@ -1,5 +1,6 @@
 //! A new backup joins while this side runs alone.
 
+mod order;
 mod unsure;
 
 use super::*;
@@ -58,7 +59,12 @@ impl Rig {
             right: right(),
         };
         assert_eq!(self.say(hello()), [offer]);
-        assert_eq!(self.say(Message::Ready), [A::Copy]);
+        assert_eq!(self.say(Message::Ready), [A::Copy(C::Begin)]);
+    }
+
+    fn piece(&mut self, bytes: u64) -> Vec<A> {
+        self.primary.handle_piece(self.now, bytes);
+        self.actions()
     }
 
     fn capture(&mut self, seq: u64, outputs: u64) -> Vec<A> {
@@ -83,7 +89,7 @@ impl Rig {
         assert_eq!(rig.append(12), []);
         assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
         assert_eq!(rig.released(5), []);
-        assert_eq!(rig.capture(12, 5), []);
+        assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
         assert_eq!(rig.copied(5), [open(8)]);
         rig
     }
@@ -97,37 +103,30 @@ impl Rig {
 }
 
 fn open(generation: u64) -> A {
-    A::Open {
-        generation,
-        members: Members {
-            primary: ME,
-            backup: Some(THEM),
-        },
-        nonce: Nonce(100 + u128::from(generation)),
-    }
+    A::Ask(Q::Open(pair(generation)))
 }
 
 fn armed(generation: u64) -> [A; 2] {
     let nonce = Nonce(100 + u128::from(generation));
     [
         A::Send(Message::Armed { generation, nonce }),
-        A::Protected { generation },
+        A::Turn(T::Protected { generation }),
     ]
 }
 
 /// What a side does whose joiner is lost before it was armed.
 fn dropped(loss: Loss) -> [A; 2] {
-    [A::StopCopy, A::BackupLost(loss)]
+    [A::Copy(C::Stop), A::Turn(T::BackupLost(loss))]
 }
 
 fn refused(actions: &[A]) -> String {
     match actions {
         // What waits of the copy is dropped first: the reason must not wait behind it.
         [
-            A::StopCopy,
+            A::Copy(C::Stop),
             A::Send(Message::Refuse { reason }),
             A::Disconnect,
-            A::BackupLost(Loss::Unfit(why)),
+            A::Turn(T::BackupLost(Loss::Unfit(why))),
         ] => {
             assert_eq!(why, reason);
             reason.clone()
@@ -139,14 +138,13 @@ fn refused(actions: &[A]) -> String {
 #[test]
 fn a_backup_joins_who_runs_alone_and_from_its_arming_on_outputs_wait_for_it() {
     let mut rig = Rig::copying();
-    rig.primary.handle_copy_sent(9);
+    assert_eq!(rig.piece(9), [A::Copy(C::SendPiece)]);
     assert_eq!(rig.say(Message::Loaded { bytes: 9 }), []);
-    assert_eq!(rig.primary.loaded(), 9);
     // As long as it copies, the guest runs and nobody is waited for.
     assert_eq!(rig.append(12), []);
     assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
     assert_eq!(rig.released(5), []);
-    assert_eq!(rig.capture(12, 5), []);
+    assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
     // From the copy on the log follows; outputs still leave by the right of generation 7.
     assert_eq!(rig.append(13), [A::SendLog { up_to: 13 }]);
     assert_eq!(rig.output(6, 13), [A::Release { up_to: 6 }]);
@@ -177,7 +175,7 @@ fn an_output_from_before_the_copy_must_have_left_before_anybody_is_armed() {
     let mut rig = Rig::copying();
     rig.append(12);
     assert_eq!(rig.output(5, 12), [A::Release { up_to: 5 }]);
-    assert_eq!(rig.capture(12, 5), []);
+    assert_eq!(rig.capture(12, 5), [A::Copy(C::SendState)]);
     assert_eq!(rig.copied(5), [open(8)]);
     assert_eq!(rig.opened(), []);
     assert_eq!(rig.released(5), armed(8));
@@ -189,12 +187,15 @@ fn a_pair_that_was_made_by_joining_is_claimed_when_it_breaks_and_joined_again() 
     rig.output(6, 13);
     assert_eq!(
         rig.disconnect(),
-        [lost_closed(), A::Claim { generation: 8 }]
+        [lost_closed(), A::Ask(Q::Claim { generation: 8 })]
     );
     assert!(!rig.primary.may_run());
     assert_eq!(
         rig.claim(ClaimAnswer::Won),
-        [A::GoSolo { generation: 8 }, A::Release { up_to: 6 }]
+        [
+            A::Turn(T::GoSolo { generation: 8 }),
+            A::Release { up_to: 6 }
+        ]
     );
     rig.released(6);
     rig.primary.handle_connected(rig.now);
@@ -224,7 +225,7 @@ fn whoever_started_alone_is_joined_too() {
     rig.actions();
     rig.primary.handle_opened(rig.now, OpenAnswer::Opened);
     rig.primary.handle_claim(rig.now, ClaimAnswer::Won);
-    assert!(rig.actions().contains(&A::Start));
+    assert!(rig.actions().contains(&A::Turn(T::Start)));
     rig.primary.handle_connected(rig.now);
     let offers = rig.say(hello());
     let members = Members {
@@ -341,7 +342,7 @@ fn a_generation_that_others_opened_is_left_to_them() {
     // The guest's end closes this side's own generation.
     rig.append(13);
     rig.primary.handle_guest_end(rig.now, 13);
-    assert_eq!(rig.actions(), [A::Close { generation: 7 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Close { generation: 7 })]);
 }
 
 #[test]
@@ -367,11 +368,21 @@ fn a_guest_that_ends_while_somebody_joins_has_ended() {
     rig.primary.handle_guest_end(rig.now, 13);
     assert!(refused(&rig.actions()).contains("ended"));
     // Generation 8 is the last that is open, and what a cold start looks at.
-    assert_eq!(rig.opened(), [A::Close { generation: 8 }]);
+    assert_eq!(rig.opened(), [A::Ask(Q::Close { generation: 8 })]);
     assert_eq!(
         rig.closed(CloseAnswer::Closed),
-        [A::Finish { closed: true }]
+        [A::End(E::Finish { closed: true })]
     );
+}
+
+#[test]
+fn a_connection_that_has_not_said_hello_when_the_guest_ends_is_closed() {
+    let mut rig = Rig::survivor();
+    rig.primary.handle_connected(rig.now);
+    rig.append(11);
+    rig.primary.handle_guest_end(rig.now, 11);
+    let close = A::Ask(Q::Close { generation: 7 });
+    assert_eq!(rig.actions(), [A::Disconnect, close]);
 }
 
 #[test]
@@ -384,8 +395,8 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
             &actions[..],
             [
                 A::Disconnect,
-                A::StopCopy,
-                A::BackupLost(Loss::Suspected(_))
+                A::Copy(C::Stop),
+                A::Turn(T::BackupLost(Loss::Suspected(_)))
             ]
         ),
         "{actions:?}"
@@ -395,17 +406,25 @@ fn a_joiner_that_falls_silent_or_talks_nonsense_is_given_up() {
     assert!(
         matches!(
             &actions[..],
-            [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
+            [
+                A::Disconnect,
+                A::Copy(C::Stop),
+                A::Turn(T::BackupLost(Loss::Broke(_)))
+            ]
         ),
         "{actions:?}"
     );
     let mut rig = Rig::copying();
-    rig.primary.handle_copy_sent(9);
+    rig.piece(9);
     let more_than_there_was = rig.say(Message::Loaded { bytes: 10 });
     assert!(
         matches!(
             &more_than_there_was[..],
-            [A::Disconnect, A::StopCopy, A::BackupLost(Loss::Broke(_))]
+            [
+                A::Disconnect,
+                A::Copy(C::Stop),
+                A::Turn(T::BackupLost(Loss::Broke(_)))
+            ]
         ),
         "{more_than_there_was:?}"
     );

@@ -29,10 +29,16 @@ fn a_claim_whose_record_is_gone_holds_everything_and_is_asked_again() {
         let missing = ClaimAnswer::Missing("gone".into());
         assert_eq!(rig.claim(missing), []);
         assert!(!rig.primary.may_run());
-        assert_eq!(rig.pass(1000), [A::Claim { generation: 5 }]);
+        assert_eq!(rig.pass(1000), [A::Ask(Q::Claim { generation: 5 })]);
     }
     let won = rig.claim(ClaimAnswer::Won);
-    assert_eq!(won, [A::GoSolo { generation: 5 }, A::Release { up_to: 1 }]);
+    assert_eq!(
+        won,
+        [
+            A::Turn(T::GoSolo { generation: 5 }),
+            A::Release { up_to: 1 }
+        ]
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! COMMAND: what the server tells about its commands.
+//! COMMAND: information about the server's commands.
 
 use super::{ANY, Context, GROUPS, NO_KEY, Outcome, Spec, Use, is, specs, unknown_subcommand};
 use crate::reply::Reply;
@@ -8,7 +8,7 @@ pub const SPECS: &[Spec] = specs! {
     "command" 1..=ANY None NO_KEY, command, "Tells about the commands.";
 };
 
-/// Most bytes that one command takes in the reply, its texts aside.
+/// Most bytes of a command's entry in the reply, without its texts.
 const PER_COMMAND: usize = 256;
 
 fn all() -> impl Iterator<Item = &'static Spec> + Clone {
@@ -39,7 +39,7 @@ fn command(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Of each command: name, arity, flags, keys; and no ACL categories, tips, key specifications and
+/// For each command: name, arity, flags, and keys. Without ACL categories, tips, key specifications and
 /// subcommands.
 fn info(chosen: impl Iterator<Item = Option<&'static Spec>> + Clone, on: &mut Context) -> Outcome {
     on.reply.room_for(chosen.clone().map(|_| PER_COMMAND))?;
@@ -76,7 +76,7 @@ fn tell(spec: &Spec, reply: &mut Reply) {
     }
 }
 
-/// Of each command: what it does, and its group.
+/// For each command: what it does, and its group.
 fn docs(chosen: impl Iterator<Item = &'static Spec> + Clone, on: &mut Context) -> Outcome {
     let length = |spec: &Spec| PER_COMMAND + spec.summary.len();
     on.reply.room_for(chosen.clone().map(length))?;

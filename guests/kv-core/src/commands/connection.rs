@@ -1,4 +1,4 @@
-//! Commands about the connection: what clients say when they connect.
+//! Commands about the connection, which clients send when they connect.
 
 use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
@@ -24,7 +24,7 @@ pub const SPECS: &[Spec] = specs! {
     "reset" 1..=1 None NO_KEY, reset, "Makes the connection as it was at its beginning.";
 };
 
-/// The version of Redis whose answers these are.
+/// The version of Redis whose answers are given here.
 pub const REDIS_VERSION: &str = "7.2.0";
 
 fn ping(command: Command, on: &mut Context) -> Outcome {
@@ -35,7 +35,7 @@ fn ping(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Whether a user and a password are right: there is one user, who needs no password.
+/// Checks user and password: there is one user, who needs no password.
 fn right_user(name: &[u8]) -> Outcome {
     match name {
         b"default" => Ok(()),
@@ -59,7 +59,7 @@ fn auth(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// A name for the connection; none if an error was answered.
+/// Checks a name for the connection; `None` if an error was answered.
 fn label(name: &[u8], on: &mut Context) -> Option<Label> {
     if name.len() > MAX_LABEL {
         on.reply.error(format_args!(
@@ -238,7 +238,7 @@ fn list(command: Command, on: &mut Context) -> Outcome {
     Ok(on.reply.text(format_args!("{lines}"))?)
 }
 
-/// A line of CLIENT LIST at this time.
+/// A line of CLIENT LIST, and the time for it.
 struct Line<'a>(&'a Session, u64);
 
 impl fmt::Display for Line<'_> {

@@ -16,20 +16,20 @@ pub const SPECS: &[Spec] = specs! {
     "persist" 2..=2 Write ONE_KEY, persist, "Lets a key expire no more.";
 };
 
-/// What TTL and its like answer for a key that is not there, or never expires.
+/// The answers of TTL and similar commands for a key that does not exist, or never expires.
 const NO_KEY: i64 = -2;
 const NEVER: i64 = -1;
 
-/// How a time is given.
+/// The unit and the beginning of a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expiry {
-    /// From now on.
+    /// Seconds from now on.
     Seconds,
-    /// From now on.
+    /// Milliseconds from now on.
     Milliseconds,
-    /// Since 1970.
+    /// Seconds since 1970.
     AtSeconds,
-    /// Since 1970.
+    /// Milliseconds since 1970.
     AtMilliseconds,
 }
 
@@ -46,7 +46,7 @@ impl Expiry {
         found.map(|(_, expiry)| expiry)
     }
 
-    /// The time as milliseconds since 1970, if that is a number of 64 bits.
+    /// The time as milliseconds since 1970; `None` if it does not fit 64 bits.
     fn until(self, time: i64, now_ms: i64) -> Option<i64> {
         match self {
             Self::Seconds => time.checked_mul(1000)?.checked_add(now_ms),
@@ -57,7 +57,7 @@ impl Expiry {
     }
 }
 
-/// The time, which must be above 0, that `command` was given.
+/// The time in the argument of `command`, which must be above 0.
 pub fn deadline(
     expiry: Expiry,
     time: i64,
@@ -68,7 +68,7 @@ pub fn deadline(
     until.ok_or(Error::Expire(command))
 }
 
-/// Under which conditions EXPIRE and its like set a time.
+/// The conditions under which EXPIRE and similar commands set a time.
 #[derive(Default)]
 struct Conditions {
     nx: bool,
@@ -78,7 +78,7 @@ struct Conditions {
 }
 
 impl Conditions {
-    /// Whether they hold; a key that never expires does so later than any other.
+    /// Are they fulfilled? A key that never expires counts as one that expires later than any other.
     fn hold(&self, old: Option<i64>, new: i64) -> bool {
         !(self.nx && old.is_some()
             || self.xx && old.is_none()
@@ -87,7 +87,7 @@ impl Conditions {
     }
 }
 
-/// The conditions behind the first three arguments; none if an error was answered.
+/// The conditions after the first three arguments; `None` if an error was answered.
 fn conditions(command: Command, on: &mut Context) -> Result<Option<Conditions>, Error> {
     let mut found = Conditions::default();
     for option in command.args_from(3) {

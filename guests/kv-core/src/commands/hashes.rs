@@ -24,7 +24,7 @@ pub const SPECS: &[Spec] = specs! {
     "hincrby" 4..=4 Write ONE_KEY, hincrby, "Adds to the number in a field.";
 };
 
-/// Sets the fields; how many are new.
+/// Sets the fields. Returns how many are new.
 fn set_fields(command: Command, on: &mut Context, name: &'static str) -> Result<i64, Error> {
     if !command.len().is_multiple_of(2) {
         return Err(Error::WrongNumber(name));
@@ -84,7 +84,7 @@ fn hmget(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// What of each field is told.
+/// Which part of each field is returned.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Both,

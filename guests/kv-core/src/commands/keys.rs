@@ -1,4 +1,4 @@
-//! Keys, whatever their values.
+//! Commands for keys with values of any type.
 
 use super::{ALL_KEYS, ANY, Context, NO_KEY, ONE_KEY, Outcome, Spec, count_args, specs};
 use crate::error::Error;

@@ -40,7 +40,7 @@ fn pushx(command: Command, on: &mut Context, end: End) -> Outcome {
     Ok(())
 }
 
-/// One item, or as many as are asked for.
+/// Returns one item, or as many as requested.
 fn pop(command: Command, on: &mut Context, end: End) -> Outcome {
     let wanted = match command.len() {
         3 => Some(count(command.arg(2))?),
@@ -98,7 +98,7 @@ fn llen(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Where `index` is in a list of this length; a negative one is counted from the end.
+/// The place of `index` in a list of this length. A negative index counts from the end.
 fn place(index: i64, length: usize) -> Option<usize> {
     let index = match index < 0 {
         true => index.checked_add(length as i64)?,
@@ -108,7 +108,7 @@ fn place(index: i64, length: usize) -> Option<usize> {
 }
 
 fn lindex(command: Command, on: &mut Context) -> Outcome {
-    // As Redis has it, no list is asked for no item, whatever the index.
+    // As in Redis, the index is not checked if there is no list.
     let list = on.keys.collection::<List>(command.arg(1))?;
     let index = list.map_or(Ok(0), |_| integer(command.arg(2)))?;
     let item = list.and_then(|list| list.get(place(index, list.len())?));

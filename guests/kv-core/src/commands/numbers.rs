@@ -1,4 +1,4 @@
-//! Strings that are numbers.
+//! Commands for strings that are numbers.
 
 use super::{Context, ONE_KEY, Outcome, Spec, integer, specs};
 use crate::error::Error;

@@ -1,9 +1,9 @@
-//! KEYS, and SCAN and its like.
+//! KEYS, SCAN and similar commands.
 //!
-//! A cursor is how many entries of a table are left to be looked at, from the last one down to the
-//! first. A removal moves the table's last entry into the gap, so an entry that is there from the
-//! beginning of a scan to its end is either below the cursor or has been returned: each is returned,
-//! some perhaps twice, as Redis has it.
+//! A cursor is the number of entries of a table that are left to look at, from the last one down to the
+//! first. A removal moves the table's last entry into the gap. So an entry that exists from the
+//! beginning of a scan to its end is either below the cursor or was returned already: each is returned,
+//! some perhaps twice, as in Redis.
 
 use alloc::boxed::Box;
 
@@ -24,11 +24,11 @@ pub const SPECS: &[Spec] = specs! {
     "zscan" 3..=ANY Read ONE_KEY, zscan, "Goes through the members of a sorted set, some at a time.";
 };
 
-/// Entries that a scan looks at, if it is not told.
+/// Entries that a scan looks at by default.
 const COUNT: usize = 10;
 /// Most entries that it looks at.
 const MAX_COUNT: usize = 10_000;
-/// A scan goes no further when it has found so much, bytes.
+/// A scan stops when it has found this many bytes.
 const ENOUGH: usize = 256 * 1024;
 
 fn pattern(argument: &[u8]) -> Result<&[u8], Error> {
@@ -52,7 +52,7 @@ fn keys(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// What a scan is told.
+/// The arguments of a scan.
 struct Asked<'a> {
     cursor: usize,
     pattern: &'a [u8],
@@ -61,7 +61,7 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// The cursor is argument `at`, and the options follow. Only SCAN knows TYPE.
+    /// Reads the cursor, which is argument `at`, and the options after it. Only SCAN has TYPE.
     fn parse(command: Command<'a>, at: usize) -> Result<Self, Error> {
         let cursor = number::parse(command.arg(at)).and_then(|it| usize::try_from(it).ok());
         let mut asked = Self {
@@ -92,19 +92,19 @@ impl<'a> Asked<'a> {
     }
 }
 
-/// How an entry of a table is told.
+/// How an entry of a table is returned.
 trait Told<V> {
-    /// Bytes of its value, beside the key's.
+    /// Bytes of its value, without the key's.
     fn length(&self, value: &V) -> usize;
-    /// Whether it is asked for.
+    /// Was this entry requested?
     fn wanted(&self, value: &V) -> bool;
-    /// Writes its value, if that is told.
+    /// Writes its value, if values are returned.
     fn tell(&self, value: &V, reply: &mut Reply);
     /// Strings per entry.
     const STRINGS: usize;
 }
 
-/// Goes on through a table.
+/// Continues the scan of a table.
 fn go_through<V, T: Told<V>>(
     asked: &Asked,
     table: Option<&Table<V>>,
@@ -112,7 +112,7 @@ fn go_through<V, T: Told<V>>(
     reply: &mut Reply,
 ) -> Outcome {
     let length = table.map_or(0, Table::len);
-    // 0 begins, and tells the end.
+    // The cursor 0 means the beginning in a request, and the end in a reply.
     let top = match asked.cursor {
         0 => length,
         cursor => cursor.min(length),
@@ -141,7 +141,7 @@ fn go_through<V, T: Told<V>>(
     Ok(())
 }
 
-/// Keys, of a type if one is asked for.
+/// Keys; with a type, only keys of that type.
 struct Keys<'a>(Option<&'a [u8]>);
 
 impl Told<Value> for Keys<'_> {

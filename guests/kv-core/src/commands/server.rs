@@ -24,7 +24,7 @@ fn dbsize(_: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Whether the option of FLUSHALL and FLUSHDB is one.
+/// Checks the option of FLUSHALL and FLUSHDB.
 fn check_flush(command: Command) -> Outcome {
     let known = command
         .args_from(1)
@@ -59,7 +59,7 @@ fn config(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Nothing is written to a disk, and nothing is evicted.
+/// The settings of a server that writes nothing to a disk and evicts nothing.
 fn settings(command: Command, on: &mut Context) {
     let limit = Digits::of(on.keys.keyspace().memory().1 as i64);
     let databases = Digits::of(DATABASES as i64);

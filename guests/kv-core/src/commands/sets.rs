@@ -86,7 +86,7 @@ fn smismember(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// One member, or as many as are asked for.
+/// Removes one member, or as many as requested.
 fn spop(command: Command, on: &mut Context) -> Outcome {
     let wanted = match command.len() {
         3 => Some(count(command.arg(2))?),
@@ -104,7 +104,7 @@ fn spop(command: Command, on: &mut Context) -> Outcome {
         1 => some(1, length, on.random)?,
         _ => different(several, length, on.random)?,
     };
-    // From the highest index down: a removal moves none of those below it.
+    // From the highest index down: a removal does not move entries with lower indices.
     chosen.sort_unstable_by(|a, b| b.cmp(a));
     let set = on.keys.collection::<Set>(key)?;
     let member_length = |at: &usize| set.and_then(|set| set.at(*at)).map_or(0, |it| it.0.len());
@@ -121,8 +121,8 @@ fn spop(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// One member, as many different ones as are asked for, or (asked for by a negative count) as many
-/// of which some may be the same.
+/// Returns one member, or as many different ones as requested, or, with a negative count, as many
+/// members of which some may be the same.
 fn srandmember(command: Command, on: &mut Context) -> Outcome {
     let set = on.keys.collection::<Set>(command.arg(1))?;
     let length = set.map_or(0, Table::len);
@@ -149,7 +149,7 @@ fn srandmember(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// `count` different indices below `length`: the first ones of a shuffle.
+/// Chooses `count` different indices below `length`: the first ones of a shuffle.
 fn different(count: usize, length: usize, random: &mut Random) -> Result<Vec<usize>, Error> {
     let mut all = indices(length)?;
     all.extend(0..length);
@@ -160,7 +160,7 @@ fn different(count: usize, length: usize, random: &mut Random) -> Result<Vec<usi
     Ok(all)
 }
 
-/// `count` indices below `length`.
+/// Chooses `count` indices below `length`.
 fn some(count: u64, length: usize, random: &mut Random) -> Result<Vec<usize>, Error> {
     let most = (super::MAX_REPLY / BULK_FRAME) as u64;
     if count > most {

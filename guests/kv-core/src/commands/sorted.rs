@@ -1,4 +1,4 @@
-//! Sorted sets: all but ZADD.
+//! Sorted sets: all commands but ZADD and ZINCRBY.
 
 use super::{ANY, Context, ONE_KEY, Outcome, Spec, count, count_args, integer, is, range, specs};
 use crate::data::{Ranked, Score};
@@ -31,7 +31,7 @@ enum Order {
 }
 
 impl Order {
-    /// The rank, counted from the lowest score, of what has `place` in this order.
+    /// The rank, counted from the lowest score, of the member at `place` in this order.
     fn rank(self, place: usize, length: usize) -> usize {
         match self {
             Order::Up => place,
@@ -40,7 +40,7 @@ impl Order {
     }
 }
 
-/// Makes room for the members at these places, and their scores.
+/// Reserves room for the members at these places, and for their scores.
 fn room(on: &mut Context, key: &[u8], order: Order, start: usize, end: usize) -> Outcome {
     let Some(set) = on.keys.collection::<Sorted>(key)? else {
         return Ok(());
@@ -49,12 +49,12 @@ fn room(on: &mut Context, key: &[u8], order: Order, start: usize, end: usize) ->
         set.at(order.rank(place, set.len()))
             .map_or(0, |it| it.0.len())
     };
-    // A score takes no more than the frame of another string, twice; and so does a pair's head.
+    // A score takes at most twice the frame of a string, and so does the head of a pair.
     let lengths = (start..end).flat_map(|place| [length(place), 0, 0]);
     on.reply.room_for(lengths)
 }
 
-/// One member, or as many as are asked for. One is not in a pair of its own.
+/// Removes one member, or as many as requested. A single one is not returned as a pair.
 fn pop(command: Command, on: &mut Context, order: Order) -> Outcome {
     let wanted = match command.len() {
         3 => Some(count(command.arg(2))?),

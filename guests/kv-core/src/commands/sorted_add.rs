@@ -1,4 +1,4 @@
-//! Sorted sets: members come, and scores change.
+//! Sorted sets: new members and changed scores.
 
 use super::sorted::Sorted;
 use super::{ANY, Context, ONE_KEY, Outcome, Spec, is, specs};
@@ -13,9 +13,9 @@ pub const SPECS: &[Spec] = specs! {
     "zincrby" 4..=4 Write ONE_KEY, zincrby, "Adds to the score of a member.";
 };
 
-/// Which scores ZADD sets, and what it answers.
+/// Which scores ZADD sets, and what it returns.
 #[derive(Clone, Copy, Default)]
-struct Options {
+struct AddOptions {
     nx: bool,
     xx: bool,
     gt: bool,
@@ -26,8 +26,8 @@ struct Options {
     increment: bool,
 }
 
-impl Options {
-    /// The options, and the argument behind them.
+impl AddOptions {
+    /// Reads the options. Returns them and the index of the first argument after them.
     fn parse(command: Command) -> Result<(Self, usize), Error> {
         let mut options = Self::default();
         let mut at = 2;
@@ -47,7 +47,7 @@ impl Options {
         Ok((options, at))
     }
 
-    /// The errors, in the order in which Redis finds them.
+    /// Finds errors in the same order as Redis.
     fn check(self, rest: usize) -> Outcome {
         if rest == 0 || !rest.is_multiple_of(2) {
             return Err(Error::Syntax);
@@ -70,7 +70,7 @@ impl Options {
         Ok(())
     }
 
-    /// The score that a member gets; none if it keeps what it has.
+    /// The new score of a member; `None` if its score does not change.
     fn score(self, old: Option<Score>, given: f64) -> Result<Option<Score>, Error> {
         let unwanted = match old {
             Some(_) => self.nx,
@@ -100,12 +100,12 @@ struct Done {
 }
 
 impl Done {
-    /// Gives `member` a score.
+    /// Sets the score of `member`.
     fn add(
         &mut self,
         set: &mut Sorted,
         member: &[u8],
-        options: Options,
+        options: AddOptions,
         given: f64,
         budget: &mut Budget,
     ) -> Outcome {
@@ -124,9 +124,14 @@ fn number(argument: &[u8]) -> Result<f64, Error> {
     float::parse(argument).ok_or(Error::NoFloat)
 }
 
-/// Gives the members, each behind its score from argument `first` on, their scores.
-fn add(command: Command, on: &mut Context, first: usize, options: Options) -> Result<Done, Error> {
-    // One score that is none, and nothing happens.
+/// Sets the scores of the members from argument `first` on; each score precedes its member.
+fn add(
+    command: Command,
+    on: &mut Context,
+    first: usize,
+    options: AddOptions,
+) -> Result<Done, Error> {
+    // If one score is not a number, nothing is changed.
     for at in (first..command.len()).step_by(2) {
         number(command.arg(at))?;
     }
@@ -145,7 +150,7 @@ fn add(command: Command, on: &mut Context, first: usize, options: Options) -> Re
 }
 
 fn zadd(command: Command, on: &mut Context) -> Outcome {
-    let (options, first) = Options::parse(command)?;
+    let (options, first) = AddOptions::parse(command)?;
     options.check(command.len() - first)?;
     let done = add(command, on, first, options)?;
     match (options.increment, done.score) {
@@ -158,9 +163,9 @@ fn zadd(command: Command, on: &mut Context) -> Outcome {
 }
 
 fn zincrby(command: Command, on: &mut Context) -> Outcome {
-    let options = Options {
+    let options = AddOptions {
         increment: true,
-        ..Options::default()
+        ..AddOptions::default()
     };
     let done = add(command, on, 2, options)?;
     let sum = done.score.map_or(0.0, Score::value);

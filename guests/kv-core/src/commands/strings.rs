@@ -29,19 +29,19 @@ fn get(command: Command, on: &mut Context) -> Outcome {
     Ok(on.reply.long_or_null(text)?)
 }
 
-/// When SET sets, and when what it sets expires.
+/// The conditions of SET, and when the new value expires.
 #[derive(Default)]
-struct Options {
-    /// Only if the key exists, or only if it does not.
+struct SetOptions {
+    /// Set only if the key exists (true), or only if it does not (false).
     if_exists: Option<bool>,
-    /// The reply is the old value.
+    /// Return the old value.
     get: bool,
-    /// When it expires: not, as before, or then.
+    /// The expiry time stays as before.
     keep_ttl: bool,
     expiry: Option<(Expiry, i64)>,
 }
 
-impl Options {
+impl SetOptions {
     fn parse(command: Command) -> Result<Self, Error> {
         let mut options = Self::default();
         let mut args = command.args_from(3);
@@ -76,7 +76,7 @@ fn set(command: Command, on: &mut Context) -> Outcome {
         on.reply.status("OK");
         return Ok(());
     }
-    let options = Options::parse(command)?;
+    let options = SetOptions::parse(command)?;
     let until = match options.expiry {
         Some((expiry, time)) => Some(deadline(expiry, time, on.keys.now_ms(), "set")?),
         None => None,
@@ -138,7 +138,7 @@ fn mget(command: Command, on: &mut Context) -> Outcome {
     Ok(())
 }
 
-/// Sets all or, for want of memory, the first ones.
+/// Sets all pairs; if memory runs out, only the first ones.
 fn set_pairs(command: Command, on: &mut Context) -> Outcome {
     for at in (1..command.len()).step_by(2) {
         on.keys.set(command.arg(at), command.arg(at + 1))?;
@@ -208,8 +208,8 @@ fn getex(command: Command, on: &mut Context) -> Outcome {
 fn getrange(command: Command, on: &mut Context) -> Outcome {
     let (start, stop) = (integer(command.arg(2))?, integer(command.arg(3))?);
     let text = on.keys.text(command.arg(1))?.unwrap_or_default();
-    // An end before the first byte means the first byte, unlike in a list: if it is not itself
-    // before a start that is counted from the end as well.
+    // An end before the first byte means the first byte, unlike in a list; except when it is before a
+    // start that also counts from the end.
     let backwards = start < 0 && stop < start;
     let stop = match backwards {
         true => stop,

@@ -13,12 +13,12 @@ pub const SPECS: &[Spec] = specs! {
     "unwatch" 1..=1 None NO_KEY, unwatch, "Forgets the keys that are watched.";
 };
 
-/// Whether a command is executed at once though others wait.
+/// Is this command executed at once, even in a transaction?
 pub fn at_once(spec: &Spec) -> bool {
     ["exec", "discard", "multi", "watch", "quit", "reset"].contains(&spec.name)
 }
 
-/// Forgets what waits, and what is watched.
+/// Forgets the queued commands and the watched keys.
 pub fn forget(on: &mut Context) {
     on.transaction.discard(on.reply.budget());
     on.session().queued = None;

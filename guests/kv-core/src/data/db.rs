@@ -13,13 +13,13 @@ use crate::error::Error;
 use crate::number::{self, Digits};
 use crate::resp::MAX_BULK;
 
-/// How many databases there are: SELECT 0 to 15.
+/// Number of databases: SELECT 0 to 15.
 pub const DATABASES: usize = 16;
 
 /// A database.
 struct Db {
     values: Table<Value>,
-    /// The keys that expire, and when: milliseconds since 1970.
+    /// The keys that expire, and their times: milliseconds since 1970.
     deadlines: Ranked<i64>,
 }
 
@@ -34,7 +34,7 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// Empty ones that may grow to `limit` bytes together; `seed` makes it hard to find keys that
+    /// Empty databases that may grow to `limit` bytes together. `seed` makes it hard to find keys that
     /// collide.
     pub fn new(limit: usize, seed: u64) -> Self {
         Self {
@@ -47,23 +47,23 @@ impl Keyspace {
         }
     }
 
-    /// Bytes used and most bytes to be used.
+    /// Bytes in use, and the limit.
     pub fn memory(&self) -> (usize, usize) {
         (self.budget.used(), self.budget.limit())
     }
 
-    /// How many keys database `index` has, and how many of them expire.
+    /// The number of keys in database `index`, and how many of them expire.
     pub fn size(&self, index: usize) -> (usize, usize) {
         let db = &self.dbs[index];
         (db.values.len(), db.deadlines.len())
     }
 
-    /// Keys that have expired so far.
+    /// Number of keys that have expired so far.
     pub fn expired(&self) -> u64 {
         self.expired
     }
 
-    /// It is `now_ms`, milliseconds since 1970: removes what has expired.
+    /// Sets the time, milliseconds since 1970. Removes the keys that have expired.
     pub fn set_time(&mut self, now_ms: i64) {
         self.now_ms = now_ms;
         for index in 0..DATABASES {
@@ -83,18 +83,18 @@ impl Keyspace {
         }
     }
 
-    /// When the next key expires: the last of its milliseconds since 1970.
+    /// The millisecond since 1970 after which the next key expires.
     pub fn next_deadline(&self) -> Option<i64> {
         let first = |db: &Db| db.deadlines.at(0).map(|(_, deadline)| deadline);
         self.dbs.iter().filter_map(first).min()
     }
 
-    /// `client` watches nothing any more.
+    /// Ends all watches of `client`.
     pub fn unwatch(&mut self, client: u64) {
         self.watches.forget(client, &mut self.budget);
     }
 
-    /// Database `db`, as the commands see it.
+    /// Database `db`, as commands use it.
     pub fn view(&mut self, db: usize) -> View<'_> {
         View { all: self, db }
     }
@@ -108,7 +108,7 @@ impl Db {
         }
     }
 
-    /// Removes the value of `key`, and pays it back.
+    /// Removes the value of `key`, and gives its bytes back to the budget.
     fn take(&mut self, key: &[u8], budget: &mut Budget) -> bool {
         let Some(value) = self.values.remove(key, budget) else {
             return false;
@@ -179,7 +179,7 @@ impl View<'_> {
         }
     }
 
-    /// Sets `key` to a string, whatever it was. When it expires does not change.
+    /// Sets `key` to a string, whatever its value was. Its expiry time does not change.
     pub fn set(&mut self, key: &[u8], text: &[u8]) -> Result<(), OutOfMemory> {
         let Keyspace { dbs, budget, .. } = &mut *self.all;
         let values = &mut dbs[self.db].values;
@@ -208,8 +208,8 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Writes `bytes` into the string at `key`, from `offset` on, which may be behind its end; its
-    /// length then.
+    /// Writes `bytes` into the string at `key`, from `offset` on, which may be beyond its end. Returns
+    /// the new length.
     pub fn write(&mut self, key: &[u8], offset: usize, bytes: &[u8]) -> Result<usize, Error> {
         let end = offset.saturating_add(bytes.len());
         if end > MAX_BULK {
@@ -224,8 +224,8 @@ impl View<'_> {
         };
         let length = end.max(text.len());
         if length > text.capacity() {
-            // Half as much again, so that many small pieces cost few copies; the first piece is as
-            // likely to be the only one.
+            // Half as much again, so that many small pieces cause few copies. But not for the first
+            // piece, which may be the only one.
             let room = match text.is_empty() {
                 true => length,
                 false => (length + length / 2).min(MAX_BULK),
@@ -240,7 +240,7 @@ impl View<'_> {
         Ok(length)
     }
 
-    /// Adds `amount` to the number at `key`, 0 if there is none; the sum.
+    /// Adds `amount` to the number at `key`, which is 0 if missing. Returns the sum.
     pub fn add(&mut self, key: &[u8], amount: i64) -> Result<i64, Error> {
         let old = match self.text(key)? {
             Some(text) => number::parse(text).ok_or(Error::NoInteger)?,
@@ -251,8 +251,8 @@ impl View<'_> {
         Ok(sum)
     }
 
-    /// Changes the collection at `key`, if there is one. `change` tells whether it changed anything,
-    /// and a result. Nothing is left of a collection that is empty then.
+    /// Changes the collection at `key`, if there is one. `change` returns whether it changed anything,
+    /// and a result. If the collection is empty afterwards, the key is removed.
     pub fn change<T: Kind, R>(
         &mut self,
         key: &[u8],
@@ -267,13 +267,13 @@ impl View<'_> {
         if collection.is_empty() {
             self.remove(key);
         } else if !matches!(outcome, Ok((false, _))) {
-            // What failed may have changed something before.
+            // A change that failed may have changed something before it failed.
             self.touch(key);
         }
         outcome.map(|(_, result)| Some(result))
     }
 
-    /// The same with an empty collection if there is none.
+    /// The same, but a missing collection is created empty.
     pub fn change_or_make<T: Kind, R>(
         &mut self,
         key: &[u8],
@@ -297,7 +297,7 @@ impl View<'_> {
         Ok(result.expect("the key is there"))
     }
 
-    /// Removes `key`; whether it was there.
+    /// Removes `key`. Returns whether it existed.
     pub fn remove(&mut self, key: &[u8]) -> bool {
         let Keyspace { dbs, budget, .. } = &mut *self.all;
         let there = dbs[self.db].remove(key, budget);
@@ -307,7 +307,7 @@ impl View<'_> {
         there
     }
 
-    /// Gives the value of `key`, which is there, and when it expires, to the key `new`.
+    /// Moves the value and the expiry time of `key`, which must exist, to the key `new`.
     pub fn rename(&mut self, key: &[u8], new: &[u8]) -> Result<(), OutOfMemory> {
         if key == new {
             return Ok(());
@@ -340,8 +340,8 @@ impl View<'_> {
         self.db().deadlines.score(key)
     }
 
-    /// Lets `key`, if it is there, expire after this time, milliseconds since 1970. One in the past
-    /// removes it.
+    /// Makes `key`, if it exists, expire at `deadline`, milliseconds since 1970. A deadline in the past
+    /// removes the key.
     pub fn expire(&mut self, key: &[u8], deadline: i64) -> Result<(), OutOfMemory> {
         if self.get(key).is_none() {
             return Ok(());
@@ -356,7 +356,7 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Lets `key` expire no more; whether it would have.
+    /// Removes the expiry time of `key`. Returns whether it had one.
     pub fn persist(&mut self, key: &[u8]) -> bool {
         let Keyspace { dbs, budget, .. } = &mut *self.all;
         let deadlines = &mut dbs[self.db].deadlines;
@@ -382,7 +382,7 @@ impl View<'_> {
         *db = Db::new(*seed);
     }
 
-    /// Lets connection `client` watch `key`.
+    /// Makes connection `client` watch `key`.
     pub fn watch(&mut self, client: u64, key: &[u8]) -> Result<(), OutOfMemory> {
         let Keyspace {
             watches, budget, ..
@@ -390,7 +390,7 @@ impl View<'_> {
         watches.add(client, self.db, key, budget)
     }
 
-    /// Whether a key that `client` watches was changed since.
+    /// Was a key that `client` watches changed since then?
     pub fn touched(&self, client: u64) -> bool {
         self.all.watches.touched(client)
     }
@@ -400,7 +400,7 @@ impl View<'_> {
     }
 }
 
-/// Whether `text` goes where `old` is, and does not leave most of it empty.
+/// Does `text` fit into the memory of `old`, without leaving most of it unused?
 fn fits(old: &Vec<u8>, text: &[u8]) -> bool {
     text.len() <= old.capacity() && text.len() >= old.capacity() / 2
 }

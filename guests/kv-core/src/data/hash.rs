@@ -14,7 +14,7 @@ pub struct Hash {
 }
 
 impl Hash {
-    /// An empty one; `seed` as for a table.
+    /// An empty hash; `seed` as for a table.
     pub const fn new(seed: u64) -> Self {
         Self {
             fields: Table::new(seed),
@@ -37,7 +37,7 @@ impl Hash {
         self.fields.get(field).map(|value| &**value)
     }
 
-    /// Sets `field`; whether it is new.
+    /// Sets `field`. Returns whether it is new.
     pub fn set(
         &mut self,
         field: &[u8],
@@ -65,7 +65,7 @@ impl Hash {
         Ok(new)
     }
 
-    /// Removes `field`; whether it was there.
+    /// Removes `field`. Returns whether it existed.
     pub fn remove(&mut self, field: &[u8], budget: &mut Budget) -> bool {
         let Some(value) = self.fields.remove(field, budget) else {
             return false;

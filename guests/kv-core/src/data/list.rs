@@ -6,8 +6,8 @@ use alloc::collections::VecDeque;
 use super::{copy, shrink};
 use crate::buffer::{Budget, OutOfMemory};
 
-/// What an item costs besides its bytes: its place, which may exist three times while the list
-/// grows, and what the heap rounds up.
+/// The cost of an item besides its bytes: its place, which may exist three times while the list grows,
+/// and the heap's rounding.
 const ITEM_COST: usize = 3 * size_of::<Box<[u8]>>() + 16;
 
 /// An end of a list.
@@ -43,7 +43,7 @@ impl List {
         self.items.get(index).map(|item| &**item)
     }
 
-    /// The items from `start` to before `end`, which are in the list.
+    /// The items from `start` to before `end`. They must be in the list.
     pub fn range(&self, start: usize, end: usize) -> impl Iterator<Item = &[u8]> {
         self.items.range(start..end).map(|item| &**item)
     }
@@ -81,7 +81,7 @@ impl List {
         Some(item)
     }
 
-    /// Puts another item at `index`, which is in the list.
+    /// Replaces the item at `index`, which must be in the list.
     pub fn set(
         &mut self,
         index: usize,

@@ -1,4 +1,4 @@
-//! Members with scores, in the order of their scores: sorted sets, and what expires when.
+//! Members in the order of their scores: for sorted sets, and for keys by expiry time.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -8,10 +8,10 @@ use super::shrink;
 use super::table::Table;
 use crate::buffer::{Budget, OutOfMemory};
 
-/// What a member's place in the order costs, bytes: it may exist three times, as in a table.
+/// The cost of a member's place in the order, bytes: it may exist three times, as in a table.
 const ORDER_COST: usize = 3 * size_of::<u32>();
 
-/// Members, each once, with a score. Equal scores are ordered by member.
+/// Members, each once and with a score. Equal scores are ordered by member.
 pub struct Ranked<S> {
     members: Table<S>,
     /// Indices of `members`, in the order of score and member.
@@ -19,7 +19,7 @@ pub struct Ranked<S> {
 }
 
 impl<S: Copy + Ord> Ranked<S> {
-    /// An empty one; `seed` as for a table.
+    /// Without members; `seed` as for a table.
     pub const fn new(seed: u64) -> Self {
         Self {
             members: Table::new(seed),
@@ -47,7 +47,7 @@ impl<S: Copy + Ord> Ranked<S> {
         self.members.get(member).copied()
     }
 
-    /// The member with `rank`, counted from the lowest score, 0.
+    /// The member with this rank; rank 0 has the lowest score.
     pub fn at(&self, rank: usize) -> Option<(&[u8], S)> {
         let index = *self.order.get(rank)?;
         let (member, score) = self.members.at(index as usize)?;
@@ -59,7 +59,7 @@ impl<S: Copy + Ord> Ranked<S> {
         self.search(self.score(member)?, member).ok()
     }
 
-    /// Where a member with this score is, or would be.
+    /// The place of a member with this score in the order, or where it would be.
     fn search(&self, score: S, member: &[u8]) -> Result<usize, usize> {
         self.order.binary_search_by(|index| {
             let (other, its) = self.members.at(*index as usize).unwrap_or((&[], &score));
@@ -67,7 +67,7 @@ impl<S: Copy + Ord> Ranked<S> {
         })
     }
 
-    /// Sets the score of `member`; what it was before.
+    /// Sets the score of `member`. Returns the old one.
     pub fn set(
         &mut self,
         member: &[u8],
@@ -101,7 +101,7 @@ impl<S: Copy + Ord> Ranked<S> {
         Ok(())
     }
 
-    /// There is room: for a new member it was made, for an old one it has just become free.
+    /// There is room for it: it was made for a new member, or has just become free for an old one.
     fn put_into_order(&mut self, score: S, member: &[u8], index: usize) {
         let rank = self.search(score, member).unwrap_or_else(|rank| rank);
         self.order.insert(rank, index as u32);
@@ -113,16 +113,16 @@ impl<S: Copy + Ord> Ranked<S> {
             .remove(rank.expect("every member is in the order"));
     }
 
-    /// Removes `member`; its score.
+    /// Removes `member`. Returns its score.
     pub fn remove(&mut self, member: &[u8], budget: &mut Budget) -> Option<S> {
         let rank = self.rank(member)?;
         Some(self.remove_at(rank, budget)?.1)
     }
 
-    /// Removes the member with `rank`.
+    /// Removes the member with this rank.
     pub fn remove_at(&mut self, rank: usize, budget: &mut Budget) -> Option<(Box<[u8]>, S)> {
         let index = self.order.remove(rank)?;
-        // The last member of the table is about to get the index that becomes free.
+        // The last member of the table will get the index that becomes free.
         let last = self.members.len() - 1;
         if last != index as usize {
             let (member, score) = self.members.at(last)?;

@@ -1,8 +1,7 @@
-//! A hash table that keeps an order, takes memory fallibly, and is paid for.
+//! A hash table with an order, whose memory is allocated by requests that can fail, and paid for.
 //!
-//! Its entries have indices without gaps. A removal moves the last entry into the gap, so whoever
-//! goes through the indices downwards meets every entry that is there all the time: see
-//! `commands/scan.rs`.
+//! Its entries have indices without gaps. A removal moves the last entry into the gap. So a scan of the
+//! indices downwards meets every entry that exists all the time: see `commands/scan.rs`.
 
 use alloc::boxed::Box;
 use core::mem;
@@ -13,11 +12,11 @@ use indexmap::IndexMap;
 use super::copy;
 use crate::buffer::{Budget, OutOfMemory};
 
-/// Entries for which a table always has room once it had it: below this it does not shrink.
+/// A table that once had room for this many entries keeps it: it does not shrink below.
 const KEPT: usize = 64;
-/// How often an entry's place may exist: in a table that is half empty and, while it grows, twice.
+/// How many places an entry may take: in a table that is half empty, and doubled while the table grows.
 const PLACES: usize = 3;
-/// What the index of an entry and the heap's rounding cost, bytes.
+/// The cost of an entry's index and of the heap's rounding, bytes.
 const AROUND: usize = 64;
 
 /// Keys and values.
@@ -28,10 +27,10 @@ pub struct Table<V> {
 }
 
 impl<V> Table<V> {
-    /// What an entry costs besides its key and what its value points at, bytes.
+    /// The cost of an entry, without its key and what its value points at, bytes.
     pub const ENTRY_COST: usize = PLACES * size_of::<(u64, Box<[u8]>, V)>() + AROUND;
 
-    /// An empty one; `seed` makes it hard to find keys that collide.
+    /// An empty table; `seed` makes it hard to find keys that collide.
     pub const fn new(seed: u64) -> Self {
         Self {
             map: IndexMap::with_hasher(FixedState::with_seed(seed)),
@@ -49,7 +48,7 @@ impl<V> Table<V> {
         self.taken
     }
 
-    /// Whether `key` is there.
+    /// Is `key` in the table?
     pub fn has(&self, key: &[u8]) -> bool {
         self.map.contains_key(key)
     }
@@ -59,7 +58,7 @@ impl<V> Table<V> {
         self.map.get(key)
     }
 
-    /// The value of `key`, to be changed.
+    /// The value of `key`, to change it.
     pub fn get_mut(&mut self, key: &[u8]) -> Option<&mut V> {
         self.map.get_mut(key)
     }
@@ -76,7 +75,7 @@ impl<V> Table<V> {
             .map(|(key, value)| (&**key, value))
     }
 
-    /// The value at `index`, to be changed.
+    /// The value at `index`, to change it.
     pub fn at_mut(&mut self, index: usize) -> Option<&mut V> {
         self.map.get_index_mut(index).map(|(_, value)| value)
     }
@@ -86,7 +85,7 @@ impl<V> Table<V> {
         self.map.iter().map(|(key, value)| (&**key, value))
     }
 
-    /// Makes room for an entry with this key, which is then to be [put](Self::put).
+    /// Makes room for an entry with this key, which must then be [put](Self::put).
     pub fn prepare(&mut self, key: &[u8], budget: &mut Budget) -> Result<Box<[u8]>, OutOfMemory> {
         budget.take(Self::ENTRY_COST)?;
         let room = self.map.try_reserve(1).map_err(|_| OutOfMemory);
@@ -99,7 +98,7 @@ impl<V> Table<V> {
         }
     }
 
-    /// Puts an entry, for which there is room, behind all others.
+    /// Puts an entry after all others. There must be room.
     pub fn put(&mut self, key: Box<[u8]>, value: V) {
         self.taken += Self::ENTRY_COST + key.len();
         let before = self.map.insert(key, value);
@@ -119,7 +118,7 @@ impl<V> Table<V> {
         Some(self.remove_at(index, budget)?.1)
     }
 
-    /// Removes the entry at `index`; the last one gets its index.
+    /// Removes the entry at `index`. The last entry gets its index.
     pub fn remove_at(&mut self, index: usize, budget: &mut Budget) -> Option<(Box<[u8]>, V)> {
         let (key, value) = self.map.swap_remove_index(index)?;
         let cost = Self::ENTRY_COST + key.len();
@@ -129,7 +128,7 @@ impl<V> Table<V> {
         Some((key, value))
     }
 
-    /// Gives memory back that only entries of the past needed, if there is memory to do it.
+    /// Frees memory that is not needed any more, if there is memory to do it.
     fn shrink(&mut self) {
         let length = self.map.len();
         if self.map.capacity() <= KEPT || length >= self.map.capacity() / 4 {

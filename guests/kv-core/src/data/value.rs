@@ -21,11 +21,11 @@ pub enum Value {
     Sorted(One<Ranked<Score>>),
 }
 
-// A value sits in the table of keys, whose places are paid for three times over.
+// A value is stored in the table of keys, whose places are paid for three times.
 const _: () = assert!(size_of::<Value>() == size_of::<Vec<u8>>());
 
 impl Value {
-    /// What TYPE tells.
+    /// Its type, as TYPE returns it.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Text(_) => "string",
@@ -48,11 +48,11 @@ impl Value {
     }
 }
 
-/// A box. `Box::new` cannot fail but by ending the guest, and `Box::try_new` is not stable.
+/// A box. `Box::new` ends the guest when memory is exhausted, and `Box::try_new` is not stable.
 pub struct One<T>(Box<[T]>);
 
 impl<T> One<T> {
-    /// What it costs, with what the heap rounds up, bytes.
+    /// Its cost, with the heap's rounding, bytes.
     const COST: usize = size_of::<T>() + 32;
 
     fn new(content: T, budget: &mut Budget) -> Result<Self, OutOfMemory> {
@@ -79,11 +79,11 @@ impl<T> One<T> {
 pub trait Kind: Sized {
     /// The collection, if `value` is one of this kind.
     fn of(value: &Value) -> Option<&Self>;
-    /// The same, to be changed.
+    /// The same, to change it.
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
-    /// A value that is an empty one; `seed` makes it hard to find members that collide.
+    /// A value that is an empty collection; `seed` makes it hard to find members that collide.
     fn new_value(seed: u64, budget: &mut Budget) -> Result<Value, OutOfMemory>;
-    /// Whether nothing is in it: then its key is removed.
+    /// Is the collection empty? Then its key is removed.
     fn is_empty(&self) -> bool;
 }
 
@@ -129,14 +129,14 @@ impl Hash {
     }
 }
 
-/// A score of a sorted set: a number, so that all scores have an order.
+/// A score of a sorted set: never NaN, so that all scores have an order.
 #[derive(Clone, Copy, Debug)]
 pub struct Score(f64);
 
 impl Score {
-    /// A score; `None` for what is no number.
+    /// A score; `None` for NaN.
     pub fn new(value: f64) -> Option<Self> {
-        // There is one zero.
+        // So that there is only one zero.
         (!value.is_nan()).then_some(Self(value + 0.0))
     }
 

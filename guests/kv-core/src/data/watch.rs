@@ -1,4 +1,4 @@
-//! WATCH: which connections want to know that a key was changed.
+//! WATCH: which connections must know that a key was changed.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::copy;
 use crate::buffer::{Budget, OutOfMemory};
 
-/// Keys that all connections together may watch. Every change of a key looks through them.
+/// Most keys that all connections together may watch. Every change of a key searches them.
 pub const MAX_WATCHES: usize = 1024;
 
 /// A key that a connection watches.
@@ -22,10 +22,10 @@ struct Watch {
 pub struct Watches(Vec<Watch>);
 
 impl Watches {
-    /// What a watch costs besides its key, bytes.
+    /// The cost of a watch besides its key, bytes.
     const COST: usize = 3 * size_of::<Watch>() + 16;
 
-    /// Lets connection `client` watch a key.
+    /// Makes connection `client` watch a key.
     pub fn add(
         &mut self,
         client: u64,
@@ -51,26 +51,26 @@ impl Watches {
         Ok(())
     }
 
-    /// A key was changed.
+    /// Notes that a key was changed.
     pub fn touch(&mut self, db: usize, key: &[u8]) {
         for watch in &mut self.0 {
             watch.touched |= watch.db == db && *watch.key == *key;
         }
     }
 
-    /// The keys of a database for which this holds were changed.
+    /// Notes that those keys of a database were changed for which `which` returns true.
     pub fn touch_all(&mut self, db: usize, mut which: impl FnMut(&[u8]) -> bool) {
         for watch in self.0.iter_mut().filter(|it| it.db == db) {
             watch.touched |= which(&watch.key);
         }
     }
 
-    /// Whether a key that `client` watches was changed since.
+    /// Was a key that `client` watches changed since then?
     pub fn touched(&self, client: u64) -> bool {
         self.0.iter().any(|it| it.client == client && it.touched)
     }
 
-    /// `client` watches nothing any more.
+    /// Ends all watches of `client`.
     pub fn forget(&mut self, client: u64, budget: &mut Budget) {
         self.0.retain(|it| {
             let stays = it.client != client;

@@ -1,4 +1,4 @@
-//! Connections: cuts, errors in the protocol, long replies, want of memory, and nonsense.
+//! Connections: input in pieces, protocol errors, long replies, exhausted memory, and nonsense.
 
 use kv_core::resp::{MAX_ARGS, MAX_BULK};
 use kv_core::{Client, Limits, Server};
@@ -8,7 +8,7 @@ const ROOMY: Limits = Limits {
     buffers: 64 << 20,
 };
 
-/// A command as clients send it.
+/// A command, encoded as clients send it.
 fn command(args: &[&[u8]]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", args.len()).into_bytes();
     for arg in args {
@@ -232,7 +232,7 @@ fn connections_share_a_limit_for_what_they_keep() {
     for client in &mut clients {
         client.end(&mut server);
     }
-    // Nothing is left of them: one connection may have it all again.
+    // Nothing of them is left: one connection may use all memory again.
     let mut last = Client::default();
     let whole = command(&[b"SET", b"k", &[b'v'; 400_000]]);
     assert_eq!(
@@ -249,7 +249,7 @@ fn quit_is_the_last_command() {
     assert!(client.is_closing() && !client.wants_input());
 }
 
-/// Random bytes that look like the protocol: no panic, whatever they are.
+/// Random bytes that look like the protocol never cause a panic.
 #[test]
 fn nonsense_is_survived() {
     let seed = std::time::SystemTime::now()

@@ -1,12 +1,12 @@
-//! What is stored: its memory, its order, and scans while it changes.
+//! Stored data: its memory, its order, and scans while it changes.
 
 use std::collections::HashSet;
 
 use crate::common::{ROOMY, Random, Table, command, encoded};
 use kv_core::Limits;
 
-/// All of every kind of value is paid for, and paid back: by the command that takes the last of it
-/// away, whichever that is.
+/// Memory for every kind of value is paid for, and given back by the command that removes the last of
+/// it, whichever command that is.
 #[test]
 fn memory_comes_back_to_the_last_byte() {
     for (fill, empty) in [
@@ -38,8 +38,7 @@ fn memory_comes_back_to_the_last_byte() {
     }
 }
 
-/// Every kind of collection is refused what is beyond the limit, with an error, and keeps what it
-/// had.
+/// Every kind of collection refuses with an error what exceeds the limit, and keeps what it had.
 #[test]
 fn collections_end_at_the_limit() {
     let limits = Limits {
@@ -67,14 +66,14 @@ fn collections_end_at_the_limit() {
         assert!(added > 1000, "{add}: only {added}");
         let there = table.ask(0, count);
         let there: i64 = there[1..].trim_end().parse().expect("a number");
-        // The key of a SET may be there without its deadline, for which there was no memory.
+        // After SET the key may exist without its deadline, if there was no memory for the deadline.
         assert!((added..=added + 1).contains(&there), "{add}: {there}");
         table.check(0, "FLUSHALL", "+OK\r\n");
         assert_eq!(table.used(), 0, "{add}");
     }
 }
 
-/// Nothing that stays in a table through a scan is missed, whatever else comes and goes.
+/// A scan misses nothing that stays in the table, whatever else is added or removed.
 #[test]
 fn a_scan_misses_nothing_that_stays() {
     let mut random = Random::new();
@@ -129,7 +128,7 @@ fn a_scan_misses_nothing_that_stays() {
     }
 }
 
-/// Random commands in little memory: no panic, no byte lost, and twice the same.
+/// Random commands in little memory cause no panic and lose no byte, and twice have the same result.
 #[test]
 fn random_commands_in_little_memory() {
     let mut random = Random::new();
@@ -158,7 +157,7 @@ fn random_commands_in_little_memory() {
     assert!(first == run(), "the same commands, other answers");
 }
 
-/// What a command has answered before memory ran out is taken back: one command, one reply.
+/// What a command has written before memory ran out is removed: one command, one reply.
 #[test]
 fn an_error_is_the_only_reply() {
     let limits = Limits {

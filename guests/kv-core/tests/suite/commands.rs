@@ -1,4 +1,4 @@
-//! What a client is told, command by command.
+//! The answers, command by command.
 
 use kv_core::{Client, Limits, Server};
 
@@ -7,7 +7,7 @@ const ROOMY: Limits = Limits {
     buffers: 64 << 20,
 };
 
-/// Everything a fresh server answers to `input`.
+/// All answers of a fresh server to `input`.
 fn answers(input: &[u8]) -> String {
     let mut server = Server::new(ROOMY, 1);
     let mut client = Client::default();
@@ -40,7 +40,7 @@ fn churn() {
     let mut client = Client::default();
     assert_eq!(server.run(5), None);
     client.input(b"DEBUG CHURN 4 1\r\n", &mut server);
-    // A second in its own steps: 4 MiB, four times round.
+    // A second in steps of `DEBUG CHURN`: it writes 4 MiB, four times the pool.
     let mut now = 1000;
     while now < 1_000_001_000 {
         now = server.run(now).expect("it goes on");
@@ -132,7 +132,7 @@ fn numbers() {
     }
 }
 
-/// With the 64 bits of significand that C's `long double` has, as a real Redis answers.
+/// Sums have the 64 bits of significand of C's `long double`, like a real Redis's.
 #[test]
 fn floating_point_numbers() {
     let sums: [(&[&str], &str); 9] = [

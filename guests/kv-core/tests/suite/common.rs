@@ -1,14 +1,14 @@
-//! A server with some clients, for the tests.
+//! For the tests: a server with several clients.
 
 use kv_core::{Client, Limits, Server};
 
-/// More memory than any test takes.
+/// More memory than any test needs.
 pub const ROOMY: Limits = Limits {
     data: 64 << 20,
     buffers: 64 << 20,
 };
 
-/// A server, and clients that speak to it in turn.
+/// A server, and clients that use it in turn.
 pub struct Table {
     pub server: Server,
     pub clients: Vec<Client>,
@@ -23,7 +23,7 @@ impl Table {
         }
     }
 
-    /// What client `who` is told for an inline command.
+    /// The answer to an inline command of client `who`.
     pub fn ask(&mut self, who: usize, line: &str) -> String {
         let client = &mut self.clients[who];
         client.input(format!("{line}\r\n").as_bytes(), &mut self.server);
@@ -36,13 +36,13 @@ impl Table {
         String::from_utf8_lossy(&said).into_owned()
     }
 
-    /// The same, compared.
+    /// Compares the answer.
     #[track_caller]
     pub fn check(&mut self, who: usize, line: &str, answer: &str) {
         assert_eq!(self.ask(who, line), answer, "client {who}: {line}");
     }
 
-    /// Bytes of data that INFO tells.
+    /// Bytes of data, as INFO reports them.
     pub fn used(&mut self) -> usize {
         let info = self.ask(0, "INFO memory");
         let line = info.lines().find_map(|it| it.strip_prefix("used_memory:"));
@@ -50,7 +50,7 @@ impl Table {
     }
 }
 
-/// Numbers that a seed decides (xorshift); the seed is printed, so that a failure can be repeated.
+/// Random numbers from a seed (xorshift). The seed is printed, so that a failure can be repeated.
 pub struct Random(u64);
 
 impl Random {
@@ -78,7 +78,7 @@ impl Random {
     }
 }
 
-/// Words of [`command`].
+/// Words for [`command`].
 const KEYS: [&str; 5] = ["a", "b", "c", "d", "e"];
 const MEMBERS: [&str; 8] = [
     "",
@@ -92,7 +92,7 @@ const MEMBERS: [&str; 8] = [
 ];
 const NUMBERS: [&str; 9] = ["0", "1", "-1", "2", "-3", "5", "x", "100", "1.5"];
 
-/// Templates of commands: K is a key, M a member or value, N a number.
+/// Templates of commands: K stands for a key, M for a member or value, N for a number.
 const COMMANDS: [&str; 66] = [
     "SET K M",
     "SET K M NX",
@@ -174,7 +174,7 @@ pub fn command(random: &mut Random) -> Vec<Vec<u8>> {
     template.split(' ').map(|it| word(it, random)).collect()
 }
 
-/// A command as clients send it.
+/// A command, encoded as clients send it.
 pub fn encoded(command: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = format!("*{}\r\n", command.len()).into_bytes();
     for word in command {

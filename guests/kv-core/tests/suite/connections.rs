@@ -25,7 +25,7 @@ fn a_transaction_fails_if_another_connection_changed_what_it_watches() {
         table.check(0, "PING", "+QUEUED\r\n");
         let answer = if fails { "*-1\r\n" } else { "*1\r\n+PONG\r\n" };
         table.check(0, "EXEC", answer);
-        // What was watched is forgotten with it.
+        // EXEC also ends the watches.
         table.ask(1, "SET a 9");
         table.ask(0, "MULTI");
         table.check(0, "EXEC", "*0\r\n");
@@ -46,7 +46,7 @@ fn what_a_connection_held_goes_with_it() {
     clients[0].end(server);
     table.check(1, "WATCH more", "+OK\r\n");
     table.check(1, "UNWATCH", "+OK\r\n");
-    // The place is another's, who is in no transaction.
+    // The place is used by another connection, which has no transaction.
     table.check(0, "PING", "+PONG\r\n");
     assert_eq!(table.used(), 0);
 }
@@ -69,7 +69,7 @@ fn commands_that_wait_count_against_the_limit() {
     let aborted = "-EXECABORT Transaction discarded because of previous errors.\r\n";
     table.check(0, "EXEC", aborted);
     table.check(0, "EXISTS k", ":0\r\n");
-    // It can be done again, so the memory is back.
+    // The same is possible again, so the memory was given back.
     table.ask(0, "MULTI");
     for _ in 0..10 {
         table.check(0, &queue, "+QUEUED\r\n");

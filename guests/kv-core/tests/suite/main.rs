@@ -1,4 +1,4 @@
-//! The server of the guest `kv`, without a guest.
+//! Tests of the server of the guest `kv`, without a guest.
 
 mod clients;
 mod collections;

@@ -1,8 +1,8 @@
-//! Keys that expire, by the time that the server is told.
+//! Keys that expire, by the server's time.
 
 use crate::common::{ROOMY, Table};
 
-/// 2026-01-01, nanoseconds since 1970; the machine booted then.
+/// 2026-01-01, nanoseconds since 1970: the time at which the machine booted.
 const BOOT_NS: u64 = 1_767_225_600_000_000_000;
 const MS: u64 = 1_000_000;
 
@@ -19,7 +19,7 @@ fn a_key_expires_when_its_milliseconds_are_over() {
     table.check(0, "SET b v EX 10", "+OK\r\n");
     table.check(0, "SET c v", "+OK\r\n");
     table.check(0, "PEXPIRETIME a", ":1767225601500\r\n");
-    // It wants to be called when the first one is over.
+    // It must be called again when the first key has expired.
     assert_eq!(table.server.run(1000 * MS), Some(1501 * MS));
     assert_eq!(set_time(&mut table, 1500), Some(1501 * MS));
     table.check(0, "PTTL a", ":0\r\n");

@@ -1,4 +1,4 @@
-//! Who asks for our address, priority tags, and the announcements at boot.
+//! Requests for the server's address, priority tags, and the announcements at boot.
 
 use crate::frames::{IP, MAC, Remote, arp, tagged};
 use crate::harness::{GATEWAY, Lan};
@@ -9,7 +9,7 @@ use kv_net::smoltcp::wire::{
 
 const ALL: EthernetAddress = EthernetAddress::BROADCAST;
 
-/// The one answer that a frame gets: to whom.
+/// The destination of the one answer that a frame gets.
 fn answered(lan: &mut Lan, frame: Vec<u8>) -> Option<EthernetAddress> {
     lan.hears(frame);
     let frames = lan.frames();
@@ -48,7 +48,7 @@ fn nothing_else_is_answered() {
         neighbor.arp(ArpOperation::Unknown(3), MAC, IP),
         neighbor.arp(ArpOperation::Request, other, IP),
         odd(ALL).arp(ArpOperation::Request, MAC, IP),
-        // Our own frame, come back.
+        // The server's own frame, come back.
         odd(MAC).arp(ArpOperation::Request, ALL, IP),
         neighbor.ethernet(EthernetProtocol::Arp, &[0; 27]),
     ] {
@@ -73,7 +73,7 @@ fn only_neighbors_are_remembered() {
     }
     lan.hears(foreign.arp(ArpOperation::Request, ALL, IP));
     lan.hears(foreign.syn());
-    // The way there leads over the gateway all the same.
+    // Packets to it still go through the gateway.
     assert_eq!(lan.asked(), [GATEWAY]);
     lan.hears(router.arp(ArpOperation::Reply, MAC, IP));
     let segments = lan.segments();
@@ -103,7 +103,7 @@ fn frames_with_a_priority_are_served_and_those_of_a_vlan_are_not() {
     let mut lan = Lan::new();
     let cut = tagged(&request, 0)[..15].to_vec();
     assert_eq!(answered(&mut lan, cut), None);
-    // One tag within another is of a network that is not ours.
+    // A tag within a tag belongs to another network.
     assert_eq!(answered(&mut lan, tagged(&tagged(&request, 0), 0)), None);
 }
 

@@ -1,4 +1,4 @@
-//! Frames of peers, and what the server's frames say. The end-to-end tests use this as well.
+//! Frames of peers, and what the server's frames say. The end-to-end tests use this file too.
 
 use kv_net::PORT;
 use kv_net::smoltcp::phy::ChecksumCapabilities;
@@ -10,7 +10,7 @@ use kv_net::smoltcp::wire::{
 /// The server's addresses.
 pub const MAC: EthernetAddress = EthernetAddress([2, 0x4c, 0x53, 0, 0, 2]);
 pub const IP: Ipv4Address = Ipv4Address::new(10, 77, 0, 2);
-/// What every peer's first segment is numbered.
+/// The sequence number of every peer's first segment.
 pub const FIRST: TcpSeqNumber = TcpSeqNumber(1000);
 
 /// A segment that the server sent.
@@ -23,12 +23,12 @@ pub struct Segment {
     pub seq: TcpSeqNumber,
     pub ack: Option<TcpSeqNumber>,
     pub payload: Vec<u8>,
-    /// Bytes of its packet.
+    /// Length of its packet, bytes.
     pub packet: usize,
     pub may_fragment: bool,
 }
 
-/// A frame's segment, if it carries one. Its checksums must be right.
+/// The segment in a frame, if there is one. Its checksums must be right.
 pub fn segment(frame: &[u8]) -> Option<Segment> {
     let frame = EthernetFrame::new_checked(frame).expect("a frame");
     if frame.ethertype() != EthernetProtocol::Ipv4 {
@@ -55,8 +55,8 @@ pub fn segment(frame: &[u8]) -> Option<Segment> {
     })
 }
 
-/// A frame's destination and ARP packet, if it carries one: what it does, whom it tells of, who is
-/// its target.
+/// A frame's destination and the ARP packet in it, if there is one: operation, the address that it
+/// gives, and its target.
 pub fn arp(
     frame: &[u8],
 ) -> Option<(
@@ -88,7 +88,7 @@ pub fn arp(
     ))
 }
 
-/// A peer, or a router of peers.
+/// A peer, or a router to peers.
 #[derive(Clone, Copy, Debug)]
 pub struct Remote {
     pub mac: EthernetAddress,
@@ -97,7 +97,7 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The neighbour with this number.
+    /// A neighbour, by number.
     pub fn neighbor(number: u8) -> Remote {
         Remote {
             mac: EthernetAddress([2, 0, 0, 0, 0, number]),
@@ -106,7 +106,7 @@ impl Remote {
         }
     }
 
-    /// The peer with this number beyond the gateway.
+    /// A peer beyond the gateway, by number.
     pub fn far(number: u8) -> Remote {
         Remote {
             mac: Remote::neighbor(1).mac,
@@ -115,7 +115,7 @@ impl Remote {
         }
     }
 
-    /// The same with another port.
+    /// The same peer with another port.
     pub fn at(self, port: u16) -> Remote {
         Remote { port, ..self }
     }
@@ -124,7 +124,7 @@ impl Remote {
         ethernet(self.mac, MAC, protocol, payload)
     }
 
-    /// An ARP packet of it to `to`.
+    /// An ARP packet from this peer to `to`.
     pub fn arp(
         &self,
         operation: ArpOperation,
@@ -143,7 +143,7 @@ impl Remote {
         ethernet(self.mac, to, EthernetProtocol::Arp, &bytes)
     }
 
-    /// An IP packet of it to the server.
+    /// An IP packet from this peer to the server.
     pub fn packet(&self, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
         let repr = Ipv4Repr {
             src_addr: self.ip,
@@ -159,7 +159,7 @@ impl Remote {
         bytes
     }
 
-    /// A segment of it to port `to`.
+    /// A segment from this peer to port `to`.
     pub fn segment_to(
         &self,
         to: u16,
@@ -194,7 +194,7 @@ impl Remote {
         self.ethernet(EthernetProtocol::Ipv4, &packet)
     }
 
-    /// Its request for a connection.
+    /// This peer's request for a connection.
     pub fn syn(&self) -> Vec<u8> {
         self.segment_to(PORT, TcpControl::Syn, FIRST, None, u16::MAX, &[])
     }

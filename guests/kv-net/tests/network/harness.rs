@@ -1,4 +1,4 @@
-//! A server with its card, and peers that have connections.
+//! A server with its card, and peers with connections.
 
 use crate::frames::{FIRST, IP, MAC, Remote, Segment, arp, segment};
 use kv_core::{Limits, Server};
@@ -7,10 +7,10 @@ use kv_net::smoltcp::wire::{ArpOperation, Ipv4Address, TcpControl, TcpSeqNumber}
 use kv_net::{Card, Host, MAX_FRAME, Network, PORT, Wake};
 use std::collections::VecDeque;
 
-/// The way to peers that are not on the link.
+/// The gateway to peers that are not on the link.
 pub const GATEWAY: Ipv4Address = Ipv4Address::new(10, 77, 0, 1);
 
-/// A card without limits, or with one.
+/// A card with or without a limit on its frames.
 pub struct FakeCard {
     pub received: VecDeque<Vec<u8>>,
     pub sent: Vec<Vec<u8>>,
@@ -34,7 +34,7 @@ impl Card for FakeCard {
     }
 }
 
-/// The server and the time.
+/// The server, and the time.
 pub struct Lan {
     pub network: Network<FakeCard>,
     pub now: Instant,
@@ -42,7 +42,7 @@ pub struct Lan {
 }
 
 impl Lan {
-    /// It has a gateway, and has announced itself; that is taken away.
+    /// A server with a gateway. Its announcement was sent and is removed.
     pub fn new() -> Lan {
         let mut lan = Lan::just_up();
         lan.pass(Duration::from_secs(100));
@@ -50,7 +50,7 @@ impl Lan {
         lan
     }
 
-    /// The network comes up now.
+    /// A server whose network comes up now.
     pub fn just_up() -> Lan {
         let card = FakeCard {
             received: VecDeque::new(),
@@ -79,7 +79,7 @@ impl Lan {
         self.settle();
     }
 
-    /// Polls until it wants to wait.
+    /// Polls until the network has nothing to do now.
     fn settle(&mut self) {
         for _ in 0..1000 {
             self.wake = self.network.poll(self.now);
@@ -91,7 +91,7 @@ impl Lan {
         panic!("it never waits: {:?}", self.wake);
     }
 
-    /// Time passes, and the server is polled whenever it wants to be.
+    /// Time passes. The network is polled whenever it asked for it.
     pub fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         while let Wake::At(at) = self.wake
@@ -104,18 +104,18 @@ impl Lan {
         self.settle();
     }
 
-    /// What it sent since the last time.
+    /// The frames that the server sent since the last call.
     pub fn frames(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.network.card().sent)
     }
 
-    /// The segments of what it sent since the last time.
+    /// The segments that the server sent since the last call.
     pub fn segments(&mut self) -> Vec<Segment> {
         let frames = self.frames();
         frames.iter().filter_map(|frame| segment(frame)).collect()
     }
 
-    /// The neighbours that it asked for among what it sent since the last time.
+    /// The neighbours whose addresses the server requested since the last call.
     pub fn asked(&mut self) -> Vec<Ipv4Address> {
         let frames = self.frames();
         let asked = frames.iter().filter_map(|frame| arp(frame));
@@ -169,7 +169,7 @@ impl Client {
         lan.hears(frame);
     }
 
-    /// Takes the segments that are for it, and acknowledges what continues what it has.
+    /// Receives the segments that are for it, and acknowledges those that follow what it has.
     pub fn take(&mut self, lan: &mut Lan, segments: &[Segment]) {
         let to = (self.remote.ip, self.remote.port);
         let before = self.ack;

@@ -1,5 +1,5 @@
-//! The network of `kv` in virtual time, with peers that are made of frames. `cargo test` at the top of
-//! the tree runs this too.
+//! Tests of `kv`'s network in virtual time, with peers made of frames. `cargo test` at the top of the
+//! tree runs them too.
 
 mod arp;
 mod frames;

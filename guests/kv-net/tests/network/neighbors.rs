@@ -1,4 +1,4 @@
-//! Neighbours: learned from what they send, and asked for without holding up each other.
+//! Neighbours: learned from what they send, and asked without delaying each other.
 
 use crate::frames::{IP, MAC, Remote};
 use crate::harness::{GATEWAY, Lan};

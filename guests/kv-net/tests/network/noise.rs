@@ -1,4 +1,4 @@
-//! Frames at random: nothing that comes in may end the guest.
+//! Random frames: whatever comes in must not end the guest.
 
 use crate::frames::{FIRST, IP, MAC, Remote};
 use crate::harness::{GATEWAY, Lan};
@@ -22,7 +22,7 @@ impl Random {
     }
 }
 
-/// A good frame of a peer that does not know what it says, or a damaged one.
+/// A valid frame of a peer with random content, or a damaged frame.
 fn frame(random: &mut Random, last: &[Vec<u8>]) -> Vec<u8> {
     let number = random.below(250) as u8;
     let near = Remote::neighbor(number).at(1000 + random.below(3) as u16);
@@ -60,7 +60,7 @@ fn no_frames_end_the_server_and_afterwards_it_serves() {
     for _ in 0..FRAMES / 8 {
         let frames: Vec<_> = (0..8).map(|_| frame(&mut random, &last)).collect();
         lan.hears_all(frames);
-        // What it says comes back to it, turned around, as if a peer said it.
+        // The server's frames come back to it with the addresses exchanged, as if a peer had sent them.
         last = lan.frames();
         for frame in &mut last {
             let (to, from) = (frame[..6].to_vec(), frame[6..12].to_vec());

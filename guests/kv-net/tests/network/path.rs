@@ -1,4 +1,4 @@
-//! Paths that carry less than an Ethernet does.
+//! Paths that carry less than Ethernet.
 
 use crate::frames::{IP, Remote, Segment, segment};
 use crate::harness::{Client, Lan};
@@ -12,7 +12,7 @@ use kv_net::smoltcp::wire::{
 /// Bytes of the reply.
 const LARGE: usize = 100_000;
 
-/// A router's word that `packet` was too long for its link.
+/// A router's message that `packet` was too long for its link.
 fn too_long(router: Remote, packet: &[u8], mtu: u16) -> Vec<u8> {
     let mut bytes = [vec![0; 8], packet[..28].to_vec()].concat();
     let mut icmp = Icmpv4Packet::new_unchecked(&mut bytes[..]);
@@ -24,11 +24,11 @@ fn too_long(router: Remote, packet: &[u8], mtu: u16) -> Vec<u8> {
     router.ethernet(EthernetProtocol::Ipv4, &packet)
 }
 
-/// The length of the longest packet that a router lets through, by whether it may be cut.
+/// Decides whether a router refuses a segment: if so, returns the MTU that the router tells.
 type Judge = fn(&Segment) -> Option<u16>;
 
-/// Fetches a large value over a router that refuses what `judge` refuses, and says what it carries.
-/// Gives the lengths of the packets that arrived, and how long it took.
+/// Fetches a large value through a router with the limits of `judge`, which sends messages about them.
+/// Returns the lengths of the packets that arrived, and how long it took.
 fn fetch(lan: &mut Lan, client: &mut Client, judge: Judge) -> (Vec<usize>, Duration) {
     let began = lan.now;
     let mut lengths = Vec::new();
@@ -64,7 +64,7 @@ fn pattern(at: usize) -> u8 {
     b'a' + (at % 23) as u8
 }
 
-/// A server that has the large value, and a client that asks for it.
+/// A server with the large value, and a client that requests it.
 fn server() -> (Lan, Client) {
     let mut lan = Lan::new();
     let mut client = Remote::neighbor(7).connect(&mut lan);
@@ -86,9 +86,9 @@ fn a_large_reply_arrives_over_a_path_that_carries_1280_bytes() {
     let judge: Judge = |it| (it.packet > 1280).then_some(1280);
     let (lengths, took) = fetch(&mut lan, &mut client, judge);
     assert!(lengths.iter().all(|&it| it <= 1280));
-    // One retransmission.
+    // This is the time of one retransmission.
     assert!(took < Duration::from_secs(2), "{took}");
-    // From then on it is known, to other connections as well.
+    // From then on the limit is known to other connections as well.
     let mut next = client.remote.at(40_001).connect(&mut lan);
     let (lengths, took) = fetch(&mut lan, &mut next, judge);
     assert!(lengths.contains(&1280), "{lengths:?}");
@@ -138,8 +138,8 @@ fn words_about_packets_that_are_not_under_way_change_nothing() {
     };
     let router = Remote::neighbor(9);
     for quoted in [
-        // Another port of ours, another peer, another of its ports, another part of the stream,
-        // another sender, another protocol, a version and a header length that are none.
+        // Changes to the quoted packet: the server's port, the peer, its port, the place in the stream,
+        // the sender, the protocol, and an invalid version and header length.
         change(21, 80),
         change(19, 8),
         change(23, 9),
@@ -152,7 +152,7 @@ fn words_about_packets_that_are_not_under_way_change_nothing() {
     ] {
         lan.hears(too_long(router, &quoted, 600));
     }
-    // One that would make packets longer, and one with a wrong checksum.
+    // A message that would make packets longer, and one with a wrong checksum.
     lan.hears(too_long(router, &packet, 1600));
     let mut damaged = too_long(router, &packet, 600);
     damaged[14 + 20 + 7] ^= 1;
@@ -169,7 +169,7 @@ fn words_about_packets_that_are_not_under_way_change_nothing() {
     );
 }
 
-/// Takes in what is under way, and what follows.
+/// Receives the packets under way, and what follows.
 fn fetch_rest(lan: &mut Lan, client: &mut Client, frames: &[Vec<u8>]) -> (Vec<usize>, Duration) {
     let began = lan.now;
     let segments: Vec<Segment> = frames.iter().filter_map(|frame| segment(frame)).collect();

@@ -1,4 +1,5 @@
-//! Places for connections: who gets one, and what becomes of those whose peers have vanished.
+//! Places for connections: which requests get one, and what happens to connections whose peers have
+//! vanished.
 
 use crate::frames::{FIRST, Remote, Segment};
 use crate::harness::{Client, Lan};
@@ -22,7 +23,7 @@ fn of_control(segments: &[Segment], control: TcpControl) -> usize {
     segments.iter().filter(|it| it.control == control).count()
 }
 
-/// Whether `number` was let in since the last time; nobody must have been refused.
+/// Was `number` accepted since the last call? No request may have been refused.
 fn let_in(lan: &mut Lan, number: usize) -> bool {
     let segments = lan.segments();
     assert_eq!(of_control(&segments, TcpControl::Rst), 0, "{segments:?}");
@@ -32,7 +33,7 @@ fn let_in(lan: &mut Lan, number: usize) -> bool {
         .any(|it| it.to == to && it.control == TcpControl::Syn)
 }
 
-/// All places are taken by peers that go on.
+/// A server whose places are all taken by peers that are active.
 fn full() -> (Lan, Vec<Client>) {
     let mut lan = Lan::new();
     let clients = (0..CONNECTIONS)
@@ -52,7 +53,7 @@ fn requests_whose_answers_are_lost_keep_nobody_out_for_long() {
     assert!(!let_in(&mut lan, 5000));
     lan.pass(MOMENT);
     assert!(let_in(&mut lan, 5000));
-    // Only who is needed gives way, and the rest soon after.
+    // Only as many connections end as are needed, and the others soon after.
     assert_eq!(lan.network.connections().taken(), CONNECTIONS);
     lan.pass(ANSWER_LIMIT - RECLAIM_AFTER - MOMENT);
     assert_eq!(lan.network.connections().taken(), CONNECTIONS);
@@ -74,7 +75,7 @@ fn who_cannot_hear_us_but_repeats_itself_is_given_up_as_well() {
     assert!(let_in(&mut lan, 5000));
 }
 
-/// Peers that close and never acknowledge that we do.
+/// Peers that close and never acknowledge the server's close.
 fn in_last_ack(lan: &mut Lan, clients: &mut [Client]) {
     for client in clients.iter_mut() {
         client.say(lan, TcpControl::Fin, &[]);
@@ -100,7 +101,7 @@ fn peers_that_vanish_while_they_close_keep_nobody_out_for_long() {
         );
     }
     lan.pass(ANSWER_LIMIT);
-    // Those ten have answered nothing since, either.
+    // Those ten have not answered since, either.
     lan.pass(ANSWER_LIMIT);
     assert_eq!(lan.network.connections().taken(), 0);
 }
@@ -118,7 +119,7 @@ fn a_reply_that_is_never_acknowledged_keeps_no_place_of_one_that_closes() {
 #[test]
 fn an_open_connection_keeps_its_place_though_its_peer_is_silent() {
     let (mut lan, mut clients) = full();
-    // A reply that is not acknowledged yet: the peer may be slow, or a failover is under way.
+    // A reply that is not acknowledged yet: the peer may be slow, or there may be a failover.
     for client in &mut clients {
         client.say(&mut lan, TcpControl::Psh, b"PING\r\n");
     }
@@ -138,7 +139,7 @@ fn a_request_waits_and_gets_the_next_place_at_once() {
         leaving.say(&mut lan, TcpControl::Fin, &[]);
         let closes = lan.segments();
         leaving.take(&mut lan, &closes);
-        // In the order in which they came.
+        // In the order in which the requests came.
         assert!(let_in(&mut lan, number), "{number}");
     }
 }
@@ -150,7 +151,7 @@ fn who_comes_last_does_not_get_the_place_that_somebody_waits_for() {
     let _clients: Vec<_> = (0..last).map(|it| remote(it).connect(&mut lan)).collect();
     lan.hears_all(requests([last, 5000]));
     lan.segments();
-    // The moment in which the one that does not answer gives way.
+    // The moment when the peer that does not answer loses its place.
     lan.now += RECLAIM_AFTER;
     lan.hears(remote(5001).syn());
     let answers = lan.segments();
@@ -212,7 +213,7 @@ fn a_peer_that_resets_or_damages_its_request_leaves_no_socket_that_listens() {
             0,
             &[],
         );
-        // The next request comes in the same moment.
+        // The next request comes at the same moment.
         let mut damaged = Remote::neighbor(200).syn();
         damaged[52] ^= 1;
         lan.hears_all([reset, damaged]);
@@ -240,7 +241,7 @@ fn who_reads_slowly_after_closing_is_not_cut_while_it_answers() {
     let segments = lan.segments();
     client.take(&mut lan, &segments);
     assert_eq!(client.received, b"+OK\r\n");
-    // It takes nothing now, says that it has nothing more to say, and answers what asks it.
+    // The peer accepts nothing now, closes its side, and answers keep-alives.
     client.window = 0;
     client.say(&mut lan, TcpControl::Psh, b"GET k\r\n");
     client.say(&mut lan, TcpControl::Fin, &[]);

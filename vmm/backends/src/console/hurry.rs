@@ -1,4 +1,4 @@
-//! The end of a machine's wait for its console's reader.
+//! Ends a machine's wait for its console's reader.
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
@@ -7,20 +7,20 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells a machine that waits for its console's reader to wait no more, from another thread.
+/// Makes a machine stop waiting for its console's reader, from another thread.
 #[derive(Clone, Debug)]
 pub struct Hurry(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Readable once nobody is waited for.
+    /// Readable once the wait must end.
     event: OwnedFd,
     waiting: AtomicBool,
     told: AtomicBool,
 }
 
 impl Hurry {
-    /// There is time.
+    /// The machine may still wait.
     ///
     /// # Errors
     /// If there are no descriptors left.
@@ -32,9 +32,9 @@ impl Hurry {
         })))
     }
 
-    /// From here on nobody is waited for.
+    /// From now on the machine does not wait for the reader.
     pub fn up(&self) {
-        // A full counter hurries just as well.
+        // If the counter is full, the event is already set.
         let _full = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
     }
 
@@ -43,7 +43,7 @@ impl Hurry {
         self.0.waiting.load(Ordering::Acquire)
     }
 
-    /// Waits until the console takes text; false if nobody is to wait for that any more.
+    /// Waits until the console accepts text. Returns false if [`Hurry::up`] came first.
     pub(super) fn await_room(&self, console: BorrowedFd<'_>) -> io::Result<bool> {
         let mut set = [
             PollFd::from_borrowed_fd(console, PollFlags::OUT),
@@ -56,7 +56,7 @@ impl Hurry {
                 Err(e) => return Err(e.into()),
             }
         }
-        // An error of the console's is told by writing.
+        // If the console has an error, the following write returns it.
         let ready = !set[0].revents().is_empty();
         if !ready && !self.0.told.swap(true, Ordering::Relaxed) {
             tracing::warn!("nobody reads the console: the last that the guest printed is dropped");
@@ -64,7 +64,7 @@ impl Hurry {
         Ok(ready)
     }
 
-    /// Does what may wait for the console.
+    /// Does `wait`, which may wait for the console.
     pub(super) fn during<T>(&self, wait: impl FnOnce() -> T) -> T {
         self.0.waiting.store(true, Ordering::Release);
         let done = wait();

@@ -18,11 +18,11 @@ fn a_reader_who_does_not_read_stops_nobody() {
         }
     }
     assert!(console.slow);
-    // Once, not for every text.
+    // The writer waited for the reader once, not for every text.
     assert!(began.elapsed() < 300 * PATIENCE, "{:?}", began.elapsed());
     let mut read = 0;
     let mut buffer = vec![0; out::QUEUE_BYTES];
-    // The reader is back: everything that was kept comes, in order.
+    // The reader reads again: everything that was kept comes, in order.
     while read < out::QUEUE_BYTES / 2 {
         let n = reader.read(&mut buffer).unwrap();
         assert!(buffer[..n].iter().all(|byte| *byte == b'x'));
@@ -47,7 +47,7 @@ fn what_a_reader_takes_has_left_before_the_writer_goes_on() {
     for number in 0..20 {
         let text = format!("text {number}");
         console.write(text.as_bytes());
-        // A busy host may take longer than the patience.
+        // On a busy host the reader may take longer than [`PATIENCE`].
         if !console.slow {
             let read = reader.read(&mut buffer).unwrap();
             assert_eq!(&buffer[..read], text.as_bytes());

@@ -1,4 +1,5 @@
-//! The TUN device: opening it, binding it to a TAP, and what the TAP keeps from its last user.
+//! The TUN device: opening it, attaching it to a TAP, and resetting what the TAP keeps of its last
+//! user.
 
 use super::TapError;
 use std::ffi::CStr;
@@ -8,14 +9,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 
-/// The device through which TUN and TAP interfaces are reached.
+/// The device that gives access to TUN and TAP interfaces.
 pub const TUN_DEVICE: &str = "/dev/net/tun";
 
-/// Length of the longest interface name, in bytes (`IFNAMSIZ` without its final zero).
+/// Length of the longest interface name, bytes (`IFNAMSIZ` without the final zero).
 pub(super) const NAME_LIMIT: usize = libc::IFNAMSIZ - 1;
 
-/// Attaches to the existing TAP interface `name`, without packet information headers, in non-blocking
-/// mode, and with nothing left of what an earlier user had set.
+/// Attaches to the existing TAP interface `name`, in non-blocking mode and without packet information
+/// headers, and resets the settings that an earlier user left.
 pub(super) fn open(name: &str) -> Result<File, TapError> {
     check_name(name)?;
     let error = |source| TapError::Io {
@@ -39,8 +40,8 @@ pub(super) fn open(name: &str) -> Result<File, TapError> {
         Some(libc::EPERM | libc::EACCES) => TapError::Denied { name: name.into() },
         _ => error(e),
     })?;
-    // Attaching would have made a new interface had the old one gone since it was looked up.
-    // The kernel gives every interface a new index, and a new TAP ends with its descriptor.
+    // If the interface was removed since it was looked up, attaching has made a new one. A new
+    // interface has a new index, and a TAP that was made by attaching ends with its descriptor.
     if index_of(&lookup, name).map_err(error)? != Some(index) {
         return Err(missing());
     }
@@ -48,7 +49,7 @@ pub(super) fn open(name: &str) -> Result<File, TapError> {
     Ok(device)
 }
 
-/// Opens the TUN device, bound to no interface yet, in non-blocking mode.
+/// Opens the TUN device in non-blocking mode, not attached to an interface yet.
 pub fn open_tun_device() -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -57,7 +58,7 @@ pub fn open_tun_device() -> io::Result<File> {
         .open(TUN_DEVICE)
 }
 
-/// `struct ifreq` of `linux/if.h`, with the member of its union that is read and written here.
+/// `struct ifreq` of `linux/if.h`, with the one member of its union that is used here.
 #[repr(C)]
 struct InterfaceRequest {
     name: [u8; libc::IFNAMSIZ],
@@ -79,7 +80,7 @@ impl InterfaceRequest {
     }
 }
 
-/// Binds `device` to the TAP interface `name`, which the kernel makes if it does not exist.
+/// Attaches `device` to the TAP interface `name`. The kernel makes the interface if it does not exist.
 pub fn attach(device: &File, name: &str) -> io::Result<()> {
     let mut request = InterfaceRequest::new(name, libc::IFF_TAP | libc::IFF_NO_PI);
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which `request` is, byte for byte; it
@@ -94,9 +95,8 @@ struct NoFilter {
     count: u16,
 }
 
-/// Takes back what a TAP keeps from whoever used it before: offloads, as which frames come without a
-/// checksum and longer than the link allows, filters, which swallow frames, and a limit on what is
-/// written.
+/// Resets what a TAP keeps of its last user: offloads, with which frames come without a checksum and
+/// longer than the MTU; filters, which drop frames; and a limit on unsent data.
 fn reset(device: &File) -> io::Result<()> {
     let fd = device.as_raw_fd();
     let nothing = NoFilter { flags: 0, count: 0 };
@@ -122,8 +122,7 @@ fn reset(device: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the interface that `device` is bound to is up, whatever it is called by now. None if there
-/// is no such interface any more.
+/// Is the interface that `device` is attached to up, even if it was renamed? `None` if it was removed.
 pub(super) fn is_up(device: &File) -> io::Result<Option<bool>> {
     let mut request = InterfaceRequest::new("", 0);
     // SAFETY: TUNGETIFF writes one `struct ifreq`, which `request` is, byte for byte; it outlives the
@@ -143,18 +142,19 @@ pub(super) fn is_up(device: &File) -> io::Result<Option<bool>> {
         done(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) });
     match told {
         Ok(()) => Ok(Some(libc::c_int::from(request.flags) & libc::IFF_UP != 0)),
-        // It was moved into another network namespace: frames tell.
+        // It was moved into another network namespace. Reads and writes of frames will show how it is
+        // there.
         Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(Some(true)),
         Err(e) => Err(e),
     }
 }
 
-/// Whether this says that the interface was removed.
+/// Does this error say that the interface was removed?
 pub(super) fn is_gone(e: &io::Error) -> bool {
     e.raw_os_error() == Some(libc::EBADFD)
 }
 
-/// Makes `device` mean what `new` means, for all threads at once.
+/// Makes the descriptor `device` refer to what `new` refers to, for all threads at once.
 pub(super) fn replace(device: &File, new: &File) -> io::Result<()> {
     // SAFETY: both are open descriptors of this process, which it owns: nobody else relies on what
     // `device` meant, and its number stays open throughout.
@@ -168,7 +168,7 @@ fn done(result: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// The index of the interface `name`, or `None` if there is none. Any socket will do for asking.
+/// The index of the interface `name`, or `None` if there is none. Any socket can be used to ask.
 fn index_of(socket: &UnixDatagram, name: &str) -> io::Result<Option<u32>> {
     match rustix::net::netdevice::name_to_index(socket, name) {
         Ok(index) => Ok(Some(index)),
@@ -177,7 +177,8 @@ fn index_of(socket: &UnixDatagram, name: &str) -> io::Result<Option<u32>> {
     }
 }
 
-/// The names that the kernel allows (`dev_valid_name`), less '%', which makes it choose a number.
+/// The names that the kernel allows (`dev_valid_name`), except those with '%', for which it chooses a
+/// number.
 fn check_name(name: &str) -> Result<(), TapError> {
     let allowed = |b: u8| !matches!(b, b'/' | b':' | b'%' | 0) && !b.is_ascii_whitespace();
     let good = (1..=NAME_LIMIT).contains(&name.len())

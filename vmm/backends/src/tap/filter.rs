@@ -1,25 +1,26 @@
-//! Which frames of a TAP are the guest's: its own, and a limited number of those to everybody.
+//! Which frames of a TAP are for the guest: those to its address, and a limited rate of broadcasts and
+//! multicasts.
 //!
-//! A bridge that does not know where an address lives gives its frames to every port. What is for others
-//! would cost the log, the backup and the guest all the same, so it ends here, before anything is
-//! logged or kept.
+//! A bridge that does not know where an address is sends its frames to every port. Frames for others
+//! would cost work in the log, on the backup and in the guest, so they are dropped here, before they
+//! are logged or kept.
 
 use lockstep_devices::virtio::net::{MAX_FRAME, MIN_FRAME};
 use std::time::{Duration, Instant};
 
-/// Broadcasts and multicasts that are taken in, per second. More are dropped and counted.
+/// Most broadcasts and multicasts that are accepted per second. More are dropped and counted.
 pub const GROUP_FRAMES_PER_SECOND: u32 = 1000;
-/// So many of them may come at once.
+/// Most of them that are accepted at once.
 pub const GROUP_BURST: u32 = 200;
-/// Between two warnings that there were more.
+/// Least time between two warnings that there were more.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
-/// What became of the frames that were not the guest's.
+/// Counts of the frames that were dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Filtered {
-    /// For others, or longer or shorter than the guest's card takes.
+    /// Frames for others, and frames longer or shorter than virtio-net accepts.
     pub foreign: u64,
-    /// Broadcasts and multicasts over the limit.
+    /// Broadcasts and multicasts above the limit.
     pub over_rate: u64,
 }
 
@@ -27,16 +28,16 @@ pub struct Filtered {
 #[derive(Debug)]
 pub struct FrameFilter {
     mac: [u8; 6],
-    /// How many broadcasts and multicasts may come, as of when.
+    /// How many broadcasts and multicasts may come now, and when that was computed.
     room: f64,
     at: Option<Instant>,
     counts: Filtered,
-    /// When it was told last that there were too many, and how many it were then.
+    /// The time of the last warning, and the number of dropped frames that it gave.
     warned: Option<(Instant, u64)>,
 }
 
 impl FrameFilter {
-    /// For the guest with this address.
+    /// A filter for the guest with this MAC address.
     pub fn new(mac: [u8; 6]) -> FrameFilter {
         FrameFilter {
             mac,
@@ -47,14 +48,15 @@ impl FrameFilter {
         }
     }
 
-    /// Whether the guest is to have this frame. `now` is asked only where it matters.
+    /// Is this frame for the guest? `now` is called only if the rate matters.
     pub fn passes(&mut self, frame: &[u8], now: impl FnOnce() -> Instant) -> bool {
         if !(MIN_FRAME..=MAX_FRAME).contains(&frame.len()) {
             self.counts.foreign += 1;
             return false;
         }
         let (to, from) = (&frame[..6], &frame[6..12]);
-        // The guest's own broadcasts come back by the other side's TAP: no card hears itself.
+        // The guest's own broadcasts come back through the other member's TAP. A network card does not
+        // receive what it sends.
         let group = to[0] & 1 == 1 && from != self.mac;
         match group {
             true => self.has_room(now()),
@@ -81,12 +83,12 @@ impl FrameFilter {
         room
     }
 
-    /// What it dropped so far.
+    /// How many frames were dropped so far.
     pub fn counts(&self) -> Filtered {
         self.counts
     }
 
-    /// How many broadcasts and multicasts were dropped so far, if that is to be told now.
+    /// How many broadcasts and multicasts were dropped so far, if a warning is due now.
     pub fn to_tell(&mut self, now: impl FnOnce() -> Instant) -> Option<u64> {
         let (last, told) = match self.warned {
             Some((at, told)) => (Some(at), told),

@@ -1,4 +1,4 @@
-//! Whether a TAP's interface is there and up, and taking it up again when it is made anew.
+//! Watches whether a TAP's interface exists and is up, and attaches to it again after it was made anew.
 
 use super::{Tap, TapError, device, is_attached};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,25 +11,25 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// The interface is looked at when the kernel tells of a change to any, and so often anyway: a TAP that is
-/// in use elsewhere becomes free without a word.
+/// The interface is checked when the kernel reports a change of any interface, and after this time
+/// anyway: when another process stops using a TAP, nothing is reported.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Between two warnings about one TAP, which may come and go.
+/// Least time between two warnings about one TAP, which may come and go.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
-/// How it stands with a TAP's interface.
+/// The state of a TAP's interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Link {
     /// There, and up.
     Up,
-    /// There, and down: it takes no frame and gives none.
+    /// It exists and is down: no frame passes.
     Down,
-    /// Not there, or not to be had, and why.
+    /// It does not exist or cannot be used; and why.
     Gone(String),
 }
 
 impl Link {
-    /// In a word.
+    /// The state in one word.
     pub fn state(&self) -> &'static str {
         match self {
             Link::Up => "up",
@@ -40,17 +40,17 @@ impl Link {
 }
 
 impl Tap {
-    /// How it stands with the interface, as of the last look.
+    /// The state of the interface when it was last checked.
     pub fn link(&self) -> Link {
         self.link.borrow().clone()
     }
 
-    /// Tells of changes from here on.
+    /// Reports changes of the state from now on.
     pub fn changes(&self) -> watch::Receiver<Link> {
         self.link.subscribe()
     }
 
-    /// Looks at the interface, and attaches to one of its name if there is none.
+    /// Checks the interface; attaches again if it was gone.
     pub(super) fn look(&self) {
         let epoch = self.epoch.load(Ordering::Acquire);
         let link = match is_attached(epoch) {
@@ -58,7 +58,7 @@ impl Tap {
             false => self.attach_again(epoch),
         };
         self.link.send_if_modified(|known| {
-            // Another reason for the same is no change.
+            // A new reason for the same state is not a change.
             let news = known.state() != link.state();
             *known = link;
             news
@@ -87,7 +87,7 @@ impl Tap {
         match attached {
             Ok(()) => {
                 self.epoch.store(epoch + 1, Ordering::Release);
-                // A full counter wakes just as well.
+                // If the counter is full, the event is already set.
                 let _full = rustix::io::write(&self.returned, &1u64.to_ne_bytes());
                 self.look_at(epoch + 1)
             }
@@ -105,11 +105,11 @@ impl Tap {
     }
 }
 
-/// Looks after a TAP for as long as it is used, on a thread of its own: warns when its interface goes down
-/// or away, and takes it up again.
+/// Watches a TAP on a thread of its own for as long as the TAP is used: warns when its interface goes
+/// down or is removed, and attaches to it again.
 pub fn look_after(tap: &Arc<Tap>) -> io::Result<()> {
     let doorbell = doorbell().map_err(|e| {
-        // It takes a second longer then.
+        // Changes are then noticed up to a second later.
         tracing::debug!("changes of network interfaces are not told ({e})");
         e
     });
@@ -120,7 +120,7 @@ pub fn look_after(tap: &Arc<Tap>) -> io::Result<()> {
     Ok(())
 }
 
-/// A socket on which the kernel says something whenever a network interface changes.
+/// A socket that becomes readable whenever a network interface changes.
 fn doorbell() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // The protocol is NETLINK_ROUTE, which is 0.
@@ -148,9 +148,9 @@ fn watch(tap: &Weak<Tap>, doorbell: Option<&OwnedFd>) {
             tv_sec: LOOK_AGAIN.as_secs() as i64,
             tv_nsec: 0,
         };
-        // Whatever came of it, the next look tells.
+        // An error or a time-out changes nothing: the next check shows the state.
         let _came = poll(&mut set, Some(&limit));
-        // What it says is of no interest, nor that there was too much of it.
+        // The messages themselves, or the loss of some, do not matter.
         while let Some(socket) = doorbell
             && recv(socket, &mut [0; 4096], RecvFlags::DONTWAIT).is_ok()
         {}
@@ -169,15 +169,15 @@ fn warn(name: &str, link: &Link) {
     }
 }
 
-/// What was told of a TAP last, and when.
+/// The last state that was reported, and when.
 #[derive(Debug, Default)]
 struct Warnings {
     told: Option<(Link, Instant)>,
 }
 
 impl Warnings {
-    /// What is to be told now: the link as it is, if it is another than was told. A TAP that comes and goes
-    /// is told of now and then.
+    /// The state that must be reported now, if it differs from the last one reported. For a TAP that
+    /// comes and goes there is a report at intervals.
     fn due(&mut self, link: &Link, now: Instant) -> Option<Link> {
         let news = match &self.told {
             None => *link != Link::Up,

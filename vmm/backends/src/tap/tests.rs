@@ -1,4 +1,4 @@
-//! On TAPs of a private network.
+//! Tests on TAPs in a private network.
 
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ fn frames_cross_the_bridge_and_what_cannot_is_counted() {
         let announcement = crate::announce::rarp(mac);
         let mut buffer = [0; 2048];
         let started = Instant::now();
-        // The bridge takes up a port a moment after its TAP was opened; until then it drops.
+        // The bridge starts to forward a moment after the TAP was opened; until then it drops frames.
         let cross = |buffer: &mut [u8]| loop {
             a.send(&announcement).unwrap();
             if arrives(&b) {
@@ -106,7 +106,7 @@ fn a_tap_that_is_down_drops_and_counts() {
     });
 }
 
-/// Whether a frame arrives within 10 ms.
+/// Does a frame arrive within 10 ms?
 fn arrives(tap: &Tap) -> bool {
     let limit = rustix::time::Timespec {
         tv_sec: 0,
@@ -120,14 +120,14 @@ fn arrives(tap: &Tap) -> bool {
         == 1
 }
 
-/// What a program leaves behind that used the TAP before.
+/// Leaves a setting on the TAP, like a program that used it before.
 fn leave_behind(name: &str, set: impl Fn(libc::c_int) -> libc::c_int) {
     let device = open_tun_device().unwrap();
     attach(&device, name).unwrap();
     assert_eq!(set(device.as_raw_fd()), 0, "{}", io::Error::last_os_error());
 }
 
-/// The sum that a UDP datagram in an IPv4 packet in this frame has in its checksum's place is good.
+/// Is the checksum of the UDP datagram in this IPv4 frame right?
 fn has_good_checksum(frame: &[u8]) -> bool {
     let (ip, udp) = (&frame[14..34], &frame[34..]);
     let len = u16::from_be_bytes([udp[4], udp[5]]);
@@ -140,7 +140,7 @@ fn has_good_checksum(frame: &[u8]) -> bool {
     (sum & 0xffff) + (sum >> 16) == 0xffff
 }
 
-/// The first frame with a datagram that the host broadcasts, again and again, and that arrives.
+/// Broadcasts datagrams from the host until a frame with one arrives, and returns that frame.
 fn broadcast_arrives(tap: &Tap) -> Option<Vec<u8>> {
     let socket = UdpSocket::bind("10.77.0.1:0").unwrap();
     socket.set_broadcast(true).unwrap();
@@ -165,13 +165,13 @@ fn what_another_program_left_set_is_taken_back() {
         "::what_another_program_left_set_is_taken_back"
     );
     in_own_network(path, || {
-        // TUN_F_CSUM and the segmentations that want it.
+        // TUN_F_CSUM, and the segmentation offloads that need it.
         for offloads in [0x1, 0xf] {
             // SAFETY: TUNSETOFFLOAD takes an integer and no pointer.
             leave_behind("tap-a", |fd| unsafe {
                 libc::ioctl(fd, libc::TUNSETOFFLOAD, offloads as libc::c_ulong)
             });
-            // The other port must not keep the bridge from it.
+            // The bridge uses an offload only if all its ports have it.
             // SAFETY: as above.
             leave_behind("tap-b", |fd| unsafe {
                 libc::ioctl(fd, libc::TUNSETOFFLOAD, offloads as libc::c_ulong)
@@ -183,7 +183,7 @@ fn what_another_program_left_set_is_taken_back() {
                 "offloads {offloads:#x}: {frame:02x?}"
             );
         }
-        /// `struct tun_filter` with one address: nothing but frames to it come.
+        /// `struct tun_filter` with one address: only frames to that address pass.
         #[repr(C)]
         struct Filter {
             flags: u16,
@@ -205,7 +205,7 @@ fn what_another_program_left_set_is_taken_back() {
     });
 }
 
-/// Waits until the TAP's link is so.
+/// Waits until the TAP's link is in a wanted state.
 fn await_link(tap: &Tap, wanted: impl Fn(&Link) -> bool) {
     let started = Instant::now();
     while !wanted(&tap.link()) {
@@ -241,7 +241,8 @@ fn a_tap_that_goes_down_or_away_is_told_and_taken_up_again() {
         tap.send(&crate::announce::rarp([2; 6])).unwrap();
         assert_eq!(tap.dropped(), before + 1);
 
-        // Who waits for frames sleeps while there is no interface, and is woken by its return.
+        // A thread that waits for frames sleeps while there is no interface, and is woken by its
+        // return.
         assert!(!arrives(&tap));
         let waiting = Arc::clone(&tap);
         let (waits, has_begun) = std::sync::mpsc::channel();
@@ -269,7 +270,7 @@ fn who_reads_a_tap_that_is_removed_is_woken_and_reads_nothing() {
         "::who_reads_a_tap_that_is_removed_is_woken_and_reads_nothing"
     );
     in_own_network(path, || {
-        // Nobody looks after it: the reader and the writer notice by themselves.
+        // No thread watches this TAP: the reader and the writer notice by themselves.
         for notice in [
             (|tap: &Tap| assert_eq!(tap.recv(&mut [0; 2048]).unwrap(), None)) as fn(&Tap),
             |tap: &Tap| tap.send(&crate::announce::rarp([2; 6])).unwrap(),
@@ -295,13 +296,14 @@ fn a_tap_gives_what_is_for_its_guest_and_counts_the_rest() {
         b.filter_for([2, 0, 0, 0, 0, 9]);
         assert!(broadcast_arrives(&b).is_some(), "the bridge forwards");
         let to = |last: u8| {
-            // A type for experiments: what says that it is IP and is not, the firewall may drop.
+            // The EtherType for experiments: a firewall may drop a frame that claims to be IP and is
+            // not.
             let (to, from) = ([2, 0, 0, 0, 0, last], [2, 0, 0, 0, 0, 1]);
             [&to[..], &from, &[0x88, 0xb5], &[0; 46]].concat()
         };
         let mut buffer = [0; 2048];
         let (started, mut sent) = (Instant::now(), 0);
-        // Until the bridge has taken up the first port, too.
+        // And until the bridge forwards from the first port.
         while b.filtered().foreign < 100 {
             a.send(&to(7)).unwrap();
             sent += 1;

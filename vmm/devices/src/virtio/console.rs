@@ -1,6 +1,6 @@
 //! virtio-console (Virtio 1.2, section 5.3): one port, without multiport or size.
 
-use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
 use crate::{InputKind, Output};
 use ft_protocol::log::OutputPort;
@@ -11,15 +11,15 @@ use virtio_queue::{Queue, QueueT};
 const RECEIVEQ: usize = 0;
 const TRANSMITQ: usize = 1;
 
-/// Most bytes that one transmit buffer may hold; longer ones are dropped whole.
+/// Most bytes that one transmit buffer may hold; a longer one is dropped as a whole.
 pub const MAX_WRITE: usize = 64 << 10;
-/// Input bytes that wait for a buffer of the driver's.
+/// Most input bytes that wait for a buffer of the driver.
 pub const INPUT_BYTES: usize = 4096;
 
 /// The device.
 #[derive(Debug, Default)]
 pub struct Console {
-    /// Input not yet in a buffer of the driver's.
+    /// Input that is not in a buffer of the driver yet.
     input: VecDeque<u8>,
 }
 
@@ -27,14 +27,6 @@ impl VirtioDevice for Console {
     const NAME: &'static str = "virtio-console";
     const ID: u32 = 3;
     const POLLS: bool = false;
-
-    fn features(&self) -> u64 {
-        F_VERSION_1
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
 
     fn process(
         &mut self,
@@ -45,7 +37,7 @@ impl VirtioDevice for Console {
         let mut interrupt = false;
         let queue = &mut queues[TRANSMITQ];
         let mut used = false;
-        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        // At most a ring's length at a time: the driver may move its ring while the device reads it.
         for _ in 0..queue.size() {
             let Some(chain) = queue.pop_descriptor_chain(mem) else {
                 break;

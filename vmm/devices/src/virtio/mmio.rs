@@ -70,7 +70,8 @@ fn new_queue() -> Queue {
     Queue::new(QUEUE_SIZE).expect("the queue size is a power of two")
 }
 
-/// Size, ready, next available, next used, and the addresses of descriptors, available and used ring.
+/// Words: size, ready, next available, next used, and the addresses of the descriptor table, the
+/// available ring and the used ring.
 fn save_queue(queue: &Queue, words: &mut Words) {
     let s = queue.state();
     words.put(s.size);
@@ -79,7 +80,7 @@ fn save_queue(queue: &Queue, words: &mut Words) {
     words.put_all([s.desc_table, s.avail_ring, s.used_ring]);
 }
 
-/// A queue that became ready does lie in RAM: as a driver's would, or it is refused.
+/// A queue that is ready must lie in RAM, as when a driver sets it up.
 fn restore_queue(words: &mut Reader, mem: &GuestMap) -> Result<Queue, BadState> {
     let (size, ready) = (words.take()?, words.flag()?);
     let state = QueueState {
@@ -181,7 +182,8 @@ impl<D: VirtioDevice> Mmio<D> {
         };
         if offset == register::QUEUE_READY {
             queue.set_ready(value != 0);
-            // A queue that does not lie in RAM never becomes ready; the driver reads that back.
+            // A queue outside RAM never becomes ready; the driver sees this when it reads QueueReady
+            // back.
             if value != 0 {
                 let usable =
                     queue.is_valid(mem) && (!D::POLLS || queue.disable_notification(mem).is_ok());
@@ -262,7 +264,7 @@ impl<D: VirtioDevice> Device for Mmio<D> {
             register::QUEUE_SEL => r.queue_sel = value,
             register::INTERRUPT_ACK => r.interrupt_status &= !value,
             register::STATUS => self.write_status(value),
-            // The rings are looked at after every exit: a notification needs no more than itself.
+            // Nothing to do: the rings are looked at after every exit, and the notification was one.
             register::QUEUE_NOTIFY => {}
             _ => self.write_queue(offset, value, world.mem),
         }

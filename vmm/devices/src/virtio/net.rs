@@ -1,6 +1,6 @@
 //! virtio-net (Virtio 1.2, section 5.1): one receive and one transmit queue, no offloads.
 //!
-//! A transmit completes at once; whether the frame may leave is decided outside the machine.
+//! A transmission completes at once. Whether the frame may leave is decided outside the machine.
 
 use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
@@ -17,11 +17,11 @@ const TRANSMITQ: usize = 1;
 
 /// Bytes of `struct virtio_net_hdr` (with num_buffers, since VERSION_1 is negotiated).
 pub const HEADER: usize = 12;
-/// Shortest frame that means anything: two addresses and a type, bytes.
+/// Shortest frame that is accepted: two addresses and a type, bytes.
 pub const MIN_FRAME: usize = 14;
 /// Longest frame: MTU 1500, addresses, type and one VLAN tag, bytes.
 pub const MAX_FRAME: usize = 1518;
-/// Received frames that wait for a buffer of the driver's; more are not taken in.
+/// Most received frames that wait for a buffer of the driver; more are not taken.
 pub const INBOX_FRAMES: usize = 256;
 
 /// The device.
@@ -32,14 +32,14 @@ pub struct Net {
     state: NetState,
 }
 
-/// What of it changes.
+/// The part of it that changes.
 #[derive(Debug, Default)]
 struct NetState {
     /// Frames received, not yet in a buffer of the driver's.
     inbox: VecDeque<Vec<u8>>,
     /// Frames dropped: no room in the inbox, or in the driver's buffer.
     dropped: u64,
-    /// Transmissions dropped for their length.
+    /// Transmissions dropped because they were too short or too long.
     malformed: u64,
 }
 
@@ -57,7 +57,7 @@ impl Net {
 
     fn transmit(&mut self, queue: &mut Queue, mem: &GuestMap, outputs: &mut Vec<Output>) -> bool {
         let mut used = false;
-        // A driver that moves its ring while we read it gets no more than a ring at a time.
+        // At most a ring's length at a time: the driver may move its ring while the device reads it.
         for _ in 0..queue.size() {
             let Some(chain) = queue.pop_descriptor_chain(mem) else {
                 break;

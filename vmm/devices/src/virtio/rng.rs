@@ -1,7 +1,7 @@
-//! virtio-rng (Virtio 1.2, section 5.4): the driver's buffers are filled with random bytes, which are
-//! an input like any other.
+//! virtio-rng (Virtio 1.2, section 5.4). The random bytes for the driver's buffers are an input like
+//! any other.
 
-use super::{F_VERSION_1, QUEUES, VirtioDevice, chain, wants_interrupt};
+use super::{QUEUES, VirtioDevice, chain, wants_interrupt};
 use crate::state::{BadState, Reader, Words};
 use crate::{InputKind, Output};
 use lockstep_memory::ram::GuestMap;
@@ -9,15 +9,15 @@ use virtio_queue::{DescriptorChain, Queue, QueueT};
 
 /// The device has one queue; the transport's second stays unused.
 const REQUESTQ: usize = 0;
-/// Most bytes given for one buffer; the driver asks again for more.
+/// Most bytes given for one buffer; the driver must ask again for more.
 pub const MAX_REQUEST: usize = 256;
 
 /// The device.
 #[derive(Debug, Default)]
 pub struct Rng {
-    /// Bytes that the buffer at the head of the queue has room for.
+    /// Room in the buffer at the head of the queue, bytes; 0 if there is no buffer.
     wanted: usize,
-    /// Bytes that came for it.
+    /// Bytes that arrived for it.
     ready: Vec<u8>,
 }
 
@@ -38,14 +38,6 @@ impl VirtioDevice for Rng {
     const ID: u32 = 4;
     const QUEUE_COUNT: usize = 1;
     const POLLS: bool = false;
-
-    fn features(&self) -> u64 {
-        F_VERSION_1
-    }
-
-    fn config(&self) -> &[u8] {
-        &[]
-    }
 
     fn process(
         &mut self,
@@ -76,7 +68,7 @@ impl VirtioDevice for Rng {
             if self.wanted == 0 {
                 used |= queue.add_used(mem, head, 0).is_ok();
             } else {
-                // Only looked at: it is taken when its bytes have come.
+                // Leave the buffer in the queue: it is taken when its bytes have arrived.
                 let next = queue.next_avail().wrapping_sub(1);
                 queue.set_next_avail(next);
             }
@@ -101,7 +93,7 @@ impl VirtioDevice for Rng {
         Ok(())
     }
 
-    /// What the driver waits for, until it has come.
+    /// What the driver waits for, until it has arrived.
     fn room(&self, kind: InputKind) -> Option<usize> {
         let wanted = if self.ready.is_empty() {
             self.wanted

@@ -1,8 +1,9 @@
 use super::super::client::{Answer, End, Record};
-use super::super::events::Event;
 use super::super::lane::Counts;
+use super::super::samples;
 use super::super::verdict::Links;
 use super::*;
+use lockstep_events::Stamped;
 
 const CHANGED_NS: u64 = 1_000_000;
 const LIVE_NS: u64 = 260_000_000;
@@ -16,29 +17,25 @@ fn counts(cut: u64, lost_udp: u64) -> Counts {
     }
 }
 
-/// A run in which `survivor` went on alone, if one did, and the other ended with `status`.
+/// A run in which `survivor`, if any, went on alone, and the other member ended with `status`.
 fn seen(survivor: Option<&'static str>, status: Option<i32>, counts: [Counts; 2]) -> Observation {
-    let at = |mono_ns, kind| Event { mono_ns, kind };
+    let at = |mono_ns, event| Stamped { mono_ns, event };
     let reason = "it was silent for 250 ms".to_owned();
-    let won = at(LIVE_NS - 1, Kind::ClaimWon { generation: 1 });
-    let live = Kind::Live {
-        generation: 1,
-        reemitted: 0,
-    };
-    let generation = Some(1);
+    let won = at(LIVE_NS - 1, Event::ClaimWon { generation: 1 });
+    let live = samples::live(1);
     let mut members = vec![(PRIMARY, vec![]), (BACKUP, vec![])];
     match survivor {
         Some(PRIMARY) => {
             members[0].1 = vec![
-                at(LIVE_NS - 3, Kind::BackupLost { reason }),
+                at(LIVE_NS - 3, Event::BackupLost { reason }),
                 won,
-                at(LIVE_NS, Kind::Solo { generation }),
+                at(LIVE_NS, samples::solo(1)),
             ];
         }
         Some(_) => {
             members[1].1 = vec![
-                at(LIVE_NS - 3, Kind::Suspect { reason }),
-                at(LIVE_NS - 2, Kind::CaughtUp { position: 1 }),
+                at(LIVE_NS - 3, Event::Suspect { reason }),
+                at(LIVE_NS - 2, samples::caught_up()),
                 won,
                 at(LIVE_NS, live),
             ];
@@ -97,7 +94,7 @@ fn runs_that_end_as_described_pass() {
 fn a_death_that_was_told_a_slow_failover_and_a_link_that_was_not_cut_are_found() {
     let cut = [counts(5, 0); 2];
     let mut told = off(cut);
-    told.members[1].1[0].kind = Kind::Suspect {
+    told.members[1].1[0].event = Event::Suspect {
         reason: "its connection closed".into(),
     };
     assert!((POWER_OFF.check)(&told)[0].contains("where silence was due"));

@@ -1,14 +1,14 @@
-//! Which members a stage starts, and what they are told.
+//! Starts members on a stage, with their options.
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::super::events::Kind;
 use super::super::hosts::ADDRESSES;
 use super::super::members::MemberId;
 use super::{
     BACKUP, CHANNEL_PORT, Guest, PRIMARY, Pair, RESTART, RESTARTS, RunError, START_LIMIT, Stage,
 };
+use lockstep_events::Event;
 use lockstep_netns::TAPS;
 
 impl Stage {
@@ -17,7 +17,7 @@ impl Stage {
         self.start_pair_with(guest, &[])
     }
 
-    /// The same, with more arguments for the primary.
+    /// The same, with additional arguments for the primary.
     pub(crate) fn start_pair_with(
         &mut self,
         guest: Guest,
@@ -38,9 +38,9 @@ impl Stage {
         args.extend(self.member_args(BACKUP, taps[1], 0));
         args.extend(self.backup_args(1));
         let backup = self.start(BACKUP, args, 1)?;
-        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        let started = |e: &Event| matches!(e, Event::Started { .. });
         self.wait_for(primary, "the pair started", START_LIMIT, started)?;
-        let joined = |k: &Kind| matches!(k, Kind::Joined);
+        let joined = |e: &Event| matches!(e, Event::Joined { .. });
         self.wait_for(backup, "the backup joined", START_LIMIT, joined)?;
         Ok(Pair { primary, backup })
     }
@@ -51,12 +51,12 @@ impl Stage {
         args.extend(self.member_args(PRIMARY, Some(TAPS[0]), 0));
         args.extend(["--mem".into(), mem_mib.to_string().into()]);
         let primary = self.start(PRIMARY, args, 0)?;
-        let started = |k: &Kind| matches!(k, Kind::Started { .. });
+        let started = |e: &Event| matches!(e, Event::Started { .. });
         self.wait_for(primary, "the guest started", START_LIMIT, started)?;
         Ok(primary)
     }
 
-    /// Starts a backup on `host` that joins whoever runs on the other, without waiting for anything.
+    /// Starts a backup on `host` that joins the member on the other host. Does not wait for anything.
     pub(crate) fn join(&mut self, name: &'static str, host: usize) -> Result<MemberId, RunError> {
         let mut args: Vec<OsString> = vec!["backup".into()];
         args.extend(self.member_args(name, Some(TAPS[host]), 1 - host));
@@ -64,7 +64,7 @@ impl Stage {
         self.start(name, args, host)
     }
 
-    /// What a backup on `host` is told besides.
+    /// Further options of a backup on `host`.
     fn backup_args(&self, host: usize) -> [OsString; 4] {
         let shadow = if self.shadow { "on" } else { "off" };
         let listen = self.channel(host).to_string();
@@ -76,8 +76,8 @@ impl Stage {
         ]
     }
 
-    /// Tries to start a second primary of the same VM, which has no `--force`, and notes its status as
-    /// `restart`'s.
+    /// Tries to start a second primary of the same VM, without `--force`, and notes its status as that
+    /// of `restart`.
     pub(crate) fn restart(&mut self) -> Result<(), RunError> {
         let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
         args.extend(self.member_args(RESTART, Some(TAPS[0]), 0));
@@ -85,7 +85,7 @@ impl Stage {
         self.await_end(RESTART, id)
     }
 
-    /// Starts a member on each host that takes its role from the arbiter.
+    /// Starts a member on each host, which learns its role from the arbiter.
     pub(crate) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
         let mut start = |host: usize| {
             let mut args: Vec<OsString> = vec!["member".into(), "kv".into()];
@@ -107,7 +107,7 @@ impl Stage {
         Ok(self.members.start(name, args, network)?)
     }
 
-    /// Where `host` listens for the logging channel.
+    /// The address on which `host` listens for the logging channel.
     fn channel(&self, host: usize) -> SocketAddrV4 {
         let address = match self.hosts {
             Some(_) => ADDRESSES[host],
@@ -120,7 +120,7 @@ impl Stage {
         SocketAddrV4::new(address, port)
     }
 
-    /// What a member is told whose channel is the one that `listener` listens on.
+    /// The options of a member whose channel is the one on which `listener` listens.
     fn member_args(&self, name: &str, tap: Option<&str>, listener: usize) -> Vec<OsString> {
         let mut arbiter = OsString::from("file:");
         arbiter.push(self.dir.join("arbiter"));

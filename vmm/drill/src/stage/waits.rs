@@ -1,16 +1,17 @@
-//! What a scenario waits for on its stage.
+//! Waits for what a scenario needs on its stage.
 
 use super::{BETWEEN_ATTEMPTS, PING_LIMIT, RunError, Stage, files};
 use crate::client::{self, Client, Connected};
-use crate::events::{Event, Kind};
 use crate::members::MemberId;
+use lockstep_events::{Event, Stamped};
 use std::time::{Duration, Instant};
 
-/// A member that reports nothing is looked at again after this, also where its file tells of no change.
+/// A member that reports nothing is checked again after this time, even without a notification about
+/// its file.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Stage {
-    /// Connects the client, which may take until the guest has booted, and starts it counting.
+    /// Connects the client, which may have to wait until the guest has booted, and lets it count.
     pub(crate) fn start_client(&mut self) -> Result<(), RunError> {
         let connected = self.await_guest()?;
         let client = Client::start(connected).map_err(|source| files(&self.dir, source))?;
@@ -35,13 +36,13 @@ impl Stage {
         }
     }
 
-    /// How many answers the client has.
+    /// The number of answers that the client has.
     pub(crate) fn answers(&self) -> u64 {
         self.client.as_ref().map_or(0, Client::answers)
     }
 
-    /// Waits until the client has `answers`, and returns whether it has them: not if it ended or
-    /// `limit` passed. A member's unasked end is an error.
+    /// Waits until the client has `answers`. Returns false if it ended before that, or `limit` passed.
+    /// If a member ends unexpectedly, it is an error.
     pub(crate) fn wait_for_answers(
         &mut self,
         answers: u64,
@@ -59,8 +60,8 @@ impl Stage {
         id: MemberId,
         what: &'static str,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, RunError> {
         self.wait_for_nth(id, what, 1, limit, wanted)
     }
 
@@ -71,23 +72,23 @@ impl Stage {
         what: &'static str,
         times: usize,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
-    ) -> Result<Event, RunError> {
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Stamped, RunError> {
         Ok(self.members.wait_for(id, what, times, limit, wanted)?)
     }
 
-    /// Waits for `limit`, less if a member reports something that `wanted` accepts; whether one did. A
-    /// member's end is an error.
+    /// Waits for `limit`, or less if a member reports an event that `wanted` accepts; returns whether
+    /// one did. If a member ends, it is an error.
     pub(crate) fn happens_within(
         &mut self,
         limit: Duration,
-        wanted: impl Fn(&Kind) -> bool,
+        wanted: impl Fn(&Event) -> bool,
     ) -> Result<bool, RunError> {
         let deadline = Instant::now() + limit;
         loop {
             let told = self.members.logs();
             let mut events = told.iter().flat_map(|(_, events)| events);
-            if events.any(|e| wanted(&e.kind)) {
+            if events.any(|e| wanted(&e.event)) {
                 return Ok(true);
             }
             let left = deadline.saturating_duration_since(Instant::now());

@@ -1,24 +1,27 @@
-//! Questions to an arbiter, on threads that may wait for its storage for ever: nobody else does.
+//! Questions to an arbiter, on threads of their own: only these may wait for its storage for ever.
 
-use super::{Arbiter, Unreachable};
-use ft_protocol::arbiter::MemberId;
+use super::{Arbiter, Unreachable, claim, close};
+use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, MemberId};
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+use thiserror::Error;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// A storage that answers later than this does not answer, for each of the places where it is asked.
+/// A storage that answers later than this counts as unreachable; each endpoint of an etcd has this
+/// time.
 pub const ANSWER_LIMIT: Duration = Duration::from_secs(1);
-/// Who has nothing else to do waits for so many times the limit.
+/// A caller that has nothing else to do waits for this many times the limit.
 const PATIENCE: u32 = 3;
-/// Threads that wait for a storage that hangs; with more, a question is not even put.
+/// Most threads that wait for a hanging storage. With more, a question is not asked at all.
 const MAX_WAITING: usize = 8;
 
-/// What is asked. One that was asked before without an answer in time is the same question: an answer that
-/// comes late to either is its answer.
+/// What is asked. A question that was asked before without an answer in time is the same question: an
+/// answer to either attempt counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Question {
     /// To open this generation.
@@ -29,15 +32,15 @@ pub enum Question {
     Claim(u64),
     /// To close it.
     Close(u64),
-    /// To look at one's own records.
+    /// To look at this member's own records.
     Look,
     /// To put them back.
     PutBack,
 }
 
 impl Question {
-    /// Whether it is put again while an earlier attempt may still be answered, which may be lost with a
-    /// mount that is gone. What is put back must not arrive at just any time.
+    /// Is it asked again while an earlier attempt may still be answered? An answer may never come, as
+    /// after the loss of a mount. But what is put back must not arrive at an arbitrary time.
     fn is_repeated(self) -> bool {
         match self {
             Question::Open(_) | Question::ReadBack(_) | Question::Claim(_) | Question::Close(_) => {
@@ -48,14 +51,23 @@ impl Question {
     }
 }
 
-/// Attempts at a question, without an answer yet.
+/// Why a question is not even put.
+#[derive(Debug, Error)]
+enum NotAsked {
+    #[error("{MAX_WAITING} questions before have no answer yet")]
+    TooMany,
+    #[error("no thread to ask it: {0}")]
+    NoThread(io::Error),
+}
+
+/// Attempts at a question that has no answer yet.
 struct Attempts<T> {
     sender: UnboundedSender<T>,
     answers: UnboundedReceiver<T>,
     count: Arc<AtomicUsize>,
 }
 
-/// Asks an arbiter for one member of one VM, and gives answers of this type.
+/// Asks an arbiter for one member of one VM. `T` is the type of the answers.
 pub struct Asker<T> {
     arbiter: Arc<dyn Arbiter>,
     vm: String,
@@ -78,7 +90,7 @@ impl<T: Send + 'static> Asker<T> {
         }
     }
 
-    /// The same for other answers: none of before is one.
+    /// The same with another type of answers. Earlier questions count no more.
     pub fn anew<U: Send + 'static>(self) -> Asker<U> {
         Asker {
             waiting: self.waiting,
@@ -86,8 +98,28 @@ impl<T: Send + 'static> Asker<T> {
         }
     }
 
-    /// Puts a question and sends its answer, or what stands for none in time. Within the runtime; the
-    /// same question is asked again only after that.
+    /// Claims this generation, and sends what comes of it.
+    pub fn claim(&self, generation: u64, to: &UnboundedSender<T>, answer: fn(ClaimAnswer) -> T) {
+        self.ask(
+            Question::Claim(generation),
+            to,
+            move |arbiter, vm, me| answer(claim(arbiter, vm, generation, me)),
+            move |why| answer(ClaimAnswer::Unreachable(why)),
+        );
+    }
+
+    /// Writes this generation's close record, and sends what comes of it.
+    pub fn close(&self, generation: u64, to: &UnboundedSender<T>, answer: fn(CloseAnswer) -> T) {
+        self.ask(
+            Question::Close(generation),
+            to,
+            move |arbiter, vm, me| answer(close(arbiter, vm, generation, me)),
+            move |why| answer(CloseAnswer::Unreachable(why)),
+        );
+    }
+
+    /// Asks a question and sends the answer, or `unanswered` if there is none in time. Must be called
+    /// inside the runtime. The same question may be asked again only after that.
     pub fn ask(
         &self,
         question: Question,
@@ -128,12 +160,12 @@ impl<T: Send + 'static> Asker<T> {
                     unanswered(why)
                 }
             };
-            // The process is ending if nobody waits for it.
+            // If nothing waits for the answer, the process is ending.
             let _gone = to.send(answer);
         });
     }
 
-    /// Puts a question where nothing else goes on.
+    /// Asks a question and waits for the answer, for a caller that has nothing else to do.
     ///
     /// # Errors
     /// If there is no answer in time.
@@ -158,17 +190,17 @@ impl<T: Send + 'static> Asker<T> {
             .damaged(&format!("it did not answer within {ms} ms"))
     }
 
-    /// Not one of tokio's threads: it would be waited for at the end.
+    /// Not on one of tokio's threads: the process would wait for it at its end.
     fn on_a_thread<U: Send + 'static>(
         &self,
         ask: impl FnOnce(&dyn Arbiter, &str, MemberId) -> U + Send + 'static,
         answered: impl FnOnce(U) + Send + 'static,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotAsked> {
         let (arbiter, vm, me) = (self.arbiter.clone(), self.vm.clone(), self.me);
         let waiting = self.waiting.clone();
         if waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
             waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(format!("{MAX_WAITING} questions before have no answer yet"));
+            return Err(NotAsked::TooMany);
         }
         let asked = thread::Builder::new()
             .name("arbiter".into())
@@ -179,7 +211,7 @@ impl<T: Send + 'static> Asker<T> {
             });
         asked.map(drop).map_err(|e| {
             self.waiting.fetch_sub(1, Ordering::AcqRel);
-            format!("no thread to ask it: {e}")
+            NotAsked::NoThread(e)
         })
     }
 }

@@ -1,14 +1,14 @@
 //! `etcd:http://HOST:PORT`: records as keys of an etcd cluster, for hosts that share no file system.
 //!
-//! Over etcd's JSON gateway (v3 API, 3.4 and later): a record is created by a transaction that compares
-//! its key's create revision with 0, and reads it back in the same transaction otherwise. Reads are
-//! linearizable, which is etcd's default.
+//! It uses etcd's JSON gateway (v3 API, 3.4 and later). A transaction creates a record: it compares the
+//! key's create revision with 0, and otherwise reads the key. Reads are linearizable, which is etcd's
+//! default.
 
 mod client;
 
-pub use client::EtcdAccess;
+pub use client::{AccessError, EtcdAccess};
 
-use super::{Arbiter, Unreachable};
+use super::{Arbiter, Unreachable, UrlError};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::{Client, REQUEST_LIMIT};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use std::time::Duration;
 
-/// What all keys begin with.
+/// The prefix of all keys.
 const PREFIX: &str = "lockstep/";
 
 /// An arbiter in etcd.
@@ -25,8 +25,8 @@ pub struct EtcdArbiter {
     client: Client,
 }
 
-/// Reads what follows `etcd:` in a URL: one or more endpoints, separated by commas.
-pub fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
+/// Parses the part of a URL after `etcd:`: one or more endpoints, separated by commas.
+pub fn parse_endpoints(text: &str) -> Result<Vec<String>, UrlError> {
     let endpoint = |url: &str| {
         let (scheme, host) = url.split_once("://")?;
         let host = host.trim_end_matches('/');
@@ -34,23 +34,16 @@ pub fn parse_endpoints(text: &str) -> Result<Vec<String>, String> {
         (good && ["http", "https"].contains(&scheme)).then(|| format!("{scheme}://{host}"))
     };
     text.split(',')
-        .map(|url| {
-            endpoint(url).ok_or_else(|| {
-                format!(
-                    "`{url}` is no endpoint of etcd: give etcd:http://HOST:PORT or \
-                     etcd:https://HOST:PORT, more of them after commas"
-                )
-            })
-        })
+        .map(|url| endpoint(url).ok_or_else(|| UrlError::NotAnEndpoint(url.into())))
         .collect()
 }
 
 impl EtcdArbiter {
-    /// The arbiter behind these endpoints, which are those of one cluster.
+    /// The arbiter at these endpoints, which must belong to one cluster.
     ///
     /// # Errors
-    /// A sentence, if the access does not fit.
-    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<EtcdArbiter, String> {
+    /// If the access does not fit.
+    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<EtcdArbiter, AccessError> {
         let client = Client::new(endpoints, access)?;
         Ok(EtcdArbiter { client })
     }
@@ -66,7 +59,8 @@ impl EtcdArbiter {
         Ok(())
     }
 
-    /// Puts a value where there is none, if these other keys are there; gives what was found then.
+    /// Puts a value if the key has none and all keys in `guards` exist. Returns what was found
+    /// otherwise.
     fn put_new(&self, key: &str, value: &str, guards: &[&str]) -> Result<Put, Unreachable> {
         let there = |key: &&str| json!({"key": key, "target": "CREATE", "result": "GREATER", "create_revision": "0"});
         let new =
@@ -106,19 +100,19 @@ impl EtcdArbiter {
     }
 
     fn text(&self, encoded: &Value) -> Result<String, Unreachable> {
-        // An empty value is left out of the answer.
+        // In an answer, an empty value is left out.
         let encoded = encoded.as_str().unwrap_or("");
         let bytes = STANDARD.decode(encoded).map_err(|e| self.damaged(&e))?;
         String::from_utf8(bytes).map_err(|e| self.damaged(&e))
     }
 }
 
-/// What became of a value that was to be new.
+/// The result of an attempt to put a new value.
 enum Put {
     New,
-    /// This one was there.
+    /// The key had this value.
     Found(String),
-    /// Something else is not there that has to be.
+    /// A guard is missing.
     Unguarded,
 }
 
@@ -133,10 +127,10 @@ impl Arbiter for EtcdArbiter {
         self.delete(&key)
     }
 
-    /// Nobody removes keys for their age.
+    /// Cleaners do not remove keys by their age.
     fn keep(&self, _vm: &str, _names: &[RecordName]) {}
 
-    /// Of all endpoints, and of one more request if a user has to be told.
+    /// The time for all endpoints, plus one more request if there is a user.
     fn answer_limit(&self) -> Duration {
         REQUEST_LIMIT * (self.client.endpoints.len() as u32 + 1)
     }
@@ -191,7 +185,7 @@ impl Arbiter for EtcdArbiter {
         let mut names = Vec::new();
         for kv in answer["kvs"].as_array().unwrap_or(&empty) {
             let key = self.text(&kv["key"])?;
-            // What else lies there is none of ours.
+            // Other keys there do not belong to Lockstep.
             names.extend(
                 key.strip_prefix(&prefix)
                     .and_then(|name| name.parse::<RecordName>().ok()),

@@ -10,8 +10,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
+use thiserror::Error;
 
-/// Longest record that is read, bytes; ours are far shorter.
+/// Longest record that is read, bytes; real ones are far shorter.
 const MAX_RECORD: u64 = 64 << 10;
 
 /// What sets a file's times to the present.
@@ -24,17 +25,32 @@ const UTIME_NOW_SPEC: Timespec = Timespec {
     tv_nsec: UTIME_NOW as _,
 };
 
+/// What a member cannot do where a VM's records are.
+#[derive(Debug, Error)]
+enum ProofError {
+    #[error("cannot {step} {} ({source})", .path.display())]
+    Step {
+        step: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error(
+        "cannot link {} ({source}): records need link(2) there, on a file system that has it",
+        .path.display()
+    )]
+    Link { path: PathBuf, source: io::Error },
+}
+
 /// An arbiter in a directory.
 #[derive(Debug)]
 pub struct FileArbiter {
     dir: PathBuf,
-    /// Directories that are locked as long as this process lives.
+    /// Directories that are locked while this process lives.
     locked: Mutex<Vec<File>>,
 }
 
 impl FileArbiter {
-    /// The arbiter in `dir`, which must be there: a mount that is missing must not look like an
-    /// empty arbiter.
+    /// The arbiter in `dir`, which must exist: a missing mount must not look like an empty arbiter.
     pub fn new(dir: &Path) -> FileArbiter {
         FileArbiter {
             dir: dir.into(),
@@ -50,7 +66,7 @@ impl FileArbiter {
         self.dir.join(vm)
     }
 
-    /// A VM's directory, which is made if it is missing.
+    /// The directory of a VM. It is made if it is missing.
     fn make_vm_dir(&self, vm: &str) -> io::Result<PathBuf> {
         let dir = self.vm_dir(vm);
         match fs::create_dir(&dir) {
@@ -59,10 +75,12 @@ impl FileArbiter {
         }
     }
 
-    /// Does all that [`FileArbiter::try_create`] does, and undoes it.
-    fn try_prove(&self, vm: &str) -> Result<(), String> {
-        let why = |what: &str, path: &Path, e: io::Error| {
-            format!("cannot {what} {} ({e})", path.display())
+    /// Does everything that [`FileArbiter::try_create`] does, and removes it again.
+    fn try_prove(&self, vm: &str) -> Result<(), ProofError> {
+        let why = |step, path: &Path, source| ProofError::Step {
+            step,
+            path: path.into(),
+            source,
         };
         let dir = self
             .make_vm_dir(vm)
@@ -70,11 +88,9 @@ impl FileArbiter {
         let id = rand::random::<u128>();
         let [draft, proof] = ["draft", "proof"].map(|kind| dir.join(format!(".{kind}.{id:032x}")));
         write_durably(&draft, "").map_err(|e| why("write", &draft, e))?;
-        let linked = fs::hard_link(&draft, &proof).map_err(|e| {
-            format!(
-                "{}: records need link(2) there, on a file system that has it",
-                why("link", &proof, e)
-            )
+        let linked = fs::hard_link(&draft, &proof).map_err(|source| ProofError::Link {
+            path: proof.clone(),
+            source,
         });
         let removed = fs::remove_file(&draft).map_err(|e| why("remove", &draft, e));
         linked?;
@@ -87,8 +103,8 @@ impl FileArbiter {
         Ok(())
     }
 
-    /// Takes a shared lock on the directories: systemd-tmpfiles leaves alone what lies in a directory
-    /// that somebody has locked.
+    /// Takes a shared lock on the directories: systemd-tmpfiles does not touch files in a locked
+    /// directory.
     fn lock(&self, vm: &str) -> io::Result<()> {
         let mut locked = self.locked.lock().expect("nobody panics with it");
         for path in [self.dir.clone(), self.vm_dir(vm)] {
@@ -103,7 +119,7 @@ impl FileArbiter {
                 locked.push(dir);
             }
         }
-        // Of a directory that was removed nothing is left to keep.
+        // A directory that was removed has nothing left to protect.
         locked.retain(|dir| dir.metadata().is_ok_and(|m| m.nlink() > 0));
         Ok(())
     }
@@ -114,7 +130,7 @@ impl FileArbiter {
         let temporary = dir.join(format!(".{name}.{:032x}", rand::random::<u128>()));
         let written = write_durably(&temporary, text).and_then(|()| {
             match fs::hard_link(&temporary, &path) {
-                // Somebody was first; what counts is what is there.
+                // Another writer was first. Only what is there counts.
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
                 _ => Ok(()),
             }
@@ -153,7 +169,8 @@ impl Arbiter for FileArbiter {
         if let Err(e) = self.lock(vm) {
             tracing::debug!("the arbiter's directory cannot be locked ({e})");
         }
-        // Other cleaners go by age alone. Who may not touch them lets them be.
+        // Other cleaners only look at the age. A user who may not set the times of a file leaves it as
+        // it is.
         for name in names {
             let touched = File::open(self.vm_dir(vm).join(name.to_string()))
                 .and_then(|file| Ok(futimens(&file, &NOW)?));
@@ -192,7 +209,7 @@ impl Arbiter for FileArbiter {
     }
 
     fn read(&self, vm: &str, name: RecordName) -> Result<Option<String>, Unreachable> {
-        // Nothing may be concluded from a directory that is not there.
+        // A missing directory says nothing about its records.
         fs::read_dir(&self.dir).map_err(|e| self.unreachable(e))?;
         match read_record(&self.vm_dir(vm).join(name.to_string())) {
             Ok(text) => Ok(Some(text)),
@@ -212,7 +229,7 @@ impl Arbiter for FileArbiter {
         for entry in entries {
             let entry = entry.map_err(|e| self.unreachable(e))?;
             let name = entry.file_name();
-            // What else lies there is none of ours.
+            // Other files there do not belong to Lockstep.
             if let Some(Ok(name)) = name.to_str().map(str::parse) {
                 names.push(name);
             }

@@ -1,4 +1,4 @@
-//! What an operator sees of a VM's records, and may do about them.
+//! An operator's view of a VM's records, and the repairs that an operator may make.
 
 use super::{Arbiter, Unreachable, damaged, name, put_back, read_claim, read_open};
 use ft_protocol::arbiter::{
@@ -6,11 +6,12 @@ use ft_protocol::arbiter::{
     StartRecord,
 };
 use std::collections::BTreeSet;
+use thiserror::Error;
 
 /// All records of a VM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// Who founded it, if a `member` did.
+    /// The founder's record, if a `member` founded it.
     pub start: Option<StartRecord>,
     /// Its generations, the oldest first.
     pub generations: Vec<Generation>,
@@ -23,9 +24,9 @@ pub struct Generation {
     pub generation: u64,
     /// Its members.
     pub open: Option<OpenRecord>,
-    /// Who goes on alone.
+    /// The member that goes on alone.
     pub claim: Option<Claim>,
-    /// Who ended it.
+    /// The member that ended it.
     pub close: Option<Close>,
 }
 
@@ -61,24 +62,56 @@ pub fn survey(arbiter: &dyn Arbiter, vm: &str) -> Result<Survey, Unreachable> {
     })
 }
 
-/// Puts back what `member` says that it had, unless a later generation is there: then it is of no use, and
-/// may give a right that has gone to others. Whether it does that otherwise is the caller's to know.
+/// Why a record is not put back.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum NotRestored {
+    /// The VM went on without it.
+    #[error(
+        "generation {later} of VM {vm} is in the arbiter, so generation {generation} is over: look with \
+         `lockstep arbiter show`"
+    )]
+    Over {
+        /// The VM.
+        vm: String,
+        /// The generation that was to be put back.
+        generation: u64,
+        /// One after it.
+        later: u64,
+    },
+    /// Another pair has it.
+    #[error(
+        "generation {generation} of VM {vm} belongs to others in the arbiter: look with `lockstep arbiter \
+         show`"
+    )]
+    Others {
+        /// The VM.
+        vm: String,
+        /// The generation.
+        generation: u64,
+    },
+}
+
+/// Puts back the records that `member` says it had, unless there is a later generation: then they are
+/// of no use, and may give a right that others have by now. The caller must know whether they may give
+/// such a right otherwise.
 ///
 /// # Errors
-/// The inner one is a sentence.
+/// The inner one is for the operator, the outer one the storage's.
 pub fn restore(
     arbiter: &dyn Arbiter,
     vm: &str,
     member: MemberId,
     standing: &Standing,
-) -> Result<Result<(), String>, Unreachable> {
+) -> Result<Result<(), NotRestored>, Unreachable> {
     let generation = standing.right.generation;
     let later = arbiter.list(vm)?.into_iter();
     if let Some(later) = later.map(|name| name.generation).find(|&g| g > generation) {
-        return Ok(Err(format!(
-            "generation {later} of VM {vm} is in the arbiter, so generation {generation} is over: look \
-             with `lockstep arbiter show`"
-        )));
+        let vm = vm.to_owned();
+        return Ok(Err(NotRestored::Over {
+            vm,
+            generation,
+            later,
+        }));
     }
     put_back(arbiter, vm, member, standing)?;
     let found = read_open(arbiter, vm, generation)?;
@@ -87,14 +120,14 @@ pub fn restore(
         found.is_some_and(|found| (found.members, found.nonce) == (ours.members, ours.nonce));
     Ok(match same {
         true => Ok(()),
-        false => Err(format!(
-            "generation {generation} of VM {vm} belongs to others in the arbiter: look with `lockstep \
-             arbiter show`"
-        )),
+        false => Err(NotRestored::Others {
+            vm: vm.to_owned(),
+            generation,
+        }),
     })
 }
 
-/// Removes all records of a VM. The last that goes tells that it has ended, if it has.
+/// Removes all records of a VM. If the VM has ended, the record that says so is removed last.
 pub fn forget(arbiter: &dyn Arbiter, vm: &str) -> Result<(), Unreachable> {
     let mut names: Vec<RecordName> = arbiter.list(vm)?;
     names.sort_by_key(|name| (name.kind == RecordKind::Close, name.generation));

@@ -1,33 +1,33 @@
-//! Looking at the records of one's own generation while nothing depends on them yet.
+//! Looks at the records of the member's own generation while nothing depends on them yet.
 
 use super::{Arbiter, Unreachable, damaged, name, read_claim, read_open};
 use crate::{EventLog, now, unix_ns};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{Claim, Look, MemberId, RecordKind, Standing, judge_look};
-use serde_json::json;
+use lockstep_events::Event;
 use std::time::Duration;
 
-/// A member looks at its records this often.
+/// How often a member looks at its records.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// What is as bad as it was is told again after this.
+/// A problem that has not changed is reported again after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
-/// When a member looks, and what it has told of what it found.
+/// When a member looks at its records, and what it has reported about them.
 #[derive(Debug, Default)]
 pub struct Watch {
     last: Time,
-    /// A look, or something that is put back, is on its way.
+    /// A look is under way, or records are being put back.
     busy: bool,
-    /// What is wrong, and when that was told.
+    /// The problem, and when it was reported.
     wrong: Option<(Told, Time)>,
 }
 
-/// What is told of a member's records.
+/// A problem with a member's records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
     /// They are gone, and a claim waits for them.
     Held(String),
-    /// They are gone, or others'.
+    /// They are gone, or records of other members are in their place.
     Wrong(String),
 }
 
@@ -40,33 +40,33 @@ impl Told {
 }
 
 impl Watch {
-    /// When to look next; not while it is busy.
+    /// When to look next; `None` while a look is under way.
     pub fn due(&self) -> Option<Time> {
         (!self.busy).then(|| self.last.after(LOOK_INTERVAL))
     }
 
-    /// Looks, or puts something back.
+    /// Notes that a look begins, or that records are being put back.
     pub fn begin(&mut self) {
         self.busy = true;
     }
 
-    /// That is done.
+    /// Notes that this has ended.
     pub fn end(&mut self) {
         (self.busy, self.last) = (false, now());
     }
 
-    /// Tells what a look found.
+    /// Reports the result of a look.
     pub fn found(&mut self, events: &mut EventLog, look: &Look) {
         match look {
             Look::Missing(why) => self.tell(events, Told::Wrong(why.clone())),
             Look::Others(why) => self.tell(events, Told::Wrong(why.clone())),
             Look::Sound => self.mend(events),
-            // It is not needed now, and is looked at again.
+            // It is not needed now, and is looked at again later.
             Look::Unreachable(why) => tracing::debug!("{why}"),
         }
     }
 
-    /// Tells of records that are gone, at once and now and then.
+    /// Reports that records are gone, at once and then from time to time.
     pub fn tell(&mut self, events: &mut EventLog, told: Told) {
         let (now, again) = (now(), TELL_AGAIN);
         let same = |(before, at): &(Told, Time)| *before == told && now.since(*at) < again;
@@ -78,29 +78,30 @@ impl Watch {
             Told::Held(_) => tracing::warn!("outputs are held: {why}"),
             Told::Wrong(_) => tracing::warn!("{why}"),
         }
-        events.emit("record_missing", json!({"why": why}));
+        events.emit(Event::RecordMissing { why: why.into() });
         self.wrong = Some((told, now));
     }
 
-    /// All is well again.
+    /// Reports that the records are as they should be again.
     pub fn mend(&mut self, events: &mut EventLog) {
         if self.wrong.take().is_some() {
-            events.emit("record_back", json!({}));
+            events.emit(Event::RecordBack {});
         }
     }
 
-    /// What is wrong, for `lockstep status`.
+    /// The problem, for `lockstep status`.
     pub fn wrong(&self) -> Option<&str> {
         self.wrong.as_ref().map(|(told, _)| told.why())
     }
 
-    /// Whether a claim waits for a record that is gone.
+    /// Does a claim wait for a record that is gone?
     pub fn holds(&self) -> bool {
         matches!(self.wrong, Some((Told::Held(_), _)))
     }
 }
 
-/// Looks at the records of who stands like this, and keeps them from cleaners; only that, if they are none.
+/// Looks at the records that a member with this standing should have, and protects them from cleaners.
+/// Without a standing it only does the latter.
 pub fn look(
     arbiter: &dyn Arbiter,
     vm: &str,
@@ -134,7 +135,8 @@ pub fn look(
     found
 }
 
-/// Writes again what vanished. The claim goes first: the open record is never there without it.
+/// Writes vanished records again. The claim is first, so that the open record is never there without
+/// it.
 pub fn put_back(
     arbiter: &dyn Arbiter,
     vm: &str,

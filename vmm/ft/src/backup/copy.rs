@@ -1,20 +1,19 @@
-//! Taking the copy of a machine that runs, on the vCPU's thread.
+//! Receives the copy of a running machine, on the vCPU's thread.
 
-use super::vcpu::{Built, Job, News, Recording};
-use crate::cuts::{CutPoint, Cuts};
+use super::vcpu::{BuildError, Built, Job, News, Recording};
+use crate::cuts::Cuts;
 use crate::state_digest;
 use ft_protocol::log::{Header, LogStart};
 use lockstep_loader::Image;
-use lockstep_machine::{Input, Machine, MachineState};
-use lockstep_memory::ram::PAGE;
-use lockstep_memory::{PageReceiver, Ram, RamError};
+use lockstep_machine::{Machine, MachineState};
+use lockstep_memory::{PageReceiver, Ram};
 use lockstep_pulse::{Pulse, Rest};
 use lockstep_replay::LogDirWriter;
 use lockstep_vcpu::CpuBackends;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
-/// Memory for the copy, and what else the machine is made of.
+/// Memory for the copy, and the other parts of the machine.
 pub struct Room {
     cpus: CpuBackends,
     header: Header,
@@ -26,15 +25,15 @@ pub struct Room {
 }
 
 impl Room {
-    /// Makes room.
+    /// Maps the memory.
     pub fn new(
         cpus: CpuBackends,
         header: Header,
         image: Image,
         record: Option<PathBuf>,
         cuts: Cuts,
-    ) -> Result<Room, String> {
-        let ram = Ram::new(header.machine.mem_mib).map_err(|e| e.to_string())?;
+    ) -> Result<Room, BuildError> {
+        let ram = Ram::new(header.machine.mem_mib)?;
         Ok(Room {
             cpus,
             pages: PageReceiver::new(ram),
@@ -47,18 +46,18 @@ impl Room {
     }
 }
 
-/// Takes the copy until it is complete. None: the pair came to nothing.
+/// Receives the copy until it is complete. `None` if there is no pair any more.
 pub fn receive(
     mut room: Room,
     jobs: &Receiver<Job>,
     tell: &impl Fn(News),
     pulse: &Pulse,
-) -> Result<Option<Built>, String> {
+) -> Result<Option<Built>, BuildError> {
     let rest = pulse.rest();
     loop {
         match jobs.recv() {
             Ok(Job::Load(pages)) => {
-                room.pages.take(&pages).map_err(|e| e.to_string())?;
+                room.pages.take(&pages)?;
                 room.loaded += pages.len() as u64;
                 tell(News::Loaded { bytes: room.loaded });
             }
@@ -80,16 +79,17 @@ fn restore(
     tell: &impl Fn(News),
     rest: Rest<'_>,
     pulse: &Pulse,
-) -> Result<Built, String> {
-    let state = MachineState::decode(state).map_err(|e| e.to_string())?;
+) -> Result<Built, BuildError> {
+    let state = MachineState::decode(state)?;
     let (memory, digest) = room.pages.into_parts();
     let mut machine = Machine::restore(room.cpus, &room.header.machine, memory, digest, &state)
-        .map_err(|e| format!("this host cannot take the copy of the machine: {e}"))?;
-    plant(&mut machine, &room.cuts).map_err(|e| e.to_string())?;
-    // What the machine is, not what it was made from.
-    let memory = machine.memory_digest().map_err(|e| e.to_string())?;
-    let ours = machine.save().map_err(|e| e.to_string())?;
-    // Said before the checkpoint is written, which takes longer than all the rest: nobody waits for it.
+        .map_err(BuildError::Copy)?;
+    room.cuts.built(&mut machine)?;
+    // The digest of the machine's memory itself, not of the received chunks.
+    let memory = machine.memory_digest()?;
+    let ours = machine.save()?;
+    // Reported before the checkpoint is written, which takes longer than all the rest: nothing needs to
+    // wait for that.
     tell(News::Restored {
         digest: state_digest(&ours.parts(memory)),
     });
@@ -98,7 +98,7 @@ fn restore(
         outputs,
         at: machine.position(),
     };
-    // A disk that hangs makes this side mute, and a pair goes on without it.
+    // If the disk hangs, this side becomes mute, and the source goes on without it.
     drop(rest);
     let wrote = || pulse.beat();
     let recording = room.record.and_then(|dir| {
@@ -109,7 +109,8 @@ fn restore(
     Ok(Built { machine, outputs })
 }
 
-/// Begins a recording with the copy. A VM is worth more than its log: one that cannot be begun is none.
+/// Begins a recording with the copy. A VM is worth more than its log: if the recording cannot begin,
+/// there is none.
 fn record(
     dir: &Path,
     header: Header,
@@ -125,20 +126,4 @@ fn record(
             None
         }
     }
-}
-
-/// What drills plant, to see that the digest finds it: one bit of one page, which the guest does not read,
-/// or a clock that is 1 ns fast.
-pub(super) fn plant(machine: &mut Machine, cuts: &Cuts) -> Result<(), RamError> {
-    if cuts.is_now(CutPoint::PageFlips) {
-        let at = lockstep_abi::BOOT_INFO + PAGE as u64 - 1;
-        let mut byte = [0];
-        machine.ram().read(at, &mut byte)?;
-        machine.ram().write(at, &[byte[0] ^ 1])?;
-    }
-    if cuts.is_now(CutPoint::DeviceFlips) {
-        let ns = machine.view().now_ns + 1;
-        machine.apply(Input::Clock { ns });
-    }
-    Ok(())
 }

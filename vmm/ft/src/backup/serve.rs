@@ -10,11 +10,11 @@ use super::shadow::Shadow;
 use super::vcpu::{Job, News, Recording};
 use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
-use crate::control::Control;
+use crate::control::{Control, NotDone};
 use crate::cuts::{CutPoint, Cuts};
 use crate::feed::Feed;
-use crate::fence::Fence;
-use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
+use crate::fence::{Fence, FenceError};
+use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
 use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{SurvivorParts, new_member, timing};
@@ -23,15 +23,18 @@ use crate::{EventLog, Outcome, StopSignals, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
+use ft_protocol::host::drive_backup;
 use ft_protocol::log::{EndReason, Header, HostPrint, NetConfig, Position};
 use ft_protocol::wire::Message;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap, Waker};
+use lockstep_events::Event;
+use lockstep_machine::Parts;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
 use lockstep_vcpu::CpuBackends;
-use serde_json::json;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -41,12 +44,12 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// While it suspects the primary, a vCPU is kicked out of a guest that has been running for so long: the guest may
-/// never leave by itself, and the log may have ended.
+/// While this side suspects the primary, a vCPU that has been in the guest for this long is kicked out
+/// of it: the guest may never make an exit by itself, and the log may have ended.
 const KICK_INTERVAL: Duration = Duration::from_millis(2);
-/// Between two attempts to connect.
+/// Time between two attempts to connect.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(50);
-/// An attempt to connect is given up after this.
+/// An attempt to connect ends after this time.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
 /// An answer from the arbiter.
@@ -54,15 +57,15 @@ enum Answer {
     ReadBack(ReadBackAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
-    Fenced(Result<(), String>),
+    Fenced(Result<(), FenceError>),
     Looked(Option<Standing>, Look),
 }
 
-/// How a backup ended.
+/// The end of a backup.
 pub enum Served {
-    /// For good.
+    /// It has ended.
     Done(Outcome),
-    /// It is live, and goes on as this.
+    /// It is live, and goes on with these parts.
     Live(Box<SurvivorParts>),
 }
 
@@ -73,32 +76,32 @@ struct Runtime {
     host: HostPrint,
     cpus: CpuBackends,
     channel: SocketAddr,
-    /// Where it will listen.
+    /// The port on which it will listen.
     port: Option<Port>,
     signals: StopSignals,
-    /// What the machine is made of, once that is known.
+    /// The parts of the machine, when they are known.
     made_of: Option<(Header, Vec<u8>)>,
     asker: Asker<Answer>,
-    /// Its records there.
+    /// The state of its records in the arbiter.
     records: Watch,
     answers: UnboundedSender<Answer>,
     link: Option<Link>,
     feed: Feed,
     held: HeldOutputs,
     news: UnboundedSender<News>,
-    /// What the vCPU's thread has to do besides following the log.
+    /// Jobs for the vCPU's thread, besides following the log.
     jobs: Option<Sender<Job>>,
     tap: Option<Arc<Tap>>,
     network: Network,
     net: Option<NetConfig>,
-    /// Backends, until this side goes live with them.
+    /// The backends, until this side goes live with them.
     backends: Option<(Live, Direct)>,
     waker: Waker,
     controls: Arc<Controls>,
     record: Option<PathBuf>,
     recording: Option<Recording>,
     received_bytes: u64,
-    /// What was delivered and is not recorded yet.
+    /// Delivered entries that were not recorded yet.
     unrecorded: Vec<Chunk>,
     /// A copy is complete, and the machine that is built from it does not follow the log yet.
     restoring: bool,
@@ -107,12 +110,13 @@ struct Runtime {
     /// Position of the last entry received.
     received_at: Position,
     suspects: bool,
-    /// Asked the arbiter: there is no way back.
+    /// The arbiter was asked, which cannot be undone.
     asked: bool,
     reemitted: usize,
     ended: Option<EndReason>,
     events: EventLog,
-    /// What the TAP gets and the log does not have; none without a network, or if not wanted.
+    /// Frames that the TAP got and the log does not have; `None` without a network, or with `--shadow
+    /// off`.
     shadow: Option<Shadow>,
     keeps_shadow: bool,
     beats: Beats,
@@ -120,9 +124,9 @@ struct Runtime {
     fence: Fence,
     cuts: Cuts,
     watch: PulseWatch,
-    /// Why the generation could not be closed when it was tried last.
+    /// Why the last attempt to close the generation failed.
     unclosed: Option<String>,
-    /// The longest silence of a primary so far.
+    /// The longest silence of the primary so far.
     silence: LongestSilence,
 }
 
@@ -133,8 +137,8 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
     let (news_sender, mut news) = unbounded_channel();
     let beats = Beats::towards(parts.channel, timing().heartbeat)?;
     let mut runtime = Runtime::new(parts, signals, answer_sender, news_sender, beats);
-    let me = runtime.me.to_string();
-    runtime.events.emit("connecting", json!({"member": me}));
+    let member = runtime.me;
+    runtime.events.emit(Event::Connecting { member });
     let outcome = runtime.run(&mut answers, &mut news).await;
     if let Ok(Step::Live(generation)) = outcome {
         return Ok(Served::Live(Box::new(runtime.go_live(generation)?)));
@@ -143,8 +147,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
         Step::Done(outcome) => outcome,
         Step::Live(_) => unreachable!("that was looked at"),
     });
-    let left = Err("this backup has left, and the VM may run on elsewhere: ask there");
-    runtime.control.end(&outcome, left);
+    runtime.control.end(&outcome, Err(NotDone::BackupLeft));
     runtime.finish_recording();
     outcome.map(Served::Done)
 }
@@ -152,7 +155,7 @@ pub async fn serve(parts: BackupParts) -> io::Result<Served> {
 /// How the loop ended.
 enum Step {
     Done(Outcome),
-    /// Won, in this generation, with everything emitted.
+    /// This generation was won, and everything was emitted.
     Live(u64),
 }
 
@@ -198,7 +201,7 @@ impl Runtime {
             records: Watch::default(),
             answers,
             link: None,
-            // The one that counts is made with the machine.
+            // The real one is made together with the machine.
             feed: Feed::default(),
             held: HeldOutputs::default(),
             news,
@@ -232,7 +235,7 @@ impl Runtime {
         news: &mut UnboundedReceiver<News>,
     ) -> io::Result<Step> {
         loop {
-            if let Some(step) = self.perform()? {
+            if let Some(step) = drive_backup(self)? {
                 return Ok(step);
             }
             let timeout = self.backup.poll_timeout();
@@ -272,7 +275,7 @@ impl Runtime {
         }
     }
 
-    /// Hands in what has arrived, before anybody is judged by what was heard of it.
+    /// Passes in everything that has arrived, before a tick judges the peer by it.
     fn hear_all(&mut self) -> io::Result<Option<Step>> {
         for _ in 0..HEARD_AT_ONCE {
             let beat = self.beats.arrived();
@@ -286,7 +289,7 @@ impl Runtime {
             if let Some(message) = message {
                 self.message(message);
             }
-            if let Some(step) = self.perform()? {
+            if let Some(step) = drive_backup(self)? {
                 return Ok(Some(step));
             }
         }
@@ -308,7 +311,7 @@ impl Runtime {
         Ok(())
     }
 
-    fn message(&mut self, message: Result<Message, String>) {
+    fn message(&mut self, message: Result<Message, LinkError>) {
         match message {
             Ok(message) => self.backup.handle_message(now(), message),
             Err(why) => {
@@ -321,7 +324,7 @@ impl Runtime {
         }
     }
 
-    /// Tells the protocol how far the vCPU is.
+    /// Reports to the protocol how far the vCPU has got.
     fn note_progress(&mut self) {
         if self.restoring {
             return;
@@ -342,11 +345,10 @@ impl Runtime {
             } => {
                 self.recording = self.recording.take().or(recording);
                 self.backup.handle_booted(now(), generation);
-                let event = match copied {
-                    true => "joining",
-                    false => "joined",
-                };
-                self.events.emit(event, json!({"generation": generation}));
+                self.events.emit(match copied {
+                    true => Event::Joining { generation },
+                    false => Event::Joined { generation },
+                });
             }
             News::Loaded { bytes } => {
                 self.loaded_bytes = bytes;
@@ -359,19 +361,22 @@ impl Runtime {
                 self.record_delivered()?;
                 self.note_progress();
             }
-            News::BootFailed(why) => self.backup.handle_boot_failed(now(), why),
+            News::BootFailed(why) => self.backup.handle_boot_failed(now(), why.to_string()),
             News::Diverged { at, what, parts } => {
-                self.events.emit(
-                    "diverged",
-                    json!({"position": at.exit, "edges": at.edges, "what": what, "parts": parts}),
-                );
+                let parts = parts.map(|parts| named(&parts));
+                self.events.emit(Event::Diverged {
+                    position: at.exit,
+                    edges: at.edges,
+                    what: what.clone(),
+                    parts,
+                });
                 self.backup.handle_diverged(now(), at, what);
             }
-            News::Failed(why) => return Ok(Some(Outcome::Halted(1, why))),
+            News::Failed(why) => return Ok(Some(Outcome::Halted(why.into()))),
             News::Ended(reason) => {
                 self.ended = Some(reason);
                 let status = crate::end_status(reason);
-                self.events.emit("ended", json!({"status": status}));
+                self.events.emit(Event::Ended { status });
                 let taken = self.feed.taken(false);
                 self.backup.handle_consumed(now(), taken.bytes, taken.seq);
                 self.backup.handle_drained(now(), self.feed.last_seq());
@@ -395,12 +400,11 @@ impl Runtime {
                     ClaimAnswer::Won => {
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.records.mend(&mut self.events);
-                        self.events
-                            .emit("claim_won", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimWon { generation });
                     }
-                    ClaimAnswer::Lost { .. } => self
-                        .events
-                        .emit("claim_lost", json!({"generation": generation})),
+                    ClaimAnswer::Lost { .. } => {
+                        self.events.emit(Event::ClaimLost { generation });
+                    }
                     ClaimAnswer::Missing(why) => {
                         self.records.tell(&mut self.events, Told::Held(why.clone()));
                     }
@@ -420,12 +424,12 @@ impl Runtime {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
                 }
-                self.backup.handle_fenced(now(), fenced);
+                self.backup.handle_fenced(now(), fenced.is_ok());
             }
         }
     }
 
-    /// Waits until the recording is on disk.
+    /// Waits until the recording is on the disk.
     fn finish_recording(&mut self) {
         let Some(recording) = self.recording.take() else {
             return;
@@ -437,12 +441,18 @@ impl Runtime {
     }
 }
 
+/// A machine's parts, by name.
+fn named(parts: &Parts) -> BTreeMap<String, String> {
+    let hex = |(name, digest): (&str, u64)| (name.to_owned(), format!("{digest:016x}"));
+    parts.iter().map(hex).collect()
+}
+
 async fn connect_to(channel: SocketAddr) -> TcpStream {
     loop {
         let attempt = tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(channel));
         match attempt.await {
             Ok(Ok(stream)) => return stream,
-            // The primary may not be there yet, or not any more: keep trying.
+            // The primary may not be there yet, or not any more: try again.
             _ => tokio::time::sleep(CONNECT_INTERVAL).await,
         }
     }

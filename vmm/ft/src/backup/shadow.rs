@@ -1,9 +1,10 @@
-//! Shadow receive: the backup keeps what its own TAP gets, so that a request which died with the primary
-//! need not wait for the client's TCP to repeat it.
+//! Shadow receive: the backup keeps the frames that its own TAP gets, so that a request that died with
+//! the primary need not wait until the client's TCP repeats it.
 //!
 //! Both TAPs get every frame, if the bridges do not learn where the guest is. A frame that the primary
-//! took in arrives in the log as well, sooner or later than here: the two are matched by hash and
-//! dropped. What is left on going live the primary never logged.
+//! received also arrives in the log, before or after it arrives here: the two are matched by their
+//! hashes, and the frame is dropped. The frames that are left when this side goes live were never
+//! logged.
 
 use ft_protocol::Time;
 use ft_protocol::log::{Entry, Event};
@@ -12,11 +13,11 @@ use std::hash::Hash;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Frames kept, bytes. The oldest go first.
+/// Most bytes of kept frames. The oldest are dropped first.
 pub const RING_BYTES: usize = 4 << 20;
-/// Frames, and hashes of frames in the log, are kept for so long.
+/// How long frames, and hashes of frames in the log, are kept.
 pub const RING_TIME: Duration = Duration::from_secs(2);
-/// Hashes of the log's frames that may wait for their frame.
+/// Most hashes of the log's frames that wait for their frame.
 const LOGGED: usize = 1 << 16;
 
 /// The ring of frames that the log does not have.
@@ -24,7 +25,7 @@ const LOGGED: usize = 1 << 16;
 pub struct Shadow {
     frames: VecDeque<Kept>,
     bytes: usize,
-    /// Frames that were logged before they were seen here, in order, and how often each.
+    /// Hashes of frames that were in the log before they arrived here, in order, and how often each.
     logged: VecDeque<(Time, u64)>,
     awaited: HashMap<u64, u32>,
 }
@@ -55,7 +56,7 @@ impl Shadow {
         }
     }
 
-    /// The log goes on with these entries.
+    /// These entries were added to the log.
     pub fn logged<'a>(&mut self, now: Time, entries: impl IntoIterator<Item = &'a Entry>) {
         self.expire(now);
         for entry in entries {
@@ -79,7 +80,7 @@ impl Shadow {
         }
     }
 
-    /// What the log does not have, in order.
+    /// The frames that the log does not have, in order.
     pub fn take(&mut self, now: Time) -> Vec<Vec<u8>> {
         self.expire(now);
         self.bytes = 0;
@@ -109,7 +110,7 @@ impl Shadow {
     }
 }
 
-/// Takes one of `key` out; whether there was one.
+/// Takes one `key` out. Returns whether there was one.
 fn take_one<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) -> bool {
     let Some(count) = counts.get_mut(&key) else {
         return false;

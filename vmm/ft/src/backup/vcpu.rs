@@ -1,7 +1,8 @@
-//! The backup's vCPU thread: builds the machine, or takes a copy of it, follows the log, and goes on
-//! alone when it is told to.
+//! The backup's vCPU thread: builds the machine, or receives a copy of it; follows the log; and goes on
+//! alone when it gets that job.
 
 use super::copy::{self, Room};
+use crate::MachineFailed;
 use crate::cuts::Cuts;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
@@ -9,61 +10,92 @@ use crate::primary::Seat;
 use ft_protocol::log::{Control, EndReason, Event, Header, Position};
 use ft_protocol::transfer::StateDigest;
 use lockstep_backends::Live;
-use lockstep_loader::Image;
+use lockstep_loader::{Image, ImageError};
 use lockstep_machine::drive::{DriveError, Driven, drive};
-use lockstep_machine::{Machine, Parts};
+use lockstep_machine::{Machine, MachineError, Parts, StateError};
+use lockstep_memory::{PageError, RamError};
 use lockstep_pulse::Pulse;
-use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirWriter};
+use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirError, LogDirWriter};
 use lockstep_vcpu::CpuBackends;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError};
+use thiserror::Error;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// News from the vCPU's thread.
+/// Messages from the vCPU's thread.
 pub enum News {
-    /// The machine stands at position 0, or there is room for a copy.
+    /// The machine is at position 0, or there is room for a copy.
     Booted {
-        /// For this generation.
+        /// The generation of the pair.
         generation: u64,
         /// There is room for a copy.
         copied: bool,
         /// The recording that was begun.
         recording: Option<Recording>,
     },
-    /// So many bytes of the copy are in memory, in all.
+    /// Bytes of the copy that are in memory, in total.
     Loaded { bytes: u64 },
-    /// The copy stands, and is this.
+    /// The copy is complete, and has this digest.
     Restored { digest: StateDigest },
-    /// It follows the log from here on.
+    /// It follows the log from now on.
     Follows {
         /// The recording that was begun.
         recording: Option<Recording>,
     },
     /// The machine cannot be built.
-    BootFailed(String),
+    BootFailed(BuildError),
     /// The machine did not do what the log says.
     Diverged {
         at: Position,
         what: String,
-        /// What it is instead; none if that cannot be seen.
+        /// The parts of the machine; `None` if they cannot be computed.
         parts: Option<Parts>,
     },
-    /// The host failed the machine.
-    Failed(String),
-    /// The machine ended, by the log.
+    /// An error of the host ended the machine.
+    Failed(MachineFailed),
+    /// The machine ended, as the log says.
     Ended(EndReason),
 }
 
-/// A recording of what the backup receives, and does once it is live.
+/// Why the machine cannot be built.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// What arrived is not a guest.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// It is another guest.
+    #[error("the guest image that arrived is not the one that the primary named")]
+    OtherImage,
+    /// This host has no room, or not there.
+    #[error(transparent)]
+    Ram(#[from] RamError),
+    /// A piece of the copy is damaged.
+    #[error(transparent)]
+    Pages(#[from] PageError),
+    /// The rest of the copy is damaged.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The copy does not fit here.
+    #[error("this host cannot take the copy of the machine: {0}")]
+    Copy(MachineError),
+    /// The machine cannot be made, or looked at.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// What was to be recorded cannot be.
+    #[error(transparent)]
+    Recording(#[from] LogDirError),
+}
+
+/// A recording of what the backup receives, and of what it does when it is live.
 pub struct Recording {
     pub writer: LogDirWriter,
-    /// None once the live machine has it.
+    /// `None` after the live machine has taken it.
     pub consumer: Option<Box<dyn Consumer>>,
     pub header: Header,
 }
 
 impl Recording {
-    /// By this writer.
+    /// A recording with this writer.
     pub fn new(writer: LogDirWriter, header: Header) -> Recording {
         Recording {
             consumer: Some(writer.consumer(IfSlow::GiveUp)),
@@ -73,7 +105,7 @@ impl Recording {
     }
 }
 
-/// What the thread has to do besides following the log.
+/// A job for the thread, besides following the log.
 pub enum Job {
     /// Put these pages into the memory.
     Load(Vec<u8>),
@@ -94,25 +126,25 @@ pub enum Job {
 pub struct Promotion {
     pub generation: u64,
     pub live: Live,
-    /// Frames that came before, and that the log does not have.
+    /// Frames that came earlier, and that the log does not have.
     pub early: Vec<Vec<u8>>,
     pub seat: Seat,
 }
 
-/// What the machine is built from.
+/// From what the machine is built.
 pub struct Boot {
-    /// Who makes CPUs.
+    /// The CPU backends.
     pub cpus: CpuBackends,
     pub generation: u64,
     pub header: Header,
     pub image: Vec<u8>,
-    /// The machine is copied from one that runs.
+    /// The machine is a copy of one that runs.
     pub copied: bool,
-    /// Where to record, unless that was begun already.
+    /// Where to record; `None` if the recording has begun already.
     pub record: Option<PathBuf>,
-    /// Where the thread shows that it gets on.
+    /// The pulse on which the thread beats.
     pub pulse: Pulse,
-    /// What to plant, in drills.
+    /// What is planted.
     pub cuts: Cuts,
 }
 
@@ -123,7 +155,7 @@ pub struct Built {
     pub outputs: u64,
 }
 
-/// The thread's whole life.
+/// The whole life of the thread.
 pub fn run(
     boot: Boot,
     feed: Feed,
@@ -131,12 +163,12 @@ pub fn run(
     jobs: &Receiver<Job>,
     news: &UnboundedSender<News>,
 ) {
-    // A runtime that is gone needs no news; the process is about to end.
+    // If the runtime is gone, the process is about to end.
     let tell = |what| drop(news.send(what));
     let pulse = boot.pulse.clone();
     let mut built = match build(boot, jobs, &tell, &pulse) {
         Ok(Some(built)) => built,
-        // The pair came to nothing.
+        // There is no pair any more.
         Ok(None) => return,
         Err(why) => return tell(News::BootFailed(why)),
     };
@@ -144,7 +176,7 @@ pub fn run(
     let mut follower = Follower::new(feed, held, None).after_outputs(built.outputs);
     match drive(&mut built.machine, &mut follower) {
         Ok(Driven::Ended(reason)) => {
-            // Giving a large memory back takes its time, and nobody waits for this thread any more.
+            // It takes time to give a large memory back, and nothing waits for this thread any more.
             let _rest = pulse.rest();
             tell(News::Ended(reason));
             drop(built);
@@ -154,7 +186,7 @@ pub fn run(
                 let _rest = pulse.rest();
                 jobs.recv()
             };
-            // No promotion: the pair came to nothing.
+            // Without a promotion there is no pair any more.
             if let Ok(Job::GoLive(promotion)) = job {
                 go_live(built.machine, &follower, *promotion);
             }
@@ -167,22 +199,22 @@ pub fn run(
                 parts: parts(&mut built.machine),
             });
         }
-        Err(error) => tell(News::Failed(error.to_string())),
+        Err(error) => tell(News::Failed(error.into())),
     }
 }
 
-/// Builds the machine, or makes room for a copy and waits for it.
+/// Builds the machine, or makes room for a copy and receives it.
 fn build(
     boot: Boot,
     jobs: &Receiver<Job>,
     tell: &impl Fn(News),
     pulse: &Pulse,
-) -> Result<Option<Built>, String> {
+) -> Result<Option<Built>, BuildError> {
     let rest = pulse.rest();
     let (generation, copied) = (boot.generation, boot.copied);
-    let image = Image::parse(&boot.header.guest.name, boot.image).map_err(|e| e.to_string())?;
+    let image = Image::parse(&boot.header.guest.name, boot.image)?;
     if image.hash() != boot.header.guest.hash {
-        return Err("the guest image that arrived is not the one that the primary named".into());
+        return Err(BuildError::OtherImage);
     }
     let booted = |recording| News::Booted {
         generation,
@@ -195,17 +227,15 @@ fn build(
         drop(rest);
         return copy::receive(room, jobs, tell, pulse);
     }
-    let mut machine =
-        Machine::new(boot.cpus, &boot.header.machine, &image).map_err(|e| e.to_string())?;
-    copy::plant(&mut machine, &boot.cuts).map_err(|e| e.to_string())?;
-    // On a slow host the pair may have come to nothing meanwhile: the next one begins the recording.
+    let mut machine = Machine::new(boot.cpus, &boot.header.machine, &image)?;
+    boot.cuts.built(&mut machine)?;
+    // On a slow host the pair may have ended meanwhile; then the next one begins the recording.
     if let Err(TryRecvError::Disconnected) = jobs.try_recv() {
         return Ok(None);
     }
     let recording = match &boot.record {
         Some(dir) => {
-            let writer =
-                LogDirWriter::create(dir, &boot.header, &image).map_err(|e| e.to_string())?;
+            let writer = LogDirWriter::create(dir, &boot.header, &image)?;
             Some(Recording::new(writer, boot.header))
         }
         None => None,
@@ -217,16 +247,17 @@ fn build(
     }))
 }
 
-/// What a machine that diverged is.
+/// The parts of a machine that diverged.
 fn parts(machine: &mut Machine) -> Option<Parts> {
     let parts = machine.parts();
     let failed = |e: &_| tracing::warn!("the machine that diverged cannot be looked at ({e})");
     parts.inspect_err(failed).ok()
 }
 
-/// Goes on from live inputs, exactly where the log ended. What the guest emitted and the log does
-/// not have is added to it first, so that the survivor's log replays like any other. Where the log ended while
-/// the guest computes, its next position is the first to which anything may be added.
+/// Goes on with live inputs, exactly where the log ended. Outputs that the guest emitted and the log
+/// does not have are added to the log first, so that the survivor's log replays like any other. If the
+/// log ended while the guest computes, its next position is the first one to which anything may be
+/// added.
 fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, promotion: Promotion) {
     let alone = Event::Control(Control::GoLive {
         generation: promotion.generation,

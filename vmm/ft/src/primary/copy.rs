@@ -1,97 +1,88 @@
-//! Copying the machine that runs to whoever joins: memory in rounds while the guest runs, then a short
-//! stop for the rest.
+//! Copies the running machine to a joiner: memory in rounds while the guest runs, then the rest in a
+//! short stop.
 //!
-//! A thread of its own does the rounds: each sends the pages that were written since the one before.
-//! When what is left can be copied within the pause that is allowed, or the rounds do not get any
-//! further, the vCPU's thread copies the rest where the machine stands, and runs on. Nothing is sent
-//! during the stop, so it takes no longer than packing and hashing what is left: for a guest that writes
-//! faster than it is copied, that is what it writes in a round.
+//! A separate thread does the rounds: each sends the pages that were written since the round before.
+//! When the rest can be copied within the permitted pause, or the rounds make no progress, the vCPU's
+//! thread copies the rest at the machine's position, and runs on. Nothing is sent during the stop, so
+//! the stop takes only as long as compressing and hashing the rest; for a guest that writes faster than
+//! it is copied, that is as much as it writes in a round.
 
 use super::vcpu::{News, ToRuntime};
 use crate::state_digest;
 use ft_protocol::transfer::Capture;
-use ft_protocol::wire::{COPY_WINDOW_BYTES, Message};
+use ft_protocol::wire::Message;
 use lockstep_backends::Waker;
-use lockstep_machine::Machine;
+use lockstep_events::CopyProgress;
+use lockstep_machine::{Machine, MachineError};
 use lockstep_memory::pages::CHUNK_PAGES;
 use lockstep_memory::ram::PAGE;
 use lockstep_memory::{PageSender, PageSet};
 use lockstep_replay::record::{Controls, Visited};
-use lockstep_vcpu::DirtyReader;
-use serde::Serialize;
+use lockstep_vcpu::{CpuError, DirtyReader};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use thiserror::Error;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// The machine is stopped once copying the rest takes no longer than this, as far as can be told.
+/// The machine is stopped when copying the rest is estimated to take no longer than this.
 pub const PAUSE_BUDGET: Duration = Duration::from_millis(2);
-/// Rounds, at most: then it is stopped however much is left.
+/// Most rounds; then the machine is stopped, however much is left.
 pub const MAX_ROUNDS: u32 = 30;
-/// A round that leaves more than this share of the one before, percent, gets no further.
+/// A round that leaves more than this part of what the one before left, percent, makes no progress.
 const SHRINKS_TO: usize = 90;
-/// Rounds in a row that get no further before the machine is stopped.
+/// After this many rounds in a row without progress the machine is stopped.
 const STUCK_ROUNDS: u32 = 3;
-/// Niceness of the thread that copies.
+/// Niceness of the copying thread.
 const NICE: i32 = 10;
-/// Pieces of the copy that wait for the runtime; then the thread waits.
+/// Most pieces of the copy that wait for the runtime; then the thread waits.
 const WAITING_PIECES: usize = 4;
 
-/// How far a copy is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Progress {
-    /// Rounds begun.
-    pub round: u32,
-    /// Pages that this round sends.
-    pub pages: usize,
-    /// Pages sent in all, and how many of them were zero.
-    pub pages_sent: u64,
-    /// Zero pages, of which only the number is sent.
-    pub zero_pages: u64,
-    /// Bytes sent in all.
-    pub bytes_sent: u64,
-    /// Memory copied in a second, in the round before: MiB.
-    pub rate_mib_s: f64,
-    /// Memory written in a second during the round before: MiB.
-    pub dirty_mib_s: f64,
-    /// How long stopping now would take, milliseconds.
-    pub estimated_pause_ms: f64,
+/// Why a machine cannot be copied.
+#[derive(Debug, Error)]
+pub enum CopyError {
+    /// Nobody knows what it has written.
+    #[error(transparent)]
+    Dirty(#[from] CpuError),
+    /// It cannot be looked at.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
 }
 
-/// What comes of copying.
+/// A result of copying.
 #[derive(Debug)]
 pub enum FromCopy {
-    /// To be sent.
-    Send(Message),
+    /// A piece of the memory.
+    Piece(Vec<u8>),
     /// A round begins.
-    Round(Progress),
+    Round(CopyProgress),
 }
 
-/// The machine as it was where it was stopped.
+/// The machine at the position where it was stopped.
 #[derive(Debug)]
 pub struct Captured {
-    /// Pages that the rounds left, in pieces.
+    /// Pages that the rounds left, in chunks.
     pub pages: Vec<Vec<u8>>,
-    /// The rest, which is sent last.
+    /// The rest of the machine, which is sent last.
     pub state: Message,
-    /// For the protocol.
+    /// What the protocol needs.
     pub capture: Capture,
     /// How long the machine was stopped.
     pub pause: Duration,
-    /// How far the copy is with that.
-    pub progress: Progress,
+    /// The progress of the copy, including this.
+    pub progress: CopyProgress,
 }
 
-/// The runtime's hold on a copy. Dropping it ends the copy.
+/// The runtime's handle of a copy. Dropping it ends the copy.
 #[derive(Debug)]
 pub struct Copy {
     id: u64,
     pieces: Receiver<FromCopy>,
-    /// What must be sent in this order.
-    outbox: VecDeque<Message>,
-    sent: u64,
+    /// Pieces that were not sent yet, in order, and what follows the last one.
+    unsent: VecDeque<Vec<u8>>,
+    state: Option<Message>,
     stop: Arc<AtomicBool>,
     controls: Arc<Controls>,
 }
@@ -120,73 +111,57 @@ impl Copy {
         Ok(Copy {
             id,
             pieces,
-            outbox: VecDeque::new(),
-            sent: 0,
+            unsent: VecDeque::new(),
+            state: None,
             stop,
             controls,
         })
     }
 
-    /// What to do next, while no more than the window is under way. Cancel-safe.
-    pub async fn next(copy: &mut Option<Copy>, loaded: u64) -> FromCopy {
-        let Some(copy) = copy else {
-            return std::future::pending().await;
-        };
-        let room = copy.sent < loaded.saturating_add(COPY_WINDOW_BYTES);
-        let memory = matches!(copy.outbox.front(), Some(Message::Memory { .. }));
-        if let Some(message) = copy.outbox.pop_front_if(|_| room || !memory) {
-            return FromCopy::Send(message);
-        }
-        if room
-            && copy.outbox.is_empty()
+    /// What comes of it next. Cancel-safe.
+    pub async fn next(copy: &mut Option<Copy>) -> FromCopy {
+        if let Some(copy) = copy
             && let Some(piece) = copy.pieces.recv().await
         {
             return piece;
         }
-        // No room, or a thread that has said everything.
+        // Nothing is copied, or the thread has said everything.
         std::future::pending().await
     }
 
-    /// Whether something waits that has to be sent first.
-    pub fn waits(&self) -> bool {
-        !self.outbox.is_empty()
+    /// Keeps a piece until it is to be sent; how many bytes it has.
+    pub fn keep(&mut self, pages: Vec<u8>) -> u64 {
+        let bytes = pages.len() as u64;
+        self.unsent.push_back(pages);
+        bytes
     }
 
-    /// Sends this after what waits.
-    pub fn push(&mut self, message: Message) {
-        self.outbox.push_back(message);
+    /// The first piece that was not sent yet.
+    pub fn take_piece(&mut self) -> Option<Vec<u8>> {
+        self.unsent.pop_front()
     }
 
-    /// What still waits, in order.
-    pub fn into_outbox(mut self) -> Vec<Message> {
-        std::mem::take(&mut self.outbox).into()
+    /// What follows the last piece.
+    pub fn take_state(&mut self) -> Option<Message> {
+        self.state.take()
     }
 
-    /// This is sent; how much of the memory is with that, bytes.
-    pub fn note_sent(&mut self, message: &Message) -> u64 {
-        if let Message::Memory { pages } = message {
-            self.sent += pages.len() as u64;
-        }
-        self.sent
-    }
-
-    /// Whether this is of this copy, and not of one that was given up.
+    /// Is `id` the number of this copy, and not of one that was given up?
     pub fn is(&self, id: u64) -> bool {
         self.id == id
     }
 
-    /// The machine was captured: the rest follows what waits.
-    pub fn take(&mut self, captured: &mut Captured) {
-        // The thread has handed over everything else before.
-        while let Ok(piece) = self.pieces.try_recv() {
-            if let FromCopy::Send(message) = piece {
-                self.outbox.push_back(message);
+    /// The machine was captured; the pieces that come before the rest, of which the thread has made the first.
+    pub fn take(&mut self, captured: &mut Captured) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        while let Ok(from) = self.pieces.try_recv() {
+            if let FromCopy::Piece(pages) = from {
+                pieces.push(pages);
             }
         }
-        let pages = captured.pages.drain(..);
-        self.outbox
-            .extend(pages.map(|pages| Message::Memory { pages }));
-        self.outbox.push_back(captured.state.clone());
+        pieces.append(&mut captured.pages);
+        self.state = Some(captured.state.clone());
+        pieces
     }
 }
 
@@ -196,7 +171,7 @@ impl Drop for Copy {
     }
 }
 
-/// The thread.
+/// The copying thread.
 struct Copier {
     id: u64,
     pieces: Sender<FromCopy>,
@@ -206,13 +181,13 @@ struct Copier {
     runtime: ToRuntime,
 }
 
-/// What it copies from.
+/// From what it copies.
 struct Source {
     dirty: DirtyReader,
-    /// Taken and not copied yet.
+    /// Pages that were reported as written and are not copied yet.
     left: PageSet,
     sender: PageSender,
-    progress: Progress,
+    progress: CopyProgress,
     /// Time that copying took, without sending.
     worked: Duration,
     worked_pages: u64,
@@ -220,20 +195,20 @@ struct Source {
 
 impl Copier {
     fn run(self) {
-        // On Linux this is the thread's own. The guest and its clients come first.
+        // On Linux this is the niceness of this thread alone. The guest and its clients come first.
         if let Err(e) = rustix::process::setpriority_process(None, NICE) {
             tracing::debug!("the copy runs with the guest's priority ({e})");
         }
         let Some(source) = self.begin() else { return };
         match self.rounds(source) {
             Ok(Some(source)) => self.capture(source),
-            // Nobody is interested any more.
+            // The copy was given up.
             Ok(None) => {}
             Err(why) => self.runtime.hand(News::Captured(self.id, Err(why))),
         }
     }
 
-    /// Goes to see the machine. None: the copy was given up.
+    /// Visits the machine to begin. `None` if the copy was given up.
     fn begin(&self) -> Option<Source> {
         let (sender, found) = std::sync::mpsc::channel();
         let visit = Box::new(move |machine: &mut Machine, _| {
@@ -241,11 +216,11 @@ impl Copier {
                 dirty: machine.dirty_pages(),
                 left: PageSet::empty(machine.ram().pages()),
                 sender: PageSender::new(machine.ram()),
-                progress: Progress::default(),
+                progress: CopyProgress::default(),
                 worked: Duration::ZERO,
                 worked_pages: 0,
             };
-            // A copy that was given up meanwhile needs none.
+            // If the copy was given up meanwhile, nothing needs the answer.
             let _gone = sender.send(source);
         });
         self.controls.visit(&self.stop, visit);
@@ -253,15 +228,16 @@ impl Copier {
         found.recv().ok()
     }
 
-    /// Sends what was written since, again and again, until the rest is small. None: given up.
-    fn rounds(&self, mut source: Source) -> Result<Option<Source>, String> {
+    /// Sends the pages that were written since, again and again, until the rest is small. `None` if the
+    /// copy was given up.
+    fn rounds(&self, mut source: Source) -> Result<Option<Source>, CopyError> {
         let mut stuck = 0;
         let mut before = usize::MAX;
         let mut began = Instant::now();
         let mut left = source.take()?;
         loop {
             source.progress.round += 1;
-            source.progress.pages = left.len();
+            source.progress.pages = left.len() as u64;
             if self
                 .pieces
                 .blocking_send(FromCopy::Round(source.progress))
@@ -290,12 +266,11 @@ impl Copier {
         }
     }
 
-    /// One round; false: given up.
+    /// One round. Returns false if the copy was given up.
     fn round(&self, source: &mut Source, pages: &PageSet) -> bool {
         let pages: Vec<usize> = pages.iter().collect();
         for some in pages.chunks(CHUNK_PAGES) {
-            let pages = source.encode(some);
-            let piece = FromCopy::Send(Message::Memory { pages });
+            let piece = FromCopy::Piece(source.encode(some));
             if self.stop.load(Ordering::Acquire) || self.pieces.blocking_send(piece).is_err() {
                 return false;
             }
@@ -303,7 +278,7 @@ impl Copier {
         true
     }
 
-    /// Copies the rest on the vCPU's thread, where the machine stands.
+    /// Copies the rest on the vCPU's thread, at the machine's position.
     fn capture(self, source: Source) {
         let (id, runtime) = (self.id, self.runtime);
         let visit = Box::new(move |machine: &mut Machine, at| {
@@ -316,8 +291,8 @@ impl Copier {
 }
 
 impl Source {
-    fn take(&self) -> Result<PageSet, String> {
-        self.dirty.take().map_err(|e| e.to_string())
+    fn take(&self) -> Result<PageSet, CpuError> {
+        self.dirty.take()
     }
 
     fn encode(&mut self, pages: &[usize]) -> Vec<u8> {
@@ -340,20 +315,21 @@ impl Source {
         self.progress.estimated_pause_ms = left as f64 * page_ms;
     }
 
-    fn capture(mut self, machine: &mut Machine, at: Visited) -> Result<Captured, String> {
+    fn capture(mut self, machine: &mut Machine, at: Visited) -> Result<Captured, CopyError> {
         let began = Instant::now();
         let mut left = self.take()?;
         left.merge(&self.left);
         let left: Vec<usize> = left.iter().collect();
-        // A guest that writes faster than it is copied leaves a lot: this is work, and no thread that hangs.
+        // A guest that writes faster than it is copied leaves a lot. To copy it is work, so the thread
+        // beats.
         let pulse = machine.pulse();
         let encode = |some| {
             pulse.beat();
             self.encode(some)
         };
         let pages = left.chunks(CHUNK_PAGES).map(encode).collect();
-        let state = machine.save().map_err(|e| e.to_string())?;
-        let memory = machine.memory_digest().map_err(|e| e.to_string())?;
+        let state = machine.save()?;
+        let memory = machine.memory_digest()?;
         Ok(Captured {
             pages,
             state: Message::State {

@@ -21,25 +21,25 @@ use lockstep_replay::LogDirWriter;
 use std::collections::VecDeque;
 use tokio::sync::mpsc::UnboundedSender;
 
-/// What a survivor goes on with.
+/// The parts with which a survivor goes on.
 pub struct SurvivorParts {
-    /// Where its machine is.
+    /// The state of its machine and its right.
     pub survivor: Survivor,
-    /// What its state machine is made from.
+    /// With what its state machine starts.
     pub config: PrimaryConfig,
-    /// Where a new backup may connect; nowhere unless it was told where.
+    /// Where a new backup may connect; `None` if no address was given.
     pub lobby: Option<Lobby>,
     /// For heartbeats.
     pub beats: Beats,
-    /// Signals, one of which may have come already.
+    /// The signals, of which one may have come already.
     pub signals: StopSignals,
     /// The recording, if there is one.
     pub recording: Option<LogDirWriter>,
-    /// What a runtime is made of.
+    /// The parts of the runtime.
     pub rest: Resumed,
 }
 
-/// What the runtime of a backup that went live hands on.
+/// The parts that the runtime of a backup that went live hands on.
 pub struct Resumed {
     /// Its id.
     pub me: MemberId,
@@ -49,11 +49,11 @@ pub struct Resumed {
     pub image: Vec<u8>,
     /// The arbiter.
     pub asker: Asker<()>,
-    /// What its records there were like.
+    /// The state of its records there.
     pub watch: Watch,
-    /// The vCPU's thread, which runs from live inputs now.
+    /// The vCPU's thread, which runs with live inputs now.
     pub vcpu: Vcpu,
-    /// Where outputs are let go.
+    /// Where outputs go.
     pub direct: Direct,
     /// Wakes the vCPU's thread.
     pub waker: Waker,
@@ -63,14 +63,14 @@ pub struct Resumed {
     pub control: Control,
     /// The fence.
     pub fence: Fence,
-    /// Where to die, in drills.
+    /// Where to die, for drills.
     pub cuts: Cuts,
     /// The longest silence of the other side so far.
     pub silence: LongestSilence,
 }
 
 impl Resumed {
-    /// The runtime of a primary that goes on from here.
+    /// The runtime of a primary with these parts.
     pub(super) fn resume(
         self,
         primary: Primary,
@@ -78,7 +78,7 @@ impl Resumed {
         answers: UnboundedSender<Answer>,
         beats: Beats,
     ) -> Runtime {
-        // A look of the backup's that is under way is answered to nobody.
+        // If a look of the backup is under way, its answer is dropped.
         let mut watch = self.watch;
         watch.end();
         Runtime {
@@ -106,7 +106,6 @@ impl Resumed {
             cuts: self.cuts,
             lag_told: None,
             copy: None,
-            arm_by: None,
             copies: 0,
             progress: None,
             unclosed: None,

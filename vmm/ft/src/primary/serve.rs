@@ -5,34 +5,35 @@ mod join;
 mod network;
 mod records;
 
-use super::copy::{Copy, Progress};
+use super::copy::Copy;
 use super::vcpu::{News, Vcpu};
 use super::{PrimaryParts, SurvivorParts, new_member, new_nonce, timing};
 use crate::announcer::Announcer;
 use crate::arbiter::{Asker, Told, Watch};
 use crate::beats::Beats;
-use crate::control::{Asked, Control, Wish};
+use crate::control::{Asked, Control, Refusal, Wish};
 use crate::cuts::{CutPoint, Cuts};
-use crate::fence::Fence;
-use crate::link::{HEARD_AT_ONCE, Link, Port, next_of};
+use crate::fence::{Fence, FenceError};
+use crate::link::{HEARD_AT_ONCE, Link, LinkError, Port, next_of};
 use crate::lobby::{Candidate, Lobby};
 use crate::network::Network;
 use crate::silence::LongestSilence;
-use crate::{EventLog, Outcome, StopSignal, StopSignals};
+use crate::{EventLog, Halt, Outcome, StopSignal, StopSignals};
 use crate::{arbiter, end_status, now, sleep_until};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, OpenAnswer, Standing};
+use ft_protocol::host::drive_primary;
 use ft_protocol::lag::LAG_TARGET;
 use ft_protocol::log::{EndReason, Header};
 use ft_protocol::primary::{Primary, PrimaryConfig};
 use ft_protocol::wire::{Beat, Message, Request};
 use lockstep_backends::Waker;
 use lockstep_backends::live::Direct;
+use lockstep_events::{CopyProgress, Event};
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::LogDirWriter;
 use lockstep_replay::journal::{Chunk, FLUSH_INTERVAL};
 use lockstep_replay::record::{Controls, mark_progress};
-use serde_json::json;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -42,7 +43,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// News handled before the loop looks at the channel again.
+/// Most messages of the vCPU's thread that are handled before the loop looks at the channel again.
 const NEWS_AT_ONCE: usize = 64;
 
 /// An answer from the arbiter.
@@ -50,8 +51,8 @@ pub(super) enum Answer {
     Opened(OpenAnswer),
     Claim(ClaimAnswer),
     Closed(CloseAnswer),
-    Fenced(Result<(), String>),
-    /// What a look found, or that what was put back is there.
+    Fenced(Result<(), FenceError>),
+    /// The result of a look, or of putting records back.
     Looked(Option<Standing>, Look),
     PutBack,
 }
@@ -66,11 +67,11 @@ pub(super) struct Runtime {
     pub(super) answers: UnboundedSender<Answer>,
     pub(super) link: Option<Link>,
     pub(super) vcpu: Vcpu,
-    /// What the thread starts from, until it does.
+    /// The machine and its inputs, until the thread starts.
     pub(super) idle: Option<(lockstep_machine::Machine, lockstep_backends::Live)>,
     pub(super) direct: Direct,
     pub(super) network: Network,
-    /// A survivor's.
+    /// Only a survivor has one.
     pub(super) announcer: Option<Announcer>,
     pub(super) unsent: VecDeque<Chunk>,
     /// The last generation that this side has won.
@@ -82,23 +83,21 @@ pub(super) struct Runtime {
     pub(super) control: Control,
     pub(super) fence: Fence,
     pub(super) cuts: Cuts,
-    /// When the lag was told last, while there is one worth telling.
+    /// When the lag was last reported, while it is large enough for that.
     pub(super) lag_told: Option<Time>,
-    /// The copy for whoever joins.
+    /// The copy for the joiner.
     pub(super) copy: Option<Copy>,
-    /// Whoever got a copy is to be armed by then.
-    pub(super) arm_by: Option<Time>,
-    /// Copies begun so far.
+    /// Number of copies so far.
     pub(super) copies: u64,
-    /// How far the last one is.
-    pub(super) progress: Option<Progress>,
-    /// Why the generation could not be closed when it was tried last.
+    /// The progress of the last copy.
+    pub(super) progress: Option<CopyProgress>,
+    /// Why the last attempt to close the generation failed.
     pub(super) unclosed: Option<String>,
-    /// The longest silence of a backup so far.
+    /// The longest silence of the backup so far.
     pub(super) silence: LongestSilence,
 }
 
-/// The lag is told so often while it matters.
+/// How often a large lag is reported.
 const TELL_LAG: Duration = Duration::from_millis(100);
 
 /// Runs the primary to its end; backups connect to `port`.
@@ -108,8 +107,8 @@ pub async fn serve(parts: PrimaryParts, port: Port) -> io::Result<Outcome> {
     let (listener, beats) = port.listen()?;
     let beats = Beats::on(beats, timing().heartbeat)?;
     let mut runtime = Runtime::new(parts, sender, beats);
-    let me = runtime.me.to_string();
-    runtime.events.emit("waiting", json!({"member": me}));
+    let member = runtime.me;
+    runtime.events.emit(Event::Waiting { member });
     let mut lobby = Some(Lobby::open(listener));
     let outcome = runtime.run(&mut lobby, &mut signals, &mut answers).await;
     runtime.end(&outcome);
@@ -149,11 +148,12 @@ impl Runtime {
         let mut progress = interval(FLUSH_INTERVAL);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Some(outcome) = self.perform()? {
+            if let Some(outcome) = drive_primary(self)? {
                 return Ok(outcome);
             }
             let timeout = self.primary.poll_timeout();
             let accepts = self.primary.accepts_connection();
+            let wants_piece = self.primary.wants_piece();
             let runs = self.idle.is_none() && self.ended.is_none();
             let announces = self.announcer.as_ref().and_then(Announcer::next);
             tokio::select! {
@@ -164,10 +164,10 @@ impl Runtime {
                         return Ok(outcome);
                     }
                 }
-                (beat, from) = self.beats.next() => self.beat(beat, from),
+                (beat, from) = self.beats.next() => self.hear_beat(beat, from),
                 asked = self.control.next() => self.asked(asked),
                 candidate = Lobby::next(lobby), if accepts => self.accept(candidate),
-                pages = Copy::next(&mut self.copy, self.primary.loaded()) => self.copied(pages),
+                piece = Copy::next(&mut self.copy), if wants_piece => self.copied(piece),
                 Some(answer) = answers.recv() => self.answer(answer),
                 link = self.network.changed() => self.network_changed(&link),
                 () = sleep_until(announces) => self.announce_again(),
@@ -234,7 +234,6 @@ impl Runtime {
             cuts: parts.cuts,
             lag_told: None,
             copy: None,
-            arm_by: None,
             copies: 0,
             progress: None,
             unclosed: None,
@@ -242,22 +241,22 @@ impl Runtime {
         }
     }
 
-    /// The end of this member, however it came to that.
+    /// The end of this member, in all cases.
     fn end(&mut self, outcome: &io::Result<Outcome>) {
         // A primary that left has never run anything.
         self.control.end(outcome, Ok(()));
-        // The recording's writer waits for the last of its consumers to go.
+        // The writer of the recording waits until the last of its consumers is dropped.
         if let Ok(mut journal) = self.vcpu.journal.lock() {
             journal.close();
         }
     }
 
-    /// Hands in what has arrived, before anybody is judged by what was heard of it.
+    /// Passes in everything that has arrived, before a tick judges the peer by it.
     fn hear_all(&mut self) -> io::Result<Option<Outcome>> {
         for _ in 0..HEARD_AT_ONCE {
             let beat = self.beats.arrived();
             if let Some((beat, from)) = beat {
-                self.beat(beat, from);
+                self.hear_beat(beat, from);
             }
             let message = self.link.as_mut().and_then(Link::arrived);
             if beat.is_none() && message.is_none() {
@@ -266,14 +265,14 @@ impl Runtime {
             if let Some(message) = message {
                 self.message(message);
             }
-            if let Some(outcome) = self.perform()? {
+            if let Some(outcome) = drive_primary(self)? {
                 return Ok(Some(outcome));
             }
         }
         Ok(None)
     }
 
-    fn beat(&mut self, beat: Beat, from: SocketAddr) {
+    fn hear_beat(&mut self, beat: Beat, from: SocketAddr) {
         if self.primary.handle_beat(now(), beat) {
             self.beats.answer_to(from);
         }
@@ -286,7 +285,6 @@ impl Runtime {
             self.beats.silence();
         }
         self.primary.handle_vcpu(answers);
-        self.give_up_slow_joiner(now);
         self.primary.handle_tick(now);
         self.silence
             .note(self.primary.silence(now), &mut self.events);
@@ -295,13 +293,14 @@ impl Runtime {
         let due = self.lag_told.is_none_or(|told| now.since(told) >= TELL_LAG);
         if matters && due || !matters && self.lag_told.is_some() {
             self.lag_told = matters.then_some(now);
-            let lag_ms = lag.as_secs_f64() * 1e3;
-            self.events
-                .emit("lag", json!({"lag_ms": lag_ms, "throttle_percent": rest}));
+            self.events.emit(Event::Lag {
+                lag_ms: lag.as_secs_f64() * 1e3,
+                throttle_percent: rest,
+            });
         }
     }
 
-    /// An operator asks for something here.
+    /// An operator requests something here.
     fn asked(&mut self, asked: Asked) {
         match asked.wish {
             Wish::Status => self.control.tell(&asked, &self.status()),
@@ -312,13 +311,13 @@ impl Runtime {
         }
     }
 
-    /// An operator asks for something, here or at the backup.
-    fn request(&mut self, request: Request) -> Result<(), String> {
+    /// An operator requests something, here or at the backup.
+    fn request(&mut self, request: Request) -> Result<(), Refusal> {
         match request {
             Request::Stop if self.idle.is_some() => self.primary.handle_leave(now()),
             Request::Stop => self.stop_guest(),
             Request::Switchover if self.primary.handle_switchover(now()) => {}
-            Request::Switchover => return Err("it runs without a backup".into()),
+            Request::Switchover => return Err(Refusal::NoBackup),
         }
         Ok(())
     }
@@ -335,7 +334,7 @@ impl Runtime {
         self.primary.handle_message(now(), candidate.hello);
     }
 
-    fn message(&mut self, message: Result<Message, String>) {
+    fn message(&mut self, message: Result<Message, LinkError>) {
         match message {
             Ok(message) => {
                 if matches!(message, Message::Ack { .. }) {
@@ -371,7 +370,7 @@ impl Runtime {
         match news {
             News::Chunk(chunk) => {
                 let (seq, bytes) = (chunk.last_seq, chunk.total_bytes);
-                // Alone, there is nobody to send it to.
+                // A side that runs alone has no peer for it.
                 if self.primary.sends_log() {
                     self.unsent.push_back(chunk);
                 }
@@ -385,12 +384,12 @@ impl Runtime {
             News::Ended(Ok(reason)) => {
                 self.ended = Some(reason);
                 let status = end_status(reason);
-                self.events.emit("ended", json!({"status": status}));
+                self.events.emit(Event::Ended { status });
                 let journal = self.vcpu.journal.lock().expect("the vCPU's thread is done");
                 self.primary.handle_guest_end(now(), journal.last_seq());
             }
             // This host cannot go on; the backup will.
-            News::Ended(Err(why)) => return Some(Outcome::Halted(1, why)),
+            News::Ended(Err(why)) => return Some(Outcome::Halted(why.into())),
         }
         None
     }
@@ -408,16 +407,14 @@ impl Runtime {
                     ClaimAnswer::Unreachable(why) => self.events.unreachable(why),
                     ClaimAnswer::Lost { .. } => {
                         let generation = self.primary.generation();
-                        self.events
-                            .emit("claim_lost", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimLost { generation });
                     }
                     ClaimAnswer::Won => {
                         let generation = self.primary.generation();
                         self.cuts.pass(CutPoint::ClaimWon);
                         self.won = Some(generation);
                         self.watch.mend(&mut self.events);
-                        self.events
-                            .emit("claim_won", json!({"generation": generation}));
+                        self.events.emit(Event::ClaimWon { generation });
                     }
                     ClaimAnswer::Missing(why) => {
                         self.watch.tell(&mut self.events, Told::Held(why.clone()));
@@ -439,23 +436,22 @@ impl Runtime {
                 if let Err(why) = &fenced {
                     self.events.unfenced(why);
                 }
-                self.primary.handle_fenced(now(), fenced);
+                self.primary.handle_fenced(now(), fenced.is_ok());
             }
         }
     }
 
-    /// SIGINT, SIGTERM or SIGHUP: a guest that runs ends at its next position, on both sides. A second
-    /// one of the first two does not wait for that.
+    /// SIGINT, SIGTERM or SIGHUP: a running guest ends at its next position, on both sides. A second
+    /// SIGINT or SIGTERM does not wait for that.
     fn stop(&mut self, signal: StopSignal) -> Option<Outcome> {
         if self.vcpu.controls.stop.load(Ordering::Acquire) {
             if signal == StopSignal::HungUp {
                 return None;
             }
-            let why = match self.ended {
-                Some(_) => "cut off before the generation was closed: start again with --force",
-                None => "cut off before the guest reached its next position",
-            };
-            return Some(Outcome::Halted(1, why.into()));
+            return Some(Outcome::Halted(match self.ended {
+                Some(_) => Halt::CutOffOpen,
+                None => Halt::CutOff,
+            }));
         }
         self.stop_guest();
         if self.idle.is_some() {
@@ -464,8 +460,8 @@ impl Runtime {
         None
     }
 
-    /// Nothing ever ran: a generation that this side has won need not stay open.
-    fn leave(&self) -> Outcome {
+    /// Nothing ran, so a generation that this side has won need not stay open.
+    fn close_unused(&self) -> Outcome {
         let Some(generation) = self.won else {
             return Outcome::Left;
         };
@@ -477,13 +473,7 @@ impl Runtime {
         });
         match closed {
             Ok(()) => Outcome::Left,
-            Err(why) => Outcome::Halted(
-                1,
-                format!(
-                    "it left before anything ran, and generation {generation} is still open: {why}; \
-                     then start the VM with `lockstep primary --force`"
-                ),
-            ),
+            Err(why) => Outcome::Halted(Halt::NotClosed { generation, why }),
         }
     }
 }

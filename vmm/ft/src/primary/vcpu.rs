@@ -1,6 +1,7 @@
-//! The vCPU thread of a machine that runs from live inputs, and what it hands to the runtime.
+//! The vCPU's thread of a machine with live inputs, and what it hands to the runtime.
 
-use super::copy::Captured;
+use super::copy::{Captured, CopyError};
+use crate::MachineFailed;
 use crate::cuts::{CutPoint, Cuts};
 use crate::outputs::HeldOutputs;
 use crate::pace::Pace;
@@ -18,66 +19,66 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// News from the vCPU's thread. Bounded by the pace: a vCPU whose news is not looked at waits.
+/// Messages from the vCPU's thread. The pace limits them: a vCPU whose messages are not read waits.
 #[derive(Debug)]
 pub enum News {
-    /// The log grew.
+    /// A chunk was added to the log.
     Chunk(Chunk),
-    /// The guest emitted output `number`, which the log has as entry `seq`.
+    /// The guest emitted output `number`; its mark is entry `seq` of the log.
     Output {
-        /// Its number.
+        /// The number.
         number: u64,
-        /// Its entry.
+        /// The entry.
         seq: u64,
-        /// What it holds.
+        /// Its length, bytes.
         bytes: usize,
     },
-    /// The machine rests, as it was told to; its log goes to this entry.
+    /// The machine rests, as it was asked to. This is the last entry of its log.
     Parked {
         /// The entry.
         seq: u64,
     },
-    /// The machine was stopped and copied, for the copy of this number, or could not be.
-    Captured(u64, Result<Box<Captured>, String>),
+    /// The machine was stopped and copied for the copy with this number, or could not be copied.
+    Captured(u64, Result<Box<Captured>, CopyError>),
     /// The machine ended, or failed.
-    Ended(Result<EndReason, String>),
+    Ended(Result<EndReason, MachineFailed>),
 }
 
-/// What news weighs besides what it carries, bytes.
+/// How much a message counts besides its content, bytes.
 const NEWS_BYTES: usize = 64;
 
 impl News {
-    /// What it counts for the pace, bytes.
+    /// How much it counts for the pace, bytes.
     pub fn weight(&self) -> usize {
         match self {
             News::Chunk(chunk) => NEWS_BYTES + chunk.frames.len(),
-            // It waits with the runtime, too, until the gate has counted it.
+            // It also waits with the runtime, until the gate counts it.
             News::Output { bytes, .. } => NEWS_BYTES + bytes,
-            // A copy comes once, and has a limit of its own.
+            // A copy comes once, and has its own limit.
             News::Parked { .. } | News::Captured(..) | News::Ended(_) => NEWS_BYTES,
         }
     }
 }
 
-/// The runtime's hold on the vCPU's thread.
+/// The runtime's handle of the vCPU's thread.
 pub struct Vcpu {
-    /// What the thread has to tell.
+    /// The thread's messages.
     pub news: UnboundedReceiver<News>,
-    /// Outputs that were not let go.
+    /// Outputs that were not released.
     pub held: HeldOutputs,
     /// The thread's brake.
     pub pace: Arc<Pace>,
-    /// What may be asked of the machine.
+    /// Requests to the machine.
     pub controls: Arc<Controls>,
     /// The log under construction.
     pub journal: Arc<Mutex<Journal>>,
-    /// Whether the thread answers.
+    /// Watches whether the thread answers.
     pub watch: PulseWatch,
     pulse: Pulse,
     to_runtime: ToRuntime,
 }
 
-/// What the vCPU's thread hands its news by.
+/// By this the vCPU's thread hands over its messages.
 #[derive(Clone)]
 pub struct ToRuntime {
     news: UnboundedSender<News>,
@@ -86,10 +87,10 @@ pub struct ToRuntime {
 }
 
 impl ToRuntime {
-    /// Hands it over.
+    /// Hands over a message.
     pub fn hand(&self, news: News) {
         self.pace.handed(news.weight());
-        // A runtime that is gone needs no news; the process is about to end.
+        // If the runtime is gone, the process is about to end.
         let _gone = self.news.send(news);
     }
 }
@@ -102,7 +103,7 @@ impl Consumer for ToRuntime {
     }
 }
 
-/// Keeps every output until the runtime lets it go.
+/// Keeps every output until the runtime releases it.
 struct Gated {
     held: HeldOutputs,
     runtime: ToRuntime,
@@ -130,8 +131,7 @@ impl Outlet for Gated {
     }
 }
 
-/// Where a machine that runs from live inputs sits: everything that its thread shares with the
-/// runtime.
+/// The place of a machine with live inputs: everything that its thread shares with the runtime.
 pub struct Seat {
     gated: Gated,
     journal: Arc<Mutex<Journal>>,
@@ -146,8 +146,8 @@ impl Seat {
         &self.journal
     }
 
-    /// Runs the machine to its end on this thread, and tells of that. `first` goes into the log at the first
-    /// position that it comes to.
+    /// Runs the machine to its end on this thread, and reports the end. `first` is logged at the first
+    /// position that it reaches.
     pub fn drive(self, mut machine: Machine, mut live: Live, first: Option<Event>) {
         machine.set_pulse(self.pulse.clone());
         live.set_pulse(self.pulse.clone());
@@ -157,19 +157,19 @@ impl Seat {
                 .with_first(first);
         let ended = match drive(&mut machine, &mut recorder) {
             Ok(Driven::Ended(reason)) => Ok(reason),
-            Ok(Driven::Stopped) => Err("the machine stopped unasked".into()),
-            Err(error) => Err(error.to_string()),
+            Ok(Driven::Stopped) => Err(MachineFailed::Unasked),
+            Err(error) => Err(error.into()),
         };
         runtime.hand(News::Ended(ended));
-        // Giving a large memory back takes its time, and nobody waits for this thread any more.
+        // It takes time to give a large memory back, and nothing waits for this thread any more.
         let _rest = self.pulse.rest();
         drop(machine);
     }
 }
 
 impl Vcpu {
-    /// A journal, which goes on after entry `seq`, and queues, for a machine that does not run yet or
-    /// follows a log until now.
+    /// A journal that goes on after entry `seq`, and queues, for a machine that does not run yet, or
+    /// that follows a log until now.
     pub fn new(
         seq: u64,
         recording: Option<Box<dyn Consumer>>,
@@ -199,12 +199,12 @@ impl Vcpu {
         }
     }
 
-    /// What the vCPU's thread hands its news by.
+    /// By this the vCPU's thread hands over its messages.
     pub fn to_runtime(&self) -> ToRuntime {
         self.to_runtime.clone()
     }
 
-    /// A seat for a machine that has emitted so many outputs.
+    /// A place for a machine that has emitted `outputs` outputs.
     pub fn seat(&self, outputs: u64) -> Seat {
         Seat {
             gated: Gated {

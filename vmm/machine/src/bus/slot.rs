@@ -1,4 +1,4 @@
-//! The one list of devices: what each is, where it answers and which line it has.
+//! The one list of devices: each with its place and its interrupt line.
 
 use ft_protocol::log::{DeviceConfig, MachineConfig};
 use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
@@ -8,7 +8,7 @@ use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
 use lockstep_devices::{Device, Line, Pic};
 use std::ops::Range;
 
-/// Where a device answers.
+/// Where a device is accessed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// I/O ports.
@@ -17,7 +17,7 @@ pub(super) enum Place {
     Window(u64),
 }
 
-/// A device in its place.
+/// A device at its place.
 pub(super) struct Slot {
     pub(super) device: Box<dyn Device>,
     pub(super) place: Place,
@@ -33,7 +33,7 @@ impl Slot {
         }
     }
 
-    /// The offset of a port in the device, if it is one of the device's.
+    /// The offset of a port in the device; `None` if the port belongs to another device.
     pub(super) fn offset_of_port(&self, port: u16) -> Option<u64> {
         match &self.place {
             Place::Ports(ports) if ports.contains(&port) => Some(u64::from(port - ports.start)),
@@ -52,8 +52,8 @@ impl Slot {
     }
 }
 
-/// The devices of a machine, as after reset. They work, and are saved, in this order; console input goes
-/// to the last that takes it.
+/// The devices of a machine, as after a reset. They work and are saved in this order. Console input
+/// goes to the last one that takes it.
 pub(super) fn all(config: &MachineConfig) -> Vec<Slot> {
     config.devices.iter().map(slot).collect()
 }
@@ -78,7 +78,7 @@ fn slot(device: &DeviceConfig) -> Slot {
     }
 }
 
-/// Is a virtio-mmio device's window there, on some machine? Drivers look there and must find none.
+/// Can a virtio-mmio device's window be at this address? Drivers look there on every machine.
 pub(super) fn is_window(addr: u64) -> bool {
     let base = addr - addr % MMIO_STRIDE;
     [MMIO_CONSOLE, MMIO_NET, MMIO_RNG].contains(&base)

@@ -19,7 +19,7 @@ const NET: NetConfig = NetConfig {
     gateway: [0; 4],
 };
 
-/// Something that changes a device, and whom it changes.
+/// A change of a device's state, and the components whose digests show it.
 type Change = (fn(&mut Bus, &Ram), &'static [&'static str]);
 
 const CHANGES: [Change; 8] = [
@@ -53,7 +53,7 @@ fn ports_and_windows_without_a_device_read_as_on_a_bus() {
     assert_eq!(data, [0; 4]);
     bus.mmio_read(0xf000_0000, &mut data, &ram);
     assert_eq!(data, [0xff; 4]);
-    // The last port there is, four bytes wide.
+    // The last port, accessed four bytes wide.
     bus.pio_read(0xfffe, &mut data, &ram);
     bus.pio_write(0xfffe, &data, &ram);
 }
@@ -78,7 +78,7 @@ fn every_device_is_in_the_digest_under_a_name_of_its_own() {
     assert_eq!(changed.into_iter().copied().collect::<BTreeSet<_>>(), names);
 }
 
-/// Sets a device up as its driver would, with queue `index` at `ring` in RAM.
+/// Sets up queue `index` of a device as its driver would, at `ring` in RAM.
 fn set_queue_up(bus: &mut Bus, ram: &Ram, window: u64, index: u32, ring: u32) {
     let registers = [
         (0x24, 1),
@@ -96,7 +96,7 @@ fn set_queue_up(bus: &mut Bus, ram: &Ram, window: u64, index: u32, ring: u32) {
     }
 }
 
-/// Every device in the middle of something.
+/// A bus whose devices are all in the middle of their work.
 fn busy(ram: &Ram) -> Bus {
     let mut bus = Bus::new(&config(Some(NET)), ram);
     for (index, window) in [MMIO_CONSOLE, MMIO_NET, MMIO_RNG].into_iter().enumerate() {
@@ -114,7 +114,7 @@ fn busy(ram: &Ram) -> Bus {
         (0x43, 0x34),
         (0x40, 0xa9),
         (0x40, 4),
-        // The UART tells that it can send.
+        // The UART interrupts when it can send.
         (0x3f9, 2),
         (0x3f8, b'x'),
     ] {
@@ -137,7 +137,7 @@ fn devices_restored_are_those_saved() {
     assert_eq!(differing(&state.components(), &fresh.components()).len(), 8);
     let mut other = Bus::restore(&config(Some(NET)), &state, &ram).unwrap();
     assert_eq!(other.save(), state);
-    // What follows is the same too: nothing is delivered anew, and what waits is.
+    // The restored bus goes on like the first: nothing is delivered twice, and what waits is delivered.
     let follow = |ram: &Ram, bus: &mut Bus| {
         let mut outputs = Vec::new();
         bus.process(ram, &mut outputs);
@@ -156,7 +156,8 @@ fn devices_restored_are_those_saved() {
     assert_eq!(follow(&copy, &mut other), follow(&ram, &mut bus));
 }
 
-/// Every bit of a state, flipped: refused with a sentence, or devices that can be used without a panic.
+/// Flips every bit of a state: it is refused with a sentence, or gives devices that can be used without
+/// a panic.
 #[test]
 fn a_state_that_was_damaged_breaks_nothing() {
     let ram = Ram::new(16).unwrap();
@@ -185,7 +186,7 @@ fn a_state_that_was_damaged_breaks_nothing() {
     assert!(undecodable > 0 && refused > 0 && taken > 0);
 }
 
-/// Touches everything there is.
+/// Accesses all devices in every way.
 fn use_all(mut bus: Bus, ram: &Ram) {
     let mut outputs = Vec::new();
     bus.process(ram, &mut outputs);
@@ -205,7 +206,7 @@ fn use_all(mut bus: Bus, ram: &Ram) {
     bus.save();
 }
 
-/// What a state may claim that this machine cannot be in.
+/// States that this machine cannot be in.
 #[test]
 fn a_state_of_another_machine_is_refused_by_name() {
     let ram = Ram::new(16).unwrap();
@@ -223,7 +224,7 @@ fn a_state_of_another_machine_is_refused_by_name() {
     other.quantum += 1;
     let text = refusal(&other, &sound);
     assert!(text.contains("edge counter"), "{text}");
-    // A larger machine's rings need not lie in a smaller one.
+    // The rings of a larger machine may lie outside the memory of a smaller one.
     let large = Ram::new(32).unwrap();
     let mut bus = Bus::new(&config(Some(NET)), &large);
     set_queue_up(&mut bus, &large, MMIO_NET, 0, 20 << 20);
@@ -231,7 +232,7 @@ fn a_state_of_another_machine_is_refused_by_name() {
     assert!(text.contains("does not lie in RAM"), "{text}");
 }
 
-/// A decoder makes no more room than a payload can fill, however short its numbers are.
+/// A decoder allocates no more than the payload justifies, also when its numbers are encoded short.
 #[test]
 fn a_state_with_frames_of_zeros_comes_back() {
     let ram = Ram::new(16).unwrap();

@@ -19,7 +19,7 @@ fn cpus(_: CpuKind) -> &'static dyn CpuBackend {
     &Kvm
 }
 
-/// Time in steps; the state is wanted at the first position at which this much has happened.
+/// Time goes on in steps. The state is taken at the first position at which this much has happened.
 struct Until {
     exits: u64,
     given_at: Option<Moment>,
@@ -75,7 +75,7 @@ impl Sink for Until {
     }
 }
 
-/// The state of a machine that runs `ticker` after about `exits` exits, and its memory.
+/// The state and the memory of a machine that runs `ticker`, after about `exits` exits.
 fn running(exits: u64) -> (MachineState, Ram) {
     let image = Image::parse("ticker", lockstep_images::TICKER.to_vec()).unwrap();
     let mut machine = Machine::new(cpus, &config(), &image).unwrap_or_else(|e| panic!("{e}"));
@@ -129,8 +129,8 @@ fn garbage_is_no_state_and_no_panic() {
     }
 }
 
-/// Every byte, set to others. Whatever can be restored can be entered as well; what KVM makes of it is
-/// its affair.
+/// Sets every byte of a state to other values. A machine that can be restored can also be entered; what
+/// the guest does then does not matter.
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_damaged_state_is_no_panic() {
@@ -211,7 +211,7 @@ fn the_first_digest_of_a_large_machine_reads_only_what_was_written() {
     assert_eq!(digest.ram, RamDigest::of(machine.ram()).value());
     let chunks = machine.ram().pages() / BEAT_PAGES;
     assert!(pulse.beats() < chunks as u64 / 10, "{}", pulse.beats());
-    // All of it written anew: the thread shows all along that it gets on.
+    // After all memory was written again, the thread shows beats all along the digest.
     let page = [1; 4096];
     for number in 0..machine.ram().pages() as u64 {
         machine.ram().write(number * 4096, &page).unwrap();

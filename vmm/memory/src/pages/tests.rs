@@ -34,7 +34,7 @@ fn a_whole_memory_arrives_with_its_digest() {
     for pages in all.chunks(CHUNK_PAGES) {
         receiver.take(&sender.chunk(pages)).unwrap();
     }
-    // Written again meanwhile, one page to zeros.
+    // Copied again after more writes, which made one page all zeros.
     ram.write(PAGE as u64, &[0; PAGE]).unwrap();
     ram.write(3 * PAGE as u64 + 5, b"late").unwrap();
     receiver.take(&sender.chunk(&[1, 3])).unwrap();
@@ -62,7 +62,7 @@ fn only_what_pays_is_compressed() {
     assert_eq!(sender.chunk(&[]).len(), 5);
 }
 
-/// Every bit of chunks of every kind, flipped: refused, or it meant the same.
+/// Flips every bit of chunks of every kind: each damaged chunk is refused or means the same as before.
 #[test]
 fn a_flipped_bit_is_refused() {
     let ram = source();
@@ -100,7 +100,7 @@ fn a_cut_or_longer_chunk_is_refused() {
     receiver().take(&vec![0; CHUNK_BYTES + 1]).unwrap_err();
 }
 
-/// What a peer may claim, with everything else in order.
+/// What a damaged or dishonest chunk may claim, each with everything else in order.
 #[test]
 fn nonsense_is_refused_by_name() {
     let bytes = |chunk: &Chunk| {

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-/// What is to happen happens within this.
+/// What is expected must happen within this time.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Long enough for a queue that settles, short enough to wait for one that cannot.
+/// Long enough for a queue that can settle, short enough to wait for one that cannot.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// A descriptor of the test's own.
+/// A descriptor that the test owns.
 #[derive(Debug)]
 struct Plain {
     fd: OwnedFd,
@@ -39,7 +39,7 @@ impl Target for Plain {
     }
 }
 
-/// A queue, and what its target was told.
+/// A queue, and the list of its target's reports.
 fn queue(fd: impl Into<OwnedFd>) -> (Queue<Plain>, Arc<Mutex<Vec<String>>>) {
     let told = Arc::default();
     let plain = Plain {

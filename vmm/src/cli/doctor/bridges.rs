@@ -1,15 +1,15 @@
-//! Whether this host's bridges give the guests' frames to its firewall (`br_netfilter`).
+//! Checks whether this host's bridges pass the guests' frames to its firewall (`br_netfilter`).
 
 use super::Finding;
 use std::fs;
 use std::path::Path;
 
-/// Where the kernel says so, for this network namespace. Missing where `br_netfilter` is not loaded.
+/// Where the kernel says so, for this network namespace. It is missing if `br_netfilter` is not loaded.
 const SWITCHES: &str = "/proc/sys/net/bridge";
-/// The firewalls that frames may pass, one switch each.
+/// The firewalls that frames may pass, each with a switch.
 const FIREWALLS: [&str; 3] = ["iptables", "ip6tables", "arptables"];
 
-/// Tells of it: a FORWARD policy of DROP, as container runtimes set it, silences a guest without a word.
+/// Reports it: a FORWARD policy of DROP, which container runtimes set, drops a guest's frames silently.
 pub(super) fn bridges() -> Finding {
     Finding {
         name: "bridges",

@@ -1,4 +1,4 @@
-//! Watching the two sides: how the pair ends, and who takes a lost member's place.
+//! Watches the two sides: how the pair ends, and which new member replaces a lost one.
 
 use super::super::Status;
 use super::PairArgs;
@@ -12,43 +12,44 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::time::{Instant, sleep_until, timeout};
 
-/// Exit statuses of a process that a signal ended begin after this, as a shell reports them.
+/// A process that a signal ended has this plus the signal's number as its status, as in a shell.
 const SIGNAL_BASE: u8 = 128;
 /// A member that ended sooner than this counts as one that failed at once.
 const STEADY: Duration = Duration::from_secs(5);
-/// Before the place of the first member that failed at once is taken; doubled for each one more in a row.
+/// The pause before the first member that failed at once is replaced; it doubles with each further one
+/// in a row.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// No pause is longer.
+/// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
-/// What the VM's last runner sent before its death (that its new backup has joined) has come and was told
-/// within this.
+/// Within this time, the last message of a dead primary (that its new backup has joined) arrives, and
+/// is among the backup's events.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// The two sides. Console input is read by the member that runs the guest only.
+/// The two sides. Only the member that runs the guest reads console input.
 pub struct Pair {
     args: PairArgs,
     place: Place,
     sides: [Side; 2],
-    /// Members that were started.
+    /// Number of members that were started.
     members: u32,
-    /// Members in a row that failed at once.
+    /// Number of members in a row that failed at once.
     failures: u32,
     terminate: SignalStream,
     interrupt: SignalStream,
     hangup: Hangup,
-    /// The guest has ended, or was told to: no place is taken again.
+    /// The guest has ended, or must end: no member is replaced any more.
     over: bool,
     /// SIGTERM was passed on.
     told: bool,
-    /// The guest never ran, for the reason behind this status.
+    /// The guest never ran; this is the status of the member that prevented it.
     failed: Option<ExitCode>,
 }
 
-/// One side: its TAP and its address stay, its members come and go.
+/// One side: its TAP and its address stay, its members are replaced.
 struct Side {
     net: String,
     member: Option<Member>,
-    /// When a new member is started here.
+    /// When a new member must be started here.
     due: Option<Instant>,
 }
 
@@ -61,7 +62,7 @@ struct End {
 }
 
 impl Side {
-    /// The end of its member; never if there is none. Cancel-safe.
+    /// Waits until its member ends; for ever if there is none. Cancel-safe.
     async fn end(&mut self) -> io::Result<ExitStatus> {
         match &mut self.member {
             Some(member) => member.end().await,
@@ -95,7 +96,8 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Starts the next member on this side: the first of all is the primary, all others are backups.
+    /// Starts the next member on this side. The first of all members is the primary, all others are
+    /// backups.
     fn start_member(&mut self, side: usize) -> io::Result<()> {
         let number = self.members;
         let (role, name) = match number {
@@ -117,7 +119,7 @@ impl Pair {
         Ok(())
     }
 
-    /// To its end.
+    /// Runs the pair to its end.
     pub async fn run(&mut self) -> io::Result<ExitCode> {
         loop {
             let end = self.next_end().await?;
@@ -127,7 +129,7 @@ impl Pair {
         }
     }
 
-    /// Waits until one more member has ended, and starts those that are due meanwhile.
+    /// Waits until a member has ended. Starts members that are due meanwhile.
     async fn next_end(&mut self) -> io::Result<End> {
         loop {
             let due = self.sides.iter().filter_map(|side| side.due).min();
@@ -143,12 +145,14 @@ impl Pair {
                     self.pass_on();
                     continue;
                 }
-                // A terminal that ends tells the members too; to them, twice is once.
+                // If a terminal ends, the members get the signal from it too; a second SIGHUP has no
+                // effect on them.
                 () = self.hangup.recv() => {
                     self.hang_up();
                     continue;
                 }
-                // A terminal sends it to the members too; this process stays to see how they end.
+                // The terminal sends SIGINT to the members too. This process stays, to see how they
+                // end.
                 _ = self.interrupt.recv() => {
                     self.no_more();
                     continue;
@@ -164,14 +168,14 @@ impl Pair {
         }
     }
 
-    /// What follows from a member's end; the pair's status if that is over.
+    /// Reacts to a member's end. Returns the pair's status if the pair is over.
     async fn ended(&mut self, end: &End) -> io::Result<Option<ExitCode>> {
         let other = 1 - end.side;
-        if end.told.has("ended") {
+        if end.told.ended() {
             self.no_more();
         }
-        if !self.place.told("primary").has("started") {
-            // What ended before the guest ran has said why; there is no pair without it.
+        if !self.place.told("primary").started() {
+            // The member that ended before the guest ran has reported why. Without it there is no pair.
             let failed = *self.failed.get_or_insert(code(end.status));
             return Ok(match &self.sides[other].member {
                 Some(member) => {
@@ -187,7 +191,7 @@ impl Pair {
             }
             return Ok(None);
         }
-        // The other one hangs, does not know yet that it lost, or never got so far as to go on.
+        // The other member hangs, does not know yet that it lost, or could not go on.
         if let Some(member) = &mut self.sides[other].member {
             member.kill().await?;
         }
@@ -208,7 +212,7 @@ impl Pair {
         let Some(member) = &mut self.sides[1 - end.side].member else {
             return Ok(false);
         };
-        // Whoever ran alone can lose it only to who joined later.
+        // A member that ran alone can only lose the VM to one that joined later.
         let part = |place: &Place, name: &str| place.told(name).generation() > end.told.alone();
         if part(&self.place, &member.name) || self.over || !self.args.keep {
             return Ok(part(&self.place, &member.name));
@@ -219,7 +223,7 @@ impl Pair {
         Ok(part(&self.place, &member.name))
     }
 
-    /// A new backup takes the place of a member that ended, at once or after a pause.
+    /// Replaces a member that ended by a new backup, at once or after a pause.
     fn replace(&mut self, end: &End) {
         self.failures = match end.lived < STEADY {
             true => self.failures.saturating_add(1),
@@ -238,7 +242,7 @@ impl Pair {
         self.sides[end.side].due = Some(Instant::now() + pause);
     }
 
-    /// Starts the members whose time has come.
+    /// Starts the members that are due.
     fn start_due(&mut self) {
         for side in 0..self.sides.len() {
             if self.sides[side].due.is_none_or(|due| due > Instant::now()) {
@@ -254,7 +258,7 @@ impl Pair {
         }
     }
 
-    /// SIGTERM goes to the member that runs the guest, the eldest; a second one to both.
+    /// Passes SIGTERM to the member that runs the guest, which is the eldest; a second one to both.
     fn pass_on(&mut self) {
         self.no_more();
         let members = self.by_age();
@@ -268,7 +272,7 @@ impl Pair {
         self.told = true;
     }
 
-    /// SIGHUP goes to the member that runs the guest.
+    /// Passes SIGHUP to the member that runs the guest.
     fn hang_up(&mut self) {
         self.no_more();
         if let Some(eldest) = self.by_age().first() {
@@ -276,7 +280,7 @@ impl Pair {
         }
     }
 
-    /// The members that are there, the eldest first.
+    /// The running members, the eldest first.
     fn by_age(&self) -> Vec<&Member> {
         let members = self.sides.iter().filter_map(|side| side.member.as_ref());
         let mut members: Vec<_> = members.collect();
@@ -284,7 +288,7 @@ impl Pair {
         members
     }
 
-    /// No place is taken again.
+    /// From now on no member is replaced.
     fn no_more(&mut self) {
         self.over = true;
         for side in &mut self.sides {
@@ -293,7 +297,7 @@ impl Pair {
     }
 }
 
-/// What a member was.
+/// The role that a member had.
 fn role(told: &Told) -> &'static str {
     match told.ran() {
         true => "primary",
@@ -301,7 +305,7 @@ fn role(told: &Told) -> &'static str {
     }
 }
 
-/// Before a place is taken again, after so many members in a row that failed at once.
+/// The pause before a member is replaced, after `failures` members in a row that failed at once.
 fn pause(failures: u32) -> Duration {
     match failures.checked_sub(1) {
         None => Duration::ZERO,
@@ -312,7 +316,7 @@ fn pause(failures: u32) -> Duration {
     }
 }
 
-/// A process's status as this one's.
+/// A process's status as the status of this process.
 fn code(status: ExitStatus) -> ExitCode {
     let byte = |number: i32| u8::try_from(number).ok();
     let code = status.code().and_then(byte);

@@ -593,7 +593,10 @@ pub fn assemble(code: &[Instruction], at: u64) -> (Vec<u8>, Vec<u64>) {
     for (index, instruction) in code.iter().enumerate().filter(|(_, i)| is_near(i)) {
         let target = starts[(index + 2).min(code.len())];
         let len = encoder.encode(&aimed(instruction, target), starts[index]);
-        assert_eq!(starts[index] + len.expect("it is near") as u64, starts[index + 1]);
+        assert_eq!(
+            starts[index] + len.expect("it is near") as u64,
+            starts[index + 1]
+        );
         let from = (starts[index] - at) as usize;
         let again = encoder.take_buffer();
         bytes[from..from + again.len()].copy_from_slice(&again);
@@ -602,7 +605,9 @@ pub fn assemble(code: &[Instruction], at: u64) -> (Vec<u8>, Vec<u64>) {
 }
 
 fn is_near(instruction: &Instruction) -> bool {
-    instruction.op_kinds().any(|kind| kind == iced_x86::OpKind::NearBranch64)
+    instruction
+        .op_kinds()
+        .any(|kind| kind == iced_x86::OpKind::NearBranch64)
 }
 
 /// The instruction, with that target if it is a near branch.

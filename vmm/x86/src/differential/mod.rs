@@ -125,7 +125,11 @@ impl Pair {
         let code = self.native.bytes_mut(0);
         code[..bytes.len()].copy_from_slice(bytes);
         // jmp [WAY_OUT]
-        let out = [&[0xff, 0x24, 0x25], &(layout::WAY_OUT as u32).to_le_bytes()[..]].concat();
+        let out = [
+            &[0xff, 0x24, 0x25],
+            &(layout::WAY_OUT as u32).to_le_bytes()[..],
+        ]
+        .concat();
         code[bytes.len()..bytes.len() + out.len()].copy_from_slice(&out);
         self.soft.load(bytes);
     }
@@ -318,7 +322,10 @@ fn reaches_memory_from_mmx(instruction: &Instruction) -> bool {
     let mut registers = (0..instruction.op_count()).map(|index| instruction.op_register(index));
     registers.any(|register| register.is_mm())
         && instruction.op_kinds().any(|kind| {
-            matches!(kind, iced_x86::OpKind::Memory | iced_x86::OpKind::MemorySegRDI)
+            matches!(
+                kind,
+                iced_x86::OpKind::Memory | iced_x86::OpKind::MemorySegRDI
+            )
         })
 }
 
@@ -326,7 +333,9 @@ fn reaches_memory_from_mmx(instruction: &Instruction) -> bool {
 fn x87(code: Code) -> bool {
     use iced_x86::CpuidFeature as F;
     let features = code.cpuid_features();
-    features.iter().any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
+    features
+        .iter()
+        .any(|feature| matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::MMX))
 }
 
 /// Is it done here?
@@ -448,7 +457,10 @@ fn expect_equal(forms: &[Code], until: impl Fn(u64, Instant) -> bool) {
         began.elapsed().as_secs_f64()
     );
     expect_no_difference(&campaign.found);
-    let missing: Vec<&Code> = forms.iter().filter(|f| !campaign.reached.contains(f)).collect();
+    let missing: Vec<&Code> = forms
+        .iter()
+        .filter(|f| !campaign.reached.contains(f))
+        .collect();
     assert!(missing.is_empty(), "never reached: {missing:?}");
     println!("{} forms", campaign.reached.len());
 }
@@ -456,7 +468,9 @@ fn expect_equal(forms: &[Code], until: impl Fn(u64, Instant) -> bool) {
 /// Some seconds of it. `LOCKSTEP_SEED` gives another beginning.
 #[test]
 fn random_code_gives_the_same_as_on_the_host() {
-    expect_equal(&forms(), |_, began| began.elapsed() > Duration::from_secs(5));
+    expect_equal(&forms(), |_, began| {
+        began.elapsed() > Duration::from_secs(5)
+    });
 }
 
 /// The same for x87 and MMX alone.

@@ -72,7 +72,11 @@ pub fn fill(random: &mut Random, area: &mut [u8; 512]) {
         1..6 => random.next() as u16 & (masks | 0x40),
         _ => 0,
     };
-    let pending = if raised & !masks & 0x3f == 0 { 0 } else { 0x8080 };
+    let pending = if raised & !masks & 0x3f == 0 {
+        0
+    } else {
+        0x8080
+    };
     let codes = random.next() as u16 & 0x4700;
     let fsw = codes | raised | pending | u16::from(top) << 11;
     area[..2].copy_from_slice(&fcw.to_le_bytes());
@@ -86,9 +90,16 @@ pub fn fill(random: &mut Random, area: &mut [u8; 512]) {
 /// The x87 part of an FXSAVE area, in words.
 pub fn text(area: &[u8; 512]) -> String {
     let hex = |bytes: &[u8]| -> String {
-        bytes.iter().rev().map(|byte| format!("{byte:02x}")).collect()
+        bytes
+            .iter()
+            .rev()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     };
     let registers: Vec<String> = area[32..160].chunks(16).map(|r| hex(&r[..10])).collect();
     let (fcw, fsw, full) = (hex(&area[..2]), hex(&area[2..4]), area[4]);
-    format!("FCW={fcw} FSW={fsw} full={full:08b} ST0..={}", registers.join(" "))
+    format!(
+        "FCW={fcw} FSW={fsw} full={full:08b} ST0..={}",
+        registers.join(" ")
+    )
 }

@@ -193,9 +193,8 @@ fn compare_exchange_8_bytes(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let address = cpu.address(op);
     let place = cpu.open::<8>(address)?;
     let there = cpu.peek::<8>(place);
-    let pair = |cpu: &Cpu, high: usize, low: usize| {
-        mask::<4>(cpu.r[high]) << 32 | mask::<4>(cpu.r[low])
-    };
+    let pair =
+        |cpu: &Cpu, high: usize, low: usize| mask::<4>(cpu.r[high]) << 32 | mask::<4>(cpu.r[low]);
     let equal = pair(cpu, gpr::DX, gpr::AX) == there;
     if equal {
         let new = pair(cpu, gpr::CX, gpr::BX);

@@ -3,9 +3,7 @@
 use crate::flags::{AF, CF, DF, Flags, PF, SF, STATUS, ZF};
 use crate::form::Form;
 use crate::op::{Done, Flow, HIGH, Handler, Op};
-use crate::operand::{
-    Mem, Src, Target, Value, by_shape, by_size, by_target, by_wide_size,
-};
+use crate::operand::{Mem, Src, Target, Value, by_shape, by_size, by_target, by_wide_size};
 use crate::state::{Cpu, extend, gpr, mask};
 
 fn copy<const S: u8, D: Target, R: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {

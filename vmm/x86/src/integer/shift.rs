@@ -113,7 +113,10 @@ impl Shift for Ror {
             true => flags.overflow(),
             false => top::<S>(a) != (a & 1 != 0),
         };
-        (result, flags.with_carry_overflow(top::<S>(result), overflow))
+        (
+            result,
+            flags.with_carry_overflow(top::<S>(result), overflow),
+        )
     }
 }
 

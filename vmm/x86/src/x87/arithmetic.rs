@@ -144,7 +144,11 @@ fn extract(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let mut job = Job::new(fpu.fcw, fpu.value(0), 0, 0);
     if fpu.is_empty(0) || !fpu.is_empty(7) {
         (job.a, job.b) = (INDEFINITE, INDEFINITE);
-        job.fsw = if fpu.is_empty(0) { fsw::UNDERFLOW } else { fsw::OVERFLOW };
+        job.fsw = if fpu.is_empty(0) {
+            fsw::UNDERFLOW
+        } else {
+            fsw::OVERFLOW
+        };
     } else {
         host::extract(&mut job);
     }

@@ -13,7 +13,12 @@ use iced_x86::{Code, Mnemonic};
 const UNORDERED: u16 = fsw::C0 | fsw::C2 | fsw::C3;
 
 /// ST(0) with memory, by [`Source::NUMBER`].
-const WITH_MEMORY: [Operation; 4] = [host::com_32, host::com_64, host::com_int_16, host::com_int_32];
+const WITH_MEMORY: [Operation; 4] = [
+    host::com_32,
+    host::com_64,
+    host::com_int_16,
+    host::com_int_32,
+];
 
 /// The status word of comparing ST(0) with ST(`with`).
 fn status(cpu: &Cpu, with: u8, run: Operation) -> u16 {
@@ -153,10 +158,18 @@ pub fn pick_examine(_: &Form) -> Handler {
 fn move_if<const CONDITION: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     cpu.begin_x87()?;
     let underflow = cpu.fpu.is_empty(0) || cpu.fpu.is_empty(op.src);
-    let (raised, codes) = if underflow { (fsw::UNDERFLOW, fsw::C1) } else { (0, 0) };
+    let (raised, codes) = if underflow {
+        (fsw::UNDERFLOW, fsw::C1)
+    } else {
+        (0, 0)
+    };
     let holds = cpu.flags.holds::<CONDITION>();
     if cpu.end_x87(op, raised, codes, fsw::BEFORE) && (holds || underflow) {
-        let value = if underflow { INDEFINITE } else { cpu.fpu.value(op.src) };
+        let value = if underflow {
+            INDEFINITE
+        } else {
+            cpu.fpu.value(op.src)
+        };
         cpu.fpu.set(0, value);
     }
     Ok(Flow::Next)

@@ -34,7 +34,9 @@ fn tags(fpu: &Fpu) -> u16 {
 
 /// Which registers such a tag word calls full.
 fn full(tags: u16) -> u8 {
-    (0..8).fold(0, |full, place| full | u8::from(tags >> (2 * place) & 3 != 3) << place)
+    (0..8).fold(0, |full, place| {
+        full | u8::from(tags >> (2 * place) & 3 != 3) << place
+    })
 }
 
 /// The environment, in `len` bytes.
@@ -70,7 +72,11 @@ fn set_environment(fpu: &mut Fpu, bytes: &[u8]) {
     fpu.fsw = word(1) as u16;
     fpu.full = full(word(2) as u16);
     fpu.ip = u64::from(word(3));
-    fpu.opcode = if long { (word(4) >> 16) as u16 & 0x7ff } else { 0 };
+    fpu.opcode = if long {
+        (word(4) >> 16) as u16 & 0x7ff
+    } else {
+        0
+    };
     fpu.dp = u64::from(word(5));
     fpu.set_control(word(0) as u16);
 }

@@ -34,7 +34,9 @@ const ODD: [Wide; 34] = {
 
 /// The sum of `factors[n]` * `x`^n, from the last to the first.
 fn series(factors: impl DoubleEndedIterator<Item = Wide>, x: Wide) -> Wide {
-    factors.rev().fold(Wide::ZERO, |sum, factor| sum.times(x).plus(factor))
+    factors
+        .rev()
+        .fold(Wide::ZERO, |sum, factor| sum.times(x).plus(factor))
 }
 
 /// Sine and cosine of an angle up to π/4.
@@ -90,7 +92,10 @@ fn reduce(x: Wide) -> (Wide, u64) {
     }
     let in_units = |value| Wide::new(false, 127 - 67, value);
     match rest > HALF_PI_66 / 2 {
-        true => (in_units(HALF_PI_66 - rest).negated(), quarters.wrapping_add(1)),
+        true => (
+            in_units(HALF_PI_66 - rest).negated(),
+            quarters.wrapping_add(1),
+        ),
         false => (in_units(rest), quarters),
     }
 }

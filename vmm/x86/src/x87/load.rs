@@ -58,7 +58,9 @@ fn decimal(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     cpu.begin_x87()?;
     let packed = ten_bytes(cpu, op)?;
     let digit = |place: u32| (packed >> (4 * place)) as i64 & 0xf;
-    let value = (0..18).rev().fold(0, |value, place| value * 10 + digit(place));
+    let value = (0..18)
+        .rev()
+        .fold(0, |value, place| value * 10 + digit(place));
     let sign = (packed >> 79 & 1) << 79;
     push(cpu, op, from_integer(value) | sign, 0)
 }

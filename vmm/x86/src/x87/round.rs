@@ -62,7 +62,11 @@ pub fn round(value: Wide, exact: bool, fcw: u16) -> (u128, u16) {
     if exponent > MOST {
         if fcw & fsw::OE != 0 {
             let finite = rounding == Rounding::Towards;
-            let (limit, up) = if finite { (LARGEST, 0) } else { (INFINITY, fsw::C1) };
+            let (limit, up) = if finite {
+                (LARGEST, 0)
+            } else {
+                (INFINITY, fsw::C1)
+            };
             return (sign | limit, fsw::OE | fsw::PE | up);
         }
         exponent -= WRAP;

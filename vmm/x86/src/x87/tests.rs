@@ -97,7 +97,11 @@ fn without_ne_the_machine_stops() {
 fn place(value: u128) -> i128 {
     // Without the significand's first bit.
     let magnitude = ((value >> 64 & 0x7fff) << 63 | value & (1 << 63) - 1) as i128;
-    if value >> 79 == 1 { -magnitude } else { magnitude }
+    if value >> 79 == 1 {
+        -magnitude
+    } else {
+        magnitude
+    }
 }
 
 /// Compares with what the host makes of many numbers: to one unit in the last place.
@@ -142,15 +146,40 @@ fn exponent(value: u128) -> i32 {
 
 #[test]
 fn functions_of_one_operand_are_as_on_the_host() {
-    compare("f2xm1", host::exp2_minus_1, |x, _, fcw| value::<Exp2>(x, fcw), |x, _| exponent(x) < 0);
-    compare("fsin", host::sin, |x, _, fcw| value::<Sin>(x, fcw), |_, _| true);
-    compare("fcos", host::cos, |x, _, fcw| value::<Cos>(x, fcw), |_, _| true);
-    compare("fptan", host::tan, |x, _, fcw| value::<Tan>(x, fcw), |x, _| exponent(x) < 63);
+    compare(
+        "f2xm1",
+        host::exp2_minus_1,
+        |x, _, fcw| value::<Exp2>(x, fcw),
+        |x, _| exponent(x) < 0,
+    );
+    compare(
+        "fsin",
+        host::sin,
+        |x, _, fcw| value::<Sin>(x, fcw),
+        |_, _| true,
+    );
+    compare(
+        "fcos",
+        host::cos,
+        |x, _, fcw| value::<Cos>(x, fcw),
+        |_, _| true,
+    );
+    compare(
+        "fptan",
+        host::tan,
+        |x, _, fcw| value::<Tan>(x, fcw),
+        |x, _| exponent(x) < 63,
+    );
 }
 
 #[test]
 fn functions_of_two_operands_are_as_on_the_host() {
-    compare("fyl2x", host::log2, |x, y, fcw| value_of_two::<Log2>(y, x, fcw), |_, _| true);
+    compare(
+        "fyl2x",
+        host::log2,
+        |x, y, fcw| value_of_two::<Log2>(y, x, fcw),
+        |_, _| true,
+    );
     let small = |x: u128, _| exponent(x) < -2;
     compare(
         "fyl2xp1",
@@ -158,5 +187,10 @@ fn functions_of_two_operands_are_as_on_the_host() {
         |x, y, fcw| value_of_two::<Log2Of1Plus>(y, x, fcw),
         small,
     );
-    compare("fpatan", host::atan, |x, y, fcw| value_of_two::<Atan>(y, x, fcw), |_, _| true);
+    compare(
+        "fpatan",
+        host::atan,
+        |x, y, fcw| value_of_two::<Atan>(y, x, fcw),
+        |_, _| true,
+    );
 }

@@ -154,9 +154,7 @@ pub fn value<U: Unary>(x: u128, fcw: u16) -> Outcome {
         None => no_number(x, x, fcw),
         Some(Operand::Zero | Operand::Infinite) => U::special(x),
         Some(Operand::Finite(wide)) if U::is_too_large(wide) => (x, fsw::C2),
-        Some(Operand::Finite(wide)) => {
-            after_denormals(is_denormal(x), fcw, U::finite(wide, fcw))
-        }
+        Some(Operand::Finite(wide)) => after_denormals(is_denormal(x), fcw, U::finite(wide, fcw)),
     }
 }
 
@@ -190,7 +188,11 @@ fn two_results<U: Unary, const WITH_COSINE: bool>(cpu: &mut Cpu, op: &Op) -> Don
         0 => value::<U>(x, fcw),
         _ => (INDEFINITE, fault),
     };
-    let mut second = if raised & fsw::IE != 0 || operand(x).is_none() { first } else { ONE };
+    let mut second = if raised & fsw::IE != 0 || operand(x).is_none() {
+        first
+    } else {
+        ONE
+    };
     if WITH_COSINE && fault == 0 && raised & fsw::C2 == 0 {
         let (cosine, also) = value::<Cos>(x, fcw);
         second = cosine;

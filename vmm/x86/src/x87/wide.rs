@@ -169,7 +169,18 @@ mod tests {
             true => Wide::integer(n.unsigned_abs()).negated(),
             false => Wide::integer(n as u64),
         };
-        let numbers = [0, 1, -1, 2, 3, -7, 100, 12_345, -99_999, i64::from(i32::MAX)];
+        let numbers = [
+            0,
+            1,
+            -1,
+            2,
+            3,
+            -7,
+            100,
+            12_345,
+            -99_999,
+            i64::from(i32::MAX),
+        ];
         for a in numbers {
             for b in numbers {
                 assert_eq!(wide(a).plus(wide(b)), wide(a + b));

@@ -135,7 +135,10 @@ fn run(backend: &dyn CpuBackend, label: *const u8) -> Outcome {
     let mut cpu = backend.cpu(ram.clone(), &start(address(label))).unwrap();
     let mut exits = Vec::new();
     loop {
-        match cpu.run().unwrap_or_else(|error| panic!("{exits:?}: {error}")) {
+        match cpu
+            .run()
+            .unwrap_or_else(|error| panic!("{exits:?}: {error}"))
+        {
             Run::Kicked => continue,
             Run::Exit(exit) => exits.push(exit),
         }
@@ -160,9 +163,13 @@ fn notes(memory: &[u8]) -> Vec<String> {
     (LOG as usize..end)
         .step_by(80)
         .map(|at| {
-            let names = ["vector", "code", "RIP", "CS", "RFLAGS", "RSP", "SS", "CR2", "DR6", "at"];
+            let names = [
+                "vector", "code", "RIP", "CS", "RFLAGS", "RSP", "SS", "CR2", "DR6", "at",
+            ];
             let fields = names.iter().enumerate();
-            fields.map(|(n, name)| format!("{name} {:#x} ", word(at + 8 * n))).collect()
+            fields
+                .map(|(n, name)| format!("{name} {:#x} ", word(at + 8 * n)))
+                .collect()
         })
         .collect()
 }
@@ -191,9 +198,18 @@ fn same(label: *const u8) {
     if let Some(at) = differs {
         let at = at & !7;
         let word = |memory: &[u8]| u64::from_le_bytes(memory[at..at + 8].try_into().unwrap());
-        panic!("at {at:#x}: here {:#x}, on KVM {:#x}", word(&ours.2), word(&theirs.2));
+        panic!(
+            "at {at:#x}: here {:#x}, on KVM {:#x}",
+            word(&ours.2),
+            word(&theirs.2)
+        );
     }
-    assert_eq!(ours.1.components(), theirs.1.components(), "{}", difference(&ours.1, &theirs.1));
+    assert_eq!(
+        ours.1.components(),
+        theirs.1.components(),
+        "{}",
+        difference(&ours.1, &theirs.1)
+    );
 }
 
 labels!(system_exceptions system_double system_single_step system_user system_syscall system_segments system_paging);
@@ -202,7 +218,9 @@ labels!(system_exceptions system_double system_single_step system_user system_sy
 fn exceptions(memory: &[u8]) -> Vec<(u64, u64)> {
     let end = word(memory, LOG_POINTER) as usize;
     let notes = (LOG as usize..end).step_by(80);
-    notes.map(|at| (word(memory, at as u64), word(memory, at as u64 + 8))).collect()
+    notes
+        .map(|at| (word(memory, at as u64), word(memory, at as u64 + 8)))
+        .collect()
 }
 
 fn word(memory: &[u8], at: u64) -> u64 {
@@ -214,17 +232,42 @@ fn word(memory: &[u8], at: u64) -> u64 {
 fn every_exception_has_its_vector_and_error_code() {
     let (_, _, memory) = run(&lockstep_x86::Soft, &raw const system_exceptions);
     let expected = [
-        (6, 0), (0, 0), (13, 0), (13, 0), (12, 0), (3, 0), (0x80, 0), (1, 0),
-        (14, 0), (14, 2), (14, 3), (14, 3), (14, 0x11), (14, 9), (14, 0), (14, 2),
-        (13, 0x7f8), (13, 0x7f8), (13, 0x18), (13, 0x50), (13, 0), (13, 0),
-        (13, 0), (13, 0), (13, 0), (8, 0),
+        (6, 0),
+        (0, 0),
+        (13, 0),
+        (13, 0),
+        (12, 0),
+        (3, 0),
+        (0x80, 0),
+        (1, 0),
+        (14, 0),
+        (14, 2),
+        (14, 3),
+        (14, 3),
+        (14, 0x11),
+        (14, 9),
+        (14, 0),
+        (14, 2),
+        (13, 0x7f8),
+        (13, 0x7f8),
+        (13, 0x18),
+        (13, 0x50),
+        (13, 0),
+        (13, 0),
+        (13, 0),
+        (13, 0),
+        (13, 0),
+        (8, 0),
     ];
     assert_eq!(exceptions(&memory), expected);
     // CR2 of those that are page faults.
     let cr2 = |number: u64| word(&memory, LOG + 80 * number + 56);
-    assert_eq!((8..16).map(cr2).collect::<Vec<_>>(), [
-        0x8_0000, 0x8_0ff8, 0x8_1000, 0x8_1008, 0x8_2000, 0x8_3000, 0x8_0000, 0x8_0000,
-    ]);
+    assert_eq!(
+        (8..16).map(cr2).collect::<Vec<_>>(),
+        [
+            0x8_0000, 0x8_0ff8, 0x8_1000, 0x8_1008, 0x8_2000, 0x8_3000, 0x8_0000, 0x8_0000,
+        ]
+    );
     // With WP off the supervisor writes where it may not.
     assert_eq!(word(&memory, 0x8_1010), 77);
 }
@@ -245,18 +288,34 @@ fn single_steps_trap_after_each_instruction_and_iteration() {
     assert_eq!(exceptions(&memory), [(1, 0), (1, 0), (1, 0)]);
     // RF is set between two iterations alone. DR6.BS.
     let noted = |number: u64, offset: u64| word(&memory, LOG + 80 * number + offset);
-    assert_eq!([0, 1, 2].map(|number| noted(number, 32)), [0x102, 0x102, 0x1_0102]);
+    assert_eq!(
+        [0, 1, 2].map(|number| noted(number, 32)),
+        [0x102, 0x102, 0x1_0102]
+    );
     assert_eq!(noted(2, 64) & 0x4000, 0x4000);
     // RCX and RSI after one iteration of three.
-    assert_eq!((state.registers.general[2], state.registers.general[4]), (2, 0x6001));
+    assert_eq!(
+        (state.registers.general[2], state.registers.general[4]),
+        (2, 0x6001)
+    );
 }
 
 #[test]
 fn a_user_may_do_what_the_manual_says() {
     let (exits, _, memory) = run(&lockstep_x86::Soft, &raw const system_user);
     let expected = [
-        (13, 0), (13, 0), (13, 0), (14, 5), (14, 7), (0x80, 0), (13, 0x11a), (13, 0),
-        (6, 0), (6, 0), (6, 0), (6, 0),
+        (13, 0),
+        (13, 0),
+        (13, 0),
+        (14, 5),
+        (14, 7),
+        (0x80, 0),
+        (13, 0x11a),
+        (13, 0),
+        (6, 0),
+        (6, 0),
+        (6, 0),
+        (6, 0),
     ];
     assert_eq!(exceptions(&memory), expected);
     for number in 0..expected.len() as u64 {
@@ -271,7 +330,10 @@ fn a_user_may_do_what_the_manual_says() {
 fn system_calls_go_there_and_back() {
     let (_, state, memory) = run(&lockstep_x86::Soft, &raw const system_syscall);
     assert_eq!(exceptions(&memory), [(6, 0)]);
-    assert_eq!((word(&memory, LOG + 24), word(&memory, LOG + 48)), (0x3b, 0x33));
+    assert_eq!(
+        (word(&memory, LOG + 24), word(&memory, LOG + 48)),
+        (0x3b, 0x33)
+    );
     // RBX.
     assert_eq!(state.registers.general[1], 3);
     for call in 1..=3 {
@@ -301,7 +363,10 @@ fn tables_are_marked_and_translations_forgotten() {
     };
     assert_eq!((rdx, rsi, rdi), (0x89, 0x8a, 0x8a));
     let page = |number: u64| word(&memory, 0x1_3000 + 8 * number) & 0xfff;
-    assert_eq!([0x85, 0x86, 0x87, 0x88, 0x8b].map(page), [0x27, 0x67, 0x67, 0x27, 7]);
+    assert_eq!(
+        [0x85, 0x86, 0x87, 0x88, 0x8b].map(page),
+        [0x27, 0x67, 0x67, 0x27, 7]
+    );
     let large = |number: u64| word(&memory, 0x1_2000 + 8 * number) & 0xfff;
     assert_eq!([3, 4, 5].map(large), [0xe7, 0xa7, 0x87]);
     assert_eq!(word(&memory, 0x1_1008) & 0xfff, 0xe7);

@@ -44,7 +44,7 @@ fn a_guest_that_ends_closes_the_last_generation_that_is_open_and_no_other() {
     rig.primary.handle_guest_end(rig.now, 13);
     assert_eq!(rig.actions(), []);
     assert_eq!(rig.pass(1000), [open(8)]);
-    assert_eq!(rig.opened(), [A::Close { generation: 8 }]);
+    assert_eq!(rig.opened(), [A::Ask(Q::Close { generation: 8 })]);
     // Another's is: closing it would be wrong.
     let mut rig = Rig::unsure();
     rig.append(13);
@@ -62,7 +62,7 @@ fn a_guest_that_ends_closes_the_last_generation_that_is_open_and_no_other() {
         at: 0,
     };
     let others = rig.open_answer(OpenAnswer::AlreadyOpen { record });
-    assert_eq!(others, [A::Close { generation: 7 }]);
+    assert_eq!(others, [A::Ask(Q::Close { generation: 7 })]);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn an_arbiter_that_never_answers_does_not_keep_a_guest_that_has_ended() {
             break actions;
         }
     };
-    assert_eq!(last, [A::Finish { closed: false }]);
+    assert_eq!(last, [A::End(E::Finish { closed: false })]);
     assert_eq!(asked, CLOSE_ATTEMPTS);
 }
 
@@ -88,7 +88,7 @@ fn a_survivor_closes_the_generation_that_it_won() {
     let mut rig = Rig::survivor();
     rig.append(11);
     rig.primary.handle_guest_end(rig.now, 11);
-    assert_eq!(rig.actions(), [A::Close { generation: 7 }]);
+    assert_eq!(rig.actions(), [A::Ask(Q::Close { generation: 7 })]);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_vcpu_that_comes_to_rest_for_a_backup_that_is_gone_runs_on_for_the_next() {
     rig.primary.handle_connected(rig.now);
     rig.say(hello());
     rig.primary.handle_parked(rig.now, 12);
-    assert_eq!(rig.actions(), [A::Resume]);
+    assert_eq!(rig.actions(), [A::Turn(T::Resume)]);
     let mut rig = lost();
     rig.primary.handle_connected(rig.now);
     rig.say(hello());
@@ -114,7 +114,7 @@ fn a_vcpu_that_comes_to_rest_for_a_backup_that_is_gone_runs_on_for_the_next() {
     rig.copied(5);
     assert_eq!(rig.opened(), armed(9));
     rig.primary.handle_parked(rig.now, 12);
-    assert_eq!(rig.actions(), [A::Resume]);
+    assert_eq!(rig.actions(), [A::Turn(T::Resume)]);
 }
 
 #[test]

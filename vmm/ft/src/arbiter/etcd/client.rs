@@ -1,21 +1,23 @@
 //! Requests to etcd's JSON gateway: which endpoint answers, users and passwords, TLS.
 
 use serde_json::{Value, json};
+use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use thiserror::Error;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
 
-/// An endpoint has to take a connection within this, and to answer within that; then the next is asked.
+/// How long an endpoint may take to accept a connection, and to answer; then the next one is asked.
 const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 pub const REQUEST_LIMIT: Duration = Duration::from_secs(1);
-/// Longest answer that is read, bytes; records and lists of them are far shorter.
+/// Longest answer that is read, bytes; records, and lists of them, are far shorter.
 const MAX_ANSWER: u64 = 4 << 20;
-/// What etcd says of a token that was good once: its time is over, or users were changed since.
+/// etcd's messages about a token that was valid once: it has expired, or users were changed since.
 const OLD_TOKEN: [&str; 2] = ["invalid auth token", "auth store is old"];
 
-/// How an etcd is to be reached that does not let everybody in.
+/// How to get access to an etcd that is not open to everybody.
 #[derive(Clone, Default)]
 pub struct EtcdAccess {
     /// Name and password.
@@ -27,21 +29,18 @@ pub struct EtcdAccess {
 }
 
 impl EtcdAccess {
-    /// Whether nothing was said.
+    /// Is no option set?
     pub fn is_empty(&self) -> bool {
         self.user.is_none() && self.ca.is_none() && self.identity.is_none()
     }
 
-    fn tls(&self) -> Result<TlsConfig, String> {
-        let ca = self.ca.as_ref().ok_or(
-            "https://… needs --etcd-ca, a file with the certificate authority of the etcd cluster",
-        )?;
+    fn tls(&self) -> Result<TlsConfig, AccessError> {
+        let ca = self.ca.as_ref().ok_or(AccessError::NoAuthority)?;
         let builder = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&certificates(ca, "--etcd-ca")?))
             .client_cert(match &self.identity {
                 Some((cert, key)) => {
-                    let key = PrivateKey::from_pem(key)
-                        .map_err(|e| format!("--etcd-key holds no private key ({e})"))?;
+                    let key = PrivateKey::from_pem(key).map_err(AccessError::NoKey)?;
                     let chain = certificates(cert, "--etcd-cert")?;
                     Some(ClientCert::new_with_certs(&chain, key))
                 }
@@ -51,28 +50,119 @@ impl EtcdAccess {
     }
 }
 
-fn certificates(pem: &[u8], option: &str) -> Result<Vec<Certificate<'static>>, String> {
+fn certificates(
+    pem: &[u8],
+    option: &'static str,
+) -> Result<Vec<Certificate<'static>>, AccessError> {
     let mut found = Vec::new();
     for item in parse_pem(pem) {
         match item {
             Ok(PemItem::Certificate(one)) => found.push(one),
             Ok(_) => {}
-            Err(e) => return Err(format!("{option} cannot be read ({e})")),
+            Err(error) => return Err(AccessError::BadPem { option, error }),
         }
     }
     match found.is_empty() {
-        true => Err(format!(
-            "{option} holds no certificate: give a file in PEM format"
-        )),
+        true => Err(AccessError::NoCertificate { option }),
         false => Ok(found),
     }
 }
 
-/// Why a request came to nothing.
-enum Failure {
-    /// The user has to say who it is again.
-    OldToken(String),
-    Other(String),
+/// What does not fit in how an arbiter is to be reached.
+#[derive(Debug, Error)]
+pub enum AccessError {
+    /// There is nothing to say about a directory.
+    #[error("--etcd-… says how to reach an etcd, and --arbiter is a directory")]
+    Directory,
+    /// Without TLS there are no certificates.
+    #[error("--etcd-ca, --etcd-cert and --etcd-key are for https://…")]
+    NotSecure,
+    /// TLS needs to know whom to believe.
+    #[error("https://… needs --etcd-ca, a file with the certificate authority of the etcd cluster")]
+    NoAuthority,
+    /// The key is none.
+    #[error("--etcd-key holds no private key ({0})")]
+    NoKey(ureq::Error),
+    /// A file is not as it should be.
+    #[error("{option} cannot be read ({error})")]
+    BadPem {
+        /// What names it.
+        option: &'static str,
+        /// The error.
+        error: ureq::Error,
+    },
+    /// A file is empty, or holds something else.
+    #[error("{option} holds no certificate: give a file in PEM format")]
+    NoCertificate {
+        /// What names it.
+        option: &'static str,
+    },
+}
+
+/// Why a request failed.
+#[derive(Debug, Error)]
+pub enum RequestError {
+    /// It did not get there, or no answer came back.
+    #[error("{0}")]
+    Transport(ureq::Error),
+    /// The same, where etcd may want to see a certificate: it only hangs up.
+    #[error("{0}; if it wants a client's certificate, give --etcd-cert and --etcd-key")]
+    Anonymous(ureq::Error),
+    /// It was refused.
+    #[error("{}", said(.why.as_deref(), *.status))]
+    Refused {
+        /// What etcd says.
+        why: Option<String>,
+        /// The status of HTTP.
+        status: u16,
+    },
+    /// Something else answers there.
+    #[error("an answer that is not etcd's: {0}")]
+    NotEtcd(serde_json::Error),
+    /// Name and password were taken, and nothing given for them.
+    #[error("etcd gave no token for --etcd-user")]
+    NoToken,
+    /// Each endpoint, and why.
+    #[error("{}", Joined(.0))]
+    All(Vec<(String, RequestError)>),
+}
+
+fn said(why: Option<&str>, status: u16) -> String {
+    match why {
+        Some(why) => format!("{why}, http status {status}"),
+        None => format!("http status {status}"),
+    }
+}
+
+/// What each endpoint said, one after the other.
+struct Joined<'a>(&'a [(String, RequestError)]);
+
+impl fmt::Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for (endpoint, why) in self.0 {
+            write!(f, "{between}{endpoint}: {why}")?;
+            between = "; ";
+        }
+        Ok(())
+    }
+}
+
+impl RequestError {
+    /// Whether the user has to say who it is again.
+    fn is_of_the_token(&self) -> bool {
+        match self {
+            RequestError::Refused { why: Some(why), .. } => {
+                OLD_TOKEN.iter().any(|old| why.contains(old))
+            }
+            RequestError::Refused { why: None, .. }
+            | RequestError::Transport(_)
+            | RequestError::Anonymous(_)
+            | RequestError::NotEtcd(_)
+            | RequestError::NoToken
+            | RequestError::All(_) => false,
+        }
+    }
 }
 
 /// The endpoints of one cluster.
@@ -81,9 +171,9 @@ pub struct Client {
     pub endpoints: Vec<String>,
     agent: Agent,
     user: Option<(String, String)>,
-    /// What stands for name and password until etcd forgets it.
+    /// A token, which replaces name and password until etcd forgets it.
     token: Mutex<Option<String>>,
-    /// It speaks TLS and has no certificate to show.
+    /// It uses TLS without a certificate of its own.
     anonymous: bool,
     /// The endpoint that answered last.
     answered: AtomicUsize,
@@ -91,21 +181,21 @@ pub struct Client {
 
 impl Client {
     /// # Errors
-    /// A sentence, if what was said does not fit together.
-    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<Client, String> {
+    /// If what was said does not fit together.
+    pub fn new(endpoints: Vec<String>, access: EtcdAccess) -> Result<Client, AccessError> {
         let config = Agent::config_builder()
             .timeout_global(Some(REQUEST_LIMIT))
             .timeout_connect(Some(CONNECT_LIMIT))
             // The reason is in the answer's body.
             .http_status_as_error(false)
-            // What the environment says of proxies is not about an arbiter.
+            // Proxies in the environment are not meant for an arbiter.
             .proxy(None);
         let secure = endpoints.iter().any(|url| url.starts_with("https:"));
         let anonymous = secure && access.identity.is_none();
         let config = match secure {
             true => config.tls_config(access.tls()?),
             false if access.ca.is_some() || access.identity.is_some() => {
-                return Err("--etcd-ca, --etcd-cert and --etcd-key are for https://…".into());
+                return Err(AccessError::NotSecure);
             }
             false => config,
         };
@@ -119,11 +209,11 @@ impl Client {
         })
     }
 
-    /// Posts `body` to the endpoint that answered last, or to the first after it that answers now.
+    /// Posts `body` to the endpoint that answered last, or to the next one that answers now.
     ///
     /// # Errors
     /// What each of them said.
-    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, RequestError> {
         let (first, count) = (self.answered.load(Ordering::Acquire), self.endpoints.len());
         let mut whys = Vec::new();
         for turn in 0..count {
@@ -134,26 +224,26 @@ impl Client {
                     return Ok(answer);
                 }
                 Err(why) if count == 1 => return Err(why),
-                Err(why) => whys.push(format!("{}: {why}", self.endpoints[index])),
+                Err(why) => whys.push((self.endpoints[index].clone(), why)),
             }
         }
-        Err(whys.join("; "))
+        Err(RequestError::All(whys))
     }
 
-    fn post_to(&self, endpoint: &str, path: &str, body: &Value) -> Result<Value, String> {
+    fn post_to(&self, endpoint: &str, path: &str, body: &Value) -> Result<Value, RequestError> {
         for fresh in [false, true] {
             let token = self.token(endpoint, fresh)?;
             match self.send(endpoint, path, body, token.as_deref()) {
                 Ok(answer) => return Ok(answer),
-                Err(Failure::OldToken(_)) if !fresh && token.is_some() => {}
-                Err(Failure::OldToken(why) | Failure::Other(why)) => return Err(why),
+                Err(why) if why.is_of_the_token() && !fresh && token.is_some() => {}
+                Err(why) => return Err(why),
             }
         }
         unreachable!("a fresh token is the last attempt")
     }
 
-    /// The token of the user, if there is one; a fresh one if the last is no good.
-    fn token(&self, endpoint: &str, fresh: bool) -> Result<Option<String>, String> {
+    /// The user's token, if there is a user; a new one if the last is not valid any more.
+    fn token(&self, endpoint: &str, fresh: bool) -> Result<Option<String>, RequestError> {
         let Some((name, password)) = &self.user else {
             return Ok(None);
         };
@@ -162,13 +252,9 @@ impl Client {
             return Ok(Some(known));
         }
         let who = json!({"name": name, "password": password});
-        let answer = self.send(endpoint, "/v3/auth/authenticate", &who, None);
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(Failure::OldToken(why) | Failure::Other(why)) => return Err(why),
-        };
+        let answer = self.send(endpoint, "/v3/auth/authenticate", &who, None)?;
         let token = answer["token"].as_str().map(str::to_owned);
-        let token = token.ok_or("etcd gave no token for --etcd-user")?;
+        let token = token.ok_or(RequestError::NoToken)?;
         *self.token.lock().expect("nobody panics with it") = Some(token.clone());
         Ok(Some(token))
     }
@@ -179,16 +265,10 @@ impl Client {
         path: &str,
         body: &Value,
         token: Option<&str>,
-    ) -> Result<Value, Failure> {
-        let other = |e: ureq::Error| {
-            let hint = match e {
-                // Whoever wants to see one only hangs up.
-                ureq::Error::Io(_) if self.anonymous => {
-                    "; if it wants a client's certificate, give --etcd-cert and --etcd-key"
-                }
-                _ => "",
-            };
-            Failure::Other(format!("{e}{hint}"))
+    ) -> Result<Value, RequestError> {
+        let other = |e: ureq::Error| match e {
+            ureq::Error::Io(_) if self.anonymous => RequestError::Anonymous(e),
+            _ => RequestError::Transport(e),
         };
         let mut request = self.agent.post(format!("{endpoint}{path}"));
         if let Some(token) = token {
@@ -204,15 +284,11 @@ impl Client {
             let why = ["message", "error"]
                 .iter()
                 .find_map(|key| told[key].as_str());
-            let why = match why {
-                Some(why) => format!("{why}, http status {}", status.as_u16()),
-                None => format!("http status {}", status.as_u16()),
-            };
-            return Err(match OLD_TOKEN.iter().any(|old| why.contains(old)) {
-                true => Failure::OldToken(why),
-                false => Failure::Other(why),
+            return Err(RequestError::Refused {
+                why: why.map(str::to_owned),
+                status: status.as_u16(),
             });
         }
-        told.map_err(|e| Failure::Other(format!("an answer that is not etcd's: {e}")))
+        told.map_err(RequestError::NotEtcd)
     }
 }

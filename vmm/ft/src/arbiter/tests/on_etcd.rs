@@ -67,7 +67,7 @@ impl Etcd {
         self.arbiter_with(self.access.clone()).unwrap()
     }
 
-    fn arbiter_with(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, String> {
+    fn arbiter_with(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, AccessError> {
         let url: ArbiterUrl = format!("etcd:{}", self.url).parse().unwrap();
         url.connect(access)
     }
@@ -217,7 +217,7 @@ fn endpoints_are_parsed_and_bad_ones_refused() {
         "etcd:http://a,",
         "etcd:http://user:secret@a",
     ] {
-        let refused = bad.parse::<ArbiterUrl>().unwrap_err();
+        let refused = bad.parse::<ArbiterUrl>().unwrap_err().to_string();
         assert!(refused.contains("etcd:http://"), "{refused}");
     }
 }

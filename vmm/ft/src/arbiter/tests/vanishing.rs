@@ -118,10 +118,16 @@ pub fn operator(arbiter: &dyn Arbiter) {
     };
     arbiter.remove("vm", name(1, RecordKind::Open)).unwrap();
     assert_eq!(open(arbiter, &other), OpenAnswer::Opened);
-    let why = restore(arbiter, "vm", P, &pair).unwrap().unwrap_err();
+    let why = restore(arbiter, "vm", P, &pair)
+        .unwrap()
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("belongs to others"), "{why}");
     assert_eq!(open(arbiter, &record(2)), OpenAnswer::Opened);
-    let why = restore(arbiter, "vm", P, &pair).unwrap().unwrap_err();
+    let why = restore(arbiter, "vm", P, &pair)
+        .unwrap()
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("generation 2"), "{why}");
     assert_eq!(claim(arbiter, "vm", 2, B), ClaimAnswer::Won);
     assert_eq!(close(arbiter, "vm", 2, B), CloseAnswer::Closed);

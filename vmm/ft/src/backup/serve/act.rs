@@ -1,4 +1,4 @@
-//! What the backup's state machine asks for, done.
+//! Performs the actions of the backup's state machine.
 
 use super::{Answer, Runtime, Step};
 use crate::announcer::Announcer;
@@ -9,129 +9,88 @@ use crate::cuts::CutPoint;
 use crate::feed::Feed;
 use crate::outputs::HeldOutputs;
 use crate::{Outcome, arbiter, now};
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, ReadBackAnswer};
-use ft_protocol::backup::{BackupAction, Delivery};
-use ft_protocol::log::Header;
+use ft_protocol::arbiter::ReadBackAnswer;
+use ft_protocol::backup::{Backup, Delivery};
+use ft_protocol::host::{BackupHost, Host};
+use ft_protocol::log::{Header, Position};
+use ft_protocol::wire::{Beat, Message};
+use ft_protocol::{HaltReason, Loss};
+use lockstep_events::Event;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
-use serde_json::json;
 use std::io;
 use std::sync::mpsc::channel;
 
 /// Frames taken from the TAP at a time while this side is not live.
 const DRAIN_FRAMES: usize = 256;
-/// So often when there is to be nothing left: more than the queue of a TAP holds.
+/// How often they are taken when none may be left: together more than a TAP's queue holds.
 const DRAIN_ROUNDS: usize = 8;
 
-impl Runtime {
-    /// Does what the state machine asks for.
-    pub(super) fn perform(&mut self) -> io::Result<Option<Step>> {
-        while let Some(action) = self.backup.poll_action() {
-            if let Some(step) = self.act(action)? {
-                return Ok(Some(step));
-            }
+impl Host for Runtime {
+    type End = Step;
+    type Error = io::Error;
+
+    fn send(&mut self, message: Message) {
+        if let Some(link) = &mut self.link {
+            link.send(&message);
         }
-        Ok(None)
     }
 
-    fn act(&mut self, action: BackupAction) -> io::Result<Option<Step>> {
-        match action {
-            BackupAction::Send(message) => {
-                if let Some(link) = &mut self.link {
-                    link.send(&message);
-                }
-            }
-            BackupAction::Beat(beat) => self.beats.send(beat),
-            BackupAction::Fence { generation } => {
-                self.fence.run(generation, &self.answers, Answer::Fenced);
-            }
-            BackupAction::TakeOver => {
-                self.suspects = true;
-                self.events.emit("takes_over", json!({}));
-                self.note_progress();
-            }
-            BackupAction::ReadBack { .. }
-            | BackupAction::Claim { .. }
-            | BackupAction::Close { .. } => self.ask(action),
-            BackupAction::Boot {
-                generation,
-                header,
-                image,
-                copied,
-            } => self.boot(generation, *header, image, copied)?,
-            BackupAction::Load { pages } => self.job(Job::Load(pages)),
-            BackupAction::Restore {
-                seq,
-                at,
-                outputs,
-                state,
-            } => {
-                // What came before, the machine had taken in, or its log will have.
-                for _ in 0..DRAIN_ROUNDS {
-                    self.drain_tap()?;
-                }
-                if let Some(shadow) = &mut self.shadow {
-                    shadow.take(now());
-                }
-                self.restoring = true;
-                self.feed.begin_after(seq);
-                self.held.begin_after(outputs);
-                self.received_at = at;
-                self.job(Job::Restore {
-                    seq,
-                    outputs,
-                    state,
-                });
-            }
-            BackupAction::Armed { generation } => {
-                self.events
-                    .emit("joined", json!({"generation": generation}));
-            }
-            BackupAction::Discard => {
-                self.feed.close();
-                self.jobs = None;
-            }
-            BackupAction::Deliver(delivery) => self.deliver(delivery)?,
-            BackupAction::ForgetOutputs { up_to } => self.held.forget(up_to),
-            BackupAction::Suspect(loss) => {
-                self.suspects = true;
-                let reason = loss.to_string();
-                self.events.emit("suspect", json!({"reason": reason}));
-                self.note_progress();
-            }
-            BackupAction::Withdraw => {
-                self.suspects = false;
-                self.events.emit("withdraw", json!({}));
-            }
-            BackupAction::PrimaryLost(loss) => tracing::info!("no pair yet: {loss}"),
-            BackupAction::EmitHeld => self.emit_held()?,
-            BackupAction::Announce => self.announce(),
-            BackupAction::Live { generation } => return Ok(Some(Step::Live(generation))),
-            BackupAction::Disconnect => {
-                self.beats.silence();
-                if let Some(link) = self.link.take() {
-                    tokio::spawn(link.close());
-                }
-            }
-            BackupAction::Halt(reason) => {
-                let outcome = Outcome::Halted(reason.status(), reason.to_string());
-                return Ok(Some(Step::Done(outcome)));
-            }
-            BackupAction::Finish { closed } => {
-                let reason = self.ended.expect("the guest ended");
-                let open = (!closed).then(|| self.backup.generation());
-                let outcome = Outcome::of_end(reason, open, self.unclosed.take());
-                return Ok(Some(Step::Done(outcome)));
-            }
-        }
-        Ok(None)
+    fn beat(&mut self, beat: Beat) {
+        self.beats.send(beat);
     }
 
-    pub(super) fn job(&mut self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // A vCPU's thread that is gone has told why.
-            let _gone = jobs.send(job);
+    fn disconnect(&mut self) {
+        self.beats.silence();
+        if let Some(link) = self.link.take() {
+            tokio::spawn(link.close());
         }
+    }
+
+    fn claim(&mut self, generation: u64) {
+        if !self.asked {
+            self.asked = true;
+            let at = self.received_at;
+            self.events.emit(Event::CaughtUp {
+                position: at.exit,
+                edges: at.edges,
+            });
+        }
+        self.asker.claim(generation, &self.answers, Answer::Claim);
+        self.cuts.pass(CutPoint::ClaimAsked);
+    }
+
+    fn fence(&mut self, generation: u64) {
+        self.fence.run(generation, &self.answers, Answer::Fenced);
+    }
+
+    fn close(&mut self, generation: u64) {
+        self.asker.close(generation, &self.answers, Answer::Closed);
+    }
+
+    fn halt(&mut self, reason: HaltReason) -> Step {
+        Step::Done(Outcome::Halted(reason.into()))
+    }
+
+    fn finish(&mut self, closed: bool) -> Step {
+        let reason = self.ended.expect("the guest ended");
+        let open = (!closed).then(|| self.backup.generation());
+        Step::Done(Outcome::of_end(reason, open, self.unclosed.take()))
+    }
+}
+
+impl BackupHost for Runtime {
+    fn backup(&mut self) -> &mut Backup {
+        &mut self.backup
+    }
+
+    fn read_back(&mut self, generation: u64) {
+        self.asker.ask(
+            Question::ReadBack(generation),
+            &self.answers,
+            move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
+            |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
+        );
     }
 
     fn boot(
@@ -141,26 +100,149 @@ impl Runtime {
         image: Vec<u8>,
         copied: bool,
     ) -> io::Result<()> {
-        let mut refusal = None;
+        match self.refusal(&header, copied) {
+            Some(why) => self.backup.handle_boot_failed(now(), why.into()),
+            None => self.start_thread(generation, header, image, copied)?,
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, pages: Vec<u8>) {
+        self.job(Job::Load(pages));
+    }
+
+    fn restore(&mut self, seq: u64, at: Position, outputs: u64, state: Vec<u8>) -> io::Result<()> {
+        // What came before, the machine had taken in, or its log will have.
+        for _ in 0..DRAIN_ROUNDS {
+            self.drain_tap()?;
+        }
+        if let Some(shadow) = &mut self.shadow {
+            shadow.take(now());
+        }
+        self.restoring = true;
+        self.feed.begin_after(seq);
+        self.held.begin_after(outputs);
+        self.received_at = at;
+        self.job(Job::Restore {
+            seq,
+            outputs,
+            state,
+        });
+        Ok(())
+    }
+
+    fn discard(&mut self) {
+        self.feed.close();
+        self.jobs = None;
+    }
+
+    fn deliver(&mut self, delivery: Delivery) -> io::Result<()> {
+        // Before the frames of the log: most of them have arrived here too.
+        self.drain_tap()?;
+        if let Some(shadow) = &mut self.shadow {
+            shadow.logged(now(), delivery.items.iter().map(|item| &item.entry));
+        }
+        self.received_bytes += delivery.frames.len() as u64;
+        if let Some(last) = delivery.items.last() {
+            self.received_at = last.entry.at;
+        }
+        if let (true, Some(last)) = (self.record.is_some(), delivery.items.last()) {
+            self.unrecorded.push(Chunk {
+                frames: delivery.frames.into(),
+                last_seq: last.seq,
+                total_bytes: self.received_bytes,
+            });
+            self.record_delivered()?;
+        }
+        self.feed.push(delivery.items);
+        Ok(())
+    }
+
+    fn forget_outputs(&mut self, up_to: u64) {
+        self.held.forget(up_to);
+    }
+
+    fn armed(&mut self, generation: u64) {
+        self.events.emit(Event::Joined { generation });
+    }
+
+    fn suspect(&mut self, loss: Loss) {
+        self.suspects = true;
+        let reason = loss.to_string();
+        self.events.emit(Event::Suspect { reason });
+        self.note_progress();
+    }
+
+    fn withdraw(&mut self) {
+        self.suspects = false;
+        self.events.emit(Event::Withdraw {});
+    }
+
+    fn take_over(&mut self) {
+        self.suspects = true;
+        self.events.emit(Event::TakesOver {});
+        self.note_progress();
+    }
+
+    fn primary_lost(&mut self, loss: Loss) {
+        tracing::info!("no pair yet: {loss}");
+    }
+
+    fn emit_held(&mut self) -> io::Result<()> {
+        let held = self.held.take(u64::MAX);
+        self.reemitted = held.len();
+        let backends = self.backends.as_mut();
+        let (_, direct) = backends.expect("it goes live only after that");
+        for (_, output) in &held {
+            direct.release(output)?;
+        }
+        Ok(())
+    }
+
+    /// The primary's runtime goes on with that.
+    fn announce(&mut self) {
+        if let (Some(tap), Some(net)) = (&self.tap, self.net) {
+            Announcer::new(tap.clone(), net, now()).tick(now(), true);
+        }
+    }
+
+    fn live(&mut self, generation: u64) -> Step {
+        Step::Live(generation)
+    }
+}
+
+impl Runtime {
+    pub(super) fn job(&mut self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // If the vCPU's thread has ended, it has said why.
+            let _gone = jobs.send(job);
+        }
+    }
+
+    /// Why this host cannot run the machine, or not record it.
+    fn refusal(&self, header: &Header, copied: bool) -> Option<&'static str> {
+        if copied && self.recording.is_some() {
+            return Some("the recording here was begun before the VM ran: record elsewhere");
+        }
+        if self.recording.as_ref().is_some_and(|r| r.header != *header) {
+            return Some("the recording here was begun with another primary: record elsewhere");
+        }
         match (header.machine.net(), &self.tap) {
             (Some(_), None) => {
-                refusal = Some("the machine has a network and this backup has none: give it --net");
+                Some("the machine has a network and this backup has none: give it --net")
             }
-            (None, Some(_)) => {
-                refusal = Some("the machine has no network: give the backup no --net either");
-            }
-            _ => {}
+            (None, Some(_)) => Some("the machine has no network: give the backup no --net either"),
+            (Some(_), Some(_)) | (None, None) => None,
         }
-        if self.recording.as_ref().is_some_and(|r| r.header != header) {
-            refusal = Some("the recording here was begun with another primary: record elsewhere");
-        }
-        if copied && self.recording.is_some() {
-            refusal = Some("the recording here was begun before the VM ran: record elsewhere");
-        }
-        if let Some(why) = refusal {
-            self.backup.handle_boot_failed(now(), why.into());
-            return Ok(());
-        }
+    }
+
+    fn start_thread(
+        &mut self,
+        generation: u64,
+        header: Header,
+        image: Vec<u8>,
+        copied: bool,
+    ) -> io::Result<()> {
         self.net = header.machine.net();
         let pulse = self.cuts.pulse();
         (self.feed, self.held) = (Feed::new(pulse.clone()), HeldOutputs::default());
@@ -191,30 +273,8 @@ impl Runtime {
         Ok(())
     }
 
-    fn deliver(&mut self, delivery: Delivery) -> io::Result<()> {
-        // Before the frames in the log, most of which have come here as well.
-        self.drain_tap()?;
-        if let Some(shadow) = &mut self.shadow {
-            shadow.logged(now(), delivery.items.iter().map(|item| &item.entry));
-        }
-        self.received_bytes += delivery.frames.len() as u64;
-        if let Some(last) = delivery.items.last() {
-            self.received_at = last.entry.at;
-        }
-        if let (true, Some(last)) = (self.record.is_some(), delivery.items.last()) {
-            self.unrecorded.push(Chunk {
-                frames: delivery.frames.into(),
-                last_seq: last.seq,
-                total_bytes: self.received_bytes,
-            });
-            self.record_delivered()?;
-        }
-        self.feed.push(delivery.items);
-        Ok(())
-    }
-
-    /// Records what was delivered. Before a copy follows the log, its recording has not begun, and what
-    /// was delivered waits: no more than the buffer takes.
+    /// Records the delivered entries. Before a copy follows the log its recording has not begun, and
+    /// the entries wait; the buffer limits their size.
     pub(super) fn record_delivered(&mut self) -> io::Result<()> {
         if self.restoring {
             return Ok(());
@@ -229,26 +289,8 @@ impl Runtime {
         Ok(())
     }
 
-    fn emit_held(&mut self) -> io::Result<()> {
-        let held = self.held.take(u64::MAX);
-        self.reemitted = held.len();
-        let backends = self.backends.as_mut();
-        let (_, direct) = backends.expect("it goes live only after that");
-        for (_, output) in &held {
-            direct.release(output)?;
-        }
-        Ok(())
-    }
-
-    /// Tells the network's bridges where the MAC is now; the primary's runtime goes on with that.
-    fn announce(&self) {
-        if let (Some(tap), Some(net)) = (&self.tap, self.net) {
-            Announcer::new(tap.clone(), net, now()).tick(now(), true);
-        }
-    }
-
-    /// Takes what the TAP got: the primary got it too. Without a shadow, what comes after a suspicion
-    /// stays in the TAP.
+    /// Takes the frames that the TAP got, as the primary got them too. Without a shadow, frames that
+    /// come after a suspicion stay in the TAP.
     pub(super) fn drain_tap(&mut self) -> io::Result<()> {
         let Some(tap) = &self.tap else {
             return Ok(());
@@ -266,41 +308,5 @@ impl Runtime {
             }
         }
         Ok(())
-    }
-
-    /// Asks the arbiter on a thread that may wait for storage.
-    fn ask(&mut self, action: BackupAction) {
-        if matches!(action, BackupAction::Claim { .. }) && !self.asked {
-            self.asked = true;
-            let at = self.received_at;
-            self.events
-                .emit("caught_up", json!({"position": at.exit, "edges": at.edges}));
-        }
-        let claims = matches!(action, BackupAction::Claim { .. });
-        let (asker, answers) = (&self.asker, &self.answers);
-        match action {
-            BackupAction::ReadBack { generation } => asker.ask(
-                Question::ReadBack(generation),
-                answers,
-                move |arbiter, vm, _| Answer::ReadBack(arbiter::read_back(arbiter, vm, generation)),
-                |why| Answer::ReadBack(ReadBackAnswer::Unreachable(why)),
-            ),
-            BackupAction::Claim { generation } => asker.ask(
-                Question::Claim(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-            ),
-            BackupAction::Close { generation } => asker.ask(
-                Question::Close(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
-                |why| Answer::Closed(CloseAnswer::Unreachable(why)),
-            ),
-            other => unreachable!("{other:?} is no question"),
-        }
-        if claims {
-            self.cuts.pass(CutPoint::ClaimAsked);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Going live: the machine goes on from live inputs, and this side with the primary's runtime.
+//! Going live: the machine goes on with live inputs, and this side with the primary's runtime.
 
 use super::Runtime;
 use crate::backup::vcpu::{Job, Promotion};
@@ -10,22 +10,22 @@ use crate::now;
 use crate::primary::{Resumed, SurvivorParts, Vcpu, new_nonce, timing};
 use ft_protocol::primary::PrimaryConfig;
 use ft_protocol::wire::Request;
+use lockstep_events::Event;
 use lockstep_pulse::PulseWatch;
-use serde_json::json;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Runtime {
-    /// Everything held was emitted, the MAC is announced: lets the machine run on.
+    /// All held outputs were emitted and the MAC was announced: lets the machine run on.
     pub(super) fn go_live(mut self, generation: u64) -> io::Result<SurvivorParts> {
         self.drain_tap()?;
         let early = self.shadow.take().map_or(vec![], |mut s| s.take(now()));
-        let shadowed = early.len();
+        let shadowed = early.len() as u64;
         let (live, direct) = self.backends.take().expect("a side goes live once");
         let survivor = self.backup.survivor(self.held.last());
         let (consumer, recording) = match self.recording.take() {
-            // One consumer from first to last: a recording that was given up stays so.
+            // The same consumer is used to the end: a recording that was given up is not begun again.
             Some(recording) => (recording.consumer, Some(recording.writer)),
             None => (None, None),
         };
@@ -39,20 +39,21 @@ impl Runtime {
             seat: vcpu.seat(survivor.outputs),
         })));
         self.feed.close();
-        self.events.emit(
-            "live",
-            json!({"generation": generation, "reemitted": self.reemitted, "shadowed": shadowed}),
-        );
-        self.control.finish(Request::Switchover, Ok(()));
+        self.events.emit(Event::Live {
+            generation,
+            reemitted: self.reemitted as u64,
+            shadowed,
+        });
+        self.control.finish(Request::Switchover, &Ok(()));
         if self.control.is_waited_for(Request::Stop) {
-            // It was passed on, and may have died with the primary.
+            // A request to stop was passed on to the primary, and may have died with it.
             self.controls.stop.store(true, Ordering::Release);
         }
         self.cuts.pass(CutPoint::LiveAnnounced);
         Ok(self.resumed(survivor, vcpu, direct, recording))
     }
 
-    /// What it goes on with as a primary.
+    /// The parts with which this side goes on as a primary.
     fn resumed(
         self,
         survivor: ft_protocol::transfer::Survivor,
@@ -69,7 +70,7 @@ impl Runtime {
                 });
                 (Some(Lobby::open(listener)), beats)
             }
-            // The VM matters more than its next backup.
+            // The VM is worth more than its next backup.
             Err(e) => {
                 tracing::error!("no backup can join, as nobody can listen ({e}): see to --listen");
                 (None, Beats::none())

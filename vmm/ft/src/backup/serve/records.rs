@@ -1,44 +1,24 @@
-//! The arbiter's record of this side's generation, looked at now and then. A backup only tells: its primary
-//! puts back what vanished.
+//! Looks from time to time at the arbiter's record of this side's generation. A backup only reports:
+//! its primary puts back records that vanished.
 
 use super::{Answer, Runtime};
-use crate::arbiter::{Question, look};
+use crate::records;
 use ft_protocol::arbiter::{Look, Standing};
-use serde_json::{Value, json};
+use lockstep_events::RecordStatus;
 
 impl Runtime {
-    /// Looks at its record, if it has one, and keeps it from cleaners.
     pub(super) fn look(&mut self) {
-        self.records.begin();
-        let standing = self.backup.standing();
-        self.asker.ask(
-            Question::PutBack,
-            &self.answers,
-            move |arbiter, vm, me| {
-                Answer::Looked(standing, look(arbiter, vm, me, standing.as_ref()))
-            },
-            move |why| Answer::Looked(standing, Look::Unreachable(why)),
-        );
+        let (asker, standing) = (&self.asker, self.backup.standing());
+        let watch = &mut self.records;
+        records::look(watch, asker, &self.answers, standing, Answer::Looked);
     }
 
-    pub(super) fn looked(&mut self, standing: Option<Standing>, found: &Look) {
-        self.records.end();
-        if standing.is_some() && self.backup.standing() == standing {
-            self.records.found(&mut self.events, found);
-        }
+    pub(super) fn looked(&mut self, before: Option<Standing>, found: &Look) {
+        let (watch, standing) = (&mut self.records, self.backup.standing());
+        records::looked(watch, &mut self.events, before, standing, found);
     }
 
-    /// What an operator needs who puts a record back, for `lockstep status`.
-    pub(super) fn record(&self) -> Value {
-        self.backup.right().map_or(Value::Null, |right| {
-            json!({
-                "generation": right.generation,
-                "primary": right.members.primary.to_string(),
-                "backup": right.members.backup.map(|backup| backup.to_string()),
-                "nonce": right.nonce.to_string(),
-                "won": false,
-                "holds": self.records.holds(),
-            })
-        })
+    pub(super) fn record(&self) -> Option<RecordStatus> {
+        records::record(self.backup.right(), self.backup.standing(), &self.records)
     }
 }

@@ -1,105 +1,113 @@
-//! What the primary's state machine asks for, done.
+//! Performs the actions of the primary's state machine.
 
 use super::{Answer, Runtime};
 use crate::arbiter::Question;
+use crate::control::NotDone;
 use crate::cuts::CutPoint;
 use crate::primary::copy::Copy;
 use crate::{Outcome, arbiter, now};
-use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, OpenAnswer};
-use ft_protocol::primary::PrimaryAction;
-use ft_protocol::wire::{Message, Request};
-use serde_json::json;
+use ft_protocol::arbiter::{OpenAnswer, Standing};
+use ft_protocol::host::{Host, PrimaryHost};
+use ft_protocol::log::Header;
+use ft_protocol::primary::Primary;
+use ft_protocol::transfer::Right;
+use ft_protocol::wire::{Beat, Message, Request};
+use ft_protocol::{HaltReason, Loss};
+use lockstep_events::Event;
 use std::io;
 use std::sync::atomic::Ordering;
 
-impl Runtime {
-    /// Does what the state machine asks for.
-    pub(super) fn perform(&mut self) -> io::Result<Option<Outcome>> {
-        while let Some(action) = self.primary.poll_action() {
-            if let Some(outcome) = self.act(action)? {
-                return Ok(Some(outcome));
-            }
+impl Host for Runtime {
+    type End = Outcome;
+    type Error = io::Error;
+
+    fn send(&mut self, message: Message) {
+        if let Some(link) = &mut self.link {
+            link.send(&message);
         }
-        let rest = self.primary.rest();
-        self.vcpu.pace.set(self.primary.may_run(), rest);
-        Ok(None)
+        if matches!(message, Message::Log { .. }) {
+            self.cuts.pass(CutPoint::LogSent);
+        }
     }
 
-    fn act(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
-        match action {
-            PrimaryAction::Send(message) => self.send(&message),
-            PrimaryAction::Beat(beat) => self.beats.send(beat),
-            PrimaryAction::Welcome {
-                protocol,
-                generation,
-                members,
-                nonce,
-            } => {
-                let message = Message::Welcome {
-                    protocol,
-                    generation,
-                    members,
-                    nonce,
-                    header: Box::new(self.header.clone()),
-                    image: self.image.clone(),
-                };
-                self.send(&message);
-            }
-            PrimaryAction::Offer { protocol, right } => {
-                let message = Message::Offer {
-                    protocol,
-                    generation: right.generation,
-                    members: right.members,
-                    nonce: right.nonce,
-                    source: self.me,
-                    header: Box::new(self.header.clone()),
-                    image: self.image.clone(),
-                };
-                self.send(&message);
-            }
-            PrimaryAction::Copy => self.start_copy(),
-            PrimaryAction::StopCopy => {
-                self.unsent.clear();
-                self.arm_by = None;
-                if self.copy.take().is_some() {
-                    self.events.emit("copy_ended", json!({}));
-                }
-            }
-            PrimaryAction::Protected { generation } => {
-                self.arm_by = None;
-                // What waits behind the copy is sent first: the log since, and Armed itself.
-                let behind = self.copy.take().map_or(vec![], Copy::into_outbox);
-                for message in behind {
-                    self.send(&message);
-                }
-                self.events
-                    .emit("protected", json!({"generation": generation}));
-            }
-            PrimaryAction::SendLog { up_to } => {
-                self.send_log(up_to);
-                self.cuts.pass(CutPoint::LogSent);
-            }
-            PrimaryAction::Release { up_to } => self.release(up_to)?,
-            PrimaryAction::Open { .. }
-            | PrimaryAction::Claim { .. }
-            | PrimaryAction::Close { .. } => {
-                let claims = matches!(action, PrimaryAction::Claim { .. });
-                self.ask(action);
-                if claims {
-                    self.cuts.pass(CutPoint::ClaimAsked);
-                }
-            }
-            PrimaryAction::PutBack(standing) => self.put_back(standing),
-            PrimaryAction::Fence { generation } => {
-                self.fence.run(generation, &self.answers, Answer::Fenced);
-            }
-            other => return self.turn(other),
-        }
-        Ok(None)
+    fn beat(&mut self, beat: Beat) {
+        self.beats.send(beat);
     }
 
-    /// Hands outputs to the backends. Before each one it is looked whether this side still may: it may have
-    /// been stopped since the last, and another one alive in its place.
+    fn disconnect(&mut self) {
+        self.beats.silence();
+        if let Some(link) = self.link.take() {
+            tokio::spawn(link.close());
+        }
+    }
+
+    fn claim(&mut self, generation: u64) {
+        self.asker.claim(generation, &self.answers, Answer::Claim);
+        self.cuts.pass(CutPoint::ClaimAsked);
+    }
+
+    fn fence(&mut self, generation: u64) {
+        self.fence.run(generation, &self.answers, Answer::Fenced);
+    }
+
+    fn close(&mut self, generation: u64) {
+        self.asker.close(generation, &self.answers, Answer::Closed);
+    }
+
+    fn halt(&mut self, reason: HaltReason) -> Outcome {
+        Outcome::Halted(reason.into())
+    }
+
+    fn finish(&mut self, closed: bool) -> Outcome {
+        let reason = self.ended.expect("the guest ended");
+        let open = (!closed).then(|| self.primary.last_opened());
+        Outcome::of_end(reason, open, self.unclosed.take())
+    }
+}
+
+impl PrimaryHost for Runtime {
+    fn primary(&mut self) -> &mut Primary {
+        &mut self.primary
+    }
+
+    fn made_of(&self) -> (Header, Vec<u8>) {
+        (self.header.clone(), self.image.clone())
+    }
+
+    fn take_log(&mut self, up_to: u64) -> Vec<u8> {
+        let mut frames = Vec::new();
+        while let Some(chunk) = self.unsent.pop_front_if(|chunk| chunk.last_seq <= up_to) {
+            frames.extend_from_slice(&chunk.frames);
+        }
+        frames
+    }
+
+    fn forget_log(&mut self) {
+        self.unsent.clear();
+    }
+
+    fn begin_copy(&mut self) {
+        self.start_copy();
+    }
+
+    fn take_piece(&mut self) -> Vec<u8> {
+        let piece = self.copy.as_mut().and_then(Copy::take_piece);
+        piece.expect("a piece that was handed in")
+    }
+
+    fn take_state(&mut self) -> Message {
+        let state = self.copy.as_mut().and_then(Copy::take_state);
+        state.expect("the machine was captured")
+    }
+
+    fn stop_copy(&mut self) {
+        if self.copy.take().is_some() {
+            self.events.emit(Event::CopyEnded {});
+        }
+    }
+
+    /// Before each output it is looked whether this side still may: it may have been stopped since the last,
+    /// and another one alive in its place.
     fn release(&mut self, up_to: u64) -> io::Result<()> {
         let mut left = None;
         loop {
@@ -120,120 +128,72 @@ impl Runtime {
         Ok(())
     }
 
-    /// What changes this side's part, or ends it.
-    fn turn(&mut self, action: PrimaryAction) -> io::Result<Option<Outcome>> {
-        match action {
-            PrimaryAction::Requested(request) => {
-                if let Err(why) = self.request(request) {
-                    tracing::warn!("the backup's operator asked for {request:?}: {why}");
-                }
-            }
-            PrimaryAction::Park => {
-                self.vcpu.controls.park.store(true, Ordering::Release);
-                self.waker.wake();
-            }
-            PrimaryAction::Resume => {
-                self.vcpu.pace.resume();
-                self.control.finish(
-                    Request::Switchover,
-                    Err("the backup was lost, this side runs on alone"),
-                );
-            }
-            PrimaryAction::HandedOver { generation } => {
-                self.events
-                    .emit("handed_over", json!({"generation": generation}));
-                return Ok(Some(Outcome::HandedOver));
-            }
-            PrimaryAction::Leave => return Ok(Some(self.leave())),
-            PrimaryAction::Start => {
-                let generation = self.primary.generation();
-                let (machine, live) = self.idle.take().expect("the guest starts once");
-                self.events
-                    .emit("started", json!({"generation": generation}));
-                self.vcpu.start(machine, live.restarted())?;
-            }
-            PrimaryAction::BackupLost(loss) => {
-                let reason = loss.to_string();
-                self.events.emit("backup_lost", json!({"reason": reason}));
-            }
-            PrimaryAction::GoSolo { generation } => {
-                self.unsent.clear();
-                self.events.emit("solo", json!({"generation": generation}));
-                self.announce();
-                self.cuts.pass(CutPoint::LiveAnnounced);
-            }
-            PrimaryAction::Disconnect => {
-                self.beats.silence();
-                if let Some(link) = self.link.take() {
-                    tokio::spawn(link.close());
-                }
-            }
-            PrimaryAction::Halt(reason) => {
-                return Ok(Some(Outcome::Halted(reason.status(), reason.to_string())));
-            }
-            PrimaryAction::Finish { closed } => {
-                let reason = self.ended.expect("the guest ended");
-                let open = (!closed).then(|| self.primary.last_opened());
-                return Ok(Some(Outcome::of_end(reason, open, self.unclosed.take())));
-            }
-            other => unreachable!("{other:?} changes nothing"),
-        }
-        Ok(None)
+    fn pace(&mut self, may_run: bool, rest: u32) {
+        self.vcpu.pace.set(may_run, rest);
     }
 
-    /// Sends a message, after what waits of a copy; a heartbeat goes at once.
-    pub(super) fn send(&mut self, message: &Message) {
-        let behind = self.copy.as_mut().filter(|copy| copy.waits());
-        match (behind, message) {
-            (None, _) | (_, Message::Heartbeat) => {
-                if let Some(link) = &mut self.link {
-                    link.send(message);
-                }
-            }
-            (Some(copy), _) => copy.push(message.clone()),
+    fn open(&mut self, right: Right) {
+        self.asker.ask(
+            Question::Open(right.generation),
+            &self.answers,
+            move |arbiter, vm, _| {
+                let record = arbiter::open_record(vm, right.generation, right.members, right.nonce);
+                Answer::Opened(arbiter::open(arbiter, &record))
+            },
+            |why| Answer::Opened(OpenAnswer::Unreachable(why)),
+        );
+    }
+
+    fn put_back(&mut self, standing: Standing) {
+        self.write_again(standing);
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let generation = self.primary.generation();
+        let (machine, live) = self.idle.take().expect("the guest starts once");
+        self.events.emit(Event::Started { generation });
+        self.vcpu.start(machine, live.restarted())
+    }
+
+    fn park(&mut self) {
+        self.vcpu.controls.park.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    fn resume(&mut self) {
+        self.vcpu.pace.resume();
+        let lost = Err(NotDone::BackupLost);
+        self.control.finish(Request::Switchover, &lost);
+    }
+
+    fn backup_lost(&mut self, loss: Loss) {
+        let reason = loss.to_string();
+        self.events.emit(Event::BackupLost { reason });
+    }
+
+    fn protected(&mut self, generation: u64) {
+        self.copy = None;
+        self.events.emit(Event::Protected { generation });
+    }
+
+    fn go_solo(&mut self, generation: u64) {
+        self.events.emit(Event::Solo { generation });
+        self.announce();
+        self.cuts.pass(CutPoint::LiveAnnounced);
+    }
+
+    fn requested(&mut self, request: Request) {
+        if let Err(why) = self.request(request) {
+            tracing::warn!("the backup's operator asked for {request:?}: {why}");
         }
     }
 
-    fn send_log(&mut self, up_to: u64) {
-        let mut frames = Vec::new();
-        while let Some(chunk) = self.unsent.pop_front_if(|chunk| chunk.last_seq <= up_to) {
-            frames.extend_from_slice(&chunk.frames);
-        }
-        if !frames.is_empty() {
-            self.send(&Message::Log { frames });
-        }
+    fn handed_over(&mut self, generation: u64) -> Outcome {
+        self.events.emit(Event::HandedOver { generation });
+        Outcome::HandedOver
     }
 
-    /// Asks the arbiter on a thread that may wait for storage.
-    fn ask(&mut self, action: PrimaryAction) {
-        let (asker, answers) = (&self.asker, &self.answers);
-        match action {
-            PrimaryAction::Open {
-                generation,
-                members,
-                nonce,
-            } => asker.ask(
-                Question::Open(generation),
-                answers,
-                move |arbiter, vm, _| {
-                    let record = arbiter::open_record(vm, generation, members, nonce);
-                    Answer::Opened(arbiter::open(arbiter, &record))
-                },
-                |why| Answer::Opened(OpenAnswer::Unreachable(why)),
-            ),
-            PrimaryAction::Claim { generation } => asker.ask(
-                Question::Claim(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Claim(arbiter::claim(arbiter, vm, generation, me)),
-                |why| Answer::Claim(ClaimAnswer::Unreachable(why)),
-            ),
-            PrimaryAction::Close { generation } => asker.ask(
-                Question::Close(generation),
-                answers,
-                move |arbiter, vm, me| Answer::Closed(arbiter::close(arbiter, vm, generation, me)),
-                |why| Answer::Closed(CloseAnswer::Unreachable(why)),
-            ),
-            other => unreachable!("{other:?} is no question"),
-        }
+    fn leave(&mut self) -> Outcome {
+        self.close_unused()
     }
 }

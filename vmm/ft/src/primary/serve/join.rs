@@ -1,20 +1,14 @@
-//! A new backup joins: what the runtime does about the copy.
+//! A new backup joins: the runtime's part in the copy.
 
 use super::Runtime;
 use crate::now;
-use crate::primary::copy::{Captured, Copy, FromCopy};
-use ft_protocol::Time;
-use serde_json::{Value, json};
-use std::time::Duration;
-
-/// From the copy until whoever has it is armed: proving it, opening the generation, its acknowledgements.
-const ARM_LIMIT: Duration = Duration::from_secs(5);
+use crate::primary::copy::{Captured, Copy, CopyError, FromCopy};
+use lockstep_events::{Event, MemberStatus, PrimaryStatus, RoleStatus};
 
 impl Runtime {
     pub(super) fn start_copy(&mut self) {
         self.copies += 1;
         self.progress = None;
-        self.unsent.clear();
         let copy = Copy::start(
             self.copies,
             self.vcpu.controls.clone(),
@@ -27,74 +21,62 @@ impl Runtime {
         }
     }
 
-    /// Something came of the copy.
+    /// Handles a result of copying.
     pub(super) fn copied(&mut self, from: FromCopy) {
         match from {
-            FromCopy::Send(message) => {
+            FromCopy::Piece(pages) => {
                 if let Some(copy) = &mut self.copy {
-                    self.primary.handle_copy_sent(copy.note_sent(&message));
-                }
-                if let Some(link) = &mut self.link {
-                    link.send(&message);
+                    self.primary.handle_piece(now(), copy.keep(pages));
                 }
             }
             FromCopy::Round(progress) => {
                 self.progress = Some(progress);
-                self.events.emit("copying", json!(progress));
+                self.events.emit(Event::Copying(progress));
             }
         }
     }
 
-    /// How it stands, for `lockstep status`.
-    pub(super) fn status(&self) -> Value {
+    /// Its state, for `lockstep status`.
+    pub(super) fn status(&self) -> MemberStatus {
         let now = now();
         let stalls = self.primary.stalls();
-        json!({
-            "vm": self.header.vm,
-            "member": self.me.to_string(),
-            "state": self.primary.state(),
-            "generation": self.primary.generation(),
-            "lag_ms": self.primary.lag(now).as_secs_f64() * 1e3,
-            "throttle_percent": self.primary.rest(),
-            "held_outputs": self.primary.held_outputs(),
-            "window_stalls": stalls.window,
-            "gate_stalls": stalls.gate,
-            "longest_silence_ms": self.silence.ms(),
-            "copy": self.copy.as_ref().and(self.progress),
-            "network": self.network.status(),
-            "records": self.watch.wrong(),
-            "record": self.record(),
-        })
+        MemberStatus {
+            vm: self.header.vm.clone(),
+            member: self.me,
+            state: self.primary.state().into(),
+            generation: self.primary.generation(),
+            longest_silence_ms: self.silence.ms(),
+            network: self.network.status(),
+            records: self.watch.wrong().map(str::to_owned),
+            record: self.record(),
+            role: RoleStatus::Primary(PrimaryStatus {
+                lag_ms: self.primary.lag(now).as_secs_f64() * 1e3,
+                throttle_percent: self.primary.rest(),
+                held_outputs: self.primary.held_outputs() as u64,
+                window_stalls: stalls.window,
+                gate_stalls: stalls.gate,
+                copy: self.copy.as_ref().and(self.progress),
+            }),
+        }
     }
 
     /// The machine was stopped and copied, or could not be.
-    pub(super) fn captured(&mut self, copy: u64, captured: Result<Box<Captured>, String>) {
-        // Of one that was given up it means nothing.
+    pub(super) fn captured(&mut self, copy: u64, captured: Result<Box<Captured>, CopyError>) {
+        // The result of a copy that was given up is ignored.
         let Some(copy) = self.copy.as_mut().filter(|of| of.is(copy)) else {
             return;
         };
         let mut captured = match captured {
             Ok(captured) => captured,
-            Err(why) => return self.primary.handle_copy_failed(now(), why),
+            Err(why) => return self.primary.handle_copy_failed(now(), why.to_string()),
         };
-        copy.take(&mut captured);
+        for pages in copy.take(&mut captured) {
+            self.primary.handle_piece(now(), copy.keep(pages));
+        }
         let pause_ms = captured.pause.as_secs_f64() * 1e3;
         let progress = captured.progress;
         self.progress = Some(progress);
-        self.events.emit(
-            "copied",
-            json!({"pause_ms": pause_ms, "progress": progress}),
-        );
-        self.arm_by = Some(now().after(ARM_LIMIT));
+        self.events.emit(Event::Copied { pause_ms, progress });
         self.primary.handle_captured(now(), captured.capture);
-    }
-
-    /// Whoever has a copy and is not armed has no right to make the vCPU wait for ever.
-    pub(super) fn give_up_slow_joiner(&mut self, now: Time) {
-        if self.arm_by.take_if(|by| *by <= now).is_some() {
-            let seconds = ARM_LIMIT.as_secs();
-            let why = format!("it was not taken over within {seconds} s");
-            self.primary.handle_copy_failed(now, why);
-        }
     }
 }

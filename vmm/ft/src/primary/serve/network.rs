@@ -1,4 +1,4 @@
-//! The guest's network on this side: a TAP that goes and comes back, and where the guest lives.
+//! The guest's network on this side: a TAP that goes and returns, and announcements of the guest's MAC.
 
 use super::Runtime;
 use crate::announcer::Announcer;
@@ -6,8 +6,8 @@ use crate::now;
 use lockstep_backends::Link;
 
 impl Runtime {
-    /// It stands otherwise with the TAP. A guest that lost its network here may still have one at the
-    /// backup; alone it goes on without.
+    /// The state of the TAP has changed. A guest that lost its network here may still have one at the
+    /// backup; if this side runs alone, it goes on without.
     pub(super) fn network_changed(&mut self, link: &Link) {
         self.network.tell(link, &mut self.events);
         let gone = match link {
@@ -19,7 +19,7 @@ impl Runtime {
         }
     }
 
-    /// This side goes on alone: tells the network where the guest is, from now on and for minutes.
+    /// This side goes on alone: announces the guest's MAC, now and for minutes.
     pub(super) fn announce(&mut self) {
         if let (Some(tap), Some(net)) = (self.direct.tap(), self.header.machine.net()) {
             self.announcer = Some(Announcer::new(tap.clone(), net, now()));
@@ -27,7 +27,7 @@ impl Runtime {
         }
     }
 
-    /// Tells it once more, if that is due.
+    /// Announces it again, if that is due.
     pub(super) fn announce_again(&mut self) {
         let (now, may) = (now(), self.primary.may_release(now()));
         if let Some(announcer) = &mut self.announcer {

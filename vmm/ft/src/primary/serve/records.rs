@@ -1,42 +1,35 @@
-//! The arbiter's records of this side, looked at now and then, and put back where they vanished.
+//! Looks from time to time at the arbiter's records of this side, and puts back those that vanished.
 
 use super::{Answer, Runtime};
-use crate::arbiter::{Question, look, put_back};
-use crate::now;
+use crate::arbiter::{Question, put_back};
+use crate::{now, records};
 use ft_protocol::arbiter::{Look, Standing};
-use serde_json::{Value, json};
+use lockstep_events::RecordStatus;
 
 impl Runtime {
-    /// Looks at its records, if it has any, and keeps them from cleaners.
     pub(super) fn look(&mut self) {
-        self.watch.begin();
-        let standing = self.primary.standing();
-        self.asker.ask(
-            Question::PutBack,
-            &self.answers,
-            move |arbiter, vm, me| {
-                Answer::Looked(standing, look(arbiter, vm, me, standing.as_ref()))
-            },
-            move |why| Answer::Looked(standing, Look::Unreachable(why)),
-        );
+        let (asker, standing) = (&self.asker, self.primary.standing());
+        let watch = &mut self.watch;
+        records::look(watch, asker, &self.answers, standing, Answer::Looked);
     }
 
-    pub(super) fn looked(&mut self, standing: Option<Standing>, found: &Look) {
-        self.watch.end();
-        let Some(standing) = standing.filter(|_| self.primary.standing() == standing) else {
+    pub(super) fn looked(&mut self, before: Option<Standing>, found: &Look) {
+        let (watch, standing) = (&mut self.watch, self.primary.standing());
+        let events = &mut self.events;
+        let Some(standing) = records::looked(watch, events, before, standing, found) else {
             return;
         };
-        self.watch.found(&mut self.events, found);
         self.primary.handle_looked(now(), standing, found);
         if !standing.won && matches!(found, Look::Missing(_)) {
-            // What the backup acknowledges next allows to put it back. A guest that only waits makes no
-            // entries; a vCPU's thread that is woken adds the digest that has been due since.
+            // The backup's next acknowledgement allows to put it back. A guest that only waits makes no
+            // entries; but when its vCPU's thread is woken, it adds the digest that has been due since
+            // then.
             self.waker.wake();
         }
     }
 
-    /// Writes again what vanished. Whether that is so, the next look tells.
-    pub(super) fn put_back(&mut self, standing: Standing) {
+    /// Writes vanished records again. The next look shows whether that succeeded.
+    pub(super) fn write_again(&mut self, standing: Standing) {
         self.watch.begin();
         self.asker.ask(
             Question::PutBack,
@@ -54,18 +47,7 @@ impl Runtime {
         );
     }
 
-    /// What an operator needs who puts a record back, for `lockstep status`.
-    pub(super) fn record(&self) -> Value {
-        let won = self.primary.standing().is_some_and(|standing| standing.won);
-        self.primary.right().map_or(Value::Null, |right| {
-            json!({
-                "generation": right.generation,
-                "primary": right.members.primary.to_string(),
-                "backup": right.members.backup.map(|backup| backup.to_string()),
-                "nonce": right.nonce.to_string(),
-                "won": won,
-                "holds": self.watch.holds(),
-            })
-        })
+    pub(super) fn record(&self) -> Option<RecordStatus> {
+        records::record(self.primary.right(), self.primary.standing(), &self.watch)
     }
 }

@@ -190,7 +190,11 @@ fn over_tls_both_sides_show_who_they_are() {
             "--etcd-key",
         ),
     ] {
-        let why = etcd.arbiter_with(access).err().expect("refused");
+        let why = etcd
+            .arbiter_with(access)
+            .err()
+            .expect("refused")
+            .to_string();
         assert!(why.contains(wanted), "{why}");
     }
 }
@@ -207,7 +211,7 @@ fn what_is_of_no_use_there_is_refused() {
         ("etcd:http://a", ca(), "https"),
     ] {
         let url: ArbiterUrl = url.parse().unwrap();
-        let why = url.connect(access).err().expect("refused");
+        let why = url.connect(access).err().expect("refused").to_string();
         assert!(why.contains(wanted), "{why}");
     }
 }

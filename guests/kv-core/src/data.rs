@@ -1,4 +1,4 @@
-//! What is stored. Every byte of it is paid for from one budget, and taken by requests that can
+//! The stored data. All of its memory is paid for from one budget, and allocated by requests that can
 //! fail.
 
 use alloc::boxed::Box;
@@ -23,15 +23,15 @@ pub use table::Table;
 pub use value::{Score, Value};
 pub use watch::MAX_WATCHES;
 
-/// Items for which a queue always has room once it had it: below this it does not shrink.
+/// A queue that once had room for this many items keeps it: it does not shrink below.
 const KEPT_ITEMS: usize = 64;
 
-/// A copy of `bytes` that is paid for.
+/// A copy of `bytes`, paid for from the budget.
 fn copy(bytes: &[u8], budget: &mut Budget) -> Result<Box<[u8]>, OutOfMemory> {
     Ok(copy_with_room(bytes, bytes.len(), budget)?.into_boxed_slice())
 }
 
-/// The same with room for `room` bytes in all; all of it is paid for.
+/// The same with room for `room` bytes in total, all paid for.
 fn copy_with_room(bytes: &[u8], room: usize, budget: &mut Budget) -> Result<Vec<u8>, OutOfMemory> {
     let mut copy = Vec::new();
     budget.take(room)?;
@@ -44,7 +44,7 @@ fn copy_with_room(bytes: &[u8], room: usize, budget: &mut Budget) -> Result<Vec<
     Ok(copy)
 }
 
-/// Gives memory back that only items of the past needed, if there is memory to do it.
+/// Frees memory that is not needed any more, if there is memory to do it.
 fn shrink<T>(queue: &mut VecDeque<T>) {
     if queue.capacity() <= KEPT_ITEMS || queue.len() >= queue.capacity() / 4 {
         return;

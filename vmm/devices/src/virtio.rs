@@ -17,12 +17,12 @@ use lockstep_memory::ram::GuestMap;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-/// Most queues that a device here has: one it fills and one it empties.
+/// Most queues that a device has: one that it fills and one that it empties.
 pub const QUEUES: usize = 2;
 /// Largest queue a driver may choose, descriptors.
 pub const QUEUE_SIZE: u16 = 256;
 
-/// VIRTIO_F_VERSION_1: these are not legacy devices.
+/// VIRTIO_F_VERSION_1 (Virtio 1.2, section 6): these are not legacy devices.
 pub const F_VERSION_1: u64 = 1 << 32;
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT (Virtio 1.2, section 2.7.6).
@@ -48,17 +48,21 @@ pub trait VirtioDevice: Send {
     const QUEUE_COUNT: usize = QUEUES;
 
     /// Feature bits offered.
-    fn features(&self) -> u64;
+    fn features(&self) -> u64 {
+        F_VERSION_1
+    }
 
     /// Device-specific configuration space.
-    fn config(&self) -> &[u8];
+    fn config(&self) -> &[u8] {
+        &[]
+    }
 
-    /// Does the device look at its rings at every position, so that a driver's notifications would be
-    /// wasted exits?
+    /// Does the device look at its rings at every position? Then a driver's notifications would be
+    /// wasted exits.
     const POLLS: bool;
 
-    /// Moves what can be moved between the rings and the world. Returns whether a used buffer was
-    /// added that the driver wants to be told of.
+    /// Moves what can be moved between the rings and the world. Returns true if a buffer was used and
+    /// the driver wants an interrupt for it.
     fn process(
         &mut self,
         queues: &mut [Queue; QUEUES],

@@ -1,4 +1,4 @@
-//! The commands: what each is called, how many arguments it takes, and what executes it.
+//! The commands: their names, numbers of arguments, and functions.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -31,12 +31,12 @@ mod transactions;
 
 /// Longest reply of a command, bytes.
 pub const MAX_REPLY: usize = 4 * 1024 * 1024;
-/// Arguments that an error about an unknown command repeats.
+/// How many arguments the error about an unknown command repeats.
 const SHOWN_ARGS: usize = 3;
-/// Bytes of each.
+/// How many bytes of each it repeats.
 const SHOWN_BYTES: usize = 64;
 
-/// What a command works on.
+/// What a command works with.
 pub struct Context<'a> {
     /// The selected database.
     pub keys: View<'a>,
@@ -49,7 +49,7 @@ pub struct Context<'a> {
     pub churn: &'a mut Churn,
     /// Commands executed or refused, this one included.
     pub commands: u64,
-    /// What is to happen after the reply.
+    /// What happens after the reply.
     pub then: Then,
 }
 
@@ -60,27 +60,27 @@ impl Context<'_> {
     }
 }
 
-/// What is to happen after a reply.
+/// What happens after a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// The next command.
+    /// The next command is executed.
     GoOn,
     /// The connection ends.
     Quit,
-    /// The commands that were queued: theirs is the reply.
+    /// The queued commands are executed. The reply consists of theirs.
     Queued,
 }
 
-/// What becomes of a command: it has written one reply, or an error is to be written instead of
-/// what it has written.
+/// The result of a command: it has written one reply, or an error must be written in place of what it
+/// has written.
 pub type Outcome = Result<(), Error>;
 
-/// What a command does with data, as COMMAND tells it.
+/// How a command uses data, for COMMAND.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// It changes it.
+    /// It changes data.
     Write,
-    /// It reads it.
+    /// It reads data.
     Read,
     /// Neither.
     None,
@@ -89,26 +89,27 @@ pub enum Use {
 /// A command.
 pub struct Spec {
     pub name: &'static str,
-    /// How many arguments it takes at least, the name included…
+    /// The least number of arguments, including the name…
     min: usize,
-    /// …and at most.
+    /// …and the most.
     max: usize,
     pub uses: Use,
-    /// First argument that is a key (0: none), the last (-1: the last one), and the step between.
+    /// The first argument that is a key (0: none), the last one (-1: the last argument), and the step
+    /// between them.
     pub keys: (i64, i64, i64),
     run: fn(Command, &mut Context) -> Outcome,
-    /// What it does, for people.
+    /// A description for people.
     pub summary: &'static str,
 }
 
 /// Any number of arguments.
 const ANY: usize = usize::MAX;
-/// Keys of a command that has none, one, or only keys.
+/// Keys of a command that has no keys, one key, or only keys.
 const NO_KEY: (i64, i64, i64) = (0, 0, 0);
 const ONE_KEY: (i64, i64, i64) = (1, 1, 1);
 const ALL_KEYS: (i64, i64, i64) = (1, -1, 1);
 
-/// The rows of a table of commands: name, least and most arguments, use, keys, function, summary.
+/// Rows of a table of commands: name, least and most arguments, use, keys, function, summary.
 macro_rules! specs {
     ($($name:literal $min:literal..=$max:tt $uses:ident $keys:expr, $run:expr, $summary:literal;)*) => {
         &[$($crate::commands::Spec {
@@ -150,14 +151,14 @@ impl Spec {
         all.find(|it| is(name, it.name))
     }
 
-    /// As COMMAND tells it: negative if it is a minimum.
+    /// Its arity, as COMMAND gives it: negative if it is a minimum.
     pub fn arity(&self) -> i64 {
         let min = self.min as i64;
         if self.max == self.min { min } else { -min }
     }
 }
 
-/// Executes or queues `command`, which is not empty, and writes one reply.
+/// Executes or queues `command`, which must not be empty, and writes one reply.
 pub fn execute(command: Command, context: &mut Context) {
     let before = context.reply.written();
     let Some(spec) = Spec::find(command.arg(0)) else {
@@ -216,24 +217,24 @@ fn text(bytes: &[u8]) -> impl fmt::Display {
     bytes[..bytes.len().min(SHOWN_BYTES)].escape_ascii()
 }
 
-/// Whether an argument is this word, which is in lower case.
+/// Is an argument this word? `word` is in lower case.
 fn is(argument: &[u8], word: &str) -> bool {
     argument.eq_ignore_ascii_case(word.as_bytes())
 }
 
-/// An argument that is a number.
+/// Reads an argument that is a number.
 fn integer(argument: &[u8]) -> Result<i64, Error> {
     number::parse(argument).ok_or(Error::NoInteger)
 }
 
-/// An argument that says how many.
+/// Reads an argument that is a count.
 fn count(argument: &[u8]) -> Result<usize, Error> {
     let count = number::parse(argument).ok_or(Error::Negative)?;
     usize::try_from(count).map_err(|_| Error::Negative)
 }
 
-/// What `start` and `stop` mean among `length` items, both of them included and negative ones
-/// counted from the end: from where to before where.
+/// The range of indices from `start` to `stop`, both included, among `length` items. Negative ones
+/// count from the end. Returns the first index and the one after the last.
 fn range(start: i64, stop: i64, length: usize) -> (usize, usize) {
     let place = |index: i64| match index < 0 {
         true => index.saturating_add(length as i64),
@@ -244,7 +245,7 @@ fn range(start: i64, stop: i64, length: usize) -> (usize, usize) {
     (start.min(end), end)
 }
 
-/// Counts the arguments from `first` on for which this holds.
+/// Counts the arguments from `first` on for which the function returns true.
 fn count_args<'a>(
     command: Command<'a>,
     first: usize,
@@ -253,7 +254,7 @@ fn count_args<'a>(
     command.args_from(first).filter(|it| holds(it)).count() as i64
 }
 
-/// Room for `count` indices.
+/// An empty list with room for `count` indices.
 fn indices(count: usize) -> Result<Vec<usize>, Error> {
     let mut indices = Vec::new();
     let room = indices.try_reserve_exact(count);

@@ -1,5 +1,5 @@
-//! Arbiters: the shared storage that decides who may go on alone. What the records mean is
-//! [`ft_protocol::arbiter`]'s; here they are read and written.
+//! Arbiters: the shared storage that decides which side may go on alone. [`ft_protocol::arbiter`]
+//! defines what the records mean; this module reads and writes them.
 
 mod ask;
 mod etcd;
@@ -8,9 +8,9 @@ mod survey;
 mod watch;
 
 pub use ask::{ANSWER_LIMIT, Asker, Question};
-pub use etcd::{EtcdAccess, EtcdArbiter};
+pub use etcd::{AccessError, EtcdAccess, EtcdArbiter};
 pub use file::FileArbiter;
-pub use survey::{Generation, Survey, forget, restore, survey};
+pub use survey::{Generation, NotRestored, Survey, forget, restore, survey};
 pub use watch::{LOOK_INTERVAL, Told, Watch, look, put_back};
 
 use super::unix_ns;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
-/// The storage cannot be asked now.
+/// The storage gives no answer now.
 #[derive(Debug, Error)]
 #[error("the arbiter {arbiter} cannot be reached ({why}); check the storage")]
 pub struct Unreachable {
@@ -45,32 +45,40 @@ pub enum ArbiterUrl {
     Etcd(Vec<String>),
 }
 
-impl FromStr for ArbiterUrl {
-    type Err = String;
+/// Why a text is not an arbiter's URL.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum UrlError {
+    /// It is something else.
+    #[error("`{0}` is no arbiter: give file:/DIR or etcd:http://HOST:PORT")]
+    NotAnArbiter(String),
+    /// This is not one of etcd's endpoints.
+    #[error(
+        "`{0}` is no endpoint of etcd: give etcd:http://HOST:PORT or etcd:https://HOST:PORT, more of them \
+         after commas"
+    )]
+    NotAnEndpoint(String),
+}
 
-    fn from_str(url: &str) -> Result<ArbiterUrl, String> {
+impl FromStr for ArbiterUrl {
+    type Err = UrlError;
+
+    fn from_str(url: &str) -> Result<ArbiterUrl, UrlError> {
         match url.split_once(':') {
             Some(("file", dir)) if dir.starts_with('/') => Ok(ArbiterUrl::File(dir.into())),
             Some(("etcd", endpoints)) => Ok(ArbiterUrl::Etcd(etcd::parse_endpoints(endpoints)?)),
-            _ => Err(format!(
-                "`{url}` is no arbiter: give file:/DIR or etcd:http://HOST:PORT"
-            )),
+            _ => Err(UrlError::NotAnArbiter(url.into())),
         }
     }
 }
 
 impl ArbiterUrl {
-    /// The arbiter there.
+    /// Connects to the arbiter.
     ///
     /// # Errors
-    /// A sentence, if the access is not one to this arbiter.
-    pub fn connect(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, String> {
+    /// If the access is not one to this arbiter.
+    pub fn connect(&self, access: EtcdAccess) -> Result<Arc<dyn Arbiter>, AccessError> {
         Ok(match self {
-            ArbiterUrl::File(_) if !access.is_empty() => {
-                return Err(
-                    "--etcd-… says how to reach an etcd, and --arbiter is a directory".into(),
-                );
-            }
+            ArbiterUrl::File(_) if !access.is_empty() => return Err(AccessError::Directory),
             ArbiterUrl::File(dir) => Arc::new(FileArbiter::new(dir)),
             ArbiterUrl::Etcd(endpoints) => Arc::new(EtcdArbiter::new(endpoints.clone(), access)?),
         })
@@ -79,17 +87,17 @@ impl ArbiterUrl {
 
 /// Storage that writes each record at most once.
 pub trait Arbiter: Send + Sync {
-    /// Proves that this member can write, link and remove where a VM's records are.
+    /// Checks that this member can write, link and remove in the directory of a VM's records.
     fn prove(&self, vm: &str) -> Result<(), Unreachable>;
 
-    /// Keeps these records from whatever removes old files, as far as that can be.
+    /// Protects these records from cleaners of old files, as far as possible.
     fn keep(&self, vm: &str, names: &[RecordName]);
 
-    /// What is not answered within this is not answered.
+    /// A question without an answer after this time counts as unanswered.
     fn answer_limit(&self) -> Duration;
 
-    /// Writes the record durably unless it is there, provided that another one, the `guard`, is there
-    /// before and after. Returns what is there then; None if the guard is not.
+    /// Writes the record durably unless it exists, provided that another record, `guard`, exists before
+    /// and afterwards. Returns the record that exists then, or `None` if the guard does not.
     fn create_under(
         &self,
         vm: &str,
@@ -98,10 +106,10 @@ pub trait Arbiter: Send + Sync {
         text: &str,
     ) -> Result<Option<String>, Unreachable>;
 
-    /// Removes a record; it may be gone already.
+    /// Removes a record. It may be missing already.
     fn remove(&self, vm: &str, name: RecordName) -> Result<(), Unreachable>;
 
-    /// Writes the record durably unless it is there; returns what is there then.
+    /// Writes the record durably unless it exists. Returns the record that exists then.
     fn create(&self, vm: &str, name: RecordName, text: &str) -> Result<String, Unreachable>;
 
     /// Reads a record.
@@ -110,7 +118,7 @@ pub trait Arbiter: Send + Sync {
     /// The names of all records of a VM.
     fn list(&self, vm: &str) -> Result<Vec<RecordName>, Unreachable>;
 
-    /// The error of a record that is not as it was written.
+    /// The error for a record that is damaged.
     fn damaged(&self, why: &dyn std::fmt::Display) -> Unreachable;
 }
 
@@ -118,7 +126,7 @@ fn name(generation: u64, kind: RecordKind) -> RecordName {
     RecordName { generation, kind }
 }
 
-/// The error of this record, by its name in the arbiter.
+/// The error for this record, with its name in the arbiter.
 fn damaged(arbiter: &dyn Arbiter, vm: &str, name: RecordName, why: &ArbiterError) -> Unreachable {
     arbiter.damaged(&format!("{vm}/{name}: {why}"))
 }
@@ -153,8 +161,8 @@ pub fn open(arbiter: &dyn Arbiter, record: &OpenRecord) -> OpenAnswer {
         let found = OpenRecord::decode(&found, &record.vm, record.generation)
             .map_err(|e| damaged(arbiter, &record.vm, name, &e))?;
         let answer = judge_open(record, found);
-        // Nobody opens what lies behind the VM's last generation, as the first one of a VM does whose
-        // early records have vanished.
+        // A generation before the VM's last one must not be opened. That could be tried when a VM is
+        // started for the first time again, after its early records have vanished.
         let later = latest(arbiter, &record.vm)?
             .filter(|latest| answer == OpenAnswer::Opened && latest.generation > record.generation);
         match later {
@@ -202,7 +210,7 @@ pub fn claim(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId)
         let [open, claim] =
             [RecordKind::Open, RecordKind::Claim].map(|kind| name(generation, kind));
         let text = ours.encode(vm, generation);
-        // A win of a generation whose record vanished just before is none.
+        // A claim does not win if the generation's open record vanished just before.
         let Some(found) = arbiter.create_under(vm, open, claim, &text)? else {
             return gone();
         };
@@ -213,7 +221,7 @@ pub fn claim(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId)
     attempt().unwrap_or_else(|e: Unreachable| ClaimAnswer::Unreachable(e.to_string()))
 }
 
-/// Notes that a generation ended cleanly.
+/// Records that a generation ended cleanly.
 pub fn close(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId) -> CloseAnswer {
     let record = Close {
         member,
@@ -229,7 +237,7 @@ pub fn close(arbiter: &dyn Arbiter, vm: &str, generation: u64, member: MemberId)
 /// The latest generation of a VM.
 pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreachable> {
     let names = arbiter.list(vm)?;
-    // Who founds a VM has not opened a generation yet.
+    // A VM that was only founded has no generation yet.
     let generations = names.iter().filter(|n| n.kind != RecordKind::Start);
     let Some(generation) = generations.map(|n| n.generation).max() else {
         return Ok(None);
@@ -244,7 +252,8 @@ pub fn latest(arbiter: &dyn Arbiter, vm: &str) -> Result<Option<Latest>, Unreach
     }))
 }
 
-/// Founds a VM from where the asking member listens, unless somebody has; who did is in the answer.
+/// Founds a VM with the address on which the asking member listens, unless it was founded before. The
+/// answer says by which address.
 pub fn found(
     arbiter: &dyn Arbiter,
     vm: &str,

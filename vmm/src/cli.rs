@@ -18,9 +18,11 @@ mod tools;
 
 pub use error::{CliError, Status};
 
+use crate::Program;
 use clap::error::ErrorKind as Misuse;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ft_protocol::wire::Request;
+use lockstep_ft::cuts::Cuts;
 use lockstep_out as out;
 use lockstep_signals as signals;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -67,18 +69,12 @@ enum Command {
     Log(log::LogCommand),
 }
 
-fn drilled(done: Result<ExitCode, lockstep_drill::DrillError>) -> ExitCode {
-    done.unwrap_or_else(|error| {
-        out::tell(&error);
-        ExitCode::from(error.exit_status())
-    })
-}
-
-/// Wrong usage is one sentence and status 2; asking for help is no error, unless it cannot be given.
+/// Wrong usage gives one sentence and status 2. A request for help is not an error, unless the help
+/// cannot be printed.
 fn misused(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return match error.print().and_then(|()| std::io::stdout().flush()) {
-            // `lockstep --help | head` is no failure.
+            // `lockstep --help | head` is not a failure.
             Err(e) if e.kind() != ErrorKind::BrokenPipe => failed(CliError::unprinted(&e)),
             Ok(()) | Err(_) => ExitCode::SUCCESS,
         };
@@ -100,15 +96,24 @@ fn misused(error: &clap::Error) -> ExitCode {
     Status::Refused.into()
 }
 
-/// Runs the command that the process was started with.
-pub fn main() -> ExitCode {
+/// Runs the command that the process was started with, as this program.
+pub fn main(program: Program) -> ExitCode {
     out::abort_on_panic();
-    out::end(run_command())
+    out::end(run_command(program))
 }
 
-fn run_command() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+/// The command, and what is planted into the member that it runs.
+fn parse(program: Program) -> Result<(Cli, Cuts), clap::Error> {
+    let mut command = (program.extend)(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let cuts = (program.cuts)(&matches);
+    let cli = Cli::from_arg_matches_mut(&mut matches);
+    Ok((cli.map_err(|error| error.format(&mut command))?, cuts))
+}
+
+fn run_command(program: Program) -> ExitCode {
+    let (cli, cuts) = match parse(program) {
+        Ok(parsed) => parsed,
         Err(error) => return misused(&error),
     };
     if let Err(e) = signals::survive_file_limit() {
@@ -128,19 +133,30 @@ fn run_command() -> ExitCode {
         Command::Doctor(args) => doctor::run(&args),
         Command::Log(command) => log::run(command),
         Command::Arbiter(command) => arbiter::run(command),
-        Command::Primary(args) => member::run_primary(args),
-        Command::Backup(args) => member::run_backup(args),
-        Command::Member(args) => role::run(args),
+        Command::Primary(args) => member::run_primary(args, cuts),
+        Command::Backup(args) => member::run_backup(args, cuts),
+        Command::Member(args) => role::run(args, cuts),
         Command::Stop(args) => control::run(&args, Request::Stop),
         Command::Switchover(args) => control::run(&args, Request::Switchover),
         Command::Status(args) => status::run(&args),
         Command::Pair(args) => return pair::run(args).unwrap_or_else(failed),
-        Command::Drill(args) => return drilled(lockstep_drill::run(&args)),
+        Command::Drill(args) => drill(&args, program.drills),
     };
     done.map_or_else(failed, ExitCode::from)
 }
 
-/// Says why, and gives the status.
+/// A drill that was held and did not pass has said why.
+fn drill(
+    args: &lockstep_drill::DrillArgs,
+    planting: &'static [lockstep_drill::Scenario],
+) -> Result<Status, CliError> {
+    Ok(match lockstep_drill::run(args, planting)? {
+        true => Status::Done,
+        false => Status::Failed,
+    })
+}
+
+/// Reports the error, and returns its status.
 fn failed(error: CliError) -> ExitCode {
     out::tell(&error);
     error.status.into()

@@ -1,0 +1,155 @@
+//! What a machine does: takes inputs and an interrupt at a position, enters the guest, and handles its exit.
+
+use super::{Arrival, Input, Machine, MachineError, Waiting};
+use ft_protocol::log::{EndReason, Position};
+use lockstep_devices::{InputKind, Output};
+use lockstep_vcpu::{Exit, Run};
+
+/// A warning is due when at this many exits in a row an interrupt waited and the guest could not take
+/// it.
+const UNHEARD_EXITS: u32 = 10_000;
+
+/// Why [`Machine::enter`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The guest is at its next position.
+    Arrived,
+    /// A signal interrupted the guest, which is not a position: the machine must be entered again.
+    Kicked,
+}
+
+impl Machine {
+    /// Applies an input at the current position.
+    pub fn apply(&mut self, input: Input) {
+        match input {
+            Input::Clock { ns } => self.bus.set_time(ns, &self.ram),
+            Input::Frame { data } => self.bus.receive(InputKind::Frame, data, &self.ram),
+            Input::Console { data } => self.bus.receive(InputKind::Console, data, &self.ram),
+            Input::Entropy { data } => self.bus.receive(InputKind::Entropy, data, &self.ram),
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once
+    /// per position, after all of its inputs were applied. Returns the vector.
+    pub fn inject(&mut self) -> Result<Option<u8>, MachineError> {
+        assert!(!self.left);
+        let ready = self.arrived.ready;
+        let mut vector = None;
+        if self.bus.pic.requests() && ready {
+            let acknowledged = self.bus.pic.acknowledge();
+            self.cpu.deliver(acknowledged)?;
+            vector = Some(acknowledged);
+        }
+        // An interrupt that still waits is handed over at a later exit that the guest makes by itself.
+        // KVM's interrupt windows are not used: on some hosts a window opens at an arbitrary
+        // instruction.
+        if self.bus.pic.requests() {
+            self.bus.edges.hurry(&self.ram);
+        }
+        self.note_unheard(vector.is_none() && self.bus.pic.requests());
+        self.waiting = Waiting::No;
+        self.left = true;
+        Ok(vector)
+    }
+
+    /// A guest that never exits with interrupts on gets no interrupts. Its user should know.
+    fn note_unheard(&mut self, unheard: bool) {
+        self.unheard = if unheard {
+            self.unheard.saturating_add(1)
+        } else {
+            0
+        };
+        if self.unheard == UNHEARD_EXITS {
+            tracing::warn!(
+                "the guest had interrupts off at each of its last {UNHEARD_EXITS} exits (now at {}) while one \
+                 waited, and takes them at exits only: have it turn them on at one",
+                self.at
+            );
+        }
+    }
+
+    /// Runs the guest to its next exit and handles it, unless a device needs the time for that
+    /// ([`Machine::asks_time`]).
+    pub fn enter(&mut self) -> Result<Entered, MachineError> {
+        assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
+        self.pulse.in_guest(true);
+        let run = self.cpu.run()?;
+        self.pulse.in_guest(false);
+        match run {
+            Run::Kicked => Ok(Entered::Kicked),
+            Run::Exit(exit) => {
+                self.arrive(exit);
+                Ok(Entered::Arrived)
+            }
+        }
+    }
+
+    /// The guest made this exit: the machine is at a new position.
+    pub(super) fn arrive(&mut self, exit: Exit) {
+        self.pulse.position();
+        (self.left, self.settled) = (false, false);
+        self.arrived = Arrival::of(&mut *self.cpu);
+        self.at = Position {
+            exit: self.at.exit + 1,
+            edges: self.bus.edges.passed(&self.ram),
+        };
+        if self.bus.needs_time(&exit) {
+            self.unhandled = Some(exit);
+        } else {
+            self.handle(exit);
+        }
+    }
+
+    /// Does a device model need the time to handle the last exit?
+    pub fn asks_time(&self) -> bool {
+        self.unhandled.is_some()
+    }
+
+    /// Gives the time that [`Machine::asks_time`] asked for, nanoseconds since boot.
+    pub fn answer_time(&mut self, ns: u64) {
+        let exit = self.unhandled.take().expect("the machine asked");
+        self.bus.set_time(ns, &self.ram);
+        self.handle(exit);
+    }
+
+    fn handle(&mut self, exit: Exit) {
+        match exit {
+            Exit::PioOut { port, data, len } => match port {
+                lockstep_abi::port::IDLE => {
+                    let seen = u32::from_le_bytes(data);
+                    self.waiting = Waiting::Idle { seen };
+                }
+                lockstep_abi::port::QUANTUM => self.bus.edges.grant(&self.ram),
+                lockstep_abi::port::EXIT => {
+                    let status = u32::from_le_bytes(data);
+                    self.ended = Some(EndReason::Exited { status });
+                }
+                _ => self.bus.pio_write(port, &data[..len], &self.ram),
+            },
+            Exit::PioIn { port, len } => {
+                let mut data = [0; 4];
+                self.bus.pio_read(port, &mut data[..len], &self.ram);
+                self.cpu.answer(&data[..len]);
+            }
+            Exit::MmioWrite { addr, data, len } => {
+                self.bus.mmio_write(addr, &data[..len], &self.ram);
+            }
+            Exit::MmioRead { addr, len } => {
+                let mut data = [0; 8];
+                self.bus.mmio_read(addr, &mut data[..len], &self.ram);
+                self.cpu.answer(&data[..len]);
+            }
+            // A pending debug exception ends the halt at once (SDM vol. 2A, HLT).
+            Exit::Hlt if self.cpu.exception_due() => {}
+            Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
+            Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
+        }
+        self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// What the guest emitted since the last call, in order.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+}
