@@ -3,7 +3,7 @@
 mod slot;
 
 use bincode::{Decode, Encode};
-use ft_protocol::log::MachineConfig;
+use ft_protocol::log::{Counts, MachineConfig};
 use lockstep_abi::{MMIO_STRIDE, port};
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
@@ -56,7 +56,10 @@ impl Bus {
         Bus {
             pic: Pic::default(),
             clock: Clock::default(),
-            edges: EdgeCounter::new(config.quantum),
+            edges: EdgeCounter::new(match config.counts {
+                Counts::BranchEdges => config.quantum,
+                Counts::Instructions => 0,
+            }),
             slots: slot::all(config),
         }
     }
@@ -150,7 +153,12 @@ impl Bus {
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-            Exit::MmioWrite { .. } | Exit::MmioRead { .. } | Exit::Hlt | Exit::Shutdown => {
+            Exit::MmioWrite { .. }
+            | Exit::MmioRead { .. }
+            | Exit::Hlt
+            | Exit::Shutdown
+            | Exit::Steps
+            | Exit::Interruptible => {
                 return false;
             }
         };

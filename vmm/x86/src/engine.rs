@@ -5,7 +5,7 @@
 
 use crate::block::Cache;
 use crate::exception::{Exception, GP0, Kind, SS0};
-use crate::flags::TF;
+use crate::flags::{IF, TF};
 use crate::memory::PAGE;
 use crate::op::{Flow, Op, Raised, aux};
 use crate::state::{Cpu, Stop};
@@ -21,6 +21,8 @@ pub enum Event {
     Exception(Exception),
     /// The guest made an exit.
     Exit(Exit),
+    /// The guest takes interrupts, as [`Engine::until_interruptible`] wants.
+    Interruptible,
     /// The guest did what this CPU does not do.
     Unsupported(&'static str),
 }
@@ -37,6 +39,8 @@ pub struct Engine {
     stepping: bool,
     /// The instruction that runs began in the shadow of STI or MOV SS.
     shadowed: bool,
+    /// Running stops as soon as the guest takes interrupts.
+    pub until_interruptible: bool,
     /// A trap that is due, but the instruction made an exit first.
     pub due: Option<Exception>,
     /// Where the instruction began that raised the last exception.
@@ -55,6 +59,7 @@ impl Engine {
             waiting: None,
             stepping: false,
             shadowed: false,
+            until_interruptible: false,
             due: None,
             began: 0,
         }
@@ -75,6 +80,11 @@ impl Engine {
     /// Does an instruction wait for an answer, or one of its exits to be told?
     pub fn unfinished(&self) -> bool {
         self.waiting.is_some() || self.cpu.io.has_exits()
+    }
+
+    /// Would an interrupt be taken before the next instruction?
+    pub fn interruptible(&self) -> bool {
+        self.due.is_none() && self.cpu.system_flags & IF != 0 && !self.cpu.shadow
     }
 
     /// Finishes the instruction that waits, as far as that takes no other exit.
@@ -116,6 +126,9 @@ impl Engine {
             if let Some(due) = self.due.take() {
                 self.began = self.cpu.rip;
                 return Event::Exception(due);
+            }
+            if self.until_interruptible && self.interruptible() {
+                return Event::Interruptible;
             }
             if self.cpu.budget == 0 {
                 return Event::Budget;

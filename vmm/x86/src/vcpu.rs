@@ -6,17 +6,19 @@ use crate::flags::IF;
 use crate::fpu::Fpu;
 use crate::state::seg;
 use crate::system::msr_slot;
-use ft_protocol::log::Check;
+use ft_protocol::log::{Check, CpuKind, SOFT_CPU_MODEL};
 use lockstep_memory::Ram;
 use lockstep_memory::direct::{DirtyBytes, take_dirty};
-use lockstep_vcpu::state::{self, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System};
-use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Run, Vcpu};
+use lockstep_vcpu::state::{self, Counters, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System};
+use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Exit, Run, Until, Vcpu};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// After so many steps at most a kick is noticed: some milliseconds.
 const SLICE: u64 = 1 << 20;
+/// No CPU has made more steps than this: aeons of them.
+const MOST_STEPS: u64 = 1 << 62;
 
 /// The numbers of the general registers in the order of [`Registers::general`].
 const GENERAL: [usize; 16] = [0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -44,6 +46,16 @@ const LMA: u64 = 1 << 10;
 pub struct Soft;
 
 impl CpuBackend for Soft {
+    fn kind(&self) -> CpuKind {
+        CpuKind::Soft {
+            model: SOFT_CPU_MODEL,
+        }
+    }
+
+    fn available(&self) -> Result<(), CpuError> {
+        Ok(())
+    }
+
     fn cpu(&self, ram: Ram, state: &CpuState) -> Result<Box<dyn Vcpu>, CpuError> {
         Ok(Box::new(SoftVcpu::new(ram, state)?))
     }
@@ -99,16 +111,6 @@ impl SoftVcpu {
         })
     }
 
-    /// Whoever sets it has [`Vcpu::run`] come back with [`Run::Kicked`], once.
-    pub fn kick_flag(&self) -> Arc<AtomicBool> {
-        self.kicked.clone()
-    }
-
-    /// Instructions that it completed, and iterations of those that repeat.
-    pub fn steps(&self) -> u64 {
-        self.engine.cpu.steps()
-    }
-
     /// Runs until the guest exits, or has made `steps` steps: then [`Run::Kicked`].
     pub fn run_steps(&mut self, steps: u64) -> Result<Run, CpuError> {
         self.engine.revoke();
@@ -132,6 +134,10 @@ impl SoftVcpu {
                 Event::Exit(exit) => {
                     self.engine.forget_translations();
                     return Ok(Run::Exit(exit));
+                }
+                Event::Interruptible => {
+                    self.engine.forget_translations();
+                    return Ok(Run::Exit(Exit::Interruptible));
                 }
                 Event::Budget => return Ok(Run::Kicked),
                 Event::Unsupported(what) => return Err(self.error(what)),
@@ -169,16 +175,29 @@ impl SoftVcpu {
 }
 
 impl Vcpu for SoftVcpu {
-    fn run(&mut self) -> Result<Run, CpuError> {
+    fn run(&mut self, until: Until) -> Result<Run, CpuError> {
+        self.engine.until_interruptible = until.interruptible;
         loop {
-            match self.run_steps(SLICE)? {
-                Run::Exit(exit) => return Ok(Run::Exit(exit)),
-                Run::Kicked if self.kicked.swap(false, Ordering::Relaxed) => {
-                    return Ok(Run::Kicked);
-                }
-                Run::Kicked => {}
+            let left = until.steps.saturating_sub(self.steps());
+            if let Run::Exit(exit) = self.run_steps(left.min(SLICE))? {
+                return Ok(Run::Exit(exit));
+            }
+            if self.steps() >= until.steps {
+                self.engine.forget_translations();
+                return Ok(Run::Exit(Exit::Steps));
+            }
+            if self.kicked.swap(false, Ordering::Relaxed) {
+                return Ok(Run::Kicked);
             }
         }
+    }
+
+    fn steps(&self) -> u64 {
+        self.engine.cpu.steps()
+    }
+
+    fn heed(&mut self, kick: Arc<AtomicBool>) {
+        self.kicked = kick;
     }
 
     fn answer(&mut self, data: &[u8]) {
@@ -194,15 +213,15 @@ impl Vcpu for SoftVcpu {
                 Ok(Run::Kicked)
             }
             Some(Event::Unsupported(what)) => Err(self.error(what)),
-            Some(Event::Budget) => unreachable!("one instruction needs no budget"),
+            Some(event @ (Event::Budget | Event::Interruptible)) => {
+                unreachable!("{event:?} while one instruction completes")
+            }
         }
     }
 
     fn ready(&mut self) -> bool {
-        let cpu = &self.engine.cpu;
         // An instruction that waits for an answer is finished first.
-        let free = self.queued.is_none() && self.engine.due.is_none();
-        free && cpu.system_flags & IF != 0 && !cpu.shadow
+        self.queued.is_none() && self.engine.interruptible()
     }
 
     fn deliver(&mut self, vector: u8) -> Result<(), CpuError> {
@@ -259,6 +278,10 @@ impl Vcpu for SoftVcpu {
                 dr6,
                 dr7,
             },
+            counters: Counters {
+                steps: cpu.steps(),
+                tsc_offset: cpu.tsc_offset,
+            },
         })
     }
 
@@ -299,6 +322,13 @@ fn load(engine: &mut Engine, state: &CpuState) -> Result<(), CpuError> {
     if state.events.nmi[..2] != [0, 0] {
         return Err(CpuError::State("the software CPU has no NMI".into()));
     }
+    if state.counters.steps > MOST_STEPS {
+        return Err(CpuError::State(
+            "the software CPU has not made so many steps".into(),
+        ));
+    }
+    (cpu.granted, cpu.budget) = (state.counters.steps, 0);
+    cpu.tsc_offset = state.counters.tsc_offset;
     for (number, value) in GENERAL.into_iter().zip(state.registers.general) {
         cpu.r[number] = value;
     }

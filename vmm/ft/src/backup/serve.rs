@@ -33,7 +33,7 @@ use lockstep_machine::Parts;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::Cpus;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -74,7 +74,7 @@ struct Runtime {
     me: MemberId,
     vm: String,
     host: HostPrint,
-    cpus: CpuBackends,
+    cpus: Cpus,
     channel: SocketAddr,
     /// The port on which it will listen.
     port: Option<Port>,
