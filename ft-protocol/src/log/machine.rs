@@ -143,6 +143,26 @@ impl MachineConfig {
         self
     }
 
+    /// Why no CPU here continues what that of the machine counted; `None` if one does.
+    fn cpu_refusal(&self) -> Option<String> {
+        match (self.counts, self.cpu) {
+            (Counts::BranchEdges, CpuKind::Kvm | CpuKind::Soft { .. }) => None,
+            (
+                Counts::Instructions,
+                CpuKind::Soft {
+                    model: SOFT_CPU_MODEL,
+                },
+            ) => None,
+            (Counts::Instructions, CpuKind::Soft { model }) => Some(format!(
+                "has the software CPU of model {model} and this version of lockstep has model \
+                 {SOFT_CPU_MODEL}: use the version of lockstep that made it"
+            )),
+            (Counts::Instructions, CpuKind::Kvm) => {
+                Some("counts instructions on KVM, which counts none".into())
+            }
+        }
+    }
+
     /// The network, if there is one.
     pub fn net(&self) -> Option<NetConfig> {
         self.devices.iter().find_map(|device| match device {
@@ -164,6 +184,9 @@ impl MachineConfig {
                 self.model
             ));
         }
+        if let Some(why) = self.cpu_refusal() {
+            return Some(format!("{source} {why}"));
+        }
         let kinds: BTreeSet<_> = self.devices.iter().map(DeviceConfig::name).collect();
         (kinds.len() != self.devices.len())
             .then(|| format!("{source} has two devices of one kind, which no machine has"))
@@ -182,6 +205,16 @@ mod tests {
         older.model -= 1;
         let why = older.refusal("the log").unwrap();
         assert!(why.contains("machine model"), "{why}");
+        let soft = |model| {
+            let kind = CpuKind::Soft { model };
+            sound.clone().on(kind, Counts::Instructions)
+        };
+        assert_eq!(soft(SOFT_CPU_MODEL).refusal("the log"), None);
+        let why = soft(SOFT_CPU_MODEL + 1).refusal("the log").unwrap();
+        assert!(why.contains("software CPU of model"), "{why}");
+        let nobodys = sound.clone().on(CpuKind::Kvm, Counts::Instructions);
+        let why = nobodys.refusal("the log").unwrap();
+        assert!(why.contains("on KVM"), "{why}");
         let mut twice = sound;
         twice.devices.push(DeviceConfig::Pit);
         let why = twice.refusal("the log").unwrap();

@@ -200,6 +200,7 @@ impl Runtime {
             vm: parts.header.vm.clone(),
             me,
             host: parts.header.host.clone(),
+            counts: parts.header.machine.counts,
             generation: parts.generation,
             nonce: new_nonce(),
             solo: parts.solo,

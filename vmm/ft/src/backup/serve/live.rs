@@ -83,6 +83,7 @@ impl Runtime {
                 vm: self.vm,
                 me: self.me,
                 host: self.host,
+                counts: header.machine.counts,
                 generation: survivor.right.generation,
                 nonce: new_nonce(),
                 solo: false,
