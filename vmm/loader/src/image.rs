@@ -18,6 +18,11 @@ pub const MAX_LOADED_BYTES: u64 = 64 << 20;
 /// What the compiler's instrumentation calls at branch edges (`guests/rt/src/edges.s`).
 const EDGE_CALLBACK: &str = "__sanitizer_cov_trace_pc";
 
+/// CALL with a distance of 32 bits (SDM vol. 2A).
+const CALL: u8 = 0xe8;
+/// Its length, bytes.
+const CALL_LEN: usize = 5;
+
 /// Why a file is not accepted as a guest.
 #[derive(Debug, Error)]
 pub enum ImageError {
@@ -146,9 +151,21 @@ impl Image {
         Ok(())
     }
 
-    /// Does it count its own branch edges? Its symbols tell.
+    /// Does it count its own branch edges? It does if its code calls [`EDGE_CALLBACK`] anywhere.
     pub fn counts_edges(&self) -> bool {
-        self.symbols.iter().any(|(_, name)| name == EDGE_CALLBACK)
+        let named = self.symbols.iter().find(|(_, name)| name == EDGE_CALLBACK);
+        let Some(&(callback, _)) = named else {
+            return false;
+        };
+        let mut code = self.segments.iter().filter(|(s, _)| s.executable);
+        code.any(|(segment, file)| {
+            let bytes = self.bytes[file.clone()].windows(CALL_LEN);
+            bytes.zip(segment.start..).any(|(bytes, at)| {
+                let distance = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+                let next = at + CALL_LEN as u64;
+                bytes[0] == CALL && next.wrapping_add_signed(distance.into()) == callback
+            })
+        })
     }
 
     fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, NotAnImage> {

@@ -3,7 +3,7 @@
 use super::CliError;
 use super::cpus::{CpuChoice, for_guest};
 use clap::Args;
-use ft_protocol::log::{Counts, GuestImage, Header, MachineConfig, NetConfig};
+use ft_protocol::log::{Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::tap::look_after;
@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Default edges per quantum: see `docs/determinism.md` for the measurement.
 const DEFAULT_QUANTUM_EDGES: u64 = 100_000;
+/// The same where the software CPU runs a guest that counts edges.
+const DEFAULT_QUANTUM_EDGES_SOFT: u64 = 20_000;
 /// Default instructions per quantum: see there too.
 const DEFAULT_QUANTUM_INSTRUCTIONS: u64 = 200_000;
 /// Default memory, MiB.
@@ -39,7 +41,7 @@ pub struct MachineArgs {
     #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
     pub cpu: CpuChoice,
     /// Branch edges, or instructions if those are counted, after which a computing guest is left once, so
-    /// that interrupts reach it; 0 for never (100,000 and 200,000 unless told).
+    /// that interrupts reach it; 0 for never. Unless told, 100,000 edges on KVM, 20,000 on the software CPU, and 200,000 instructions.
     #[arg(long, value_name = "COUNT")]
     pub quantum: Option<u64>,
     /// Network: an existing TAP, and what the guest is told.
@@ -178,9 +180,10 @@ pub fn new_header(
 ) -> Result<(Header, &'static dyn CpuBackend), CliError> {
     let started_ns = unix_ns();
     let (backend, counts) = for_guest(args.cpu.cpus(), image)?;
-    let quantum = args.quantum.unwrap_or(match counts {
-        Counts::BranchEdges => DEFAULT_QUANTUM_EDGES,
-        Counts::Instructions => DEFAULT_QUANTUM_INSTRUCTIONS,
+    let quantum = args.quantum.unwrap_or(match (counts, backend.kind()) {
+        (Counts::BranchEdges, CpuKind::Kvm) => DEFAULT_QUANTUM_EDGES,
+        (Counts::BranchEdges, CpuKind::Soft { .. }) => DEFAULT_QUANTUM_EDGES_SOFT,
+        (Counts::Instructions, _) => DEFAULT_QUANTUM_INSTRUCTIONS,
     });
     let machine = MachineConfig::new(args.mem.unwrap_or(DEFAULT_MEM_MIB))
         .on(backend.kind(), counts)
