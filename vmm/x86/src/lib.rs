@@ -12,7 +12,6 @@
 //!
 //! # What is not there
 //!
-//! - x87, MMX, SSE and FXSAVE, as far as `forms` says `NotYet`: #UD.
 //! - Real mode, protected mode outside long mode, 16-bit code segments, and turning paging off: an error that
 //!   names them, or #GP.
 //! - Near branches with a 16-bit operand size in compatibility mode: #UD, or not cut to 16 bits.
@@ -49,6 +48,7 @@ mod interrupt;
 mod io;
 mod io_ports;
 mod memory;
+mod mmx;
 mod op;
 mod operand;
 mod paging;

@@ -227,7 +227,7 @@ impl Vcpu for SoftVcpu {
         let cpu = &self.engine.cpu;
         let control = cpu.control;
         let mut fpu = [0; FPU_WORDS];
-        for (word, bytes) in fpu.iter_mut().zip(cpu.fpu.to_fxsave().chunks_exact(4)) {
+        for (word, bytes) in fpu.iter_mut().zip(cpu.fpu.fxsave().chunks_exact(4)) {
             *word = u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
         }
         let mut msrs = cpu.msrs;

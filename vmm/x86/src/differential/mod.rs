@@ -74,6 +74,9 @@ const FLOATING_POINT: [(&str, usize, usize); 31] = [
     ("XMM12", 352, 16), ("XMM13", 368, 16), ("XMM14", 384, 16), ("XMM15", 400, 16),
 ];
 
+/// Bytes of this CPU's linear addresses.
+const LINEAR_BYTES: usize = 6;
+
 /// Both processors, with the same memory.
 struct Pair {
     native: Native,
@@ -86,7 +89,7 @@ impl Pair {
     fn new() -> Pair {
         let mut random = generate::Random(1);
         let mut native = Native::new(&layout::AREAS);
-        let mut soft = Soft::new();
+        let soft = Soft::new();
         let mut before = Vec::new();
         for (number, area) in layout::AREAS.iter().enumerate() {
             let mut bytes = vec![0xcc; area.len];
@@ -99,12 +102,14 @@ impl Pair {
                     chunk.copy_from_slice(&value.to_le_bytes());
                 }
             }
-            native.bytes_mut(number).copy_from_slice(&bytes);
+            if number == 0 {
+                let way_out = area.len - 8;
+                bytes[way_out..].copy_from_slice(&Native::end().to_le_bytes());
+            }
             soft.write(area.at, &bytes);
+            native.bytes_mut(number).copy_from_slice(&bytes);
             before.push(bytes);
         }
-        let way_out = layout::CODE.len - 8;
-        native.bytes_mut(0)[way_out..].copy_from_slice(&Native::end().to_le_bytes());
         native.protect();
         Pair {
             native,
@@ -122,15 +127,8 @@ impl Pair {
 
     /// Puts code into both memories.
     fn load(&mut self, bytes: &[u8]) {
-        let code = self.native.bytes_mut(0);
-        code[..bytes.len()].copy_from_slice(bytes);
-        // jmp [WAY_OUT]
-        let out = [
-            &[0xff, 0x24, 0x25],
-            &(layout::WAY_OUT as u32).to_le_bytes()[..],
-        ]
-        .concat();
-        code[bytes.len()..bytes.len() + out.len()].copy_from_slice(&out);
+        let code = soft::with_way_out(bytes);
+        self.native.bytes_mut(0)[..code.len()].copy_from_slice(&code);
         self.soft.load(bytes);
     }
 
@@ -240,6 +238,10 @@ fn registers_differ(ours: &Registers, theirs: &Registers) -> Differences {
         let number = |registers: &Registers| {
             let mut bytes = [0; 16];
             bytes[..len].copy_from_slice(&registers.fx.0[at..at + len]);
+            if matches!(name, "FIP" | "FDP") {
+                // The host's linear addresses may have more bits.
+                bytes[LINEAR_BYTES..].fill(0);
+            }
             u128::from_le_bytes(bytes)
         };
         let (ours, theirs) = (number(ours), number(theirs));

@@ -1,7 +1,7 @@
 //! This CPU in the place of a process: 64-bit user mode, with the same memory at the same addresses.
 
 use super::layout;
-use super::native::{NO_TRAP, Registers};
+use super::native::{NO_TRAP, Native, Registers};
 use crate::engine::{Engine, Event};
 use crate::fpu::Fpu;
 use crate::segments::null_segment;
@@ -21,6 +21,13 @@ const STEPS: u64 = 20_000;
 pub struct Soft {
     engine: Engine,
     ram: Ram,
+}
+
+/// Code, and a jump to [`Native::end`] behind it.
+pub fn with_way_out(code: &[u8]) -> Vec<u8> {
+    // jmp [WAY_OUT]
+    let jump = [0xff, 0x24, 0x25];
+    [code, &jump, &(layout::WAY_OUT as u32).to_le_bytes()].concat()
 }
 
 fn physical(address: u64) -> u64 {
@@ -88,6 +95,8 @@ impl Soft {
         cpu.segments = [null_segment(0); 8];
         cpu.segments[usize::from(seg::CS)] = code;
         cpu.set_cpl(3);
+        ram.write_u64(physical(layout::WAY_OUT), Native::end())
+            .unwrap();
         Soft { engine, ram }
     }
 
@@ -139,10 +148,9 @@ impl Soft {
         None
     }
 
-    /// Puts code into memory.
+    /// Puts code into memory, with the jump that ends it.
     pub fn load(&mut self, code: &[u8]) {
-        // HLT, which is #GP here.
-        self.write(layout::CODE.at, &[code, &[0xf4]].concat());
+        self.write(layout::CODE.at, &with_way_out(code));
         self.engine.drop_overwritten();
     }
 
@@ -160,7 +168,7 @@ impl Soft {
         let mut after = *before;
         match self.engine.run() {
             Event::Budget => return None,
-            Event::Exception(_) if self.engine.began == end => after.trap = NO_TRAP,
+            Event::Exception(_) if self.engine.began == Native::end() => after.trap = NO_TRAP,
             Event::Exception(exception) => {
                 after.trap = u64::from(exception.vector);
                 after.code = u64::from(exception.code.unwrap_or(0));
@@ -171,8 +179,11 @@ impl Soft {
         let cpu = &self.engine.cpu;
         after.r.copy_from_slice(&cpu.r[..16]);
         after.rflags = cpu.rflags();
-        after.rip = cpu.rip;
-        after.fx.0[..416].copy_from_slice(&cpu.fpu.to_fxsave());
+        after.rip = match after.trap {
+            NO_TRAP => end,
+            _ => cpu.rip,
+        };
+        after.fx.0[..416].copy_from_slice(&cpu.fpu.fxsave());
         Some(after)
     }
 }
