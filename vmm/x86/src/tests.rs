@@ -2,10 +2,13 @@
 //! does makes the CPU panic.
 
 use crate::SoftVcpu;
-use crate::differential::generate::{Generator, Random, assemble};
+use crate::differential::assemble::assemble;
+use crate::differential::generate::{Generator, Pool};
 use crate::differential::native::Registers;
+use crate::differential::random::Random;
 use crate::differential::soft::Soft;
 use crate::differential::{forms, layout};
+use crate::state::Mode;
 use lockstep_memory::Ram;
 use lockstep_memory::ram::MIN_MIB;
 use lockstep_vcpu::{Exit, Run, Vcpu};
@@ -22,18 +25,18 @@ fn start() -> Registers {
 
 #[test]
 fn steps_are_exact_however_they_are_granted() {
-    let forms = forms();
+    let (forms, pool) = (forms(Mode::Long), Pool::new());
     let mut soft = Soft::new();
     let mut random = Random(99);
     let template: Vec<u8> = (0..layout::DATA.len).map(|_| random.next() as u8).collect();
     for seed in 0..4000 {
-        let mut generator = Generator::new(seed);
+        let mut generator = Generator::new(seed, Mode::Long, false, &pool);
         let case = generator.case(&forms, 12);
-        let (code, starts) = assemble(&case.code, layout::CODE.at);
-        let end = *starts.last().unwrap();
+        let code = assemble(&case.code, layout::CODE.at, Mode::Long);
+        let end = code.end();
         let mut before = start();
         (before.r, before.rflags) = (case.r, case.rflags);
-        soft.load(&code);
+        soft.load(&code.bytes, Mode::Long);
         let mut outcome = |slice: &mut dyn FnMut() -> u64| {
             for area in [layout::DATA, layout::STACK] {
                 soft.write(area.at, &template[..area.len]);
@@ -63,8 +66,8 @@ fn run(code: &[u8], offset: u64) -> Registers {
     before.rip += offset;
     let code = [&vec![0x90; offset as usize], code].concat();
     let end = layout::CODE.at + code.len() as u64;
-    soft.load(&code);
-    soft.run(&before, end).expect("it ends")
+    soft.load(&code, Mode::Long);
+    soft.run(&before, end, Mode::Long).expect("it ends")
 }
 
 #[test]

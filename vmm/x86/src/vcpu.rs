@@ -10,13 +10,17 @@ use ft_protocol::log::Check;
 use lockstep_memory::Ram;
 use lockstep_memory::direct::{DirtyBytes, take_dirty};
 use lockstep_vcpu::state::{self, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System};
-use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Run, Vcpu};
+use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Exit, Run, Vcpu};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// After so many steps at most a kick is noticed: some milliseconds.
 const SLICE: u64 = 1 << 20;
+
+/// A guest whose handlers fault at their first instruction would have exceptions delivered for ever. After so
+/// many in a row it shuts down, as at a triple fault.
+const MOST_DELIVERIES: u32 = 1 << 16;
 
 /// The numbers of the general registers in the order of [`Registers::general`].
 const GENERAL: [usize; 16] = [0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -125,10 +129,20 @@ impl SoftVcpu {
         {
             event = self.engine.deliver_interrupt(vector);
         }
+        let (mut deliveries, mut steps) = (0, self.steps());
         loop {
             let happened = event.take().unwrap_or_else(|| self.engine.run());
             event = match happened {
-                Event::Exception(exception) => self.engine.deliver_exception(exception),
+                Event::Exception(exception) => {
+                    if std::mem::replace(&mut steps, self.steps()) != steps {
+                        deliveries = 0;
+                    }
+                    deliveries += 1;
+                    match deliveries > MOST_DELIVERIES {
+                        false => self.engine.deliver_exception(exception),
+                        true => Some(Event::Exit(Exit::Shutdown)),
+                    }
+                }
                 Event::Exit(exit) => {
                     self.engine.forget_translations();
                     return Ok(Run::Exit(exit));

@@ -6,7 +6,7 @@ use super::transcendental::{
     Atan, Cos, Exp2, Log2, Log2Of1Plus, Outcome, Sin, Tan, value, value_of_two,
 };
 use crate::decode::decode;
-use crate::differential::generate::Random;
+use crate::differential::random::Random;
 use crate::differential::x87::number;
 use crate::exception::{Exception, NM, vector};
 use crate::op::Flow;
