@@ -96,7 +96,7 @@ fn the_baseline_is_done() {
 
 /// Forms that no bytes decode to: hints and markers, which all are one instruction that does nothing; what
 /// is two instructions; AMD's near branches of 16 bits; and UD0 without operands.
-fn never_decoded(code: Code) -> bool {
+pub fn never_decoded(code: Code) -> bool {
     use Mnemonic as M;
     use iced_x86::OpCodeOperandKind as Kind;
     let info = code.op_code();

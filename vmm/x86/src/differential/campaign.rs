@@ -5,6 +5,7 @@ use super::compare::report;
 use super::generate::{Generator, Pool};
 use super::pair::Pair;
 use super::{Set, layout, masked, seed};
+use crate::state::Mode;
 use iced_x86::Code;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -88,16 +89,27 @@ fn run_piece(
         .extend(run.map(|(instruction, _)| instruction.code() as usize));
 }
 
-/// Runs so many cases of pieces `first`, `first + step` and so on.
-pub fn run(pair: &mut Pair, set: Set, cases: u64, (first, step): (u64, u64)) -> Outcome {
-    let (forms, pool) = (set.forms(), Pool::new());
+/// How far a campaign goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// So many cases.
+    pub cases: u64,
+    /// Or until so many forms differ.
+    pub enough: usize,
+    /// The first piece of code, and how far it is to the next one.
+    pub pieces: (u64, u64),
+}
+
+/// Runs cases of these forms.
+pub fn run(pair: &mut Pair, (mode, forms): (Mode, &[Code]), bounds: Bounds) -> Outcome {
+    let pool = Pool::new();
     let mut outcome = Outcome::default();
     let before = pair.soft.steps();
-    let mut piece = first;
-    while outcome.cases < cases && outcome.found.len() < ENOUGH {
+    let (mut piece, step) = bounds.pieces;
+    while outcome.cases < bounds.cases && outcome.found.len() < bounds.enough {
         let seed = seed().wrapping_add(piece);
-        let mut generator = Generator::new(seed, set.mode(), masked(), &pool);
-        run_piece(pair, &mut generator, &forms, &mut outcome, seed);
+        let mut generator = Generator::new(seed, mode, masked(), &pool);
+        run_piece(pair, &mut generator, forms, &mut outcome, seed);
         piece += step;
     }
     outcome.steps = pair.soft.steps() - before;
@@ -119,7 +131,12 @@ pub fn run_share(cases: u64) {
     let (first, all): (u64, u64) = (first.parse().unwrap(), all.parse().unwrap());
     let mut pair = Pair::new(masked());
     for set in Set::ALL {
-        let outcome = run(&mut pair, set, part(set, cases) / all + 1, (first, all));
+        let bounds = Bounds {
+            cases: part(set, cases) / all + 1,
+            enough: ENOUGH,
+            pieces: (first, all),
+        };
+        let outcome = run(&mut pair, (set.mode(), &set.forms()), bounds);
         let mut text = String::new();
         for (form, words) in &outcome.found {
             let words = words.replace('\n', "\r");

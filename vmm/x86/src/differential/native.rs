@@ -215,6 +215,41 @@ extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, context: *
     }
 }
 
+/// Runs `run` while the host's MXCSR and x87 control word are these.
+pub fn under<T>(mxcsr: u32, control: u16, run: impl FnOnce() -> T) -> T {
+    let mut old = (0u32, 0u16);
+    // SAFETY: the words are this function's, no reserved bit of them is set, and all exceptions are masked.
+    // What Rust's own floating point would compute meanwhile is not looked at.
+    unsafe {
+        asm!("stmxcsr [{}]", "fnstcw [{}]", in(reg) &mut old.0, in(reg) &mut old.1, options(nostack));
+        asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &mxcsr, in(reg) &control, options(nostack));
+    }
+    let value = run();
+    // SAFETY: as above.
+    unsafe {
+        asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &old.0, in(reg) &old.1, options(nostack));
+    }
+    value
+}
+
+/// The host's MXCSR.
+pub fn mxcsr() -> u32 {
+    let mut word = 0;
+    // SAFETY: the word is this function's.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut word, options(nostack)) };
+    word
+}
+
+/// Has this thread run on this core alone. False: there is no such core, or it is not ours.
+pub fn pin(core: usize) -> bool {
+    // SAFETY: a set is plain data, and it is this thread's affinity that changes.
+    unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set) == 0
+    }
+}
+
 /// A piece of memory at a fixed address.
 #[derive(Clone, Copy, Debug)]
 pub struct Area {

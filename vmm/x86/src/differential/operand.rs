@@ -144,7 +144,6 @@ impl Generator<'_> {
     }
 
     #[rustfmt::skip]
-    #[expect(clippy::too_many_lines, reason = "an arm for each kind of operand")]
     pub fn operand(&mut self, instruction: &mut Instruction, index: u32, kind: Kind, written: bool) {
         use iced_x86::OpKind;
         let register = |instruction: &mut Instruction, register: Register| {
