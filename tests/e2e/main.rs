@@ -45,4 +45,5 @@ mod run;
 mod run_refusals;
 mod shape;
 mod signals;
+mod soft;
 mod state;

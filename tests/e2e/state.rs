@@ -133,7 +133,8 @@ pub fn following(dir: &Path) -> (Header, Machine, Moving) {
     let log = dir.log().expect("a log");
     let header = log.header().clone();
     let image = dir.image(&header).expect("its image");
-    let machine = Machine::new(backend(header.machine.cpu), &header.machine, &image).expect("a machine");
+    let machine =
+        Machine::new(backend(header.machine.cpu), &header.machine, &image).expect("a machine");
     let console = ConsoleOutput::open(&ConsoleChoice::None).expect("no console");
     let hurry = Hurry::new().expect("a descriptor");
     let edge = Moving {
@@ -174,8 +175,14 @@ fn move_along(dir: &Path, every: fn(u64) -> usize) -> Moving {
                 assert_eq!(decoded, state);
                 let ram = copy(machine.ram());
                 let digest = RamDigest::of(&ram);
-                machine = Machine::restore(backend(header.machine.cpu), &header.machine, ram, digest, &decoded)
-                    .unwrap_or_else(|e| panic!("{e}"));
+                machine = Machine::restore(
+                    backend(header.machine.cpu),
+                    &header.machine,
+                    ram,
+                    digest,
+                    &decoded,
+                )
+                .unwrap_or_else(|e| panic!("{e}"));
                 let again = machine.save().expect("it can be saved");
                 assert_eq!(again.components(), state.components());
             }
@@ -296,8 +303,14 @@ fn copy_while_running(dir: &Path, exits: usize) {
 
     let (ram, digest) = receiver.into_parts();
     drop(machine);
-    let mut other = Machine::restore(backend(header.machine.cpu), &header.machine, ram, digest, &state)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let mut other = Machine::restore(
+        backend(header.machine.cpu),
+        &header.machine,
+        ram,
+        digest,
+        &state,
+    )
+    .unwrap_or_else(|e| panic!("{e}"));
     edge.next.set(u64::MAX);
     match drive(&mut other, &mut edge) {
         Ok(_) => assert!(edge.follower.followed().end.is_some()),

@@ -92,7 +92,9 @@ fn plain_flags(guests: &Path) -> String {
     let config = guests.join(".cargo/config.toml");
     let text = std::fs::read_to_string(&config)
         .unwrap_or_else(|error| fail(&format!("cannot read {}: {error}", config.display())));
-    let flags = text.lines().filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
+    let flags = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
     let plain = flags.filter(|flag| !flag.contains("sancov") && !flag.contains("sanitizer"));
     let remapped = remapped_flags(guests);
     let all: Vec<&str> = plain.chain(remapped.iter().map(String::as_str)).collect();

@@ -34,7 +34,7 @@ impl Rig {
             vm: "demo".into(),
             me: ME,
             host: host(),
-        counts: Counts::BranchEdges,
+            counts: Counts::BranchEdges,
             generation: 5,
             nonce: Nonce(100),
             solo,

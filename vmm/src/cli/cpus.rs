@@ -44,7 +44,10 @@ impl CpuChoice {
 
     /// What replays the log with this header, and the host on which it does: where nothing else was asked for
     /// and it can be, a CPU of the kind that recorded it.
-    pub fn replaying(self, header: &Header) -> Result<(&'static dyn CpuBackend, HostPrint), CliError> {
+    pub fn replaying(
+        self,
+        header: &Header,
+    ) -> Result<(&'static dyn CpuBackend, HostPrint), CliError> {
         let choice = match (self, header.machine.cpu) {
             (CpuChoice::Auto, CpuKind::Soft { .. }) => CpuChoice::Soft,
             (choice, _) => choice,
@@ -56,10 +59,7 @@ impl CpuChoice {
 }
 
 /// What the positions of a new machine with this guest count, and the CPU for it.
-pub fn for_guest(
-    cpus: Cpus,
-    image: &Image,
-) -> Result<(&'static dyn CpuBackend, Counts), CliError> {
+pub fn for_guest(cpus: Cpus, image: &Image) -> Result<(&'static dyn CpuBackend, Counts), CliError> {
     let refused = image.check_instructions();
     let Some(instructions) = cpus.instructions else {
         refused?;

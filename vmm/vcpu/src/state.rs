@@ -367,13 +367,14 @@ mod tests {
 
     #[test]
     fn a_changed_state_has_a_new_model_version() {
-        let golden: [(&str, u64); 6] = [
+        let golden: [(&str, u64); 7] = [
             ("vCPU registers", 0x52eb_d9ce_66d5_2f63),
             ("vCPU system registers", 0xdab3_9b48_70ba_5bfe),
             ("FPU", 0x2b0a_3b30_6924_942b),
             ("events", 0x4e2e_8180_9e1a_2a43),
             ("debug registers", 0x1366_68b7_51c0_1102),
             ("MSRs", 0xe55e_506f_92d2_2134),
+            ("counters", 0x3ba7_5fed_4406_9b3e),
         ];
         assert_eq!(
             motley().components(),

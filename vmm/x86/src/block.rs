@@ -235,7 +235,8 @@ pub const OPTIONS: u32 = DecoderOptions::NO_MPFX_0FBC
     | DecoderOptions::NO_MPFX_0FBD
     | DecoderOptions::FORCE_RESERVED_NOP;
 
-fn bitness(mode: Mode) -> u32 {
+/// Bits of an address in that mode.
+pub fn bitness(mode: Mode) -> u32 {
     match mode {
         Mode::Long => 64,
         Mode::Compat32 => 32,

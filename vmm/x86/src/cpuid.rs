@@ -60,7 +60,7 @@ pub fn leaf(number: u32) -> [u32; 4] {
         }
         HIGHEST_EXTENDED => [48 << 8 | PHYSICAL_BITS, 0, 0, 0],
         // Beyond the highest, the answer is the highest basic leaf's.
-        _ if number < 0x8000_0000 || number > HIGHEST_EXTENDED => leaf(HIGHEST),
+        _ if !(0x8000_0000..=HIGHEST_EXTENDED).contains(&number) => leaf(HIGHEST),
         _ => [0; 4],
     }
 }

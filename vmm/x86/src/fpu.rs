@@ -53,11 +53,11 @@ impl Default for Fpu {
 impl Fpu {
     /// Where the register that is `index` below the top of the stack lies.
     pub fn place(&self, index: u8) -> usize {
-        usize::from((self.fsw >> 11) as u8 + index & 7)
+        usize::from(((self.fsw >> 11) as u8 + index) & 7)
     }
 
     /// As FXSAVE in 64-bit mode lays it out, up to the end of XMM15.
-    pub fn to_fxsave(&self) -> [u8; 416] {
+    pub fn fxsave(&self) -> [u8; 416] {
         let mut area = [0; 416];
         let mut put = |at: usize, bytes: &[u8]| area[at..at + bytes.len()].copy_from_slice(bytes);
         put(0, &self.fcw.to_le_bytes());
@@ -94,7 +94,7 @@ impl Fpu {
             dp: long(16),
         };
         for index in 0..8 {
-            let value = wide(32 + 16 * usize::from(index)) & (1 << 80) - 1;
+            let value = wide(32 + 16 * usize::from(index)) & ((1 << 80) - 1);
             fpu.st[fpu.place(index)] = value;
         }
         fpu
@@ -161,6 +161,6 @@ mod tests {
         for register in 0..8 {
             area[32 + 16 * register + 10..48 + 16 * register].fill(0);
         }
-        assert_eq!(Fpu::from_fxsave(&area).to_fxsave(), area);
+        assert_eq!(Fpu::from_fxsave(&area).fxsave(), area);
     }
 }

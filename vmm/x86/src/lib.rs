@@ -12,7 +12,6 @@
 //!
 //! # What is not there
 //!
-//! - x87, MMX, SSE and FXSAVE, as far as `forms` says `NotYet`: #UD.
 //! - Real mode, protected mode outside long mode, 16-bit code segments, and turning paging off: an error that
 //!   names them, or #GP.
 //! - Near branches with a 16-bit operand size in compatibility mode: #UD, or not cut to 16 bits.
@@ -23,8 +22,7 @@
 //! - Translations are forgotten at every exit, so that a state has no hidden part. Between two exits a guest
 //!   that changes a mapping without INVLPG sees the old one as long as the TLB happens to hold it: always as
 //!   long for the same guest, but another size of the TLB makes another machine.
-//! - A signal does not kick it out of the guest; [`SoftVcpu::kick_flag`] does.
-//! - The time-stamp counter is no part of [`lockstep_vcpu::CpuState`].
+//! - A signal does not kick it out of the guest; what it heeds ([`lockstep_vcpu::Vcpu::heed`]) does.
 //!
 //! What the manual leaves undefined is what Intel's processors do: each file says what.
 
@@ -49,6 +47,7 @@ mod interrupt;
 mod io;
 mod io_ports;
 mod memory;
+mod mmx;
 mod op;
 mod operand;
 mod paging;

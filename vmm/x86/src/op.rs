@@ -54,7 +54,7 @@ pub struct Op {
     pub len: u8,
     /// What the address needs beyond base, index and displacement: 0, or bits of [`special`].
     pub special: u8,
-    /// Bits of [`aux`], and what a family of handlers keeps there.
+    /// Bits of [`aux`].
     pub aux: u8,
 }
 
@@ -78,8 +78,6 @@ pub mod aux {
     pub const REP: u8 = 0x40;
     /// REPNE.
     pub const REPNE: u8 = 0x20;
-    /// Bits that are the family's own: a number up to 31.
-    pub const OWN: u8 = 0x1f;
 }
 
 impl Op {

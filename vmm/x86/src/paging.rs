@@ -144,11 +144,6 @@ impl Walk<'_> {
 }
 
 impl Cpu {
-    /// The physical address for an access by the current privilege.
-    pub fn translate(&mut self, address: u64, access: Access) -> Done<u64> {
-        self.translate_as(address, access, self.cpl == 3)
-    }
-
     /// The physical address for an access by a user or by the supervisor, whatever the current privilege.
     pub fn translate_as(&mut self, address: u64, access: Access, user: bool) -> Done<u64> {
         let walk = Walk {

@@ -153,14 +153,12 @@ pub fn pick_pusha(form: &Form) -> Handler {
     }
 }
 
-/// All of them but ESP.
+/// All of them but ESP. Those that were read before one faults are written already, as on Intel's
+/// processors; ESP is not, so that the instruction can begin again.
 fn pop_all<const S: u8>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     let sp = cpu.sp();
-    let mut values = [0; 8];
-    for (index, value) in (0..).zip(&mut values) {
-        *value = cpu.stack_load::<S>(sp.wrapping_add(index * u64::from(S)))?;
-    }
-    for (number, value) in (0..8).rev().zip(values) {
+    for (index, number) in (0..8).rev().enumerate() {
+        let value = cpu.stack_load::<S>(sp.wrapping_add(index as u64 * u64::from(S)))?;
         if usize::from(number) != gpr::SP {
             cpu.set::<S>(number, value);
         }

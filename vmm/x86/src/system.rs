@@ -8,7 +8,7 @@ use crate::op::{Done, Flow, Handler, Op};
 use crate::operand::{Dst, Mem, Target, Value, by_target, by_wide_size};
 use crate::paging::{PHYSICAL_BITS, canonical};
 use crate::stack::supervisor;
-use crate::state::{Cpu, Mode, gpr, mask, seg};
+use crate::state::{Cpu, gpr, mask, seg};
 use lockstep_vcpu::Exit;
 use lockstep_vcpu::state::MSRS;
 
@@ -457,10 +457,5 @@ impl Cpu {
 
     fn set_tsc(&mut self, value: u64) {
         self.tsc_offset = value.wrapping_sub(self.steps());
-    }
-
-    /// Is this 64-bit mode?
-    pub fn is_long(&self) -> bool {
-        self.mode == Mode::Long
     }
 }

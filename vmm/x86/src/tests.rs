@@ -2,15 +2,18 @@
 //! does makes the CPU panic.
 
 use crate::SoftVcpu;
-use crate::differential::generate::{Generator, Random, assemble};
+use crate::differential::assemble::assemble;
+use crate::differential::generate::{Generator, Pool};
 use crate::differential::native::Registers;
+use crate::differential::random::Random;
 use crate::differential::soft::Soft;
 use crate::differential::{forms, layout};
+use crate::state::Mode;
 use lockstep_memory::Ram;
 use lockstep_memory::ram::MIN_MIB;
-use lockstep_vcpu::{Exit, Run, Vcpu};
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use lockstep_vcpu::{Exit, Run, Until, Vcpu};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Registers that begin a piece of code.
 fn start() -> Registers {
@@ -22,18 +25,18 @@ fn start() -> Registers {
 
 #[test]
 fn steps_are_exact_however_they_are_granted() {
-    let forms = forms();
+    let (forms, pool) = (forms(Mode::Long), Pool::new());
     let mut soft = Soft::new();
     let mut random = Random(99);
     let template: Vec<u8> = (0..layout::DATA.len).map(|_| random.next() as u8).collect();
     for seed in 0..4000 {
-        let mut generator = Generator::new(seed);
+        let mut generator = Generator::new(seed, Mode::Long, false, &pool);
         let case = generator.case(&forms, 12);
-        let (code, starts) = assemble(&case.code, layout::CODE.at);
-        let end = *starts.last().unwrap();
+        let code = assemble(&case.code, layout::CODE.at, Mode::Long);
+        let end = code.end();
         let mut before = start();
         (before.r, before.rflags) = (case.r, case.rflags);
-        soft.load(&code);
+        soft.load(&code.bytes, Mode::Long);
         let mut outcome = |slice: &mut dyn FnMut() -> u64| {
             for area in [layout::DATA, layout::STACK] {
                 soft.write(area.at, &template[..area.len]);
@@ -63,8 +66,8 @@ fn run(code: &[u8], offset: u64) -> Registers {
     before.rip += offset;
     let code = [&vec![0x90; offset as usize], code].concat();
     let end = layout::CODE.at + code.len() as u64;
-    soft.load(&code);
-    soft.run(&before, end).expect("it ends")
+    soft.load(&code, Mode::Long);
+    soft.run(&before, end, Mode::Long).expect("it ends")
 }
 
 #[test]
@@ -145,16 +148,54 @@ fn wild(random: &mut Random) -> (Ram, SoftVcpu) {
     (ram, vcpu)
 }
 
-/// Random bytes as code, at each privilege, with random tables.
+/// Fills the tables with entries that are anything: to other tables and to themselves, to RAM and beyond, with
+/// reserved bits and without.
+fn spoil_tables(ram: &Ram, random: &mut Random) {
+    for place in (0x10_0000..0x10_3000).step_by(8) {
+        let entry = match random.below(16) {
+            0..8 => continue,
+            8..11 => 0x10_0000 + (random.below(3) << 12) | random.next() & 0xe7,
+            11..14 => random.next() & 0x3f_f0e7 | 1,
+            14 => random.next() & 0x8000_00ff_ffff_ffff | 1,
+            _ => random.next(),
+        };
+        ram.write_u64(place, entry).unwrap();
+    }
+}
+
+/// Code of instructions that exist, which random bytes seldom are, all over the first pages of code.
+fn plant_code(ram: &Ram, random: &mut Random, forms: &[iced_x86::Code], pool: &Pool) {
+    let mut generator = Generator::new(random.next(), Mode::Long, false, pool);
+    let mut at = 0x20_0000;
+    while at < 0x20_2000 {
+        let case = generator.case(forms, 20);
+        let code = assemble(&case.code, at, Mode::Long);
+        ram.write(at, &code.bytes).unwrap();
+        at += code.bytes.len() as u64 + random.below(4);
+    }
+}
+
+/// Machines that are tried. Each is told by its seed, the first of which `LOCKSTEP_SEED` gives.
+const MACHINES: u64 = 2000;
+
+/// Random bytes and random instructions as code, at each privilege and in both modes, with tables that make
+/// sense or are anything. An access outside RAM would panic: [`lockstep_memory::Direct`] looks.
 #[test]
 fn whatever_runs_the_cpu_goes_on_or_says_why_not() {
-    let began = Instant::now();
-    let mut seed = 0;
+    let (forms, pool) = (forms(Mode::Long), Pool::new());
+    let first = crate::differential::seed();
     let mut steps = 0;
-    while began.elapsed() < Duration::from_secs(3) {
-        seed += 1;
+    for machine in 0..MACHINES {
+        let seed = first.wrapping_add(machine);
+        println!("LOCKSTEP_SEED={seed:#x}");
         let mut random = Random(seed);
-        let (_, mut vcpu) = wild(&mut random);
+        let (ram, mut vcpu) = wild(&mut random);
+        if machine % 3 == 0 {
+            spoil_tables(&ram, &mut random);
+        }
+        if machine % 2 == 0 {
+            plant_code(&ram, &mut random, &forms, &pool);
+        }
         for _ in 0..50 {
             match vcpu.run_steps(1 + random.below(2000)) {
                 Ok(Run::Exit(Exit::PioIn { len, .. } | Exit::MmioRead { len, .. })) => {
@@ -169,8 +210,40 @@ fn whatever_runs_the_cpu_goes_on_or_says_why_not() {
         }
         steps += vcpu.steps();
     }
-    println!("{seed} machines, {steps} steps");
-    assert!(steps > 1000);
+    println!("{MACHINES} machines, {steps} steps");
+    assert!(steps > 100_000);
+}
+
+/// The handler of #PF lies where nothing is, and has a stack of its own: a real processor would deliver for
+/// ever.
+#[test]
+fn a_guest_whose_handler_always_faults_shuts_down() {
+    const NOWHERE: u64 = 0x4000_0000;
+    let ram = Ram::new(MIN_MIB).unwrap();
+    for (at, entry) in [(0x1000, 0x2007), (0x2000, 0x3007), (0x3000, 0x87)] {
+        ram.write_u64(at, entry).unwrap();
+    }
+    // IST 1, the gate, and the code segment.
+    let gate = NOWHERE & 0xffff | 8 << 16 | 0x8e01 << 32 | (NOWHERE >> 16 & 0xffff) << 48;
+    for (at, word) in [
+        (0x5024, 0x9000),
+        (0x6000 + 16 * 14, gate),
+        (0x7008, 0x00af_9b00_0000_ffff),
+    ] {
+        ram.write_u64(at, word).unwrap();
+    }
+    let mut state = lockstep_loader::start_state(NOWHERE);
+    state.system.control[2] = 0x1000;
+    state.system.tables = [(0x7000, 0xf), (0x6000, 0xfff)];
+    state.system.segments[6].base = 0x5000;
+    state.system.segments[6].limit = 0x67;
+    let mut vcpu = SoftVcpu::new(ram, &state).unwrap();
+    assert!(matches!(
+        vcpu.run_steps(1000),
+        Ok(Run::Exit(Exit::Shutdown))
+    ));
+    assert_eq!(vcpu.steps(), 0);
+    assert_eq!(vcpu.save().unwrap().system.control[1], NOWHERE);
 }
 
 #[test]
@@ -184,9 +257,9 @@ fn a_guest_that_loops_is_left_by_a_kick() {
     let mut state = lockstep_loader::start_state(0x8000);
     state.system.control[2] = 0x1000;
     let mut vcpu = SoftVcpu::new(ram, &state).unwrap();
-    let flag = vcpu.kick_flag();
-    flag.store(true, Ordering::Relaxed);
-    assert_eq!(vcpu.run().unwrap(), Run::Kicked);
+    let flag = Arc::new(AtomicBool::new(true));
+    vcpu.heed(flag.clone());
+    assert_eq!(vcpu.run(Until::GUEST).unwrap(), Run::Kicked);
     assert!(!flag.load(Ordering::Relaxed));
     assert_eq!(vcpu.run_steps(1000).unwrap(), Run::Kicked);
     assert_eq!(vcpu.check().rip, 0x8000);

@@ -9,8 +9,12 @@ use crate::system::msr_slot;
 use ft_protocol::log::{Check, CpuKind, SOFT_CPU_MODEL};
 use lockstep_memory::Ram;
 use lockstep_memory::direct::{DirtyBytes, take_dirty};
-use lockstep_vcpu::state::{self, Counters, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System};
-use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Exit, Run, Until, Vcpu};
+use lockstep_vcpu::state::{
+    self, Counters, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System,
+};
+use lockstep_vcpu::{
+    CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Exit, Run, Until, Vcpu,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +23,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const SLICE: u64 = 1 << 20;
 /// No CPU has made more steps than this: aeons of them.
 const MOST_STEPS: u64 = 1 << 62;
+
+/// A guest whose handlers fault at their first instruction would have exceptions delivered for ever. After so
+/// many in a row it shuts down, as at a triple fault.
+const MOST_DELIVERIES: u32 = 1 << 16;
 
 /// The numbers of the general registers in the order of [`Registers::general`].
 const GENERAL: [usize; 16] = [0, 3, 1, 2, 6, 7, 4, 5, 8, 9, 10, 11, 12, 13, 14, 15];
@@ -127,10 +135,20 @@ impl SoftVcpu {
         {
             event = self.engine.deliver_interrupt(vector);
         }
+        let (mut deliveries, mut steps) = (0, self.steps());
         loop {
             let happened = event.take().unwrap_or_else(|| self.engine.run());
             event = match happened {
-                Event::Exception(exception) => self.engine.deliver_exception(exception),
+                Event::Exception(exception) => {
+                    if std::mem::replace(&mut steps, self.steps()) != steps {
+                        deliveries = 0;
+                    }
+                    deliveries += 1;
+                    match deliveries > MOST_DELIVERIES {
+                        false => self.engine.deliver_exception(exception),
+                        true => Some(Event::Exit(Exit::Shutdown)),
+                    }
+                }
                 Event::Exit(exit) => {
                     self.engine.forget_translations();
                     return Ok(Run::Exit(exit));
@@ -246,7 +264,7 @@ impl Vcpu for SoftVcpu {
         let cpu = &self.engine.cpu;
         let control = cpu.control;
         let mut fpu = [0; FPU_WORDS];
-        for (word, bytes) in fpu.iter_mut().zip(cpu.fpu.to_fxsave().chunks_exact(4)) {
+        for (word, bytes) in fpu.iter_mut().zip(cpu.fpu.fxsave().chunks_exact(4)) {
             *word = u32::from_le_bytes(bytes.try_into().expect("4 bytes"));
         }
         let mut msrs = cpu.msrs;

@@ -1,21 +1,16 @@
 //! The guests that ship, on this CPU and on KVM: the same exits, outputs and memory.
 
-use ft_protocol::log::{CpuKind, End, EndReason, MachineConfig, MachineDigest};
+use ft_protocol::log::{End, EndReason, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
 use lockstep_loader::Image;
 use lockstep_machine::edge::{Input, Moment, Next, Sink, Source, View};
 use lockstep_machine::fingerprint::self_test;
 use lockstep_machine::{Machine, drive};
-use lockstep_vcpu::{CpuBackend, CpuBackends};
+use lockstep_vcpu::CpuBackend;
 use std::convert::Infallible;
 
-fn soft(_: CpuKind) -> &'static dyn CpuBackend {
-    &lockstep_x86::Soft
-}
-
-fn kvm(_: CpuKind) -> &'static dyn CpuBackend {
-    &lockstep_kvm::Kvm
-}
+const SOFT: &dyn CpuBackend = &lockstep_x86::Soft;
+const KVM: &dyn CpuBackend = &lockstep_kvm::Kvm;
 
 /// Made-up time between two positions, nanoseconds.
 const STEP_NS: u64 = 40_000;
@@ -80,17 +75,17 @@ impl Sink for World {
 }
 
 /// What a guest does until it ends.
-fn world(cpus: CpuBackends, name: &str) -> World {
+fn world(cpu: &dyn CpuBackend, name: &str) -> World {
     let image = lockstep_images::find(name).expect("it ships").to_vec();
     let image = Image::parse(name, image).expect("it is an image");
-    let mut machine = Machine::new(cpus, &MachineConfig::new(MEM_MIB), &image).expect("a machine");
+    let mut machine = Machine::new(cpu, &MachineConfig::new(MEM_MIB), &image).expect("a machine");
     let mut world = World::default();
     drive(&mut machine, &mut world).unwrap_or_else(|error| panic!("{name}: {error}"));
     world
 }
 
 fn same(name: &str) {
-    let (ours, theirs) = (world(soft, name), world(kvm, name));
+    let (ours, theirs) = (world(SOFT, name), world(KVM, name));
     let (ours_end, theirs_end) = (ours.end.expect("an end"), theirs.end.expect("an end"));
     let text = |outputs: &[u8]| String::from_utf8_lossy(outputs).into_owned();
     assert_eq!(text(&ours.outputs), text(&theirs.outputs), "{name}");
@@ -128,6 +123,6 @@ fn compute_computes_the_same_as_on_kvm() {
 #[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn the_self_test_guest_makes_the_same_exits_as_on_kvm() {
-    let (ours, theirs) = (self_test(soft).unwrap(), self_test(kvm).unwrap());
+    let (ours, theirs) = (self_test(SOFT).unwrap(), self_test(KVM).unwrap());
     assert_eq!(ours, theirs);
 }

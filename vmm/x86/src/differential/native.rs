@@ -3,7 +3,8 @@
 //! All of it happens in this thread: memory lies at fixed addresses, faults come as signals on a stack of
 //! their own, and the signal handler notes the registers and has the thread go on behind the code.
 
-use std::arch::naked_asm;
+use crate::state::Mode;
+use std::arch::{asm, naked_asm};
 use std::mem::{offset_of, zeroed};
 use std::ptr::{addr_of, addr_of_mut};
 use std::sync::{Mutex, MutexGuard};
@@ -24,6 +25,8 @@ pub struct Registers {
     pub code: u64,
     /// CR2.
     pub cr2: u64,
+    /// A far pointer to `rip`, in compatibility mode's code segment.
+    far: u64,
     host_rsp: u64,
     /// x87 and SSE registers, as FXSAVE has them.
     pub fx: Fx,
@@ -36,6 +39,15 @@ pub struct Fx(pub [u8; 512]);
 
 /// It came to its end.
 pub const NO_TRAP: u64 = u64::MAX;
+
+/// Linux's selectors of user code in 64-bit and compatibility mode, and of user data.
+pub const CODE_64: u16 = 0x33;
+/// See [`CODE_64`].
+pub const CODE_32: u16 = 0x23;
+/// See [`CODE_64`].
+pub const DATA: u16 = 0x2b;
+/// The base of GS.
+pub const GS_BASE: u64 = 0x240;
 
 static mut CONTEXT: Registers = Registers::NEW;
 static mut ACTIVE: bool = false;
@@ -56,15 +68,18 @@ impl Registers {
             trap: NO_TRAP,
             code: 0,
             cr2: 0,
+            far: 0,
             host_rsp: 0,
             fx: Fx(fx),
         }
     };
 }
 
-/// Loads the registers and jumps to where they say.
+/// A function that loads the registers and jumps to where they say.
+macro_rules! enter {
+    ($name:ident, $jump:literal, $target:ident) => {
 #[unsafe(naked)]
-extern "C" fn enter() {
+extern "C" fn $name() {
     naked_asm!(
         "push rbx", "push rbp", "push r12", "push r13", "push r14", "push r15",
         "mov [rip + {c} + {host}], rsp",
@@ -87,14 +102,22 @@ extern "C" fn enter() {
         "mov r13, [rip + {c} + 104]",
         "mov r14, [rip + {c} + 112]",
         "mov r15, [rip + {c} + 120]",
-        "jmp [rip + {c} + {rip}]",
+        $jump,
         c = sym CONTEXT,
         host = const offset_of!(Registers, host_rsp),
         fx = const offset_of!(Registers, fx),
         flags = const offset_of!(Registers, rflags),
-        rip = const offset_of!(Registers, rip),
+        target = const offset_of!(Registers, $target),
     )
 }
+    };
+}
+enter!(enter_long, "jmp qword ptr [rip + {c} + {target}]", rip);
+enter!(
+    enter_compatible,
+    "jmp fword ptr [rip + {c} + {target}]",
+    far
+);
 
 /// Where the code jumps at its end: notes the registers.
 #[unsafe(naked)]
@@ -187,6 +210,43 @@ extern "C" fn on_signal(signal: libc::c_int, _: *mut libc::siginfo_t, context: *
         registers[libc::REG_RIP as usize] = resume as *const () as i64;
         registers[libc::REG_RSP as usize] = noted.host_rsp as i64;
         registers[libc::REG_EFL as usize] = 0x202;
+        let segments = registers[libc::REG_CSGSFS as usize];
+        registers[libc::REG_CSGSFS as usize] = segments & !0xffff | i64::from(CODE_64);
+    }
+}
+
+/// Runs `run` while the host's MXCSR and x87 control word are these.
+pub fn under<T>(mxcsr: u32, control: u16, run: impl FnOnce() -> T) -> T {
+    let mut old = (0u32, 0u16);
+    // SAFETY: the words are this function's, no reserved bit of them is set, and all exceptions are masked.
+    // What Rust's own floating point would compute meanwhile is not looked at.
+    unsafe {
+        asm!("stmxcsr [{}]", "fnstcw [{}]", in(reg) &mut old.0, in(reg) &mut old.1, options(nostack));
+        asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &mxcsr, in(reg) &control, options(nostack));
+    }
+    let value = run();
+    // SAFETY: as above.
+    unsafe {
+        asm!("ldmxcsr [{}]", "fldcw [{}]", in(reg) &old.0, in(reg) &old.1, options(nostack));
+    }
+    value
+}
+
+/// The host's MXCSR.
+pub fn mxcsr() -> u32 {
+    let mut word = 0;
+    // SAFETY: the word is this function's.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut word, options(nostack)) };
+    word
+}
+
+/// Has this thread run on this core alone. False: there is no such core, or it is not ours.
+pub fn pin(core: usize) -> bool {
+    // SAFETY: a set is plain data, and it is this thread's affinity that changes.
+    unsafe {
+        let mut set: libc::cpu_set_t = zeroed();
+        libc::CPU_SET(core, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set) == 0
     }
 }
 
@@ -233,7 +293,18 @@ impl Native {
             areas: areas.to_vec(),
         };
         native.catch_signals();
+        native.set_segments();
         native
+    }
+
+    /// Data segments as compatibility mode needs them. GS is free: this thread's own data lies at FS.
+    fn set_segments(&self) {
+        // SAFETY: in 64-bit mode DS and ES mean nothing, and nothing of this thread uses GS.
+        unsafe {
+            asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) DATA, options(nostack));
+            const SET_GS: libc::c_int = 0x1001;
+            assert_eq!(libc::syscall(libc::SYS_arch_prctl, SET_GS, GS_BASE), 0);
+        }
     }
 
     fn catch_signals(&self) {
@@ -261,7 +332,7 @@ impl Native {
         }
     }
 
-    /// Makes read-only what is to be so. After that only [`Native::bytes`] is good for it.
+    /// Makes read-only what is to be so.
     pub fn protect(&self) {
         for area in self.areas.iter().filter(|area| !area.writable) {
             let rights = libc::PROT_READ | libc::PROT_EXEC;
@@ -272,16 +343,9 @@ impl Native {
     }
 
     /// The bytes of an area.
-    pub fn bytes(&self, area: usize) -> &[u8] {
-        let Area { at, len, .. } = self.areas[area];
-        // SAFETY: it is mapped while this value lives, and code runs in `run` alone.
-        unsafe { std::slice::from_raw_parts(at as *const u8, len) }
-    }
-
-    /// The same, to be written.
     pub fn bytes_mut(&mut self, area: usize) -> &mut [u8] {
         let Area { at, len, .. } = self.areas[area];
-        // SAFETY: as in `bytes`.
+        // SAFETY: it is mapped while this value lives, and code runs in `run` alone.
         unsafe { std::slice::from_raw_parts_mut(at as *mut u8, len) }
     }
 
@@ -291,7 +355,7 @@ impl Native {
     }
 
     /// Runs from `registers.rip` to the jump to [`Native::end`], or to a fault.
-    pub fn run(&mut self, registers: &Registers) -> Registers {
+    pub fn run(&mut self, registers: &Registers, mode: Mode) -> Registers {
         // SAFETY: this thread has the lock, so the statics are its own. The code is the test's; it has no
         // system calls and no way out but the jump at its end, and memory that it does not know the
         // address of it does not hit.
@@ -300,8 +364,12 @@ impl Native {
             CONTEXT = *registers;
             CONTEXT.host_rsp = host;
             CONTEXT.trap = NO_TRAP;
+            CONTEXT.far = registers.rip & 0xffff_ffff | u64::from(CODE_32) << 32;
             ACTIVE = true;
-            enter();
+            match mode {
+                Mode::Long => enter_long(),
+                Mode::Compat32 => enter_compatible(),
+            }
             ACTIVE = false;
             *addr_of!(CONTEXT)
         }

@@ -3,6 +3,7 @@
 use super::layout;
 use super::native::Registers;
 use super::soft::Soft;
+use crate::state::Mode;
 use std::arch::global_asm;
 use std::time::Instant;
 
@@ -141,7 +142,7 @@ fn millions_of_instructions_per_second() {
         before.r[4] = layout::STACK.at + layout::STACK.len as u64;
         before.r[1] = 20_000;
         let end = layout::CODE.at + code.len() as u64;
-        soft.load(code);
+        soft.load(code, Mode::Long);
         let steps = soft.steps();
         let began = Instant::now();
         soft.run_on(&before, end);

@@ -1,6 +1,6 @@
 //! x87 registers as code finds them: numbers of all kinds, stacks of all depths, all modes.
 
-use super::generate::Random;
+use super::random::Random;
 
 /// A number of 80 bits as arithmetic likes and dislikes them.
 pub fn number(random: &mut Random) -> u128 {
@@ -57,8 +57,8 @@ fn full(random: &mut Random, top: u8) -> u8 {
     }
 }
 
-/// Fills the x87 part of an FXSAVE area.
-pub fn fill(random: &mut Random, area: &mut [u8; 512]) {
+/// Fills the x87 part of an FXSAVE area, mostly with numbers from `pool`.
+pub fn fill(random: &mut Random, pool: &[u128], area: &mut [u8; 512]) {
     let masks = match random.below(8) {
         0 => random.below(0x40) as u16,
         1 => 0x3f & !(1 << random.below(6)),
@@ -83,7 +83,11 @@ pub fn fill(random: &mut Random, area: &mut [u8; 512]) {
     area[2..4].copy_from_slice(&fsw.to_le_bytes());
     area[4] = full(random, top);
     for register in area[32..160].chunks_exact_mut(16) {
-        register[..10].copy_from_slice(&number(random).to_le_bytes()[..10]);
+        let value = match random.one_in(16) {
+            true => number(random),
+            false => random.pick(pool),
+        };
+        register[..10].copy_from_slice(&value.to_le_bytes()[..10]);
     }
 }
 

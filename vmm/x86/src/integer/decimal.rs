@@ -1,6 +1,7 @@
 //! Decimal arithmetic, and what else only 32-bit code has.
 //!
-//! Flags that the manual leaves undefined: OF is clear after all of them; SF, ZF and PF are those of AL.
+//! Flags that the manual leaves undefined: after AAD all are those of its sum of bytes; after the others OF is
+//! clear, and SF, ZF and PF are those of AL.
 
 use crate::exception::{DE, Exception, vector};
 use crate::flags::{AF, CF, Flags, OF, STATUS, ZF};
@@ -31,9 +32,9 @@ fn adjust_unpacked<const ADDS: bool>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
         };
         cpu.set::<2>(AL, mask::<2>(ax));
     }
-    flags_of_al(cpu, adjusts, adjusts);
     let al = cpu.get::<1>(AL);
     cpu.set::<1>(AL, al & 15);
+    flags_of_al(cpu, adjusts, adjusts);
     Ok(Flow::Next)
 }
 
@@ -93,9 +94,10 @@ pub fn aam(_: &Form) -> Handler {
 
 fn join(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let base = op.imm & 0xff;
-    let al = cpu.get::<1>(AL).wrapping_add(cpu.get::<1>(AH) * base);
-    cpu.set::<2>(AL, mask::<1>(al));
-    flags_of_al(cpu, false, false);
+    let (al, tens) = (cpu.get::<1>(AL), mask::<1>(cpu.get::<1>(AH) * base));
+    let sum = mask::<1>(al + tens);
+    cpu.set::<2>(AL, sum);
+    cpu.flags = Flags::of_sum::<1>(al, tens, sum);
     Ok(Flow::Next)
 }
 
@@ -132,13 +134,16 @@ const OUT_OF_BOUNDS: Exception = Exception::fault(5);
 
 fn check_bounds<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let address = cpu.address(op);
-    let low = cpu.load::<S>(address)?;
-    let high = cpu.load::<S>(address.wrapping_add(u64::from(S)))?;
     let signed = |value: u64| extend::<S>(value) as i64;
     let index = signed(Dst::read::<S>(cpu, op)?);
-    match (signed(low)..=signed(high)).contains(&index) {
-        true => Ok(Flow::Next),
-        false => cpu.except(OUT_OF_BOUNDS),
+    let low = cpu.load::<S>(address)?;
+    if index < signed(low) {
+        return cpu.except(OUT_OF_BOUNDS);
+    }
+    let high = cpu.load::<S>(address.wrapping_add(u64::from(S)))?;
+    match index > signed(high) {
+        false => Ok(Flow::Next),
+        true => cpu.except(OUT_OF_BOUNDS),
     }
 }
 
@@ -148,11 +153,10 @@ pub fn bound(form: &Form) -> Handler {
 }
 
 fn raise_privilege_field<D: Target>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    let place = D::open::<2>(cpu, op)?;
-    let (selector, least) = (D::peek::<2>(cpu, place), Src::read::<2>(cpu, op)? & 3);
+    let (selector, least) = (D::read::<2>(cpu, op)?, Src::read::<2>(cpu, op)? & 3);
     let raised = selector & 3 < least;
     if raised {
-        D::poke::<2>(cpu, place, selector & !3 | least);
+        D::write::<2>(cpu, op, selector & !3 | least)?;
     }
     let zero = if raised { ZF } else { 0 };
     cpu.flags = Flags::from_status(cpu.flags.status() & (STATUS ^ ZF) | zero);

@@ -38,7 +38,7 @@ fn special(bits: u32) -> Option<u32> {
     match bits & !SIGN {
         0..0x80_0000 => Some(sign | INFINITE),
         INFINITE => Some(sign),
-        INFINITE.. => Some(bits | QUIET),
+        0x7f80_0001.. => Some(bits | QUIET),
         _ => None,
     }
 }

@@ -72,7 +72,7 @@ fn area(cpu: &mut Cpu, op: &Op, access: Access) -> Done<u64> {
 /// `WIDE`: with addresses of 64 bits.
 fn save<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let address = area(cpu, op, Access::Write)?;
-    let mut data = cpu.fpu.to_fxsave();
+    let mut data = cpu.fpu.fxsave();
     data[MASK..MASK + 4].copy_from_slice(&MXCSR_MASK.to_le_bytes());
     if !WIDE {
         // FCS and FDS.
@@ -90,7 +90,7 @@ fn save<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 
 fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let address = area(cpu, op, Access::Read)?;
-    let mut data = cpu.fpu.to_fxsave();
+    let mut data = cpu.fpu.fxsave();
     let used = used(cpu);
     let kept: [u8; 4] = data[MXCSR..MXCSR + 4].try_into().expect("4 bytes");
     cpu.load_bytes(address, &mut data[..used])?;

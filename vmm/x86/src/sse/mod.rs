@@ -15,14 +15,15 @@
 //!   FXRSTOR at the last byte first: as Intel's processors do.
 //! - CVTPI2PS from memory leaves x87 registers alone, as on Intel's processors.
 
-pub mod approximate;
-pub mod control;
-pub mod convert;
-pub mod exceptions;
+mod approximate;
+mod control;
+mod convert;
+mod exceptions;
 pub mod float;
-mod host;
+pub mod forms;
+pub mod host;
 pub mod moves;
 pub mod operand;
-pub mod packed;
-pub mod shuffle;
+mod packed;
+mod shuffle;
 mod unbounded;

@@ -62,7 +62,7 @@ impl Bank for Mm {
     }
 
     fn used(cpu: &mut Cpu) {
-        cpu.fpu.to_mmx();
+        cpu.fpu.take_for_mmx();
     }
 
     fn get(cpu: &Cpu, register: u8) -> u128 {
@@ -137,7 +137,7 @@ impl Cpu {
 
 impl crate::fpu::Fpu {
     /// An MMX instruction makes the x87 registers look full, and the first of them the top.
-    pub fn to_mmx(&mut self) {
+    pub fn take_for_mmx(&mut self) {
         self.fsw &= !TOP;
         self.full = 0xff;
     }

@@ -246,6 +246,14 @@ pub fn pick_nop(_: &Form) -> Handler {
     nothing
 }
 
+/// FNENI, FNDISI and FNSETPM: since the 387 they do nothing.
+pub fn pick_nothing(_: &Form) -> Handler {
+    |cpu, _| {
+        cpu.may_use_x87()?;
+        Ok(Flow::Next)
+    }
+}
+
 fn wait(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     if cpu.control.cr0 & MP_TS == MP_TS {
         return cpu.except(NM);

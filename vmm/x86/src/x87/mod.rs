@@ -12,23 +12,23 @@
 //! - F2XM1, FCOS, FPATAN, FPTAN, FSIN, FSINCOS, FYL2X and FYL2XP1 are computed in software, to less than 0.51
 //!   units in the last place: see [`transcendental`].
 //! - FPREM and FPREM1 do as much in one instruction as Intel's do: see [`remainder`].
-//! - FNENI, FNDISI and FNSETPM, which do nothing on processors of today, raise #UD.
 //! - An exception that is pending while CR0.NE is clear stops the machine at the next instruction that waits:
 //!   it would interrupt by a wire that this machine does not have.
 
-pub mod arithmetic;
-pub mod compare;
-pub mod control;
+mod arithmetic;
+mod compare;
+mod control;
+pub mod forms;
 mod functions;
 mod host;
-pub mod load;
+mod load;
 mod memory;
 mod number;
 mod remainder;
 mod round;
 mod stack;
-pub mod store;
+mod store;
 #[cfg(test)]
 mod tests;
-pub mod transcendental;
+mod transcendental;
 mod wide;

@@ -79,7 +79,7 @@ impl Fpu {
 
     /// Moves the top by so many registers, upwards.
     pub fn turn(&mut self, by: u8) {
-        let top = (self.fsw >> 11) as u8 + by & 7;
+        let top = ((self.fsw >> 11) as u8 + by) & 7;
         self.fsw = self.fsw & !TOP | u16::from(top) << 11;
     }
 

@@ -6,7 +6,7 @@ use super::transcendental::{
     Atan, Cos, Exp2, Log2, Log2Of1Plus, Outcome, Sin, Tan, value, value_of_two,
 };
 use crate::decode::decode;
-use crate::differential::generate::Random;
+use crate::differential::random::Random;
 use crate::differential::x87::number;
 use crate::exception::{Exception, NM, vector};
 use crate::op::Flow;
@@ -96,7 +96,7 @@ fn without_ne_the_machine_stops() {
 /// Places in the order of numbers.
 fn place(value: u128) -> i128 {
     // Without the significand's first bit.
-    let magnitude = ((value >> 64 & 0x7fff) << 63 | value & (1 << 63) - 1) as i128;
+    let magnitude = ((value >> 64 & 0x7fff) << 63 | value & ((1 << 63) - 1)) as i128;
     if value >> 79 == 1 {
         -magnitude
     } else {

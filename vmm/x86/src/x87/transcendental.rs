@@ -105,7 +105,7 @@ pub struct Tan;
 impl Unary for Exp2 {
     fn finite(x: Wide, fcw: u16) -> Outcome {
         match x.magnitude() {
-            Wide::ONE if x.negative => (SIGN | ONE - (1 << 64), 0),
+            Wide::ONE if x.negative => (SIGN | (ONE - (1 << 64)), 0),
             Wide::ONE => (ONE, 0),
             magnitude if Wide::ONE.is_smaller(magnitude) => round(x, true, fcw),
             _ => approximated(functions::exp2_minus_1(x), fcw),

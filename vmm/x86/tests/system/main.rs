@@ -4,7 +4,7 @@
 
 use lockstep_memory::Ram;
 use lockstep_memory::ram::MIN_MIB;
-use lockstep_vcpu::{CpuBackend, CpuState, Exit, Run};
+use lockstep_vcpu::{CpuBackend, CpuState, Exit, Run, Until};
 use std::arch::global_asm;
 
 global_asm!(include_str!("kernels.s"));
@@ -136,7 +136,7 @@ fn run(backend: &dyn CpuBackend, label: *const u8) -> Outcome {
     let mut exits = Vec::new();
     loop {
         match cpu
-            .run()
+            .run(Until::GUEST)
             .unwrap_or_else(|error| panic!("{exits:?}: {error}"))
         {
             Run::Kicked => continue,
