@@ -155,7 +155,7 @@ fn without_kvm(scratch: &Scratch, args: &[&str]) -> Process {
 }
 
 #[test]
-#[cfg_attr(not(all(root, has_util_linux)), ignore = "needs root and util-linux")]
+#[cfg_attr(not(can_hide_kvm), ignore = "needs root and util-linux")]
 fn a_host_without_kvm_runs_drills_and_replays_them() {
     let (_stage, scratch) = (stage(), Scratch::new());
     let report = scratch.arg("report");

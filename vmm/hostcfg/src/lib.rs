@@ -56,6 +56,7 @@ const TESTS: &[(&str, &[&str])] = &[
         &["can_redis", "has_coredis_and_glide"],
     ),
     ("can_unshare", &[KVM, ROOT, "has_util_linux"]),
+    ("can_hide_kvm", &[ROOT, "has_util_linux"]),
     ("can_etcd_pair", &[KVM, "has_etcd"]),
 ];
 const KVM: &str = "has_kvm";
