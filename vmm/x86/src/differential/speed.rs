@@ -3,7 +3,11 @@
 use super::layout;
 use super::native::Registers;
 use super::soft::Soft;
+use crate::SoftVcpu;
 use crate::state::Mode;
+use lockstep_memory::Ram;
+use lockstep_memory::ram::MIN_MIB;
+use lockstep_vcpu::state::MSRS;
 use std::arch::global_asm;
 
 macro_rules! kernel {
@@ -228,4 +232,84 @@ fn millions_of_instructions_per_second() {
             steps as f64 / took / 1e6
         );
     }
+}
+
+kernel!(
+    "lockstep_speed_system",
+    "2:",
+    "mov eax, 39",
+    "syscall",
+    "add rbx, rax",
+    "sub rdi, 1",
+    "jne 2b",
+    "hlt",
+);
+kernel!(
+    "lockstep_speed_handler",
+    "push rcx",
+    "add rax, 1",
+    "mov [rsp - 16], rax",
+    "pop rcx",
+    "sysretq"
+);
+
+unsafe extern "C" {
+    static lockstep_speed_system_begin: u8;
+    static lockstep_speed_system_end: u8;
+    static lockstep_speed_handler_begin: u8;
+    static lockstep_speed_handler_end: u8;
+}
+
+#[test]
+#[ignore = "measures"]
+fn millions_of_instructions_per_second_in_system_calls() {
+    let (begin, end) = (
+        &raw const lockstep_speed_system_begin,
+        &raw const lockstep_speed_system_end,
+    );
+    // SAFETY: the assembler put the labels around the code between them.
+    let user = unsafe { std::slice::from_raw_parts(begin, end.offset_from_unsigned(begin)) };
+    let (begin, end) = (
+        &raw const lockstep_speed_handler_begin,
+        &raw const lockstep_speed_handler_end,
+    );
+    // SAFETY: as above.
+    let handler = unsafe { std::slice::from_raw_parts(begin, end.offset_from_unsigned(begin)) };
+    let ram = Ram::new(MIN_MIB).unwrap();
+    for (at, entry) in [
+        (0x1000, 0x2007),
+        (0x2000, 0x3007),
+        (0x3000, 0x87),
+        (0x3008, 0x20_0087),
+    ] {
+        ram.write_u64(at, entry).unwrap();
+    }
+    ram.write(0x20_0000, user).unwrap();
+    ram.write(0x1_0000, handler).unwrap();
+    let mut state = lockstep_loader::start_state(0x20_0000);
+    state.system.control[2] = 0x1000;
+    state.system.control[5] |= 1;
+    for (msr, value) in [
+        (0xc000_0081, 0x001b_0008_0000_0000),
+        (0xc000_0082, 0x1_0000),
+    ] {
+        let slot = MSRS.iter().position(|(number, _)| *number == msr).unwrap();
+        state.msrs[slot] = value;
+    }
+    state.system.segments[0].attributes.dpl = 3;
+    state.system.segments[0].selector = 0x2b;
+    state.system.segments[5].attributes.dpl = 3;
+    state.system.segments[5].selector = 0x23;
+    // RSP and RDI.
+    state.registers.general[7] = 0x21_0000;
+    state.registers.general[5] = 5_000_000;
+    let mut vcpu = SoftVcpu::new(ram, &state).unwrap();
+    let began = seconds();
+    let stopped = vcpu.run_steps(40_000_000);
+    let took = seconds() - began;
+    println!(
+        "system calls: {} steps, {:.0} MIPS, {stopped:?}",
+        vcpu.steps(),
+        vcpu.steps() as f64 / took / 1e6
+    );
 }

@@ -200,7 +200,7 @@ pub fn double_of<const S: u8>(value: u64) -> Option<f64> {
     } else {
         value as i64
     };
-    (value.unsigned_abs() <= 1 << 53).then(|| value as f64)
+    (value.unsigned_abs() <= 1 << 53).then_some(value as f64)
 }
 
 /// An integer of `S` bytes, rounded to nearest.
