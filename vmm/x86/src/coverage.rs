@@ -2,6 +2,7 @@
 
 use crate::block::OPTIONS;
 use crate::decode::decode;
+use crate::differential::{Set, computed};
 use crate::forms::{Meaning, baseline, meaning};
 use crate::state::Mode;
 use iced_x86::{Code, CpuidFeature, Decoder, Instruction, Mnemonic};
@@ -92,6 +93,44 @@ fn the_baseline_is_done() {
         (Group::X87, [158, 0]),
     ];
     assert_eq!(counts(Mode::Compat32), expected);
+}
+
+/// Each form is tried somewhere: beside the host in random code, in a kernel of `tests/system`, or, as its
+/// results are not the host's, in tests of its own.
+#[test]
+fn every_form_is_tried_somewhere() {
+    let kernels = include_str!("../tests/system/kernels.s").to_lowercase();
+    // Written there as bytes.
+    let kernels = kernels + " retf iret int1 ud0 ud1 les lds";
+    let words: HashSet<&str> = kernels.split(|c: char| !c.is_alphanumeric()).collect();
+    for (mode, set) in [(Mode::Long, Set::All), (Mode::Compat32, Set::Compatible)] {
+        let beside: HashSet<Code> = set.forms().into_iter().collect();
+        let mut tried = [0; 5];
+        let mut never = Vec::new();
+        for code in forms(mode) {
+            let name = format!("{:?}", code.mnemonic()).to_lowercase();
+            let how = match () {
+                () if beside.contains(&code) => 0,
+                () if computed(code) => 1,
+                () if matches!(meaning_of(code), Meaning::Undefined(_)) => 2,
+                () if never_decoded(code) || narrow(code, mode) => 3,
+                () if words.contains(name.as_str()) => 4,
+                () => {
+                    never.push(code);
+                    continue;
+                }
+            };
+            tried[how] += 1;
+        }
+        println!("{mode:?}: beside the host, computed, #UD, never decoded, in a kernel: {tried:?}");
+        assert!(never.is_empty(), "{mode:?}: tried nowhere: {never:?}");
+    }
+}
+
+/// Near branches with an operand size of 16 bits, which this CPU does not have in compatibility mode.
+fn narrow(code: Code, mode: Mode) -> bool {
+    let short = ["rel16", "rel8_16", "Retnw", "Jmp_rm16", "Call_rm16"];
+    mode == Mode::Compat32 && short.iter().any(|part| format!("{code:?}").contains(part))
 }
 
 /// Forms that no bytes decode to: hints and markers, which all are one instruction that does nothing; what

@@ -119,6 +119,7 @@ impl Engine {
 
     /// Runs until something happens.
     pub fn run(&mut self) -> Event {
+        self.cpu.fpu.look_at_host();
         if let Some(event) = self.finish() {
             return event;
         }

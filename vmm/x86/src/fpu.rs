@@ -10,6 +10,9 @@ const TS: u64 = 1 << 3;
 /// CR4.OSFXSR.
 const OSFXSR: u64 = 1 << 9;
 
+/// Nobody has looked yet: as if the host's modes were others.
+const UNKNOWN: u32 = 3 << 13;
+
 /// x87 and SSE state.
 #[derive(Clone, Copy, Debug)]
 pub struct Fpu {
@@ -31,6 +34,9 @@ pub struct Fpu {
     pub ip: u64,
     /// The last operand's address.
     pub dp: u64,
+    /// The host's modes, where MXCSR has them. No part of the state: they decide which way leads to a result,
+    /// not what the result is.
+    pub host_modes: u32,
 }
 
 /// After a reset.
@@ -46,6 +52,7 @@ impl Default for Fpu {
             opcode: 0,
             ip: 0,
             dp: 0,
+            host_modes: UNKNOWN,
         }
     }
 }
@@ -92,6 +99,7 @@ impl Fpu {
             opcode: word(6),
             ip: long(8),
             dp: long(16),
+            host_modes: UNKNOWN,
         };
         for index in 0..8 {
             let value = wide(32 + 16 * usize::from(index)) & ((1 << 80) - 1);

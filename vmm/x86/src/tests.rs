@@ -154,7 +154,7 @@ fn spoil_tables(ram: &Ram, random: &mut Random) {
     for place in (0x10_0000..0x10_3000).step_by(8) {
         let entry = match random.below(16) {
             0..8 => continue,
-            8..11 => 0x10_0000 + (random.below(3) << 12) | random.next() & 0xe7,
+            8..11 => (0x10_0000 + (random.below(3) << 12)) | random.next() & 0xe7,
             11..14 => random.next() & 0x3f_f0e7 | 1,
             14 => random.next() & 0x8000_00ff_ffff_ffff | 1,
             _ => random.next(),

@@ -35,7 +35,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn add(&mut self, other: Outcome) {
+    /// Takes another outcome in.
+    pub fn add(&mut self, other: Outcome) {
         self.cases += other.cases;
         self.steps += other.steps;
         self.found.extend(other.found);
@@ -184,7 +185,7 @@ fn read(text: &str, outcomes: &mut [Outcome]) {
 
 /// Runs so many cases in as many processes as there are cores: code runs at fixed addresses, so that a
 /// process runs one piece at a time. What came of each set.
-pub fn run_everywhere(test: &str) -> Vec<Outcome> {
+pub fn run_everywhere(test: &str, (seed, cases): (u64, u64)) -> Vec<Outcome> {
     let many = std::thread::available_parallelism().map_or(1, usize::from);
     let this = std::env::current_exe().expect("a program");
     let start = |share: usize| -> Child {
@@ -198,6 +199,8 @@ pub fn run_everywhere(test: &str) -> Vec<Outcome> {
         ]);
         command
             .env(SHARE, format!("{share}/{many}"))
+            .env("LOCKSTEP_SEED", format!("{seed:#x}"))
+            .env("LOCKSTEP_CASES", cases.to_string())
             .stdout(Stdio::piped());
         command.spawn().expect("a process")
     };

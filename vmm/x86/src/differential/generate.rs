@@ -1,11 +1,11 @@
 //! Random code from iced's table of instructions, and random registers that make it meet memory.
 
-use super::assemble::can_be_encoded;
+use super::assemble::{AIM, can_be_encoded};
 use super::layout;
 use super::native::{Fx, Registers};
 use super::random::Random;
 use crate::state::Mode;
-use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, Register};
+use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpKind, Register};
 
 /// What a register holds when the code begins, as far as the generator knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,10 @@ impl Generator<'_> {
                 // It would tell how wide the host's addresses are.
                 continue;
             }
+            if goes_anywhere(form) {
+                self.aimed(form, &mut code);
+                continue;
+            }
             self.prepare(form, &mut code);
             // Some operands cannot be encoded together: AH with a register that needs REX.
             let instruction = self.encodable(form);
@@ -141,7 +145,12 @@ impl Generator<'_> {
             0 => 0,
             _ => self.random.next() as u32 & 0xe040,
         };
-        fx.0[24..28].copy_from_slice(&(masks | flags | modes).to_le_bytes());
+        let mxcsr = match self.random.below(4) {
+            // As programs have it once a result was inexact: most arithmetic is quick then.
+            0 => 0x1fa0 | flags,
+            _ => masks | flags | modes,
+        };
+        fx.0[24..28].copy_from_slice(&mxcsr.to_le_bytes());
         fx
     }
 
@@ -259,6 +268,37 @@ impl Generator<'_> {
         }
     }
 
+    /// A branch through a register, through memory or back to a caller, with what leads it behind itself.
+    fn aimed(&mut self, form: Code, code: &mut Vec<Instruction>) {
+        let (load, push, register) = match self.mode {
+            Mode::Long => (Code::Mov_r64_imm64, Code::Push_r64, Register::RAX),
+            Mode::Compat32 => (Code::Mov_r32_imm32, Code::Push_r32, Register::EAX),
+        };
+        let mut branch = self.encodable(form);
+        let returns = form.mnemonic() == Mnemonic::Ret;
+        let on_stack = returns || branch.op0_kind() == OpKind::Memory;
+        if !returns && on_stack {
+            let operand = MemoryOperand::with_base(self.stack_register());
+            let made = Instruction::with1(form, operand);
+            branch = made.expect("the operands fit");
+        } else if !returns {
+            branch.set_op0_register(register);
+        }
+        let aim = AIM + if on_stack { 3 } else { 2 };
+        let made = Instruction::with2(load, register, aim);
+        // A branch goes behind the next instruction: not behind one of these.
+        code.extend([
+            Instruction::with(Code::Nopd),
+            made.expect("the operands fit"),
+        ]);
+        if on_stack {
+            let made = Instruction::with1(push, register);
+            code.push(made.expect("the operands fit"));
+        }
+        code.push(branch);
+        self.written[0] = true;
+    }
+
     fn encodable(&mut self, form: Code) -> Instruction {
         loop {
             let instruction = self.instruction(form);
@@ -308,6 +348,12 @@ impl Generator<'_> {
             Mode::Compat32 => Register::ESP,
         }
     }
+}
+
+/// Does it branch to where an operand says?
+fn goes_anywhere(form: Code) -> bool {
+    let indirect = matches!(form.mnemonic(), Mnemonic::Jmp | Mnemonic::Call);
+    form.mnemonic() == Mnemonic::Ret || indirect && format!("{form:?}").contains("_rm")
 }
 
 /// CMP ECX, EDX.

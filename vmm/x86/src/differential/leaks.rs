@@ -58,11 +58,17 @@ fn outcome(soft: &mut Soft, (case, code): &(Case, Assembled)) -> Outcome {
 fn expect_same(what: &str, cases: &[(Case, Assembled)], ours: &[Outcome], theirs: &[Outcome]) {
     assert_eq!(ours.len(), theirs.len());
     for (index, (case, _)) in cases.iter().enumerate() {
-        assert!(
-            ours[index] == theirs[index],
-            "{what}: piece {index} from seed {:#x}, {:?}",
-            seed(),
-            case.code.iter().map(|i| i.code()).collect::<Vec<_>>()
+        if ours[index] == theirs[index] {
+            continue;
+        }
+        let codes: Vec<Code> = case.code.iter().map(|i| i.code()).collect();
+        let both = [&ours[index], &theirs[index]].map(|outcome| {
+            let (words, fx, _) = outcome.as_ref().expect("it ends");
+            format!("{words:x?} {fx:x?}")
+        });
+        panic!(
+            "{what}: piece {index} from seed {:#x}, {codes:?}\n{both:#?}",
+            seed()
         );
     }
 }

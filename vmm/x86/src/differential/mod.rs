@@ -146,17 +146,18 @@ fn left_out(code: Code) -> bool {
     match code.mnemonic() {
         M::Syscall | M::Int | M::Int1 | M::Retf | M::Iret | M::Iretd | M::Iretq | M::Sysret | M::Sysretq
         | M::Cpuid | M::Rdtsc | M::Rdpmc | M::Sgdt | M::Sidt | M::Sldt | M::Str | M::Smsw
-        | M::Lar | M::Lsl | M::Verr | M::Verw | M::Lfs | M::Lgs | M::Lss | M::Lds | M::Les | M::Ret => true,
+        | M::Lar | M::Lsl | M::Verr | M::Verw | M::Lfs | M::Lgs | M::Lss | M::Lds | M::Les => true,
         M::Mov | M::Push | M::Pop => segment.iter().any(|s| name.contains(s)),
-        // Through a register or memory they go anywhere.
-        M::Jmp | M::Call => !name.contains("_rel"),
+        // As above for the operand size of 16 bits; and far ones.
+        M::Ret => matches!(code, Code::Retnw | Code::Retnw_imm16),
+        M::Jmp | M::Call => !name.contains("_rel") && !name.ends_with("_rm32") && !name.ends_with("_rm64"),
         M::Ud0 | M::Ud1 => true,
         _ => computed(code),
     }
 }
 
 /// Is it computed in software, with a result that is not the host's?
-fn computed(code: Code) -> bool {
+pub fn computed(code: Code) -> bool {
     use Mnemonic as M;
     #[rustfmt::skip]
     let computed = [

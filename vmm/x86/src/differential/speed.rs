@@ -3,9 +3,12 @@
 use super::layout;
 use super::native::Registers;
 use super::soft::Soft;
+use crate::SoftVcpu;
 use crate::state::Mode;
+use lockstep_memory::Ram;
+use lockstep_memory::ram::MIN_MIB;
+use lockstep_vcpu::state::MSRS;
 use std::arch::global_asm;
-use std::time::Instant;
 
 macro_rules! kernel {
     ($name:literal, $($line:literal),* $(,)?) => {
@@ -110,6 +113,79 @@ kernel!(
     "jne 2b",
 );
 
+kernel!(
+    "lockstep_speed_float",
+    "mov eax, 3",
+    "cvtsi2sd xmm0, eax",
+    "mov eax, 7",
+    "cvtsi2sd xmm1, eax",
+    "divsd xmm0, xmm1",
+    "movapd xmm3, xmm0",
+    "movsd [rbx], xmm0",
+    "2:",
+    "mov esi, 16",
+    "3:",
+    "movapd xmm2, xmm0",
+    "mulsd xmm2, xmm1",
+    "addsd xmm3, xmm2",
+    "subsd xmm3, xmm0",
+    "divsd xmm3, xmm1",
+    "addsd xmm3, [rbx]",
+    "sqrtsd xmm4, xmm3",
+    "movsd [rbx + rsi * 8], xmm4",
+    "ucomisd xmm4, xmm0",
+    "jb 4f",
+    "4:",
+    "dec esi",
+    "jne 3b",
+    "dec rcx",
+    "jne 2b",
+);
+kernel!(
+    "lockstep_speed_vector",
+    "movdqu xmm1, [rbx]",
+    "2:",
+    "mov esi, 64",
+    "3:",
+    "movdqu xmm0, [rbx + rsi]",
+    "paddd xmm0, xmm1",
+    "pxor xmm1, xmm0",
+    "pslld xmm0, 3",
+    "movdqu [rbx + rsi], xmm0",
+    "pshufd xmm1, xmm1, 0x39",
+    "sub esi, 16",
+    "jne 3b",
+    "dec rcx",
+    "jne 2b",
+);
+kernel!(
+    "lockstep_speed_bytes",
+    "mov r9, rcx",
+    "2:",
+    "mov ecx, 64",
+    "mov rsi, rbx",
+    "lea rdi, [rbx + 2048]",
+    "rep movsb",
+    "mov ecx, 16",
+    "mov rdi, rbx",
+    "xor eax, eax",
+    "repne scasb",
+    "dec r9",
+    "jne 2b",
+);
+
+/// Processor time of this thread, seconds.
+fn seconds() -> f64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the structure is this function's.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    assert_eq!(done, 0);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 macro_rules! kernels {
     ($($name:ident $begin:ident $end:ident;)*) => {
         unsafe extern "C" { $( static $begin: u8; static $end: u8; )* }
@@ -129,6 +205,9 @@ kernels! {
     hash lockstep_speed_hash_begin lockstep_speed_hash_end;
     calls lockstep_speed_calls_begin lockstep_speed_calls_end;
     copy lockstep_speed_copy_begin lockstep_speed_copy_end;
+    float lockstep_speed_float_begin lockstep_speed_float_end;
+    vector lockstep_speed_vector_begin lockstep_speed_vector_end;
+    bytes lockstep_speed_bytes_begin lockstep_speed_bytes_end;
 }
 
 #[test]
@@ -144,13 +223,93 @@ fn millions_of_instructions_per_second() {
         let end = layout::CODE.at + code.len() as u64;
         soft.load(code, Mode::Long);
         let steps = soft.steps();
-        let began = Instant::now();
+        let began = seconds();
         soft.run_on(&before, end);
-        let seconds = began.elapsed().as_secs_f64();
+        let took = seconds() - began;
         let steps = soft.steps() - steps;
         println!(
             "{name}: {steps} steps, {:.0} MIPS",
-            steps as f64 / seconds / 1e6
+            steps as f64 / took / 1e6
         );
     }
+}
+
+kernel!(
+    "lockstep_speed_system",
+    "2:",
+    "mov eax, 39",
+    "syscall",
+    "add rbx, rax",
+    "sub rdi, 1",
+    "jne 2b",
+    "hlt",
+);
+kernel!(
+    "lockstep_speed_handler",
+    "push rcx",
+    "add rax, 1",
+    "mov [rsp - 16], rax",
+    "pop rcx",
+    "sysretq"
+);
+
+unsafe extern "C" {
+    static lockstep_speed_system_begin: u8;
+    static lockstep_speed_system_end: u8;
+    static lockstep_speed_handler_begin: u8;
+    static lockstep_speed_handler_end: u8;
+}
+
+#[test]
+#[ignore = "measures"]
+fn millions_of_instructions_per_second_in_system_calls() {
+    let (begin, end) = (
+        &raw const lockstep_speed_system_begin,
+        &raw const lockstep_speed_system_end,
+    );
+    // SAFETY: the assembler put the labels around the code between them.
+    let user = unsafe { std::slice::from_raw_parts(begin, end.offset_from_unsigned(begin)) };
+    let (begin, end) = (
+        &raw const lockstep_speed_handler_begin,
+        &raw const lockstep_speed_handler_end,
+    );
+    // SAFETY: as above.
+    let handler = unsafe { std::slice::from_raw_parts(begin, end.offset_from_unsigned(begin)) };
+    let ram = Ram::new(MIN_MIB).unwrap();
+    for (at, entry) in [
+        (0x1000, 0x2007),
+        (0x2000, 0x3007),
+        (0x3000, 0x87),
+        (0x3008, 0x20_0087),
+    ] {
+        ram.write_u64(at, entry).unwrap();
+    }
+    ram.write(0x20_0000, user).unwrap();
+    ram.write(0x1_0000, handler).unwrap();
+    let mut state = lockstep_loader::start_state(0x20_0000);
+    state.system.control[2] = 0x1000;
+    state.system.control[5] |= 1;
+    for (msr, value) in [
+        (0xc000_0081, 0x001b_0008_0000_0000),
+        (0xc000_0082, 0x1_0000),
+    ] {
+        let slot = MSRS.iter().position(|(number, _)| *number == msr).unwrap();
+        state.msrs[slot] = value;
+    }
+    state.system.segments[0].attributes.dpl = 3;
+    state.system.segments[0].selector = 0x2b;
+    state.system.segments[5].attributes.dpl = 3;
+    state.system.segments[5].selector = 0x23;
+    // RSP and RDI.
+    state.registers.general[7] = 0x21_0000;
+    state.registers.general[5] = 5_000_000;
+    let mut vcpu = SoftVcpu::new(ram, &state).unwrap();
+    let began = seconds();
+    let stopped = vcpu.run_steps(40_000_000);
+    let took = seconds() - began;
+    println!(
+        "system calls: {} steps, {:.0} MIPS, {stopped:?}",
+        vcpu.steps(),
+        vcpu.steps() as f64 / took / 1e6
+    );
 }

@@ -105,7 +105,10 @@ fn restore<const WIDE: bool>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     if fpu.mxcsr & !MXCSR_MASK != 0 {
         return cpu.except(GP0);
     }
-    cpu.fpu = fpu.consistent();
+    cpu.fpu = Fpu {
+        host_modes: cpu.fpu.host_modes,
+        ..fpu.consistent()
+    };
     Ok(Flow::Next)
 }
 

@@ -2,6 +2,7 @@
 
 use super::host;
 use super::operand::{Bank, Mm, Source, Xmm, by_source};
+use super::quick::{self, Float};
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};
 use crate::operand::{Mem, Src, Value};
@@ -9,12 +10,19 @@ use crate::state::Cpu;
 
 /// From an XMM register or memory to a general register.
 macro_rules! to_general {
-    ($($bytes:literal $name:ident)*) => {$(
+    ($($bytes:literal $name:ident $quick:expr;)*) => {$(
         /// The instruction of that name.
         pub fn $name(form: &Form) -> Handler {
             fn run<const S: u8, R: Source>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
                 cpu.may_use_sse()?;
                 let b = R::wide::<Xmm>(cpu, op, $bytes)?;
+                let quick: fn(u128) -> Option<u64> = $quick;
+                if cpu.fpu.is_quick()
+                    && let Some(value) = quick(b)
+                {
+                    cpu.set::<S>(op.dst, value);
+                    return Ok(Flow::Next);
+                }
                 let value = cpu.floating_within(|mxcsr| host::$name::<S>(mxcsr, b))?;
                 cpu.set::<S>(op.dst, value);
                 Ok(Flow::Next)
@@ -26,17 +34,28 @@ macro_rules! to_general {
         }
     )*};
 }
-to_general! { 4 cvtss2si 4 cvttss2si 8 cvtsd2si 8 cvttsd2si }
+to_general! {
+    4 cvtss2si |_| None;
+    4 cvttss2si quick::truncate::<f32, S>;
+    8 cvtsd2si |_| None;
+    8 cvttsd2si quick::truncate::<f64, S>;
+}
 
 /// From a general register or memory to an XMM register.
 macro_rules! from_general {
-    ($($name:ident)*) => {$(
+    ($($name:ident |$fpu:ident, $value:ident| $quick:expr;)*) => {$(
         /// The instruction of that name.
         pub fn $name(form: &Form) -> Handler {
             fn run<const S: u8, R: Value>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
                 cpu.may_use_sse()?;
                 let b = R::read::<S>(cpu, op)?;
                 let a = Xmm::get(cpu, op.dst);
+                let ($fpu, $value) = (&cpu.fpu, b);
+                if let Some(number) = $quick {
+                    let mask = if size_of_val(&number) == 4 { u128::from(u32::MAX) } else { LOW };
+                    Xmm::set(cpu, op.dst, a & !mask | number.low());
+                    return Ok(Flow::Next);
+                }
                 let value = cpu.floating_within(|mxcsr| host::$name::<S>(mxcsr, a, b))?;
                 Xmm::set(cpu, op.dst, value);
                 Ok(Flow::Next)
@@ -48,7 +67,10 @@ macro_rules! from_general {
         }
     )*};
 }
-from_general! { cvtsi2ss cvtsi2sd }
+from_general! {
+    cvtsi2ss |fpu, value| fpu.is_quick().then(|| quick::single_of::<S>(value));
+    cvtsi2sd |fpu, value| quick::double_of::<S>(value).filter(|_| fpu.is_host_plain());
+}
 
 const LOW: u128 = u64::MAX as u128;
 

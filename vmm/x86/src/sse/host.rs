@@ -25,6 +25,14 @@ pub fn number(vector: __m128i) -> u128 {
     unsafe { core::mem::transmute::<__m128i, u128>(vector) }
 }
 
+/// The host's MXCSR.
+pub fn mxcsr() -> u32 {
+    let mut word = 0u32;
+    // SAFETY: the word is this function's.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut word, options(nostack, preserves_flags)) };
+    word
+}
+
 /// Runs instructions under this MXCSR: the flags that they set.
 macro_rules! under {
     ($mxcsr:expr, [$($text:expr),+], $($operands:tt)*) => {{

@@ -25,5 +25,6 @@ pub mod host;
 pub mod moves;
 pub mod operand;
 mod packed;
+mod quick;
 mod shuffle;
 mod unbounded;

@@ -314,6 +314,14 @@ system_compatibility:
     mov edi, 0x6200
     mov ecx, 3
     rep stosd
+    # LES EDI, LDS ESI and LES DI, LDS SI from 0x6500 and 0x6510.
+    mov dword ptr ds:[0x6500], 0x12345678
+    mov dword ptr ds:[0x6504], 0x10
+    mov dword ptr ds:[0x6510], 0x10abcd
+    .byte 0xc4, 0x3d, 0, 0x65, 0, 0
+    .byte 0xc5, 0x35, 0, 0x65, 0, 0
+    .byte 0x66, 0xc4, 0x3d, 0x10, 0x65, 0, 0
+    .byte 0x66, 0xc5, 0x35, 0x10, 0x65, 0, 0
     pushad
     popad
     .byte 0xea
@@ -375,6 +383,131 @@ system_registers:
     cli
     pushf
     pop r12
+    hlt
+
+# Far returns and IRET of each operand size: with 16 bits they lead to JMP R15 at 0x6f00.
+system_far:
+    mov dword ptr ds:[0x6f00], 0xe7ff41
+    lea r14, [rip + 2f]
+    lea r15, [rip + 1f]
+    # RETFW.
+    push 0x86f00
+    .byte 0x66, 0xcb
+1:  pop rax
+    sub rsp, 4
+    lea r15, [rip + 1f]
+    push 0x86f00
+    # RETFW 12
+    .byte 0x66, 0xca, 12, 0
+1:  mov ds:[0x6000], rsp
+    mov rsp, 0x170000
+    mov rax, 0x800000000
+    lea rbx, [rip + 1f]
+    or rax, rbx
+    push rax
+    # RETFD.
+    .byte 0xcb
+1:  lea rbx, [rip + 1f]
+    mov rax, 0x800000000
+    or rax, rbx
+    push rax
+    # RETFD 16
+    .byte 0xca, 16, 0
+1:  mov ds:[0x6008], rsp
+    mov rsp, 0x170000
+    push 8
+    lea rbx, [rip + 1f]
+    push rbx
+    # RETFQ.
+    .byte 0x48, 0xcb
+1:  push 8
+    lea rbx, [rip + 1f]
+    push rbx
+    # RETFQ 24
+    .byte 0x48, 0xca, 24, 0
+1:  mov ds:[0x6010], rsp
+    mov rsp, 0x170000
+    # IRETD.
+    sub rsp, 20
+    lea rbx, [rip + 1f]
+    mov [rsp], ebx
+    mov dword ptr [rsp + 4], 8
+    mov dword ptr [rsp + 8], 0x8d7
+    mov dword ptr [rsp + 12], 0x160000
+    mov dword ptr [rsp + 16], 0x10
+    .byte 0xcf
+1:  mov ds:[0x6018], rsp
+    pushf
+    pop qword ptr ds:[0x6020]
+    # IRETW.
+    lea r15, [rip + 1f]
+    sub rsp, 10
+    mov word ptr [rsp], 0x6f00
+    mov word ptr [rsp + 2], 8
+    mov word ptr [rsp + 4], 0x46
+    mov word ptr [rsp + 6], 0x6e00
+    mov word ptr [rsp + 8], 0x10
+    .byte 0x66, 0xcf
+1:  mov ds:[0x6028], rsp
+    pushf
+    pop qword ptr ds:[0x6030]
+    mov rsp, 0x170000
+    # Selectors that far returns refuse: null, data, not there.
+    push 0
+    push rbx
+    try .byte 0x48, 0xcb
+    push 0x10
+    push rbx
+    try .byte 0x48, 0xcb
+    push 0x7f8
+    push rbx
+    try .byte 0x48, 0xcb
+    # Far pointers: LFS and LGS with offsets of 2, 4 and 8 bytes.
+    mov rax, -1
+    mov rcx, -1
+    mov rdx, -1
+    mov rsi, -1
+    mov rdi, -1
+    mov rbp, -1
+    mov dword ptr ds:[0x6500], 0x101234
+    lfs ax, ds:[0x6500]
+    lgs cx, ds:[0x6500]
+    mov dword ptr ds:[0x6510], 0x12345678
+    mov dword ptr ds:[0x6514], 0x10
+    lfs edx, ds:[0x6510]
+    lgs esi, ds:[0x6510]
+    mov dword ptr ds:[0x6524], 0x9abcdef0
+    mov dword ptr ds:[0x6528], 0x10
+    # LFS RDI and LGS RBP from 0x6520.
+    .byte 0x48, 0x0f, 0xb4, 0x3c, 0x25, 0x20, 0x65, 0, 0
+    .byte 0x48, 0x0f, 0xb5, 0x2c, 0x25, 0x20, 0x65, 0, 0
+    mov dword ptr ds:[0x6514], 0x7f8
+    try lfs edx, ds:[0x6510]
+    # UD0 and UD1 with operands; INT1.
+    try .byte 0x0f, 0xff, 0xc1
+    try .byte 0x0f, 0xb9, 0xc1
+    try .byte 0xf1
+2:  hlt
+
+# What tells of the processor.
+system_tells:
+    mov eax, 0
+    cpuid
+    mov ds:[0x6000], ebx
+    mov ds:[0x6004], edx
+    mov ds:[0x6008], ecx
+    mov eax, 0x80000001
+    cpuid
+    mov ds:[0x6010], edx
+    rdtsc
+    mov esi, eax
+    nop
+    nop
+    rdtsc
+    sub eax, esi
+    mov ds:[0x6018], eax
+    xor ecx, ecx
+    try rdpmc
     hlt
 
 system_end:

@@ -212,7 +212,7 @@ fn same(label: *const u8) {
     );
 }
 
-labels!(system_exceptions system_double system_single_step system_user system_syscall system_segments system_paging);
+labels!(system_far system_tells system_exceptions system_double system_single_step system_user system_syscall system_segments system_paging);
 
 /// What the handler noted: vectors and error codes.
 fn exceptions(memory: &[u8]) -> Vec<(u64, u64)> {
@@ -394,4 +394,43 @@ kernels! {
 #[test]
 fn the_backend_has_a_name() {
     assert!(lockstep_x86::Soft.host_cpu().contains("Lockstep"));
+}
+
+#[test]
+fn far_returns_and_far_pointers_are_as_the_manual_says() {
+    let (_, state, memory) = run(&lockstep_x86::Soft, &raw const system_far);
+    let refused = [
+        (13, 0),
+        (13, 0x10),
+        (13, 0x7f8),
+        (13, 0x7f8),
+        (6, 0),
+        (6, 0),
+        (1, 0),
+    ];
+    assert_eq!(exceptions(&memory), refused);
+    // RSP after far returns that release 12, 16 and 24 bytes, IRETD and IRETW.
+    let noted = |at| word(&memory, at);
+    assert_eq!(
+        [0x6000, 0x6008, 0x6010, 0x6018, 0x6028].map(noted),
+        [0x17_0008, 0x17_0010, 0x17_0018, 0x16_0000, 0x6e00]
+    );
+    assert_eq!((noted(0x6020), noted(0x6030)), (0x8d7, 0x46));
+    let [_, _, rcx, rdx, rsi, rdi, _, rbp, ..] = state.registers.general;
+    assert_eq!(
+        (rcx, rdx, rsi),
+        (0xffff_ffff_ffff_1234, 0x1234_5678, 0x1234_5678)
+    );
+    assert_eq!((rdi, rbp), (0x9abc_def0_0000_0000, 0x9abc_def0_0000_0000));
+}
+
+#[test]
+fn the_processor_tells_what_its_model_says() {
+    let (_, _, memory) = run(&lockstep_x86::Soft, &raw const system_tells);
+    assert_eq!(&memory[0x6000..0x600c], b"GenuineIntel");
+    // LM, 1 GiB pages, NX and SYSCALL.
+    assert_eq!(word(&memory, 0x6010), 0x2410_0800);
+    // A step is a tick.
+    assert_eq!(word(&memory, 0x6018), 4);
+    assert_eq!(exceptions(&memory), [(13, 0)]);
 }
