@@ -33,9 +33,9 @@ const GUESTS: &[&str] = &[
     "traps",
 ];
 
-/// Those that are built once more without the software instruction counter, as `NAME-plain`: as a user's own
-/// program is.
-const PLAIN: &[&str] = &["latency", "threads"];
+/// Those that are built without the software instruction counter, as a user's own program is. What is in
+/// [`GUESTS`] too is `NAME-plain` then.
+const PLAIN: &[&str] = &["latency", "mips", "threads"];
 
 /// What the programs depend on.
 const SHARED: &[&str] = &[
@@ -59,28 +59,31 @@ fn main() {
             guests.display()
         ))
     });
-    for source in SHARED.iter().chain(GUESTS) {
+    for source in SHARED.iter().chain(GUESTS).chain(PLAIN) {
         println!("cargo::rerun-if-changed={}", guests.join(source).display());
     }
     // This unpacks the crates first: `remapped` looks for their directories.
     run(cargo(&guests).args(["fetch", "--locked", "--target", TARGET]));
     let target_dir = var("OUT_DIR").join("guests");
     build(&mut cargo(&guests), &guests, GUESTS, &target_dir);
-    hand_over(GUESTS, "", &target_dir);
+    hand_over(GUESTS, &target_dir, |name| name.to_owned());
     let target_dir = var("OUT_DIR").join("plain");
     let mut command = cargo(&guests);
     command.env("CARGO_ENCODED_RUSTFLAGS", plain_flags(&guests));
     build(&mut command, &guests, PLAIN, &target_dir);
-    hand_over(PLAIN, "-plain", &target_dir);
+    hand_over(PLAIN, &target_dir, |name| match GUESTS.contains(&name) {
+        true => format!("{name}-plain"),
+        false => name.to_owned(),
+    });
 }
 
 /// Tells where the images of these programs are.
-fn hand_over(programs: &[&str], suffix: &str, target_dir: &Path) {
+fn hand_over(programs: &[&str], target_dir: &Path, called: impl Fn(&str) -> String) {
     for guest in programs {
         let image = target_dir.join(TARGET).join("release").join(guest);
         println!(
             "cargo::rustc-env=GUEST_{}={}",
-            format!("{guest}{suffix}").to_uppercase().replace('-', "_"),
+            called(guest).to_uppercase().replace('-', "_"),
             image.display()
         );
     }

@@ -24,6 +24,7 @@ guests! {
     "bench" BENCH "GUEST_BENCH" "kernels timed one by one";
     "latency" LATENCY "GUEST_LATENCY" "how late timer interrupts come";
     "latency-plain" LATENCY_PLAIN "GUEST_LATENCY_PLAIN" "`latency` without a count of its own: for a CPU that counts instructions";
+    "mips" MIPS "GUEST_MIPS" "kernels that the machine times, for `lockstep bench cpu`";
     "crash" CRASH "GUEST_CRASH" "reads through a null pointer";
     "traps" TRAPS "GUEST_TRAPS" "halts while a debug exception is due, until the end of input";
     "stuck" STUCK "GUEST_STUCK" "loops for ever without an exit";

@@ -24,7 +24,7 @@ const DEFAULT_QUANTUM_EDGES: u64 = 100_000;
 /// The same where the software CPU runs a guest that counts edges.
 const DEFAULT_QUANTUM_EDGES_SOFT: u64 = 20_000;
 /// Default instructions per quantum: see there too.
-const DEFAULT_QUANTUM_INSTRUCTIONS: u64 = 200_000;
+pub const DEFAULT_QUANTUM_INSTRUCTIONS: u64 = 200_000;
 /// Default memory, MiB.
 const DEFAULT_MEM_MIB: u32 = 64;
 /// The guest's default address.
