@@ -16,6 +16,8 @@
 //!   names them, or #GP.
 //! - Near branches with a 16-bit operand size in compatibility mode: #UD, or not cut to 16 bits.
 //! - Call gates and task gates: #GP. Segment limits, and null segments in compatibility mode: not checked.
+//! - A guest whose exception handlers fault at their first instruction, each time again, shuts down after 65,536
+//!   deliveries in a row: a real processor would go on for ever.
 //! - Breakpoints in debug registers: kept, not looked for. RF: pushed, not heeded. Alignment checks (AC): none.
 //! - An instruction of more than 15 bytes is #UD, not #GP.
 //! - Page tables that hold decoded code: accessed bits that a walk sets there do not drop it.
@@ -25,7 +27,9 @@
 //! - A signal does not kick it out of the guest; [`SoftVcpu::kick_flag`] does.
 //! - The time-stamp counter is no part of [`lockstep_vcpu::CpuState`].
 //!
-//! What the manual leaves undefined is what Intel's processors do: each file says what.
+//! What the manual leaves undefined is what Intel's processors do: each file says what. `differential` compares
+//! all of it with the host's processor, and `README.md` says how.
+#![deny(unsafe_code)]
 
 mod block;
 mod branch;

@@ -2,6 +2,7 @@
 //!
 //! All of it happens in this thread: memory lies at fixed addresses, faults come as signals on a stack of
 //! their own, and the signal handler notes the registers and has the thread go on behind the code.
+#![allow(unsafe_code, reason = "it runs random code")]
 
 use crate::state::Mode;
 use std::arch::{asm, naked_asm};

@@ -1,4 +1,5 @@
 //! How fast this CPU is, beside the host's, in loops that are hot.
+#![allow(unsafe_code, reason = "it has code between labels")]
 
 use super::layout;
 use super::native::Registers;

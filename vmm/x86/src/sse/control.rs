@@ -64,7 +64,8 @@ fn area(cpu: &mut Cpu, op: &Op, access: Access) -> Done<u64> {
     }
     cpu.aligned(address)?;
     // Intel's processors look at the last byte first.
-    cpu.span(address.wrapping_add(AREA as u64 - 1), 1, access)?;
+    let last = cpu.cut_to_mode(address.wrapping_add(AREA as u64 - 1));
+    cpu.span(last, 1, access)?;
     cpu.span(address, AREA, access)?;
     Ok(address)
 }

@@ -2,6 +2,7 @@
 //!
 //! Each of these is one instruction between loading an MXCSR and loading the host's again. What it is given
 //! has all exceptions masked and no flags set; what it gives back is the flags that the instruction set.
+#![allow(unsafe_code, reason = "instructions that have no safe intrinsics")]
 
 use core::arch::asm;
 use core::arch::x86_64::*;

@@ -10,6 +10,7 @@ use super::stack::fsw;
 use super::wide::Wide;
 
 const DE: u16 = 2;
+const UE: u16 = 1 << 4;
 /// All masked, 64 bits, to the nearest.
 const DEFAULT: u16 = 0x37f;
 
@@ -51,5 +52,22 @@ fn in_part(job: &mut Job) -> bool {
     arithmetic::rem(&mut part);
     job.a = part.a;
     job.fsw = fsw::C2 | if denormal { DE } else { 0 };
+    if job.fcw & UE == 0 && is_tiny(part.a) {
+        job.a = scaled_up(part.a);
+        job.fsw |= UE;
+    }
     true
+}
+
+fn is_tiny(value: u128) -> bool {
+    value >> 64 & 0x7fff == 0 && value as u64 != 0
+}
+
+/// As an underflow that is not masked leaves it: normal, with an exponent that is larger by 24576 (SDM vol. 1,
+/// 8.5.5).
+fn scaled_up(value: u128) -> u128 {
+    let (sign, significand) = (value >> 79 << 79, value as u64);
+    let shift = significand.leading_zeros();
+    let exponent = u128::from(1 + 24576 - shift);
+    sign | exponent << 64 | u128::from(significand << shift)
 }
