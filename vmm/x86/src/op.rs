@@ -101,6 +101,14 @@ impl Cpu {
         }
     }
 
+    /// The linear address so many bytes behind the memory operand's first, cut as that is.
+    pub fn address_behind(&self, op: &Op, bytes: u64) -> u64 {
+        self.address(&Op {
+            disp: op.disp.wrapping_add(bytes),
+            ..*op
+        })
+    }
+
     /// The memory operand's address within its segment, as LEA gives it.
     pub fn offset(&self, op: &Op) -> u64 {
         let index = self.r[usize::from(op.index & 31)] << (op.scale & 3);

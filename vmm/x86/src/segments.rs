@@ -130,14 +130,6 @@ pub fn null_segment(selector: u16) -> Segment {
 }
 
 impl Cpu {
-    /// A linear address as the mode has it: compatibility mode's have 32 bits.
-    pub fn cut_to_mode(&self, address: u64) -> u64 {
-        match self.mode {
-            Mode::Long => address,
-            Mode::Compat32 => mask::<4>(address),
-        }
-    }
-
     /// The linear address of an offset in a segment.
     pub fn based(&self, segment: u8, offset: u64) -> u64 {
         let base = self.segments[usize::from(segment)].base;

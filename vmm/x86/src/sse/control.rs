@@ -64,7 +64,7 @@ fn area(cpu: &mut Cpu, op: &Op, access: Access) -> Done<u64> {
     }
     cpu.aligned(address)?;
     // Intel's processors look at the last byte first.
-    let last = cpu.cut_to_mode(address.wrapping_add(AREA as u64 - 1));
+    let last = cpu.address_behind(op, AREA as u64 - 1);
     cpu.span(last, 1, access)?;
     cpu.span(address, AREA, access)?;
     Ok(address)

@@ -209,14 +209,13 @@ fn store_masked<B: Bank>(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     B::enter(cpu)?;
     let mask = B::get(cpu, op.dst).to_le_bytes();
     let data = B::get(cpu, op.src).to_le_bytes();
-    let address = cpu.address(op);
     for half in (0..B::BYTES).step_by(8).rev().map(u64::from) {
-        let start = cpu.cut_to_mode(address.wrapping_add(half));
+        let start = cpu.address_behind(op, half);
         let span = cpu.span(start, 8, Access::Write)?;
         cpu.may_write(&span)?;
     }
     for index in (0..usize::from(B::BYTES)).filter(|index| mask[*index] & 0x80 != 0) {
-        let at = cpu.cut_to_mode(address.wrapping_add(index as u64));
+        let at = cpu.address_behind(op, index as u64);
         cpu.store::<1>(at, u64::from(data[index]))?;
     }
     B::used(cpu);
