@@ -76,6 +76,8 @@ pub struct Detector {
     heard: Time,
     beat: Time,
     last_tick: Time,
+    /// By how much the next tick was put off.
+    put_off: Duration,
     /// Was a late tick forgiven since the peer was last heard?
     forgiven: bool,
     closed: bool,
@@ -91,6 +93,7 @@ impl Detector {
             heard: now,
             beat: now,
             last_tick: now,
+            put_off: Duration::ZERO,
             forgiven: false,
             closed: false,
         }
@@ -130,9 +133,20 @@ impl Detector {
         }
     }
 
+    /// The next tick may be done this much later than [`Detector::next_tick`], because nothing is under
+    /// way: it is not late for that. Must be much less than the limit of silence.
+    pub fn put_off(&mut self, by: Duration) {
+        self.put_off = by;
+    }
+
     /// Did this side itself fail to run as it should since its last tick?
     pub fn is_late(&self, now: Time) -> bool {
-        now.since(self.last_tick) > self.heartbeat * LATE_TICKS
+        now.since(self.last_tick) > self.counts()
+    }
+
+    /// The most silence that one tick counts.
+    fn counts(&self) -> Duration {
+        self.heartbeat * LATE_TICKS + self.put_off
     }
 
     /// Does the tick if it is due. Returns whether it was.
@@ -140,7 +154,7 @@ impl Detector {
         if now < self.next_tick() {
             return false;
         }
-        let (since, counts) = (now.since(self.last_tick), self.heartbeat * LATE_TICKS);
+        let (since, counts) = (now.since(self.last_tick), self.counts());
         if since > counts {
             let absent = match std::mem::replace(&mut self.forgiven, true) {
                 // The silence that counted before is dropped too: a host may have slept long before
@@ -151,7 +165,7 @@ impl Detector {
             self.heard = self.heard.after(absent).min(now);
             self.beat = self.beat.after(absent).min(now);
         }
-        self.last_tick = now;
+        (self.last_tick, self.put_off) = (now, Duration::ZERO);
         true
     }
 

@@ -370,6 +370,13 @@ impl Primary {
         self.lag.lag(now)
     }
 
+    /// The next tick is done this much later, because nothing is under way ([`Detector::put_off`]).
+    ///
+    /// [`Detector::put_off`]: crate::detector::Detector::put_off
+    pub fn put_off_tick(&mut self, by: Duration) {
+        self.peer.detector.put_off(by);
+    }
+
     /// How long the backup has been silent, as a tick counts it; `None` without a backup.
     pub fn silence(&self, now: Time) -> Option<Duration> {
         self.peer.silence(now)

@@ -1,6 +1,6 @@
 //! Recordings that begin in the middle: with a checkpoint of a machine that ran before.
 
-use crate::harness::{Random, Scratch, cpus, replay, replay_equal, run};
+use crate::harness::{Random, Scratch, backend, replay, replay_equal, run};
 use crate::parts::parts_at;
 use crate::state::{capture, following};
 use ft_protocol::log::codec::encode_entry;
@@ -186,7 +186,7 @@ fn another_byte_of_memory_is_found_by_the_next_digest() {
     let checkpoint = Checkpoint::read(&fs::read(&path).expect("read")[..], &header, start);
     let checkpoint = checkpoint.unwrap_or_else(|e| panic!("{e}"));
     let mut machine = checkpoint
-        .restore(cpus, &header.machine)
+        .restore(backend(header.machine.cpu), &header.machine)
         .unwrap_or_else(|e| panic!("{e}"));
     let state = machine.save().expect("it can be saved");
     let last = machine.ram().len() as u64 - 1;

@@ -379,9 +379,10 @@ fn fresh_seed() -> u64 {
     since.map_or(1, |time| time.as_nanos() as u64)
 }
 
-/// Makes CPUs for machines inside a test.
-pub fn cpus(kind: CpuKind) -> &'static dyn CpuBackend {
+/// Makes CPUs for machines inside a test, of the kind that a machine was made on.
+pub fn backend(kind: CpuKind) -> &'static dyn CpuBackend {
     match kind {
         CpuKind::Kvm => &lockstep_kvm::Kvm,
+        CpuKind::Soft { .. } => &lockstep_x86::Soft,
     }
 }

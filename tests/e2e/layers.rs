@@ -91,6 +91,7 @@ fn naming(below: &str) -> Vec<String> {
 #[test]
 fn only_the_command_names_a_cpu_backend() {
     assert_eq!(naming("kvm"), ["vmm"]);
+    assert!(naming("x86").iter().all(|name| name == "vmm"));
 }
 
 /// The command's crate is two programs, and one of them plants faults.

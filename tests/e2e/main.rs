@@ -46,4 +46,5 @@ mod run_refusals;
 mod sealed;
 mod shape;
 mod signals;
+mod soft;
 mod state;

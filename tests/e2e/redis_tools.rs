@@ -89,20 +89,8 @@ with_redis_tools! {
         all_tests_on_a_pair(&["-3"]);
     }
 
-    fn the_benchmark_with_100_clients_on_a_run() {
-        all_tests_on_a_run(&["-c", "100"]);
-    }
-
     fn the_benchmark_with_100_clients_on_a_pair() {
         all_tests_on_a_pair(&["-c", "100"]);
-    }
-
-    fn the_benchmark_with_a_connection_per_request_on_a_run() {
-        all_tests_on_a_run(&["-k", "0"]);
-    }
-
-    fn the_benchmark_with_100_clients_and_a_connection_per_request_on_a_run() {
-        all_tests_on_a_run(&["-c", "100", "-k", "0"]);
     }
 
     fn the_benchmark_with_100_clients_and_a_connection_per_request_on_a_pair() {

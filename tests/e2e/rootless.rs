@@ -43,12 +43,15 @@ fn a_drill_needs_no_root() {
     }
 }
 
-/// Without the devices, one sentence says so.
+/// Where KVM is asked for and is not there, one sentence says so.
 #[test]
 #[cfg_attr(not(can_unshare), ignore = "needs KVM, root and util-linux")]
 fn a_host_without_kvm_is_told_so_in_a_sentence() {
     let script = "mount -t tmpfs none /dev && exec \"$0\" \"$@\"";
-    for args in [&["drill", "kill-primary"][..], &["run", "hello"]] {
+    for args in [
+        &["drill", "kill-primary", "--cpu", "kvm"][..],
+        &["run", "hello", "--cpu", "kvm"],
+    ] {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "sh", "-c", script, LOCKSTEP])

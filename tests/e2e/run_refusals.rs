@@ -13,7 +13,7 @@ use std::fs;
 fn refusal(scratch: &Scratch, image: &[u8]) -> String {
     let path = scratch.arg("image");
     fs::write(&path, image).expect("the image is written");
-    run(["run", &path]).refused()
+    run(["run", &path, "--cpu", "kvm"]).refused()
 }
 
 #[test]

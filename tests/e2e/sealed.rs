@@ -58,8 +58,17 @@ fn a_sealed_primary_goes_on_alone_and_ends_well() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_broken_seal_is_noticed() {
     let (_stage, scratch) = (stage(), Scratch::new());
-    let told = Told::new(&scratch).and(&["--solo"]);
-    let primary = Member::primary(&scratch, "primary", "echo", &told.planting("seal-breaks:2"));
-    let done = primary.process.end();
-    assert_eq!(done.signal, Some(Signal::SYS.as_raw()), "{done:#?}");
+    for (number, breaks) in ["vcpu-breaks-seal:2", "runtime-breaks-seal"]
+        .iter()
+        .enumerate()
+    {
+        let mut told = Told::new(&scratch);
+        told.vm = format!("vm-{number}");
+        let [primary, backup] = ["primary", "backup"].map(|side| format!("{side}-{number}"));
+        let primary = Member::primary(&scratch, &primary, "echo", &told.planting(breaks));
+        let mut backup = Member::backup(&scratch, &backup, &told);
+        let done = primary.process.end();
+        assert_eq!(done.signal, Some(Signal::SYS.as_raw()), "{done:#?}");
+        backup.await_event("live");
+    }
 }

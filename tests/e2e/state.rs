@@ -1,7 +1,7 @@
 //! Moving a machine's state, by the library's functions: a machine that follows a recording is saved,
 //! dropped and restored again and again, and ends as if nothing had happened.
 
-use crate::harness::{Random, Scratch, cpus, run};
+use crate::harness::{Random, Scratch, backend, run};
 use crate::replay::KINDS;
 use ft_protocol::log::{End, Header, MachineDigest};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
@@ -133,7 +133,8 @@ pub fn following(dir: &Path) -> (Header, Machine, Moving) {
     let log = dir.log().expect("a log");
     let header = log.header().clone();
     let image = dir.image(&header).expect("its image");
-    let machine = Machine::new(cpus, &header.machine, &image).expect("a machine");
+    let machine =
+        Machine::new(backend(header.machine.cpu), &header.machine, &image).expect("a machine");
     let console = ConsoleOutput::open(&ConsoleChoice::None).expect("no console");
     let hurry = Hurry::new().expect("a descriptor");
     let edge = Moving {
@@ -174,8 +175,14 @@ fn move_along(dir: &Path, every: fn(u64) -> usize) -> Moving {
                 assert_eq!(decoded, state);
                 let ram = copy(machine.ram());
                 let digest = RamDigest::of(&ram);
-                machine = Machine::restore(cpus, &header.machine, ram, digest, &decoded)
-                    .unwrap_or_else(|e| panic!("{e}"));
+                machine = Machine::restore(
+                    backend(header.machine.cpu),
+                    &header.machine,
+                    ram,
+                    digest,
+                    &decoded,
+                )
+                .unwrap_or_else(|e| panic!("{e}"));
                 let again = machine.save().expect("it can be saved");
                 assert_eq!(again.components(), state.components());
             }
@@ -245,7 +252,7 @@ fn a_machine_moves_with_an_exception_due() {
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn memory_copied_while_the_guest_runs_is_the_machines_at_the_stop() {
     let scratch = Scratch::new();
-    for (guest, exits) in [("chaos", 4000), ("compute", 600)] {
+    for (guest, exits) in [("chaos", 1500), ("compute", 300)] {
         let dir = scratch.arg(guest);
         run(["run", guest, "--record", &dir]).expect(0);
         copy_while_running(&scratch.join(guest), exits);
@@ -296,8 +303,14 @@ fn copy_while_running(dir: &Path, exits: usize) {
 
     let (ram, digest) = receiver.into_parts();
     drop(machine);
-    let mut other = Machine::restore(cpus, &header.machine, ram, digest, &state)
-        .unwrap_or_else(|e| panic!("{e}"));
+    let mut other = Machine::restore(
+        backend(header.machine.cpu),
+        &header.machine,
+        ram,
+        digest,
+        &state,
+    )
+    .unwrap_or_else(|e| panic!("{e}"));
     edge.next.set(u64::MAX);
     match drive(&mut other, &mut edge) {
         Ok(_) => assert!(edge.follower.followed().end.is_some()),

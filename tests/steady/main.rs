@@ -1,7 +1,7 @@
 //! What a machine that is recorded costs at an exit, counted: no memory is allocated, and the clock is looked
 //! at once. The process's allocator and its C library's clock do the counting, so nothing escapes them.
 
-use ft_protocol::log::{CpuKind, End, GuestImage, Header, MachineConfig, MachineDigest, NetConfig};
+use ft_protocol::log::{End, GuestImage, Header, MachineConfig, MachineDigest, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
@@ -15,7 +15,6 @@ use lockstep_netns::testing::in_own_network;
 use lockstep_netns::{GUEST, HOST, PREFIX_LEN, TAPS};
 use lockstep_replay::record::{Controls, Recorder};
 use lockstep_replay::{IfSlow, Journal, LogDirWriter, RecordError};
-use lockstep_vcpu::CpuBackend;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
@@ -174,10 +173,6 @@ impl Outlet for Handing {
     }
 }
 
-fn cpus(_: CpuKind) -> &'static dyn CpuBackend {
-    &Kvm
-}
-
 fn header(image: &Image) -> Header {
     let net = NetConfig {
         mac: [2, 0, 0, 0, 0, 1],
@@ -195,7 +190,7 @@ fn header(image: &Image) -> Header {
             name: image.name().into(),
             hash: image.hash(),
         },
-        host: lockstep_machine::host_print(cpus).unwrap(),
+        host: lockstep_machine::host_print(&Kvm).unwrap(),
         started_ns: 0,
     }
 }
@@ -248,7 +243,7 @@ fn count(plant: Option<fn()>) -> Counts {
     let image = lockstep_images::find("kv").expect("a guest that ships");
     let image = Image::parse("kv", image.to_vec()).unwrap();
     let header = header(&image);
-    let mut machine = Machine::new(cpus, &header.machine, &image).unwrap();
+    let mut machine = Machine::new(&Kvm, &header.machine, &image).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("log");
     let writer = LogDirWriter::create(&dir, &header, &image).unwrap();

@@ -33,6 +33,10 @@ const GUESTS: &[&str] = &[
     "traps",
 ];
 
+/// Those that are built without the software instruction counter, as a user's own program is. What is in
+/// [`GUESTS`] too is `NAME-plain` then.
+const PLAIN: &[&str] = &["latency", "mips", "threads"];
+
 /// What the programs depend on.
 const SHARED: &[&str] = &[
     "abi",
@@ -55,37 +59,68 @@ fn main() {
             guests.display()
         ))
     });
-    for source in SHARED.iter().chain(GUESTS) {
+    for source in SHARED.iter().chain(GUESTS).chain(PLAIN) {
         println!("cargo::rerun-if-changed={}", guests.join(source).display());
     }
     // This unpacks the crates first: `remapped` looks for their directories.
     run(cargo(&guests).args(["fetch", "--locked", "--target", TARGET]));
     let target_dir = var("OUT_DIR").join("guests");
-    build(&guests, &target_dir);
-    for guest in GUESTS {
+    build(&mut cargo(&guests), &guests, GUESTS, &target_dir);
+    hand_over(GUESTS, &target_dir, |name| name.to_owned());
+    let target_dir = var("OUT_DIR").join("plain");
+    let mut command = cargo(&guests);
+    command.env("CARGO_ENCODED_RUSTFLAGS", plain_flags(&guests));
+    build(&mut command, &guests, PLAIN, &target_dir);
+    hand_over(PLAIN, &target_dir, |name| match GUESTS.contains(&name) {
+        true => format!("{name}-plain"),
+        false => name.to_owned(),
+    });
+}
+
+/// Tells where the images of these programs are.
+fn hand_over(programs: &[&str], target_dir: &Path, called: impl Fn(&str) -> String) {
+    for guest in programs {
         let image = target_dir.join(TARGET).join("release").join(guest);
         println!(
             "cargo::rustc-env=GUEST_{}={}",
-            guest.to_uppercase().replace('-', "_"),
+            called(guest).to_uppercase().replace('-', "_"),
             image.display()
         );
     }
 }
 
-fn build(guests: &Path, target_dir: &Path) {
-    let mut command = cargo(guests);
+/// The flags of `.cargo/config.toml` less those of the software instruction counter, as cargo takes them
+/// instead of all others.
+fn plain_flags(guests: &Path) -> String {
+    let config = guests.join(".cargo/config.toml");
+    let text = std::fs::read_to_string(&config)
+        .unwrap_or_else(|error| fail(&format!("cannot read {}: {error}", config.display())));
+    let flags = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix('"')?.split('"').next());
+    let plain = flags.filter(|flag| !flag.contains("sancov") && !flag.contains("sanitizer"));
+    let remapped = remapped_flags(guests);
+    let all: Vec<&str> = plain.chain(remapped.iter().map(String::as_str)).collect();
+    all.join("\x1f")
+}
+
+/// `--remap-path-prefix` for each of [`remapped`].
+fn remapped_flags(guests: &Path) -> Vec<String> {
+    let map = remapped(guests).into_iter();
+    map.map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
+        .collect()
+}
+
+fn build(command: &mut Command, guests: &Path, programs: &[&str], target_dir: &Path) {
     command.args(["build", "--release", "--locked", "--target-dir"]);
     command.arg(target_dir);
-    for guest in GUESTS {
+    for guest in programs {
         command.args(["--package", guest]);
     }
     // Cargo appends these to the flags of `.cargo/config.toml`.
-    let flags: Vec<String> = remapped(guests)
-        .into_iter()
-        .map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()))
-        .collect();
+    let flags = remapped_flags(guests);
     command.args(["--config", &format!("target.{TARGET}.rustflags={flags:?}")]);
-    run(&mut command);
+    run(command);
 }
 
 /// Directories of this machine that would appear in panic messages, and the names that replace them, so

@@ -1,6 +1,7 @@
 //! The command line: `docs/operations.md`.
 
 mod arbiter;
+mod bench;
 mod control;
 mod cpus;
 mod doctor;
@@ -61,6 +62,9 @@ enum Command {
     Drill(lockstep_drill::DrillArgs),
     /// Measure what this host can and cannot do.
     Doctor(doctor::DoctorArgs),
+    /// Measure how fast this host runs guests.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Look into an arbiter, and mend it.
     #[command(subcommand)]
     Arbiter(arbiter::ArbiterCommand),
@@ -131,6 +135,7 @@ fn run_command(program: Program) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Replay(args) => replay::run(args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(command) => bench::run(&command),
         Command::Log(command) => log::run(command),
         Command::Arbiter(command) => arbiter::run(command),
         Command::Primary(args) => member::run_primary(args, cuts),

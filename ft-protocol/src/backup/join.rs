@@ -92,7 +92,7 @@ impl Backup {
                 header.vm, ours.vm
             ));
         }
-        host_refusal(&header.host, &ours.host)
+        host_refusal(header.machine.counts, &header.host, &ours.host)
             .or_else(|| header.machine.refusal("the primary's machine"))
             .or_else(|| ours.expect.refusal(header))
     }

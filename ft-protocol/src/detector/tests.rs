@@ -85,6 +85,24 @@ fn a_tick_a_little_late_still_counts() {
 }
 
 #[test]
+fn a_tick_that_was_put_off_is_late_later() {
+    let mut detector = detector();
+    detector.put_off(Duration::from_millis(35));
+    assert!(!detector.is_late(ms(95)) && detector.is_late(ms(96)));
+    assert!(detector.tick(ms(55)));
+    // That holds for one tick.
+    assert!(!detector.is_late(ms(115)) && detector.is_late(ms(116)));
+    // The limit of silence is the same.
+    detector.put_off(Duration::from_millis(35));
+    assert!(detector.tick(ms(150)));
+    detector.put_off(Duration::from_millis(35));
+    assert!(detector.tick(ms(245)));
+    assert_eq!(detector.next_tick(), ms(250));
+    let suspected = run(&mut detector, 245, 255).map(|(t, _)| t);
+    assert_eq!(suspected, Some(250));
+}
+
+#[test]
 fn a_closed_connection_skips_the_wait_and_is_not_withdrawn() {
     let mut detector = detector();
     detector.closed();

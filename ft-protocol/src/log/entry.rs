@@ -16,7 +16,8 @@ use std::fmt;
 pub struct Position {
     /// Exits caused by the guest.
     pub exit: u64,
-    /// Branch edges counted; 0 for a guest without instrumentation.
+    /// What the machine counts ([`super::Counts`]): branch edges, 0 for a guest without instrumentation; or
+    /// instructions.
     pub edges: u64,
 }
 
@@ -228,4 +229,14 @@ pub struct HostPrint {
     pub exits: u64,
     /// Vendor, family, model and stepping of the CPU.
     pub cpu: String,
+}
+
+/// How the name of a software CPU begins, whatever its model is. No processor's maker has such a name.
+pub const SOFTWARE_CPU: &str = "Lockstep x86-64 software processor";
+
+impl HostPrint {
+    /// Do guests run in software there? The name tells, so that every version of Hello does.
+    pub fn is_software(&self) -> bool {
+        self.cpu.starts_with(SOFTWARE_CPU)
+    }
 }

@@ -9,14 +9,18 @@ use std::collections::BTreeSet;
 /// A change of these changes the meaning of old logs, and what a peer of another version computes. So
 /// the version goes up by one with any such change. A test has a golden digest of each part, and fails
 /// until that is done.
-pub const MODEL_VERSION: u32 = 3;
+pub const MODEL_VERSION: u32 = 4;
+
+/// The version of the software CPU's model: what its instructions do where the manual leaves a choice, what
+/// CPUID answers, and what counts as a step. It is raised like [`MODEL_VERSION`].
+pub const SOFT_CPU_MODEL: u32 = 1;
 
 /// The machine's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub struct MachineConfig {
     /// [`MODEL_VERSION`] of the version of lockstep that made the machine.
     pub model: u32,
-    /// The CPU backend.
+    /// The CPU on which the machine was first built. One that counts branch edges may go on another.
     pub cpu: CpuKind,
     /// What is counted within a position, in addition to exits.
     pub counts: Counts,
@@ -27,7 +31,8 @@ pub struct MachineConfig {
     pub devices: Vec<DeviceConfig>,
     /// RAM, MiB.
     pub mem_mib: u32,
-    /// Branch edges after which the guest's instrumentation makes an exit; 0 for never.
+    /// After so many of what is counted there is an exit: the guest's instrumentation makes it for branch
+    /// edges, the CPU for instructions. 0 for never.
     pub quantum: u64,
     /// The random number for the guest.
     pub seed: u64,
@@ -40,13 +45,20 @@ pub struct MachineConfig {
 pub enum CpuKind {
     /// The host's KVM.
     Kvm,
+    /// The CPU in software, the same on every host.
+    Soft {
+        /// [`SOFT_CPU_MODEL`] of the version of lockstep that made the machine.
+        model: u32,
+    },
 }
 
 /// What [`super::Position::edges`] counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Counts {
-    /// Branch edges, which the guest's own instrumentation counts.
+    /// Branch edges, which the guest's own instrumentation counts. 0 for a guest without.
     BranchEdges,
+    /// Instructions, which the software CPU counts, and iterations of those that repeat.
+    Instructions,
 }
 
 /// How a guest is started.
@@ -119,10 +131,36 @@ impl MachineConfig {
         }
     }
 
+    /// The same on this CPU, with this counted.
+    pub fn on(mut self, cpu: CpuKind, counts: Counts) -> MachineConfig {
+        (self.cpu, self.counts) = (cpu, counts);
+        self
+    }
+
     /// The same with this network, if there is one.
     pub fn with_net(mut self, net: Option<NetConfig>) -> MachineConfig {
         self.devices.extend(net.map(DeviceConfig::VirtioNet));
         self
+    }
+
+    /// Why no CPU here continues what that of the machine counted; `None` if one does.
+    fn cpu_refusal(&self) -> Option<String> {
+        match (self.counts, self.cpu) {
+            (Counts::BranchEdges, CpuKind::Kvm | CpuKind::Soft { .. }) => None,
+            (
+                Counts::Instructions,
+                CpuKind::Soft {
+                    model: SOFT_CPU_MODEL,
+                },
+            ) => None,
+            (Counts::Instructions, CpuKind::Soft { model }) => Some(format!(
+                "has the software CPU of model {model} and this version of lockstep has model \
+                 {SOFT_CPU_MODEL}: use the version of lockstep that made it"
+            )),
+            (Counts::Instructions, CpuKind::Kvm) => {
+                Some("counts instructions on KVM, which counts none".into())
+            }
+        }
     }
 
     /// The network, if there is one.
@@ -146,6 +184,9 @@ impl MachineConfig {
                 self.model
             ));
         }
+        if let Some(why) = self.cpu_refusal() {
+            return Some(format!("{source} {why}"));
+        }
         let kinds: BTreeSet<_> = self.devices.iter().map(DeviceConfig::name).collect();
         (kinds.len() != self.devices.len())
             .then(|| format!("{source} has two devices of one kind, which no machine has"))
@@ -164,6 +205,16 @@ mod tests {
         older.model -= 1;
         let why = older.refusal("the log").unwrap();
         assert!(why.contains("machine model"), "{why}");
+        let soft = |model| {
+            let kind = CpuKind::Soft { model };
+            sound.clone().on(kind, Counts::Instructions)
+        };
+        assert_eq!(soft(SOFT_CPU_MODEL).refusal("the log"), None);
+        let why = soft(SOFT_CPU_MODEL + 1).refusal("the log").unwrap();
+        assert!(why.contains("software CPU of model"), "{why}");
+        let nobodys = sound.clone().on(CpuKind::Kvm, Counts::Instructions);
+        let why = nobodys.refusal("the log").unwrap();
+        assert!(why.contains("on KVM"), "{why}");
         let mut twice = sound;
         twice.devices.push(DeviceConfig::Pit);
         let why = twice.refusal("the log").unwrap();

@@ -11,6 +11,7 @@ use super::witness::Flaw;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, MemberId, Members, Nonce, OpenAnswer};
 use crate::detector::Timing;
 use crate::host::drive_primary;
+use crate::log::Counts;
 use crate::mutant::Mutant;
 use crate::primary::{Primary, PrimaryConfig};
 use crate::testing;
@@ -53,6 +54,7 @@ pub fn config(me: MemberId, generation: u64, solo: bool, mutant: Option<Mutant>)
         vm: VM.into(),
         me,
         host: testing::host(),
+        counts: Counts::BranchEdges,
         generation,
         // Every member has its own, with room for its generations.
         nonce: Nonce(me.0 << 64),

@@ -3,7 +3,7 @@
 use super::{Doubt, Phase, Primary, PrimaryTurn};
 use crate::Time;
 use crate::arbiter::MemberId;
-use crate::log::HostPrint;
+use crate::log::{Counts, HostPrint};
 use crate::wire::{Message, PROTOCOL_VERSION, common_version};
 
 impl Primary {
@@ -31,7 +31,7 @@ impl Primary {
         if member == ours.me {
             return Some("the backup has the primary's own member id".into());
         }
-        host_refusal(&ours.host, host)
+        host_refusal(ours.counts, &ours.host, host)
     }
 
     /// Refuses the connected backup.
@@ -57,13 +57,26 @@ impl Primary {
     }
 }
 
-/// Why these two hosts cannot be a pair; `None` if they can.
-pub(crate) fn host_refusal(primary: &HostPrint, backup: &HostPrint) -> Option<String> {
-    let same = primary == backup;
-    (!same).then(|| {
+/// Why these two hosts cannot be a pair that counts this; `None` if they can. Instructions are counted by the
+/// software CPU, whose model the machine's configuration names: it is the same on every host. Branch edges are
+/// counted at exits, which must be the same; and a host's CPU leaves results to chance that the manuals do not
+/// define, as another one does. The software CPU is bound to none of them: it may be the other side of any.
+pub(crate) fn host_refusal(
+    counts: Counts,
+    primary: &HostPrint,
+    backup: &HostPrint,
+) -> Option<String> {
+    let fits = match counts {
+        Counts::Instructions => true,
+        Counts::BranchEdges => {
+            let one_is_soft = primary.is_software() != backup.is_software();
+            primary.exits == backup.exits && (one_is_soft || primary.cpu == backup.cpu)
+        }
+    };
+    (!fits).then(|| {
         format!(
             "the hosts differ (primary: CPU {}, exits {:016x}; backup: CPU {}, exits {:016x}), so \
-             positions would not mean the same: use two hosts with the same CPU and KVM",
+             positions would not mean the same: use two hosts with the same CPU and KVM, or --cpu soft",
             primary.cpu, primary.exits, backup.cpu, backup.exits
         )
     })

@@ -10,6 +10,7 @@ use super::*;
 use crate::arbiter::{ClaimAnswer, CloseAnswer, Nonce, OpenAnswer, OpenRecord};
 use crate::detector::Timing;
 use crate::gate::{GATE_BYTES, GATE_OUTPUTS};
+use crate::log::{Counts, HostPrint, SOFTWARE_CPU};
 use crate::testing::host;
 use crate::wire::{Beat, Request};
 use Copying as C;
@@ -33,6 +34,7 @@ impl Rig {
             vm: "demo".into(),
             me: ME,
             host: host(),
+            counts: Counts::BranchEdges,
             generation: 5,
             nonce: Nonce(100),
             solo,
@@ -227,6 +229,35 @@ fn who_cannot_be_a_backup_is_refused_and_the_next_may_come() {
         }
     }
     rig.join(5);
+}
+
+/// A host with this CPU, and these exits.
+fn host_with(cpu: &str, exits: u64) -> HostPrint {
+    HostPrint {
+        cpu: cpu.into(),
+        exits,
+    }
+}
+
+#[test]
+fn which_hosts_may_be_a_pair_depends_on_what_is_counted() {
+    let soft = |model| format!("{SOFTWARE_CPU}, model {model}");
+    let (one, other) = (host_with("AMD", 1), host_with("Intel", 1));
+    let (ours, newer) = (host_with(&soft(1), 1), host_with(&soft(2), 1));
+    for (primary, backup, edges) in [
+        (&one, &one, true),
+        (&one, &other, false),
+        (&one, &ours, true),
+        (&ours, &other, true),
+        (&ours, &ours, true),
+        (&ours, &newer, false),
+        (&one, &host_with("AMD", 2), false),
+        (&one, &host_with(&soft(1), 2), false),
+    ] {
+        let fits = |counts| host_refusal(counts, primary, backup).is_none();
+        assert_eq!(fits(Counts::BranchEdges), edges, "{primary:?}, {backup:?}");
+        assert!(fits(Counts::Instructions), "{primary:?}, {backup:?}");
+    }
 }
 
 #[test]

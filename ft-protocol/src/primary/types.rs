@@ -2,7 +2,7 @@
 
 use crate::arbiter::{MemberId, Nonce, Standing};
 use crate::detector::Timing;
-use crate::log::HostPrint;
+use crate::log::{Counts, HostPrint};
 use crate::reason::{HaltReason, Loss};
 use crate::transfer::Right;
 use crate::wire::{Beat, Message, Request};
@@ -20,6 +20,8 @@ pub struct PrimaryConfig {
     pub me: MemberId,
     /// This host.
     pub host: HostPrint,
+    /// What the machine's positions count.
+    pub counts: Counts,
     /// The first generation to open: see [`crate::arbiter::next_generation`].
     pub generation: u64,
     /// Random; the nonces of generations are derived from it.

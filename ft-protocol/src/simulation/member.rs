@@ -7,6 +7,7 @@ use super::seat::Seat;
 use crate::arbiter::{MemberId, Nonce};
 use crate::backup::{Backup, BackupConfig, Expectations};
 use crate::detector::Timing;
+use crate::log::Counts;
 use crate::mutant::Mutant;
 use crate::primary::{Primary, PrimaryConfig};
 use crate::testing::host;
@@ -26,6 +27,7 @@ fn primary_config(me: MemberId, solo: bool, mutant: Option<Mutant>) -> PrimaryCo
         vm: "demo".into(),
         me,
         host: host(),
+        counts: Counts::BranchEdges,
         generation: 1,
         nonce: Nonce(u128::MAX - (me.0 << 64)),
         solo,

@@ -123,8 +123,16 @@ pub struct BootInfo {
     pub prefix_len: u8,
     /// MAC address.
     pub mac: [u8; 6],
-    /// Always zero.
-    pub reserved: [u8; 1],
+    /// 1 if the machine makes exits inside computation by itself, so that interrupts come there although no
+    /// edge is counted and [`BootInfo::quantum`] is 0.
+    pub preempts: u8,
+}
+
+impl BootInfo {
+    /// Do interrupts come to a program that only computes?
+    pub fn interrupts_computing(&self) -> bool {
+        self.quantum != 0 || self.preempts != 0
+    }
 }
 
 /// The paravirtual clock. The machine writes it at positions; the guest reads it without an exit.

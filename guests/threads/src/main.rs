@@ -54,9 +54,9 @@ unsafe impl Sync for Global {}
 static THREADS: Global = Global(RefCell::new(None));
 
 fn main() -> u32 {
-    if boot_info().quantum == 0 {
+    if !boot_info().interrupts_computing() {
         println!(
-            "threads: this machine counts no branch edges, so no timer interrupt would ever reach a task: give it a --quantum"
+            "threads: this machine makes no exits inside computation, so no timer interrupt would ever reach a task: give it a --quantum"
         );
         return 1;
     }

@@ -73,7 +73,7 @@ pub struct Live {
     waker: Waker,
     /// Guest time when backends were asked last.
     asked_ns: u64,
-    /// Guest time as it was answered at this position, which will do for the look at it.
+    /// Guest time as it was answered at this position: the next look takes the same.
     answered_ns: Option<u64>,
     /// Frames that came before this side went live, oldest first.
     early: VecDeque<Vec<u8>>,

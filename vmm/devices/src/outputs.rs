@@ -48,7 +48,7 @@ impl Outputs {
         &self.waiting
     }
 
-    /// They were handed out.
+    /// Drops the outputs that were handed out, and keeps their buffers.
     pub fn clear(&mut self) {
         while let Some(output) = self.waiting.pop() {
             self.give_back(output.data);

@@ -50,7 +50,7 @@ pub use stage::RunError;
 use busy::Busy;
 use interrupt::Interrupts;
 use report::{AllReports, KeptReport, LegResult, Report, RunResult};
-use stage::{Setting, Stage, make_private};
+use stage::{Cpu, Setting, Stage, make_private};
 use verdict::{Failover, Leg, Observation, Tally};
 
 /// Longest duration of `quiet`, minutes: a week.
@@ -119,6 +119,9 @@ pub struct DrillArgs {
     /// answered at once
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     shadow: String,
+    /// The CPU of all members: this host's KVM, the one in software, or KVM where it can be used
+    #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
+    cpu: Cpu,
     /// Memory of the pair's machine, MiB
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
@@ -145,11 +148,11 @@ pub enum DrillError {
         elsewhere: String,
     },
     #[error(
-        "this host has no /dev/kvm: load KVM's module for its processor (modprobe kvm_intel or kvm_amd), and inside a virtual machine enable nested virtualisation"
+        "this host has no /dev/kvm: load KVM's module for its processor (modprobe kvm_intel or kvm_amd), and inside a virtual machine enable nested virtualisation, or use --cpu soft"
     )]
     NoKvm,
     #[error(
-        "/dev/kvm cannot be used by this user ({0}): add the user to the group that owns it (usually 'kvm'), or run the drill as root"
+        "/dev/kvm cannot be used by this user ({0}): add the user to the group that owns it (usually 'kvm'), run the drill as root, or use --cpu soft"
     )]
     KvmDenied(io::Error),
     #[error(transparent)]
@@ -181,7 +184,7 @@ pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, Dril
         return Ok(true);
     }
     let chosen = choose(&args.scenario, planting)?;
-    check_kvm()?;
+    let cpu = usable(args.cpu)?;
     lockstep_netns::gain_network_rights()?;
     // Every run makes a new network. This first one shows that the host allows it, before any file is
     // made.
@@ -191,6 +194,7 @@ pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, Dril
     let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;
     say(&format!("seed {seed}; logs in {}", dir.display()));
     let mut setting = Setting::new(interrupts, args.shadow == "on");
+    setting.cpu = cpu;
     setting.mem_mib = args.mem;
     if let Some(minutes) = args.minutes {
         setting.quiet = Duration::from_secs(60 * u64::from(minutes));
@@ -238,7 +242,20 @@ fn list(planting: &[Scenario], json: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Checks /dev/kvm before anything is made; the members check more.
+/// The CPU that members can use here; they check more.
+fn usable(cpu: Cpu) -> Result<Cpu, DrillError> {
+    match (cpu, check_kvm()) {
+        (Cpu::Soft, _) => Ok(Cpu::Soft),
+        (cpu, Ok(())) => Ok(cpu),
+        (Cpu::Kvm, Err(error)) => Err(error),
+        (Cpu::Auto, Err(error)) => {
+            say(&format!("the guests run on the software CPU: {error}"));
+            Ok(Cpu::Soft)
+        }
+    }
+}
+
+/// Checks /dev/kvm before anything is made.
 fn check_kvm() -> Result<(), DrillError> {
     let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
     match opened {

@@ -78,6 +78,8 @@ pub(super) struct Setting {
     pub(super) interrupts: Interrupts,
     /// Do backups keep the frames that their TAPs get?
     pub(super) shadow: bool,
+    /// The members' CPU.
+    pub(super) cpu: Cpu,
     /// Memory of the machines, MiB, if it was given.
     pub(super) mem_mib: Option<u32>,
     /// How long a run of `quiet` lasts.
@@ -91,8 +93,31 @@ impl Setting {
             guest: SocketAddrV4::new(GUEST, GUEST_PORT),
             interrupts,
             shadow,
+            cpu: Cpu::Auto,
             mem_mib: None,
             quiet: super::quiet::UNLESS_TOLD,
+        }
+    }
+}
+
+/// The members' `--cpu`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Cpu {
+    /// The host's KVM.
+    Kvm,
+    /// The one in software.
+    Soft,
+    /// KVM where it can be used.
+    Auto,
+}
+
+impl Cpu {
+    /// As an argument.
+    fn argument(self) -> &'static str {
+        match self {
+            Cpu::Kvm => "kvm",
+            Cpu::Soft => "soft",
+            Cpu::Auto => "auto",
         }
     }
 }
@@ -122,6 +147,7 @@ pub(super) struct Stage {
     pub(super) runs: u32,
     /// How long a run of `quiet` lasts.
     pub(super) quiet: Duration,
+    cpu: Cpu,
     mem_mib: Option<u32>,
     dir: PathBuf,
     guest: SocketAddrV4,
@@ -149,6 +175,7 @@ impl Stage {
             random: Random::new(seed),
             runs: 1,
             quiet: setting.quiet,
+            cpu: setting.cpu,
             mem_mib: setting.mem_mib,
             dir: dir.to_owned(),
             guest: setting.guest,

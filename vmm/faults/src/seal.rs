@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 /// System calls that make something. Accepting a connection is not among them: the runtime's thread
 /// lets peers and operators in.
-const MAKING: [libc::c_long; 18] = [
+const MAKING: [libc::c_long; 24] = [
     libc::SYS_open,
     libc::SYS_openat,
     libc::SYS_openat2,
@@ -19,9 +19,15 @@ const MAKING: [libc::c_long; 18] = [
     libc::SYS_socket,
     libc::SYS_socketpair,
     libc::SYS_bind,
+    libc::SYS_pipe,
     libc::SYS_pipe2,
+    libc::SYS_eventfd,
     libc::SYS_eventfd2,
+    libc::SYS_epoll_create,
     libc::SYS_epoll_create1,
+    libc::SYS_inotify_init1,
+    libc::SYS_io_uring_setup,
+    libc::SYS_perf_event_open,
     libc::SYS_timerfd_create,
     libc::SYS_memfd_create,
     libc::SYS_clone,
@@ -56,4 +62,10 @@ fn filter() -> Result<BpfProgram, seccompiler::Error> {
 pub fn this_thread() {
     let sealed = filter().and_then(|filter| apply_filter(&filter));
     sealed.expect("a host that takes a seccomp filter");
+}
+
+/// What a sealed thread does not live through.
+pub fn break_it() {
+    let opened = std::fs::File::open("/");
+    panic!("a seal that does not hold ({opened:?})");
 }

@@ -1,7 +1,8 @@
-//! A timer for a member's loop, which sets it anew at each turn. It is the host's own, as setting one of
+//! A timer for a member's loop, which sets it again at each turn. It is a timer of the host: to set one of
 //! tokio's to an earlier time wakes the thread that does so once more.
 
 use super::now;
+use super::readable::readable;
 use ft_protocol::Time;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -16,17 +17,17 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub struct Alarm {
     timer: AsyncFd<OwnedFd>,
-    /// When it goes off.
+    /// The time for which it is set.
     set: Option<Time>,
 }
 
 impl Alarm {
-    /// One that is not set, inside the runtime.
+    /// A timer that is not set, inside the runtime.
     pub fn new() -> io::Result<Alarm> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         Ok(Alarm {
-            timer: register(timer)?,
+            timer: readable(timer)?,
             set: None,
         })
     }
@@ -40,7 +41,7 @@ impl Alarm {
             if self.set != Some(at) {
                 self.set(at)?;
             }
-            // Nothing is read: setting it again is what makes it go off again.
+            // Nothing is read: a timer that is set again becomes readable again.
             self.timer.readable().await?.clear_ready();
         }
         Ok(())
@@ -60,14 +61,6 @@ impl Alarm {
         self.set = Some(at);
         Ok(())
     }
-}
-
-#[expect(
-    deprecated,
-    reason = "its successor is unsafe for descriptors that may change: an OwnedFd does not"
-)]
-fn register(timer: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(timer)
 }
 
 #[cfg(test)]

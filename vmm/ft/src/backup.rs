@@ -14,7 +14,7 @@ use ft_protocol::backup::Expectations;
 use ft_protocol::log::HostPrint;
 use lockstep_backends::live::Direct;
 use lockstep_backends::{Live, Tap};
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::Cpus;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct BackupParts {
     /// This host.
     pub host: HostPrint,
     /// The CPU backends.
-    pub cpus: CpuBackends,
+    pub cpus: Cpus,
     /// What the operator said about the machine.
     pub expect: Expectations,
     /// Where the primary listens.

@@ -7,21 +7,23 @@
 //! a runtime that hangs becomes silent, and a runtime whose vCPU hangs silences the thread at once.
 
 use super::priority;
+use super::readable::readable;
 use ft_protocol::wire::Beat;
 use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdSocket};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 /// How often a beat is sent: five of them within the silence that is suspicious
 /// ([`ft_protocol::detector::Timing::silence`]).
 pub const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Beats pass if one came within this time.
+/// Beats arrive at present if one came within this time.
 const PASSES: Duration = Duration::from_millis(250);
 
 /// How long the last permitted beat is repeated: as long as a peer tolerates a channel that carries
@@ -32,7 +34,7 @@ pub const LICENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Beats {
     /// `None` if no socket could be made: beats alone decide nothing.
-    socket: Option<UdpSocket>,
+    socket: Option<AsyncFd<OwnedFd>>,
     /// The address to which beats are sent.
     peer: Option<SocketAddr>,
     /// When the last beat arrived.
@@ -87,7 +89,7 @@ impl Beats {
     fn with(reserved: Reserved, peer: Option<SocketAddr>) -> io::Result<Beats> {
         Ok(Beats {
             beater: Some(reserved.beater),
-            socket: Some(UdpSocket::from_std(reserved.socket)?),
+            socket: Some(readable(reserved.socket.into())?),
             peer,
             heard: Cell::new(None),
         })
@@ -129,17 +131,18 @@ impl Beats {
         let Some(socket) = &self.socket else {
             return std::future::pending().await;
         };
-        let mut datagram = [0; Beat::MAX_DATAGRAM];
         loop {
-            match socket.recv_from(&mut datagram).await {
-                Ok((len, from)) => {
-                    if let Some(beat) = Beat::decode(&datagram[..len]) {
-                        self.heard.set(Some(Instant::now()));
-                        return (beat, from);
-                    }
+            let mut ready = match socket.readable().await {
+                Ok(ready) => ready,
+                Err(e) => {
+                    tracing::warn!("no heartbeats by UDP arrive any more ({e})");
+                    return std::future::pending().await;
                 }
-                // An ICMP message about an earlier beat: the peer is not there yet, or not any more.
-                Err(e) => tracing::debug!("no heartbeat ({e})"),
+            };
+            match self.read(socket) {
+                Datagram::Beat(beat, from) => return (beat, from),
+                Datagram::Other => {}
+                Datagram::None => ready.clear_ready(),
             }
         }
     }
@@ -148,26 +151,47 @@ impl Beats {
     /// polled it since this thread was last interrupted.
     pub fn arrived(&self) -> Option<(Beat, SocketAddr)> {
         let socket = self.socket.as_ref()?;
-        let mut datagram = [0; Beat::MAX_DATAGRAM];
-        let flags = rustix::net::RecvFlags::DONTWAIT;
         // Other datagrams are dropped; there may be more behind them.
         for _ in 0..ARRIVED_AT_ONCE {
-            match rustix::net::recvfrom(socket, &mut datagram, flags) {
-                Ok((len, _, from)) => {
-                    let beat = Beat::decode(&datagram[..len]);
-                    let from = from.and_then(|from| SocketAddr::try_from(from).ok());
-                    if let Some(found) = beat.zip(from) {
-                        self.heard.set(Some(Instant::now()));
-                        return Some(found);
-                    }
-                }
-                Err(rustix::io::Errno::AGAIN) => return None,
-                // As above.
-                Err(e) => tracing::debug!("no heartbeat ({e})"),
+            match self.read(socket) {
+                Datagram::Beat(beat, from) => return Some((beat, from)),
+                Datagram::Other => {}
+                Datagram::None => return None,
             }
         }
         None
     }
+
+    fn read(&self, socket: &AsyncFd<OwnedFd>) -> Datagram {
+        let mut datagram = [0; Beat::MAX_DATAGRAM];
+        let flags = rustix::net::RecvFlags::DONTWAIT;
+        match rustix::net::recvfrom(socket.get_ref(), &mut datagram, flags) {
+            Ok((len, _, from)) => {
+                let beat = Beat::decode(&datagram[..len]);
+                let from = from.and_then(|from| SocketAddr::try_from(from).ok());
+                match beat.zip(from) {
+                    Some((beat, from)) => {
+                        self.heard.set(Some(Instant::now()));
+                        Datagram::Beat(beat, from)
+                    }
+                    None => Datagram::Other,
+                }
+            }
+            Err(rustix::io::Errno::AGAIN) => Datagram::None,
+            // An ICMP message about an earlier beat: the peer is not there yet, or not any more.
+            Err(e) => {
+                tracing::debug!("no heartbeat ({e})");
+                Datagram::Other
+            }
+        }
+    }
+}
+
+/// What was read of the socket.
+enum Datagram {
+    Beat(Beat, SocketAddr),
+    Other,
+    None,
 }
 
 /// Most datagrams that are read in one call.

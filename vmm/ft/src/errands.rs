@@ -49,13 +49,17 @@ impl Errands {
             return Err(AllBusy);
         }
         let done = Done(busy);
-        let errand = move || {
+        self.run_next(move || {
             errand();
             drop(done);
-        };
+        });
+        Ok(())
+    }
+
+    /// Hands an errand to the first thread that is free. Only for errands that end.
+    pub fn run_next(&self, errand: impl FnOnce() + Send + 'static) {
         let queued = self.queue.send(Box::new(errand));
         queued.expect("the threads end with the last handle");
-        Ok(())
     }
 }
 
@@ -87,6 +91,17 @@ fn work(errands: &Mutex<Receiver<Errand>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_errand_may_wait_for_the_one_before() {
+        let errands = Errands::start("errands", 1).expect("a thread");
+        let (done, ends) = channel();
+        for number in 0..3 {
+            let done = done.clone();
+            errands.run_next(move || done.send(number).expect("the test waits"));
+        }
+        assert_eq!(ends.iter().take(3).collect::<Vec<_>>(), [0, 1, 2]);
+    }
 
     #[test]
     fn as_many_errands_are_done_at_once_as_there_are_threads() {

@@ -46,8 +46,15 @@ struct Command {
     vm: String,
     /// Passed to it as `LOCKSTEP_MEMBER`.
     me: MemberId,
-    /// The command that runs now. It is killed at the member's end.
-    running: Arc<Mutex<Option<Child>>>,
+    running: Arc<Mutex<Running>>,
+}
+
+/// A command that is killed at the member's end.
+#[derive(Debug, Default)]
+struct Running {
+    child: Option<Child>,
+    /// The member has ended: nothing is started any more.
+    ended: bool,
 }
 
 impl Fence {
@@ -86,16 +93,18 @@ impl Fence {
             return tell(Ok(()));
         };
         let command = command.clone();
-        let run = thread.run(move || tell(command.run(generation)));
-        run.expect("it is run again only after its result");
+        thread.run_next(move || tell(command.run(generation)));
     }
 }
 
 impl Drop for Fence {
     fn drop(&mut self) {
-        if let Some((command, _)) = &self.command
-            && let Some(mut child) = command.running().take()
-        {
+        let Some((command, _)) = &self.command else {
+            return;
+        };
+        let mut running = command.running();
+        running.ended = true;
+        if let Some(mut child) = running.child.take() {
             // It may have ended meanwhile.
             let _ended = child.kill();
         }
@@ -103,12 +112,16 @@ impl Drop for Fence {
 }
 
 impl Command {
-    fn running(&self) -> MutexGuard<'_, Option<Child>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().expect("nobody panics with this lock")
     }
 
     /// Waits for it. On the fence's thread.
     fn run(&self, generation: u64) -> Result<(), FenceError> {
+        let mut running = self.running();
+        if running.ended {
+            return Err(FenceError::Late);
+        }
         let child = process::Command::new("/bin/sh")
             .args(["-c", &self.text])
             .env("LOCKSTEP_VM", &self.vm)
@@ -120,9 +133,10 @@ impl Command {
             .spawn()
             .map_err(FenceError::NotStarted)?;
         let ends = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-        *self.running() = Some(child);
+        running.child = Some(child);
+        drop(running);
         let in_time = ends.map(|ends| in_time(&ends));
-        let Some(mut child) = self.running().take() else {
+        let Some(mut child) = self.running().child.take() else {
             // The member is ending, and has killed it.
             return Err(FenceError::Late);
         };

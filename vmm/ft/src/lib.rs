@@ -24,6 +24,7 @@ pub mod outputs;
 pub mod pace;
 pub mod primary;
 mod priority;
+pub mod readable;
 mod records;
 mod silence;
 mod sockets;
@@ -70,16 +71,15 @@ fn now() -> Time {
     Time(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
 }
 
-/// How much later a tick may come while nothing is under way: mostly something else wakes this thread
-/// meanwhile, and the tick is done with it. Such a tick is not late.
-const CALM: Duration = Duration::from_millis(20);
+/// How much later a tick may be done while nothing is under way. The next beat
+/// ([`beats::INTERVAL`]) mostly wakes this thread before, and the tick is done then.
+const CALM: Duration = Duration::from_millis(35);
 
-/// When a tick that is due at `tick` is done while nothing is under way: later than that only while the
-/// peer's beats arrive in time, which its silence shows.
-fn calm_tick(tick: Option<Time>, now: Time, silence: Option<Duration>) -> Option<Time> {
-    let heard = silence.is_none_or(|silence| silence < beats::INTERVAL + CALM);
-    let later = |tick: &Time| heard && *tick > now;
-    tick.map(|tick| if later(&tick) { tick.after(CALM) } else { tick })
+/// May a tick that is due at `tick` be put off by [`CALM`]? Only while the peer's beats arrive in time,
+/// which its silence shows.
+fn may_put_off(tick: Time, now: Time, silence: Option<Duration>) -> bool {
+    let beats_arrive = silence.is_none_or(|silence| silence < primary::timing().heartbeat + CALM);
+    tick > now && beats_arrive
 }
 
 /// SIGINT, SIGTERM and SIGHUP.
@@ -123,18 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tick_is_put_off_only_while_beats_come_as_they_should() {
+    fn a_tick_is_put_off_only_while_beats_arrive() {
         let ms = Duration::from_millis;
-        let now = Time(1_000_000_000);
-        let tick = Some(now.after(ms(7)));
-        let later = Some(now.after(ms(7) + CALM));
+        let (now, heartbeat) = (Time(1_000_000_000), primary::timing().heartbeat);
+        let tick = now.after(ms(7));
         for silence in [None, Some(ms(0)), Some(beats::INTERVAL)] {
-            assert_eq!(calm_tick(tick, now, silence), later);
-            assert_eq!(calm_tick(Some(now), now, silence), Some(now), "it is due");
-            assert_eq!(calm_tick(None, now, silence), None);
+            assert!(may_put_off(tick, now, silence));
+            assert!(!may_put_off(now, now, silence), "it is due");
         }
-        assert_eq!(calm_tick(tick, now, Some(ms(200))), tick);
-        let late = ft_protocol::detector::LATE_TICKS;
-        assert!(primary::timing().heartbeat + CALM < primary::timing().heartbeat * late);
+        assert!(!may_put_off(tick, now, Some(ms(60))));
+        // A beat comes before a tick that was put off.
+        assert!(heartbeat + CALM > beats::INTERVAL);
     }
 }

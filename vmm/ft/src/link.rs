@@ -19,7 +19,7 @@ const CLOSE_LIMIT: Duration = Duration::from_millis(200);
 
 /// How often a heartbeat is sent on the channel while beats pass by UDP. A heartbeat says nothing that a
 /// beat does not, and this is enough to keep the channel from looking stuck.
-const HEARTBEAT: Duration = Duration::from_millis(150);
+const HEARTBEAT: Duration = Duration::from_millis(140);
 
 /// Why a connection carries no more messages.
 #[derive(Clone, Debug, Error)]
@@ -241,7 +241,7 @@ pub struct Port {
 
 /// Most connections that wait to be accepted.
 const WAITING_CONNECTIONS: u32 = 128;
-/// After a connection that could not be accepted the next one waits so long.
+/// After a failed accept, the next one waits for this time.
 pub const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
 impl Port {

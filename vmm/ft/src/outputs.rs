@@ -54,7 +54,7 @@ impl HeldOutputs {
         held.outputs.drain(..count).collect()
     }
 
-    /// Drops everything up to `number`, now and when it comes.
+    /// Drops all outputs up to `number`, now and when they come.
     pub fn forget(&self, number: u64) {
         self.lock().forgotten = number;
         self.take(number);
@@ -112,7 +112,7 @@ impl Batch {
         });
     }
 
-    /// Whether it has none.
+    /// Has it no outputs?
     pub fn is_empty(&self) -> bool {
         self.outputs.is_empty()
     }
@@ -163,7 +163,7 @@ impl AtGate {
         (next.number <= number).then_some(next)
     }
 
-    /// That one has left.
+    /// The next output has left.
     pub fn note_left(&mut self) {
         self.left += 1;
         let all = |batch: &mut Arc<Batch>| batch.size().0 == self.left;

@@ -32,7 +32,7 @@ pub struct Pace {
 
 #[derive(Debug)]
 struct State {
-    /// The vCPU is to rest until it is told to run on.
+    /// The vCPU must rest until [`Pace::resume`].
     parked: bool,
     /// The vCPU works since then; means something while it is to rest.
     works_since: Instant,
@@ -109,9 +109,17 @@ impl Pace {
         self.must_wait() || self.rest() > 0 && self.lock().works_since.elapsed() >= WORK_SPAN
     }
 
-    /// Waits until it need not. Whether it had to.
+    /// The vCPU waited for its inputs for this time: it did not work.
+    pub fn idled(&self, time: Duration) {
+        if self.rest() > 0 {
+            let mut state = self.lock();
+            state.works_since = (state.works_since + time).min(Instant::now());
+        }
+    }
+
+    /// Waits until the vCPU may run. Returns whether it had to wait.
     pub fn wait(&self) -> bool {
-        if !self.must_wait() && self.rest() == 0 {
+        if !self.holds() {
             return false;
         }
         let _rest = self.pulse.rest();
@@ -191,6 +199,7 @@ mod tests {
     fn a_throttled_vcpu_rests_its_share_after_it_worked() {
         let pace = Pace::default();
         pace.set(true, 50);
+        assert!(!pace.wait(), "it has not worked yet");
         std::thread::sleep(WORK_SPAN);
         assert!(pace.holds());
         let began = Instant::now();
@@ -198,8 +207,12 @@ mod tests {
         let rested = began.elapsed();
         assert!(rested >= WORK_SPAN, "{rested:?}");
         assert!(!pace.holds(), "it just rested");
-        pace.set(true, 0);
         std::thread::sleep(WORK_SPAN);
+        pace.idled(WORK_SPAN);
+        assert!(!pace.holds(), "it waited for its inputs");
+        std::thread::sleep(WORK_SPAN);
+        assert!(pace.holds());
+        pace.set(true, 0);
         assert!(!pace.holds());
     }
 

@@ -1,8 +1,8 @@
 //! What the tests of this workspace may expect of the host that builds them.
 //!
-//! `LOCKSTEP_SKIP_KVM`, if not empty, becomes the cfg `skip_kvm`. The cfgs `has_…` tell what this host has.
-//! A test that needs several things has one cfg for all of them, `can_…`: two reasons to ignore it would be
-//! a warning of the compiler's. Redis clients are looked for where `LOCKSTEP_CLIENTS` points.
+//! `LOCKSTEP_SKIP_KVM`, if not empty, or a missing `/dev/kvm` becomes the cfg `skip_kvm`. The cfgs `has_…` tell
+//! what this host has. A test that needs several things has one cfg for all of them, `can_…`: two reasons to
+//! ignore it would be a warning of the compiler's. Redis clients are looked for where `LOCKSTEP_CLIENTS` points.
 
 #![allow(
     clippy::print_stderr,
@@ -56,6 +56,7 @@ const TESTS: &[(&str, &[&str])] = &[
         &["can_redis", "has_coredis_and_glide"],
     ),
     ("can_unshare", &[KVM, ROOT, "has_util_linux"]),
+    ("can_hide_kvm", &[ROOT, "has_util_linux"]),
     ("can_etcd_pair", &[KVM, "has_etcd"]),
 ];
 const KVM: &str = "has_kvm";
@@ -75,7 +76,9 @@ const PROGRAM_DIRS: &[&str] = &[
 pub fn announce() {
     let mut host = Host::default();
     println!("cargo::rerun-if-env-changed=LOCKSTEP_SKIP_KVM");
-    let skip = env::var_os("LOCKSTEP_SKIP_KVM").is_some_and(|value| !value.is_empty());
+    let told = env::var_os("LOCKSTEP_SKIP_KVM").is_some_and(|value| !value.is_empty());
+    // One that is there and cannot be opened fails the tests instead.
+    let skip = told || !Path::new("/dev/kvm").exists();
     host.tell("skip_kvm", skip);
     host.tell(KVM, !skip);
     // A process owns its own entry in /proc.

@@ -19,9 +19,12 @@ guests! {
     "kv" KV "GUEST_KV" "a Redis-protocol server on port 6379";
     "positions" POSITIONS "GUEST_POSITIONS" "takes an interrupt at every kind of position";
     "threads" THREADS "GUEST_THREADS" "a preemptive scheduler, switched by the timer inside computation";
+    "threads-plain" THREADS_PLAIN "GUEST_THREADS_PLAIN" "`threads` without a count of its own: for a CPU that counts instructions";
     "chaos" CHAOS "GUEST_CHAOS" "everything at random from the machine's seed";
     "bench" BENCH "GUEST_BENCH" "kernels timed one by one";
     "latency" LATENCY "GUEST_LATENCY" "how late timer interrupts come";
+    "latency-plain" LATENCY_PLAIN "GUEST_LATENCY_PLAIN" "`latency` without a count of its own: for a CPU that counts instructions";
+    "mips" MIPS "GUEST_MIPS" "kernels that the machine times, for `lockstep bench cpu`";
     "crash" CRASH "GUEST_CRASH" "reads through a null pointer";
     "traps" TRAPS "GUEST_TRAPS" "halts while a debug exception is due, until the end of input";
     "stuck" STUCK "GUEST_STUCK" "loops for ever without an exit";

@@ -7,7 +7,7 @@ use std::io;
 pub fn no_kvm(e: kvm_ioctls::Error) -> CpuError {
     let e = io::Error::from_raw_os_error(e.errno());
     CpuError::Unavailable(format!(
-        "cannot open /dev/kvm ({e}); Lockstep needs KVM: load its module and give this user access to the device"
+        "cannot open /dev/kvm ({e}); load its module and give this user access to the device, or use --cpu soft"
     ))
 }
 

@@ -5,6 +5,7 @@ mod host;
 mod state;
 mod vcpu;
 
+use ft_protocol::log::CpuKind;
 use kvm_ioctls::VmFd;
 use lockstep_memory::Ram;
 use lockstep_vcpu::{CpuBackend, CpuError, CpuState, DirtySource, Vcpu};
@@ -15,6 +16,15 @@ use std::sync::Arc;
 pub struct Kvm;
 
 impl CpuBackend for Kvm {
+    fn kind(&self) -> CpuKind {
+        CpuKind::Kvm
+    }
+
+    fn available(&self) -> Result<(), CpuError> {
+        let opened = kvm_ioctls::Kvm::new();
+        opened.map(drop).map_err(error::no_kvm)
+    }
+
     fn cpu(&self, ram: Ram, state: &CpuState) -> Result<Box<dyn Vcpu>, CpuError> {
         Ok(Box::new(vcpu::KvmVcpu::new(ram, state)?))
     }

@@ -8,7 +8,7 @@ use kvm_bindings::{
 };
 use kvm_ioctls::VcpuFd;
 use lockstep_vcpu::state::{
-    Attributes, Debug, Events, FPU_WORDS, Fpu, MSRS, Registers, Segment, System,
+    Attributes, Counters, Debug, Events, FPU_WORDS, Fpu, MSRS, Registers, Segment, System,
 };
 use lockstep_vcpu::{CpuError, CpuState};
 
@@ -49,6 +49,7 @@ pub fn save(fd: &VcpuFd, kept: &[u32]) -> Result<CpuState, CpuError> {
             dr6: debug.dr6,
             dr7: debug.dr7,
         },
+        counters: Counters::default(),
     })
 }
 

@@ -10,9 +10,10 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuExit, VcpuFd};
 use lockstep_memory::Ram;
 use lockstep_vcpu::state::MSRS;
-use lockstep_vcpu::{CpuError, CpuState, DirtyPages, Exit, Run, Vcpu};
+use lockstep_vcpu::{CpuError, CpuState, DirtyPages, Exit, Run, Until, Vcpu};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 mod request {
     use kvm_bindings::{KVMIO, kvm_interrupt};
@@ -159,8 +160,9 @@ impl KvmVcpu {
     }
 }
 
-impl Vcpu for KvmVcpu {
-    fn run(&mut self) -> Result<Run, CpuError> {
+impl KvmVcpu {
+    /// Enters the guest until it exits or the thread gets a signal.
+    fn enter(&mut self) -> Result<Run, CpuError> {
         let exit = match self.fd.run() {
             Ok(VcpuExit::IoOut(port, bytes)) if bytes.len() <= 4 => {
                 let mut data = [0; 4];
@@ -207,6 +209,19 @@ impl Vcpu for KvmVcpu {
         }
         Ok(Run::Exit(exit))
     }
+}
+
+impl Vcpu for KvmVcpu {
+    fn run(&mut self, until: Until) -> Result<Run, CpuError> {
+        assert_eq!(until, Until::GUEST, "KVM does not count instructions");
+        self.enter()
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn heed(&mut self, _: Arc<AtomicBool>) {}
 
     fn answer(&mut self, data: &[u8]) {
         let run = self.fd.get_kvm_run();
@@ -275,7 +290,7 @@ impl Vcpu for KvmVcpu {
 
     fn settle(&mut self) -> Result<Run, CpuError> {
         self.fd.set_kvm_immediate_exit(1);
-        let run = self.run();
+        let run = self.enter();
         self.fd.set_kvm_immediate_exit(0);
         run
     }

@@ -1,7 +1,7 @@
 //! How a machine starts: image, page tables, boot information, and the CPU at the image's entry point.
 
 use crate::{Image, ImageError, tables};
-use ft_protocol::log::MachineConfig;
+use ft_protocol::log::{Counts, MachineConfig};
 use lockstep_abi::{ABI_VERSION, BOOT_INFO, BOOT_MAGIC, BootInfo, CLOCK_PAGE, ClockPage};
 use lockstep_memory::{Ram, RamError};
 use lockstep_vcpu::CpuState;
@@ -32,6 +32,10 @@ pub fn default_mac(vm: &str) -> [u8; 6] {
 pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), LoadError> {
     image.load(ram)?;
     tables::build(ram, &image.segments(), image.end())?;
+    let (edges, steps) = match config.counts {
+        Counts::BranchEdges => (config.quantum, 0),
+        Counts::Instructions => (0, config.quantum),
+    };
     let mut info = BootInfo {
         magic: BOOT_MAGIC,
         version: ABI_VERSION,
@@ -39,7 +43,8 @@ pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), L
         free_start: image.end(),
         seed: config.seed,
         wall_ns: config.wall_ns,
-        quantum: config.quantum,
+        quantum: edges,
+        preempts: u8::from(steps != 0),
         ..BootInfo::default()
     };
     if let Some(net) = config.net() {
@@ -79,6 +84,7 @@ fn boot_info_bytes(info: &BootInfo) -> Vec<u8> {
     put(offset_of!(BootInfo, gateway), &info.gateway);
     put(offset_of!(BootInfo, prefix_len), &[info.prefix_len]);
     put(offset_of!(BootInfo, mac), &info.mac);
+    put(offset_of!(BootInfo, preempts), &[info.preempts]);
     bytes
 }
 

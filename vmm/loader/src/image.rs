@@ -15,6 +15,14 @@ pub const MAX_IMAGE_BYTES: usize = 32 << 20;
 /// Most RAM that an image may occupy, bytes (its `.bss` included).
 pub const MAX_LOADED_BYTES: u64 = 64 << 20;
 
+/// What the compiler's instrumentation calls at branch edges (`guests/rt/src/edges.s`).
+const EDGE_CALLBACK: &str = "__sanitizer_cov_trace_pc";
+
+/// CALL with a distance of 32 bits (SDM vol. 2A).
+const CALL: u8 = 0xe8;
+/// Its length, bytes.
+const CALL_LEN: usize = 5;
+
 /// Why a file is not accepted as a guest.
 #[derive(Debug, Error)]
 pub enum ImageError {
@@ -119,23 +127,45 @@ pub struct Image {
 }
 
 impl Image {
-    /// Checks a file: it must be a static ELF file whose code has allowed instructions only.
+    /// Checks a file: it must be a static ELF file.
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
-        let image = Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
+        Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
             name: name.to_string(),
             why,
-        })?;
-        for (segment, file) in &image.segments {
+        })
+    }
+
+    /// Checks its code: it must have allowed instructions only, where the host's CPU executes it.
+    pub fn check_instructions(&self) -> Result<(), ImageError> {
+        for (segment, file) in &self.segments {
             if segment.executable {
-                allowlist::check(&image.bytes[file.clone()], segment.start, &image.symbols)
-                    .map_err(|refused| ImageError::Instruction {
-                        name: name.to_string(),
+                allowlist::check(&self.bytes[file.clone()], segment.start, &self.symbols).map_err(
+                    |refused| ImageError::Instruction {
+                        name: self.name.clone(),
                         what: refused.to_string(),
                         advice: refused.advice(),
-                    })?;
+                    },
+                )?;
             }
         }
-        Ok(image)
+        Ok(())
+    }
+
+    /// Does it count its own branch edges? It does if its code calls [`EDGE_CALLBACK`] anywhere.
+    pub fn counts_edges(&self) -> bool {
+        let named = self.symbols.iter().find(|(_, name)| name == EDGE_CALLBACK);
+        let Some(&(callback, _)) = named else {
+            return false;
+        };
+        let mut code = self.segments.iter().filter(|(s, _)| s.executable);
+        code.any(|(segment, file)| {
+            let bytes = self.bytes[file.clone()].windows(CALL_LEN);
+            bytes.zip(segment.start..).any(|(bytes, at)| {
+                let distance = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+                let next = at + CALL_LEN as u64;
+                bytes[0] == CALL && next.wrapping_add_signed(distance.into()) == callback
+            })
+        })
     }
 
     fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, NotAnImage> {

@@ -17,7 +17,7 @@ pub(crate) enum Waiting {
 }
 
 impl Waiting {
-    /// What it is, and what the guest has seen.
+    /// The kind of wait, and what the guest has seen, as words for the digest.
     pub(crate) fn words(self) -> [u64; 2] {
         match self {
             Waiting::No => [0, 0],
@@ -27,14 +27,15 @@ impl Waiting {
     }
 }
 
-/// What is told of the vCPU at a position. Finishing its instruction changes RIP on some hosts and may
-/// end an interrupt's shadow; what is told stays, so that all who follow are told the same.
+/// What is reported of the vCPU at a position. Completing its instruction later changes RIP on some
+/// hosts and may end an interrupt shadow. The report does not change, so that everyone who compares
+/// sees the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Arrival {
     pub(crate) check: Check,
-    /// Would it take an interrupt?
+    /// Would the vCPU take an interrupt now?
     pub(crate) ready: bool,
-    /// Its digest, if its instruction was finished since.
+    /// The vCPU's digest on arrival, if its instruction was completed since.
     pub(crate) digest: Option<u64>,
 }
 

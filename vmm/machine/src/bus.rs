@@ -3,7 +3,7 @@
 mod slot;
 
 use bincode::{Decode, Encode};
-use ft_protocol::log::MachineConfig;
+use ft_protocol::log::{Counts, MachineConfig};
 use lockstep_abi::{MMIO_STRIDE, port};
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
@@ -56,7 +56,10 @@ impl Bus {
         Bus {
             pic: Pic::default(),
             clock: Clock::default(),
-            edges: EdgeCounter::new(config.quantum),
+            edges: EdgeCounter::new(match config.counts {
+                Counts::BranchEdges => config.quantum,
+                Counts::Instructions => 0,
+            }),
             slots: slot::all(config),
         }
     }
@@ -127,10 +130,9 @@ impl Bus {
         rooms.flatten().next().unwrap_or(0)
     }
 
-    /// Input arrives, at the last device in the list that takes its kind. Console input goes to
-    /// virtio-console once its driver is up, and before that to the 16550.
-    ///
-    /// Then the devices work, as by [`Bus::process`].
+    /// Gives input to the last device in the list that takes its kind, and lets all devices work as
+    /// [`Bus::process`] does. Console input goes to virtio-console when its driver is up, and to the 16550
+    /// before that.
     pub fn take_in(&mut self, kind: InputKind, data: &[u8], ram: &Ram, outputs: &mut Outputs) {
         let takes = |slot: &Slot| slot.device.room(kind).is_some();
         let target = self.slots.iter().rposition(takes);
@@ -146,8 +148,8 @@ impl Bus {
         }
     }
 
-    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Done after
-    /// every exit and every input, so that when a ring is looked at depends on these alone.
+    /// Lets the devices work on their rings and carries their interrupt lines to the PIC. Called after
+    /// every exit and every input, so that a replay looks at the rings at the same positions.
     pub fn process(&mut self, ram: &Ram, outputs: &mut Outputs) {
         for slot in &mut self.slots {
             let (device, line) = slot.with_line(&mut self.pic);
@@ -159,7 +161,12 @@ impl Bus {
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-            Exit::MmioWrite { .. } | Exit::MmioRead { .. } | Exit::Hlt | Exit::Shutdown => {
+            Exit::MmioWrite { .. }
+            | Exit::MmioRead { .. }
+            | Exit::Hlt
+            | Exit::Shutdown
+            | Exit::Steps
+            | Exit::Interruptible => {
                 return false;
             }
         };

@@ -34,7 +34,7 @@ pub enum Input<'a> {
     },
     /// Random bytes arrive at virtio-rng.
     Entropy {
-        /// As many as it asked for.
+        /// As many as the device asked for, at most.
         data: &'a [u8],
     },
 }
@@ -67,10 +67,10 @@ pub struct View {
     pub entropy_wanted: usize,
 }
 
-/// What a source wants at a position.
+/// What a source wants to happen at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next<'a> {
-    /// Apply this.
+    /// Apply this input.
     Apply(Input<'a>),
     /// Make a digest and give it to [`Sink::digest`].
     Digest,
@@ -90,7 +90,7 @@ pub trait Source {
     /// Why it can fail.
     type Error;
 
-    /// The next thing to do at this position. Called until it says [`Next::Leave`]; may block.
+    /// The next thing to do at this position. Called until it returns [`Next::Leave`]; may block.
     fn next(&mut self, view: &View) -> Result<Next<'_>, Self::Error>;
 
     /// Guest time, nanoseconds, for a device that needs it to handle the exit at `moment`. `None`
@@ -122,7 +122,7 @@ pub trait Sink {
     /// Why it can fail.
     type Error;
 
-    /// The guest emitted `output`; they come in order.
+    /// The guest emitted `output`. Outputs come in order.
     fn output(&mut self, moment: Moment, output: &Output) -> Result<(), Self::Error>;
 
     /// All inputs of this position are applied and `vector`, if any, was handed to the vCPU. The guest

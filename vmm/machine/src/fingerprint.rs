@@ -6,11 +6,11 @@
 use super::drive::{DriveError, Driven, drive};
 use super::edge::{Input, Moment, Next, Sink, Source, View};
 use super::{Machine, MachineError};
-use ft_protocol::log::{CpuKind, End, HostPrint, MachineConfig, MachineDigest};
+use ft_protocol::log::{Counts, End, HostPrint, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
 use lockstep_loader::Image;
 use lockstep_memory::Ram;
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::CpuBackend;
 use std::convert::Infallible;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -31,10 +31,10 @@ pub struct SelfTest {
 }
 
 /// Runs the self-test guest.
-pub fn self_test(cpus: CpuBackends) -> Result<SelfTest, MachineError> {
-    let config = MachineConfig::new(MEM_MIB);
+pub fn self_test(backend: &dyn CpuBackend) -> Result<SelfTest, MachineError> {
+    let config = MachineConfig::new(MEM_MIB).on(backend.kind(), Counts::BranchEdges);
     let image = Image::parse("positions", lockstep_images::POSITIONS.to_vec())?;
-    let mut machine = Machine::new(cpus, &config, &image)?;
+    let mut machine = Machine::new(backend, &config, &image)?;
     let mut trace = Trace {
         ram: machine.ram().clone(),
         hash: Xxh3::new(),
@@ -53,10 +53,10 @@ pub fn self_test(cpus: CpuBackends) -> Result<SelfTest, MachineError> {
 }
 
 /// The properties of this host on which a log depends. Runs the self-test guest.
-pub fn host_print(cpus: CpuBackends) -> Result<HostPrint, MachineError> {
+pub fn host_print(backend: &dyn CpuBackend) -> Result<HostPrint, MachineError> {
     Ok(HostPrint {
-        exits: self_test(cpus)?.exits,
-        cpu: cpus(CpuKind::Kvm).host_cpu(),
+        exits: self_test(backend)?.exits,
+        cpu: backend.host_cpu(),
     })
 }
 

@@ -23,12 +23,12 @@ pub use state::{MachineState, Parts, StateError};
 
 use arrival::{Arrival, Waiting};
 use bus::Bus;
-use ft_protocol::log::{EndReason, MachineConfig, Position};
+use ft_protocol::log::{Counts, CpuKind, EndReason, MachineConfig, Position};
 use lockstep_devices::{InputKind, Outputs};
 use lockstep_loader::{Image, ImageError, LoadError};
 use lockstep_memory::{Ram, RamDigest, RamError};
 use lockstep_pulse::Pulse;
-use lockstep_vcpu::{CpuBackends, CpuError, DirtyReader, Exit, Vcpu};
+use lockstep_vcpu::{CpuBackend, CpuError, DirtyReader, Exit, Vcpu};
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -47,6 +47,9 @@ pub enum MachineError {
     /// A state that no machine of this configuration can be in.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The CPU does not count instructions.
+    #[error("the machine counts instructions, which KVM does not: use --cpu soft or auto")]
+    NotCounted,
     /// The self-test guest did not end.
     #[error(
         "this host's KVM does not run the self-test guest to its end; use a host on which it does"
@@ -69,6 +72,8 @@ pub struct Machine {
     // Declared, and so dropped, before the RAM that it runs on.
     cpu: Box<dyn Vcpu>,
     ram: Ram,
+    counts: Counts,
+    quantum: u64,
     bus: Bus,
     at: Position,
     /// Everything at this position is done; the next step is to enter the guest.
@@ -95,15 +100,18 @@ impl Machine {
     /// Builds the machine and loads its guest. All that happens afterwards depends on `config`, `image`
     /// and the inputs alone.
     pub fn new(
-        cpus: CpuBackends,
+        backend: &dyn CpuBackend,
         config: &MachineConfig,
         image: &Image,
     ) -> Result<Machine, MachineError> {
+        suits(backend, config, image)?;
         let ram = Ram::new(config.mem_mib)?;
         lockstep_loader::prepare(&ram, config, image)?;
         let start = lockstep_loader::start_state(image.entry());
-        let mut cpu = cpus(config.cpu).cpu(ram.clone(), &start)?;
+        let mut cpu = backend.cpu(ram.clone(), &start)?;
         Ok(Machine {
+            counts: config.counts,
+            quantum: config.quantum,
             bus: Bus::new(config, &ram),
             at: Position::START,
             left: false,
@@ -128,7 +136,7 @@ impl Machine {
     /// memory's digest. The state may come from an untrusted peer or file. Whether it is the right one
     /// must be checked by comparing the components' digests.
     pub fn restore(
-        cpus: CpuBackends,
+        backend: &dyn CpuBackend,
         config: &MachineConfig,
         ram: Ram,
         digest: RamDigest,
@@ -136,8 +144,10 @@ impl Machine {
     ) -> Result<Machine, MachineError> {
         state.validate(config, &ram, &digest)?;
         let bus = Bus::restore(config, &state.devices, &ram).map_err(StateError::Device)?;
-        let cpu = cpus(config.cpu).cpu(ram.clone(), &state.cpu)?;
+        let cpu = backend.cpu(ram.clone(), &state.cpu)?;
         Ok(Machine {
+            counts: config.counts,
+            quantum: config.quantum,
             bus,
             at: state.at,
             left: state.left,
@@ -169,6 +179,7 @@ impl Machine {
 
     /// Sets the pulse on which the machine's thread beats. It is not a part of the machine's state.
     pub fn set_pulse(&mut self, pulse: Pulse) {
+        self.cpu.heed(pulse.kick());
         self.pulse = pulse;
     }
 
@@ -240,6 +251,23 @@ impl Machine {
             Waiting::Halted | Waiting::No => None,
         };
         edge.unwrap_or(u64::MAX)
+    }
+}
+
+/// Can this kind of CPU run this machine with this guest?
+///
+/// # Errors
+/// If it does not count what the machine's positions do, or cannot keep the guest from what no replay
+/// reproduces.
+pub fn suits(
+    backend: &dyn CpuBackend,
+    config: &MachineConfig,
+    image: &Image,
+) -> Result<(), MachineError> {
+    match (backend.kind(), config.counts) {
+        (CpuKind::Kvm, Counts::Instructions) => Err(MachineError::NotCounted),
+        (CpuKind::Kvm, Counts::BranchEdges) => Ok(image.check_instructions()?),
+        (CpuKind::Soft { .. }, Counts::BranchEdges | Counts::Instructions) => Ok(()),
     }
 }
 

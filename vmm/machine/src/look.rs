@@ -1,8 +1,9 @@
 //! What a machine is: its state, and digests of it.
 
 use super::{Machine, MachineError, MachineState, Parts, Waiting};
-use ft_protocol::log::MachineDigest;
+use ft_protocol::log::{Counts, MachineDigest};
 use lockstep_vcpu::Run;
+use lockstep_vcpu::state::Counters;
 
 impl Machine {
     /// The machine's state, without its memory.
@@ -32,12 +33,17 @@ impl Machine {
 
     /// The state as it is; it may be incomplete.
     fn look(&mut self) -> Result<MachineState, MachineError> {
+        let mut cpu = self.cpu.save()?;
+        if self.counts == Counts::BranchEdges {
+            // The next CPU may be one that does not count them.
+            cpu.counters = Counters::default();
+        }
         Ok(MachineState {
             at: self.at,
             left: self.left,
             arrived: self.arrived,
             waiting: self.waiting,
-            cpu: self.cpu.save()?,
+            cpu,
             devices: self.bus.save(),
         })
     }

@@ -1,9 +1,9 @@
 //! What a machine does: takes inputs and an interrupt at a position, enters the guest, and handles its exit.
 
 use super::{Arrival, Input, Machine, MachineError, Waiting};
-use ft_protocol::log::{EndReason, Position};
+use ft_protocol::log::{Counts, EndReason, Position};
 use lockstep_devices::{InputKind, Output};
-use lockstep_vcpu::{Exit, Run};
+use lockstep_vcpu::{Exit, Run, Until};
 
 /// A warning is due when at this many exits in a row an interrupt waited and the guest could not take
 /// it.
@@ -47,13 +47,14 @@ impl Machine {
             self.cpu.deliver(acknowledged)?;
             vector = Some(acknowledged);
         }
-        // An interrupt that still waits is handed over at a later exit that the guest makes by itself.
-        // KVM's interrupt windows are not used: on some hosts a window opens at an arbitrary
-        // instruction.
+        // An interrupt that still waits is handed over at a later exit: one that the CPU makes as soon as
+        // the guest takes interrupts, if it counts instructions, and else one that the guest makes by itself.
+        // KVM's interrupt windows are not used: on some hosts a window opens at an arbitrary instruction.
         if self.bus.pic.requests() {
             self.bus.edges.hurry(&self.ram);
         }
-        self.note_unheard(vector.is_none() && self.bus.pic.requests());
+        let by_the_guest = self.counts == Counts::BranchEdges;
+        self.note_unheard(by_the_guest && vector.is_none() && self.bus.pic.requests());
         self.waiting = Waiting::No;
         self.left = true;
         Ok(vector)
@@ -80,7 +81,7 @@ impl Machine {
     pub fn enter(&mut self) -> Result<Entered, MachineError> {
         assert!(self.left && self.unhandled.is_none() && self.ended.is_none());
         self.pulse.in_guest(true);
-        let run = self.cpu.run()?;
+        let run = self.cpu.run(self.until())?;
         self.pulse.in_guest(false);
         match run {
             Run::Kicked => Ok(Entered::Kicked),
@@ -91,14 +92,31 @@ impl Machine {
         }
     }
 
-    /// The guest made this exit: the machine is at a new position.
+    /// Where the CPU makes an exit by itself.
+    fn until(&self) -> Until {
+        match self.counts {
+            Counts::BranchEdges => Until::GUEST,
+            Counts::Instructions => Until {
+                steps: match self.quantum {
+                    0 => u64::MAX,
+                    quantum => self.at.edges.saturating_add(quantum),
+                },
+                interruptible: self.bus.pic.requests(),
+            },
+        }
+    }
+
+    /// There is an exit: the machine is at a new position.
     pub(super) fn arrive(&mut self, exit: Exit) {
         self.pulse.position();
         (self.left, self.settled) = (false, false);
         self.arrived = Arrival::of(&mut *self.cpu);
         self.at = Position {
             exit: self.at.exit + 1,
-            edges: self.bus.edges.passed(&self.ram),
+            edges: match self.counts {
+                Counts::BranchEdges => self.bus.edges.passed(&self.ram),
+                Counts::Instructions => self.cpu.steps(),
+            },
         };
         if self.bus.needs_time(&exit) {
             self.unhandled = Some(exit);
@@ -150,6 +168,7 @@ impl Machine {
             Exit::Hlt if self.cpu.exception_due() => {}
             Exit::Hlt if self.cpu.interrupts_enabled() => self.waiting = Waiting::Halted,
             Exit::Hlt | Exit::Shutdown => self.ended = Some(EndReason::Dead),
+            Exit::Steps | Exit::Interruptible => {}
         }
         self.bus.process(&self.ram, &mut self.outputs);
     }
@@ -159,7 +178,7 @@ impl Machine {
         self.outputs.waiting()
     }
 
-    /// They were handed out.
+    /// Drops the outputs that were handed out.
     pub fn clear_outputs(&mut self) {
         self.outputs.clear();
     }

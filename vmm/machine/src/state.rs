@@ -4,7 +4,7 @@ use super::bus::BusState;
 use super::{Arrival, Waiting};
 use bincode::{Decode, Encode};
 use ft_protocol::log::codec::{decode_payload, encode_payload};
-use ft_protocol::log::{MODEL_VERSION, MachineConfig, Position};
+use ft_protocol::log::{Counts, MODEL_VERSION, MachineConfig, Position};
 use lockstep_devices::state::digest;
 use lockstep_devices::{BadState, MAX_COUNT};
 use lockstep_memory::{Ram, RamDigest};
@@ -124,7 +124,8 @@ impl MachineState {
         if ram.len() != (config.mem_mib as usize) << 20 || memory.pages() != ram.pages() {
             return impossible("its memory is not the machine's");
         }
-        if self.at.exit > MAX_COUNT {
+        let counts_steps = config.counts == Counts::Instructions;
+        if self.at.exit > MAX_COUNT || counts_steps && self.at.edges > MAX_COUNT {
             return impossible("it is aeons ahead");
         }
         if self.left != (self.waiting == Waiting::No) {

@@ -3,17 +3,18 @@
 use crate::edge::View;
 use lockstep_devices::Output;
 use std::io;
+use std::time::Duration;
 
 /// What a look at the world found for a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Looked {
     /// Guest time, nanoseconds. Never goes back.
     pub now_ns: u64,
-    /// The guest is to be told the time, whether there is more for it or not.
+    /// The guest must get the time here, even if nothing else has come for it.
     pub clock: bool,
-    /// So many frames may be taken in here.
+    /// The most frames that may be taken in here.
     pub frames: usize,
-    /// So many bytes of console input may be taken in here.
+    /// The most bytes of console input that may be taken in here.
     pub console: usize,
 }
 
@@ -62,7 +63,10 @@ pub trait Outlet: Send {
         false
     }
 
-    /// Waits until the machine may run on. Whether it had to.
+    /// The machine waited for its inputs for this time.
+    fn idled(&self, _time: Duration) {}
+
+    /// Waits until the machine may run on. Returns whether it had to wait.
     fn wait(&self) -> bool {
         false
     }

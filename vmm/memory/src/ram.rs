@@ -1,10 +1,10 @@
 //! Guest RAM and its digest.
 
 use super::PageSet;
+use crate::written::Written;
 use lockstep_abi::RAM_MAX;
 use std::sync::Arc;
 use thiserror::Error;
-use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -49,7 +49,7 @@ pub enum RamError {
 
 /// The map that `virtio-queue` and KVM share. It remembers which pages the VMM itself wrote, since
 /// KVM's dirty log does not.
-pub type GuestMap = GuestMemoryMmap<AtomicBitmap>;
+pub type GuestMap = GuestMemoryMmap<Written>;
 
 /// The machine's RAM: one region from guest-physical address 0.
 #[derive(Clone, Debug)]
@@ -100,7 +100,7 @@ impl Ram {
         self.region().as_ptr() as u64
     }
 
-    fn region(&self) -> &MmapRegion<AtomicBitmap> {
+    fn region(&self) -> &MmapRegion<Written> {
         self.map
             .find_region(GuestAddress(0))
             .expect("RAM begins at address 0")
@@ -140,7 +140,17 @@ impl Ram {
 
     /// Pages that the VMM wrote since the last call: one bit per page, page 0 is the lowest bit.
     pub fn take_written(&self) -> Vec<u64> {
-        self.region().bitmap().get_and_reset()
+        self.region().bitmap().take()
+    }
+
+    /// From now on [`Ram::take_watched`] tells of this page, or not any more.
+    pub fn watch(&self, page: usize, on: bool) {
+        self.region().bitmap().watch(page, on);
+    }
+
+    /// Watched pages that the VMM wrote since the last call.
+    pub fn take_watched(&self) -> Vec<usize> {
+        self.region().bitmap().take_watched()
     }
 
     /// Reads a whole page.
@@ -279,6 +289,21 @@ mod tests {
             beats.set(beats.get() + 1);
         });
         assert_eq!(beats.get(), ram.pages() / BEAT_PAGES);
+    }
+
+    #[test]
+    fn watched_pages_that_are_written_are_told_once() {
+        let ram = Ram::new(MIN_MIB).unwrap();
+        ram.watch(2, true);
+        ram.watch(5, true);
+        ram.write(4 * PAGE as u64 - 1, &[1]).unwrap();
+        assert!(ram.take_watched().is_empty());
+        ram.write(2 * PAGE as u64 - 1, &[1, 2]).unwrap();
+        assert_eq!(ram.take_watched(), [2]);
+        assert!(ram.take_watched().is_empty());
+        ram.watch(5, false);
+        ram.write(0, &[1; 6 * PAGE]).unwrap();
+        assert_eq!(ram.take_watched(), [2]);
     }
 
     #[test]

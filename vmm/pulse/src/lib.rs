@@ -33,6 +33,8 @@ struct Shared {
     beats: AtomicU64,
     resting: AtomicBool,
     in_guest: AtomicBool,
+    /// The thread is kicked, for a guest that runs in this process: no signal gets it out.
+    kick: Arc<AtomicBool>,
     seen_by: Option<Box<dyn AtPositions>>,
 }
 
@@ -63,6 +65,11 @@ impl Pulse {
         if let Some(seer) = &self.shared.seen_by {
             seer.position();
         }
+    }
+
+    /// True when the thread is kicked. Who has left the guest for that makes it false.
+    pub fn kick(&self) -> Arc<AtomicBool> {
+        self.shared.kick.clone()
     }
 
     /// Called on the vCPU's thread when it has made progress.
@@ -144,10 +151,11 @@ impl PulseWatch {
             return true;
         }
         self.still += since.min(LOOK_COUNTS);
-        if shared.in_guest.load(Ordering::Acquire)
-            && let Err(e) = thread.kill(SIGRTMIN())
-        {
-            tracing::warn!("the vCPU's thread cannot be kicked ({e})");
+        if shared.in_guest.load(Ordering::Acquire) {
+            shared.kick.store(true, Ordering::Relaxed);
+            if let Err(e) = thread.kill(SIGRTMIN()) {
+                tracing::warn!("the vCPU's thread cannot be kicked ({e})");
+            }
         }
         self.still < HANG_LIMIT
     }

@@ -16,7 +16,7 @@ use ft_protocol::log::{Damage, FrameDecoder, Header, LogStart, MachineConfig, Po
 use lockstep_machine::{Machine, MachineError, MachineState, StateError};
 use lockstep_memory::pages::{CHUNK_BYTES, CHUNK_PAGES};
 use lockstep_memory::{PageError, PageReceiver, PageSender, Ram, RamDigest, RamError};
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::CpuBackend;
 use std::io::{self, Read, Write};
 use thiserror::Error;
 
@@ -204,10 +204,10 @@ impl Checkpoint {
     /// Makes the machine.
     pub fn restore(
         self,
-        cpus: CpuBackends,
+        backend: &dyn CpuBackend,
         config: &MachineConfig,
     ) -> Result<Machine, MachineError> {
-        Machine::restore(cpus, config, self.ram, self.digest, &self.state)
+        Machine::restore(backend, config, self.ram, self.digest, &self.state)
     }
 }
 

@@ -182,7 +182,7 @@ impl<S: Entries, O: Outlet> Follower<S, O> {
         // A progress mark may be made before its edges are known.
         if entry.at.edges != moment.at.edges && entry.event != Event::Progress {
             let what = format!(
-                "the guest has passed {} edges, the log has {}",
+                "the guest's count is {}, the log has {}",
                 moment.at.edges, entry.at.edges
             );
             return Err(diverged(moment, what));

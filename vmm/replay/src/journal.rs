@@ -11,7 +11,7 @@ use thiserror::Error;
 /// A chunk is handed on at a position when it is this old, even if nothing waits for it: the backup may
 /// not run beyond the last entry or progress mark that it has.
 pub const FLUSH_INTERVAL: Duration = Duration::from_millis(1);
-/// The same where nobody follows and it is only recorded.
+/// The same where no backup follows and the log is only recorded.
 pub const RECORD_INTERVAL: Duration = Duration::from_millis(20);
 /// A chunk is handed on when it is this long, bytes.
 pub const CHUNK_BYTES: usize = 256 << 10;
@@ -21,7 +21,7 @@ const BUFFERS: usize = 16;
 /// Room in each: a long chunk, and what one position may add to it.
 const BUFFER_BYTES: usize = CHUNK_BYTES + (128 << 10);
 
-/// The log cannot be kept.
+/// The log cannot be recorded.
 #[derive(Debug, Error)]
 #[error("{0}")]
 pub struct JournalError(pub String);
@@ -174,7 +174,7 @@ impl Journal {
         self.chunk.is_empty()
     }
 
-    /// Is the chunk so long that it is to be handed on?
+    /// Is the chunk as long as [`CHUNK_BYTES`]?
     pub fn is_long(&self) -> bool {
         self.chunk.len() >= CHUNK_BYTES
     }
@@ -210,7 +210,7 @@ impl Journal {
     }
 }
 
-/// Appends what `fill` gives, without an entry around it: nobody reads the log.
+/// Appends what `fill` gives, without an entry around it: the log has no consumer.
 fn read_only<E>(
     out: &mut Vec<u8>,
     room: usize,

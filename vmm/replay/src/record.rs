@@ -4,7 +4,7 @@
 
 use super::journal::{FLUSH_INTERVAL, Journal, JournalError, RECORD_INTERVAL};
 use ft_protocol::log::codec::BytesInput;
-use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, Position};
+use ft_protocol::log::{End, EndReason, Event, MachineDigest, OutputMark, OutputPort, Position};
 use lockstep_devices::Output;
 use lockstep_devices::virtio::net::MAX_FRAME;
 use lockstep_machine::world::{Inputs, Looked, Outlet};
@@ -44,7 +44,7 @@ pub struct Controls {
     pub cut_off: AtomicBool,
     /// The log has something that is not handed on, and the guest runs.
     log_waits: AtomicBool,
-    /// Somebody wants to see the machine.
+    /// A visitor waits for the machine.
     visited: AtomicBool,
     visit: Mutex<Option<Visit>>,
 }
@@ -87,8 +87,8 @@ impl Controls {
         self.visited.store(false, Ordering::Release);
     }
 
-    /// Whether the guest runs while something of the log, a mark of its progress at least, is not handed
-    /// on. A vCPU's thread that is kicked out of the guest hands it on.
+    /// Does the guest run while a part of the log, at least a progress mark, is not handed on? A vCPU's
+    /// thread that is kicked out of the guest hands it on.
     pub fn log_waits(&self) -> bool {
         self.log_waits.load(Ordering::SeqCst)
     }
@@ -143,9 +143,9 @@ pub struct Recorder<I, O> {
     /// Guest time when the machine was digested, and the log handed on.
     digested_ns: u64,
     flushed_ns: u64,
-    /// So old the log gets before it is handed on, if nothing waits for it: nanoseconds.
+    /// The age at which the log is handed on if nothing waits for it, nanoseconds.
     interval_ns: u64,
-    /// Somebody reads the journal.
+    /// The journal has a consumer.
     recorded: bool,
 }
 
@@ -227,9 +227,9 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
 
     /// The guest is about to wait here: until when it may. None: not yet.
     ///
-    /// Those who follow must not wait for what this side has, so all of it is handed on. Where nobody follows,
-    /// it is once it is old enough. A guest whose wait ends at once makes entries all the same: the brake holds
-    /// here too.
+    /// A backup must not wait for entries that exist already, so all of them are handed on. If the log is
+    /// only recorded, that is done when it is old enough. The brake holds here too: inputs that do not end
+    /// the guest's wait make entries although it never leaves.
     fn before_wait(&mut self, here: Position) -> Result<Option<u64>, RecordError> {
         if self.outlet.needs_log() || self.flush_is_due() {
             self.flush(here)?;
@@ -247,6 +247,10 @@ impl<I: Inputs, O: Outlet> Recorder<I, O> {
     /// Logs what has come for this position, the time first, and queues it to be applied.
     fn gather(&mut self, view: &View, wait_until: Option<u64>) -> Result<(), RecordError> {
         let looked = self.inputs.look(view, wait_until)?;
+        if wait_until.is_some() {
+            let idle = looked.now_ns.saturating_sub(self.now_ns);
+            self.outlet.idled(Duration::from_nanos(idle));
+        }
         self.now_ns = looked.now_ns;
         let comes = looked.frames > 0 || looked.console > 0 || view.entropy_wanted > 0;
         if !comes && !looked.clock {
@@ -363,7 +367,7 @@ impl<I: Inputs, O: Outlet> Source for Recorder<I, O> {
         }
     }
 
-    /// A kick hands on what waits of the log: the guest may compute for ever, and who follows must not wait.
+    /// After a kick the log is handed on: the guest may compute for ever, and the backup must not wait.
     fn is_over(&mut self, kicked: bool) -> Result<bool, RecordError> {
         if !kicked {
             return Ok(false);
@@ -413,7 +417,7 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
             number: self.outputs,
             port: output.port,
             len: output.data.len() as u32,
-            // Nobody compares it where nobody reads the log.
+            // Without a consumer of the log it is not compared.
             hash: if self.recorded {
                 output_hash(&output.data)
             } else {
@@ -421,7 +425,8 @@ impl<I: Inputs, O: Outlet> Sink for Recorder<I, O> {
             },
         };
         let seq = self.log(moment, Event::Output(mark));
-        self.output_waits = self.outlet.needs_log();
+        // What a guest prints may be its last output before it computes for ever.
+        self.output_waits |= self.outlet.needs_log() || output.port == OutputPort::Console;
         self.outlet.emit(self.outputs, seq, output)?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Buffers that are shared with other threads, and used again once those let them go.
+//! Buffers that are shared with other threads, and used again when those have dropped them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ const KEPT: usize = 64;
 pub struct Recycled<T>(VecDeque<Arc<T>>);
 
 impl<T> Recycled<T> {
-    /// So many to begin with; `make` makes them.
+    /// Begins with `count` buffers that `make` makes.
     pub fn new(count: usize, make: impl FnMut() -> T) -> Recycled<T> {
         let mut buffers = VecDeque::with_capacity(KEPT);
         buffers.extend(std::iter::repeat_with(make).take(count).map(Arc::new));
         Recycled(buffers)
     }
 
-    /// Shares `value`, and leaves in its place a buffer that nobody else holds any more, as it was when it
-    /// was shared, or what `make` makes.
+    /// Shares `value`, and leaves in its place a buffer that no other thread holds any more, with the content
+    /// that it was shared with, or one that `make` makes.
     pub fn share(&mut self, value: &mut T, make: impl FnOnce() -> T) -> Arc<T> {
         let free = |oldest: &mut Arc<T>| Arc::get_mut(oldest).is_some();
         let free = self.0.pop_front_if(free);

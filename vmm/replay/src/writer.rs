@@ -1,19 +1,20 @@
 //! What waits between the journal and the disk, and the thread that writes it.
 //!
-//! Chunks come as often as an output needs its log; the thread writes what has gathered at once, and is
-//! woken once for it.
+//! A chunk comes whenever an output needs its log. The thread writes all chunks that have gathered in one
+//! call.
 
 use super::journal::{Chunk, Consumer, JournalError};
 use ft_protocol::log::LogWriter;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Bytes of the log that may wait for the disk.
 pub const WRITE_BACKLOG_BYTES: usize = 64 << 20;
-/// What comes within this time of what came first is written with it.
+/// Time between two writes: all chunks that come in between are written together.
 pub const WRITE_INTERVAL: Duration = Duration::from_millis(20);
-/// Unless it is so much, bytes.
+/// More than this is written at once, bytes.
 const WRITE_BYTES: usize = 256 << 10;
 /// Chunks written by one call, at most: no more than the host takes.
 const WRITE_CHUNKS: usize = 256;
@@ -43,6 +44,8 @@ struct Shared {
     /// Wakes a consumer that waits for room.
     fell: Condvar,
     failed: OnceLock<String>,
+    /// The recording may end before its machine.
+    gives_up: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -87,25 +90,33 @@ impl LogQueue {
         self.shared.failed.get().map(String::as_str)
     }
 
-    /// Whether a consumer waits for room.
+    /// Does a consumer wait for room?
     pub fn is_full(&self) -> bool {
         self.lock().full
     }
 
     pub(super) fn fail(&self, message: String) {
-        let _held = self.lock();
-        self.shared.failed.get_or_init(|| message);
+        let held = self.lock();
+        let why = self.shared.failed.get_or_init(|| message);
         self.shared.fell.notify_all();
+        drop(held);
+        // At once: the guest may log nothing more for a long time.
+        if self.shared.gives_up.load(Ordering::Acquire) {
+            report_end(why);
+        }
     }
 
     pub(super) fn consumer(&self, if_slow: IfSlow) -> Box<dyn Consumer> {
+        if if_slow == IfSlow::GiveUp {
+            self.shared.gives_up.store(true, Ordering::Release);
+        }
         Box::new(LogDirConsumer {
             queue: Some(self.clone()),
             if_slow,
         })
     }
 
-    /// Takes a chunk; false if there is no room and `wait` does not say to wait, or nobody writes any more.
+    /// Takes a chunk. Returns false if there is no room and `wait` is not set, or if writing has failed.
     fn push(&self, chunk: &Chunk, wait: bool) -> bool {
         let mut state = self.lock();
         while state.bytes >= WRITE_BACKLOG_BYTES && self.failed().is_none() && !state.closed {
@@ -132,17 +143,17 @@ impl LogQueue {
         self.failed().is_none()
     }
 
-    /// Waits until something is to be written, and takes it; nothing at the end.
-    fn take(&self, chunks: &mut Vec<Chunk>) {
+    /// Waits until there is something to write, and takes it; nothing at the end. Waits until `earliest`,
+    /// unless more than [`WRITE_BYTES`] come.
+    fn take(&self, chunks: &mut Vec<Chunk>, earliest: Instant) {
         let mut state = self.lock();
         while state.chunks.is_empty() && !state.closed {
             state.sleeps = true;
             let filled = self.shared.filled.wait(state);
             state = filled.expect("nobody panics with this lock");
         }
-        let until = Instant::now() + WRITE_INTERVAL;
         while state.bytes < WRITE_BYTES && !state.closed {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = earliest.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
@@ -156,8 +167,10 @@ impl LogQueue {
     /// Writes what comes until the queue is closed. On the writer's thread.
     pub(super) fn write_to<W: Write>(&self, mut log: LogWriter<W>) -> io::Result<()> {
         let mut chunks = Vec::with_capacity(ROOM);
+        let mut earliest = Instant::now();
         loop {
-            self.take(&mut chunks);
+            self.take(&mut chunks, earliest);
+            earliest = Instant::now() + WRITE_INTERVAL;
             if chunks.is_empty() {
                 return log.flush();
             }
@@ -176,6 +189,10 @@ impl LogQueue {
     }
 }
 
+fn report_end(why: &str) {
+    tracing::error!("recording ends here, the VM runs on: {why}");
+}
+
 struct LogDirConsumer {
     /// None once it was given up.
     queue: Option<LogQueue>,
@@ -190,12 +207,14 @@ impl Consumer for LogDirConsumer {
         if queue.push(chunk, self.if_slow == IfSlow::Wait) {
             return Ok(());
         }
-        let slow = "the disk does not keep up with the log";
-        let why = queue.failed().unwrap_or(slow).to_string();
+        let (slow, failed) = ("the disk does not keep up with the log", queue.failed());
         match self.if_slow {
-            IfSlow::Wait => Err(JournalError(why)),
+            IfSlow::Wait => Err(JournalError(failed.unwrap_or(slow).to_string())),
             IfSlow::GiveUp => {
-                tracing::error!("recording ends here, the VM runs on: {why}");
+                // The writer has reported its own failure.
+                if failed.is_none() {
+                    report_end(slow);
+                }
                 self.queue = None;
                 Ok(())
             }
@@ -263,7 +282,7 @@ mod tests {
         assert_eq!(tail, Tail::Open);
         let written = entries.iter().map(|entry| entry.at.exit);
         assert!(written.eq(1..=count));
-        // What comes after the end is nobody's, and does no harm.
+        // What comes after the end is dropped.
         journal.append(Position::exit(count + 1), None, Event::Progress);
         journal.flush().unwrap();
     }

@@ -1,13 +1,14 @@
 //! `lockstep doctor`: measures what this host can and cannot do.
 
-use super::cpus::cpus;
 mod bridges;
 
 use super::{CliError, Status};
 use clap::Args;
-use ft_protocol::log::CpuKind;
+use lockstep_kvm::Kvm;
 use lockstep_machine::fingerprint::{SelfTest, self_test};
 use lockstep_out as out;
+use lockstep_vcpu::CpuBackend;
+use lockstep_x86::Soft;
 use perf_event::Builder;
 use perf_event::events::Hardware;
 use serde_json::json;
@@ -43,9 +44,10 @@ pub fn run(args: &DoctorArgs) -> Result<Status, CliError> {
         Finding {
             name: "cpu",
             good: None,
-            what: cpus(CpuKind::Kvm).host_cpu(),
+            what: Kvm.host_cpu(),
         },
         kvm(),
+        self_tested("software_cpu", &Soft),
         network(),
         bridges::bridges(),
         branch_counter(),
@@ -77,12 +79,24 @@ fn describe(finding: &Finding) -> String {
     format!("{mark:<5} {:<15} {}", finding.name, finding.what)
 }
 
-/// Runs the self-test guest twice: both runs must succeed and be equal.
+/// KVM, if it is there. Without it guests run in software.
 fn kvm() -> Finding {
+    match Kvm.available() {
+        Ok(()) => self_tested("kvm", &Kvm),
+        Err(why) => Finding {
+            name: "kvm",
+            good: None,
+            what: format!("{why}: guests run on the software CPU"),
+        },
+    }
+}
+
+/// Runs the self-test guest twice: both runs must succeed and be equal.
+fn self_tested(name: &'static str, backend: &dyn CpuBackend) -> Finding {
     let start = Instant::now();
-    let first = self_test(cpus);
+    let first = self_test(backend);
     let took = start.elapsed();
-    let (good, what) = match (first, self_test(cpus)) {
+    let (good, what) = match (first, self_test(backend)) {
         (Ok(a), Ok(b)) if a == b => {
             let SelfTest { exits, positions } = a;
             let each = took.as_nanos() / u128::from(positions.max(1));
@@ -98,7 +112,7 @@ fn kvm() -> Finding {
         (Err(e), _) | (_, Err(e)) => (false, e.to_string()),
     };
     Finding {
-        name: "kvm",
+        name,
         good: Some(good),
         what,
     }

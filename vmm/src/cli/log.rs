@@ -3,7 +3,7 @@
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
 use ft_protocol::log::{
-    Control, EndReason, Entry, Event, Header, LogError, LogStart, Position, Tail,
+    Control, Counts, EndReason, Entry, Event, Header, LogError, LogStart, Position, Tail,
 };
 use lockstep_out as out;
 use lockstep_replay::LogDir;
@@ -141,9 +141,13 @@ impl Stat {
         writeln!(out, "vm         {}", header.vm)?;
         writeln!(out, "guest      {} (hash {:032x})", guest.name, guest.hash)?;
         let (mem, quantum, seed) = (m.mem_mib, m.quantum, m.seed);
+        let counted = match m.counts {
+            Counts::BranchEdges => "edges",
+            Counts::Instructions => "instructions",
+        };
         writeln!(
             out,
-            "machine    {mem} MiB, quantum {quantum} edges, seed {seed:016x}"
+            "machine    {mem} MiB, quantum {quantum} {counted}, seed {seed:016x}"
         )?;
         if let Some(net) = m.net() {
             let ([a, b, c, d], len, mac) = (net.ip, net.prefix_len, mac_text(net.mac));
@@ -158,7 +162,11 @@ impl Stat {
                 "begins     at position {at}, after entry {seq} and output {outputs}"
             )?;
         }
-        writeln!(out, "positions  {}, edges {}", self.at.exit, self.at.edges)?;
+        writeln!(
+            out,
+            "positions  {}, {counted} {}",
+            self.at.exit, self.at.edges
+        )?;
         let (s, ns) = (self.guest_ns / 1_000_000_000, self.guest_ns % 1_000_000_000);
         writeln!(out, "guest time {s}.{ns:09} s")?;
         writeln!(out, "entries    {}", self.entries)?;

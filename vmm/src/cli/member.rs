@@ -1,6 +1,5 @@
 //! `lockstep primary` and `lockstep backup`: the two halves of a pair.
 
-use super::cpus::cpus;
 use super::options::{MachineArgs, load_guest};
 use super::run::report;
 use super::storage::{ArbiterArgs, latest_of};
@@ -163,9 +162,10 @@ pub(super) fn serve_backup(
 ) -> Result<Outcome, CliError> {
     let tap = tools.backends.tap.clone();
     let (live, direct) = tools.backends.live_in_pair()?;
+    let cpus = member.machine.cpu.cpus();
     let parts = BackupParts {
         vm: member.vm.clone(),
-        host: host_print(cpus)?,
+        host: host_print(cpus.branch_edges)?,
         cpus,
         expect: Expectations {
             mem_mib: member.machine.mem,

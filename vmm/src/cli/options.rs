@@ -1,9 +1,9 @@
 //! Machine options, and the guest and machine that they describe.
 
 use super::CliError;
-use super::cpus::cpus;
+use super::cpus::{CpuChoice, for_guest};
 use clap::Args;
-use ft_protocol::log::{GuestImage, Header, MachineConfig, NetConfig};
+use ft_protocol::log::{Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::tap::look_after;
@@ -13,13 +13,18 @@ use lockstep_loader::Image;
 use lockstep_loader::default_mac;
 use lockstep_loader::image::MAX_IMAGE_BYTES;
 use lockstep_machine::host_print;
+use lockstep_vcpu::CpuBackend;
 use std::fs::File;
 use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 
 /// Default edges per quantum: see `docs/determinism.md` for the measurement.
-const DEFAULT_QUANTUM: u64 = 100_000;
+const DEFAULT_QUANTUM_EDGES: u64 = 100_000;
+/// The same where the software CPU runs a guest that counts edges.
+const DEFAULT_QUANTUM_EDGES_SOFT: u64 = 20_000;
+/// Default instructions per quantum: see there too.
+pub const DEFAULT_QUANTUM_INSTRUCTIONS: u64 = 200_000;
 /// Default memory, MiB.
 const DEFAULT_MEM_MIB: u32 = 64;
 /// The guest's default address.
@@ -32,9 +37,12 @@ pub struct MachineArgs {
     /// Memory, MiB (64 unless told).
     #[arg(long, value_name = "MIB")]
     pub mem: Option<u32>,
-    /// Branch edges after which a computing guest is left once, so that interrupts reach it; 0 for
-    /// never (100,000 unless told).
-    #[arg(long, value_name = "EDGES")]
+    /// The CPU: this host's KVM, the one in software, or KVM where it can be used and suits the guest.
+    #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
+    pub cpu: CpuChoice,
+    /// Branch edges, or instructions if those are counted, after which a computing guest is left once, so
+    /// that interrupts reach it; 0 for never. Unless told, 100,000 edges on KVM, 20,000 on the software CPU, and 200,000 instructions.
+    #[arg(long, value_name = "COUNT")]
     pub quantum: Option<u64>,
     /// Network: an existing TAP, and what the guest is told.
     #[arg(
@@ -164,24 +172,38 @@ fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The header of a new machine's log.
-pub fn new_header(vm: &str, args: &MachineArgs, image: &Image) -> Result<Header, CliError> {
+/// The header of a new machine's log, and the CPU that the machine is to run on.
+pub fn new_header(
+    vm: &str,
+    args: &MachineArgs,
+    image: &Image,
+) -> Result<(Header, &'static dyn CpuBackend), CliError> {
     let started_ns = unix_ns();
-    Ok(Header {
+    let (backend, counts) = for_guest(args.cpu.cpus(), image)?;
+    let quantum = args.quantum.unwrap_or(match (counts, backend.kind()) {
+        (Counts::BranchEdges, CpuKind::Kvm) => DEFAULT_QUANTUM_EDGES,
+        (Counts::BranchEdges, CpuKind::Soft { .. }) => DEFAULT_QUANTUM_EDGES_SOFT,
+        (Counts::Instructions, _) => DEFAULT_QUANTUM_INSTRUCTIONS,
+    });
+    let machine = MachineConfig::new(args.mem.unwrap_or(DEFAULT_MEM_MIB))
+        .on(backend.kind(), counts)
+        .with_net(args.net.config(vm));
+    let header = Header {
         vm: vm.to_string(),
         machine: MachineConfig {
-            quantum: args.quantum.unwrap_or(DEFAULT_QUANTUM),
+            quantum,
             seed: rand::random(),
             wall_ns: started_ns,
-            ..MachineConfig::new(args.mem.unwrap_or(DEFAULT_MEM_MIB)).with_net(args.net.config(vm))
+            ..machine
         },
         guest: GuestImage {
             name: image.name().to_string(),
             hash: image.hash(),
         },
-        host: host_print(cpus)?,
+        host: host_print(backend)?,
         started_ns,
-    })
+    };
+    Ok((header, backend))
 }
 
 /// The live backends of the options.

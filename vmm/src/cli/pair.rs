@@ -26,8 +26,11 @@ pub struct PairArgs {
     /// Memory, MiB (64 unless told).
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
-    /// Branch edges after which a computing guest is left once; 0 for never (100,000 unless told).
-    #[arg(long, value_name = "EDGES")]
+    /// The CPU: this host's KVM, the one in software, or KVM where it can be used and suits the guest.
+    #[arg(long, value_name = "kvm|soft|auto", value_parser = ["kvm", "soft", "auto"], default_value = "auto")]
+    cpu: String,
+    /// Branch edges, or instructions, after which a computing guest is left once; 0 for never.
+    #[arg(long, value_name = "COUNT")]
     quantum: Option<u64>,
     /// Network: the primary's TAP, and what the guest is told.
     #[arg(
@@ -99,7 +102,7 @@ impl PairArgs {
         command.arg0("lockstep").arg(role).arg(&self.guest);
         command.args(["--vm", &self.vm, "--arbiter", &place.arbiter]);
         command.args(["--channel", channel, "--net", net]);
-        command.args(["--console", &self.console]);
+        command.args(["--console", &self.console, "--cpu", &self.cpu]);
         command.arg("--events").arg(place.events(name));
         for (option, value) in [
             ("--mem", self.mem.map(u64::from)),

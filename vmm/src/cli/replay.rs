@@ -1,13 +1,13 @@
 //! `lockstep replay`: runs a recording again and compares everything.
 
-use super::cpus::cpus;
+use super::cpus::CpuChoice;
 use super::{CliError, Status};
 use clap::Args;
-use ft_protocol::log::{EndReason, Header, LogError, LogStart, Position, Tail};
+use ft_protocol::log::{Counts, EndReason, Header, HostPrint, LogError, LogStart, Position, Tail};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_machine::drive::drive;
-use lockstep_machine::{DriveError, Machine, Parts, host_print};
+use lockstep_machine::{DriveError, Machine, Parts, suits};
 use lockstep_out as out;
 use lockstep_replay::follow::Followed;
 use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
@@ -21,6 +21,9 @@ use std::path::PathBuf;
 pub struct ReplayArgs {
     /// The directory that was given to --record.
     dir: PathBuf,
+    /// The CPU: this host's KVM, the one in software, or of the kind that recorded it, if that can be used.
+    #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
+    cpu: CpuChoice,
     /// Stop at this exit.
     #[arg(long, value_name = "N")]
     until: Option<u64>,
@@ -50,8 +53,10 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     if let Some(why) = header.machine.refusal("the log's machine") {
         return Err(CliError::refused(why));
     }
-    check_host(&header)?;
+    let (backend, host) = args.cpu.replaying(&header)?;
+    check_host(&header, &host)?;
     let image = dir.image(&header)?;
+    suits(backend, &header.machine, &image)?;
     let start = log.start();
     let checkpoint = dir.checkpoint(&log)?;
     let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
@@ -62,8 +67,8 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
         )));
     }
     let mut machine = match checkpoint {
-        Some(checkpoint) => checkpoint.restore(cpus, &header.machine)?,
-        None => Machine::new(cpus, &header.machine, &image)?,
+        Some(checkpoint) => checkpoint.restore(backend, &header.machine)?,
+        None => Machine::new(backend, &header.machine, &image)?,
     };
     let quiet = args.verify || args.json;
     let console = match quiet {
@@ -105,12 +110,15 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     Ok(Status::Done)
 }
 
-/// Positions have the same meaning only if the fingerprint is the same.
-fn check_host(header: &Header) -> Result<(), CliError> {
-    let host = host_print(cpus)?;
+/// Positions that the guest counts mean the same only where the fingerprint is the same; those that the
+/// software CPU counts mean the same on every host.
+fn check_host(header: &Header, host: &HostPrint) -> Result<(), CliError> {
+    if header.machine.counts == Counts::Instructions {
+        return Ok(());
+    }
     if host.exits != header.host.exits {
         return Err(CliError::refused(format!(
-            "this host's KVM makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind, with the version of lockstep that recorded it",
+            "the CPU here makes other exits than the one that the log was recorded on (fingerprint {:016x}, the log's {:016x}); replay it on a host of that kind, with the version of lockstep that recorded it",
             host.exits, header.host.exits
         )));
     }

@@ -1,6 +1,5 @@
 //! `lockstep run`: runs one machine, unprotected.
 
-use super::cpus::cpus;
 use super::options::{Backends, MachineArgs, load_guest, new_header};
 use super::{CliError, Status};
 use clap::Args;
@@ -46,9 +45,9 @@ pub struct RunArgs {
 pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let image = load_guest(&args.guest)?;
     let backends = Backends::open(&args.machine)?;
-    let header = new_header(&args.guest, &args.machine, &image)?;
+    let (header, backend) = new_header(&args.guest, &args.machine, &image)?;
     backends.filter_for(header.machine.net());
-    let mut machine = Machine::new(cpus, &header.machine, &image)?;
+    let mut machine = Machine::new(backend, &header.machine, &image)?;
     let writer = match &args.record {
         Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
         None => None,
@@ -73,7 +72,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let thread = thread.spawn(move || {
         if begins.recv().is_ok() {
             let driven = drive(&mut machine, &mut recorder);
-            // Who asked is waiting for it.
+            // The main thread waits for it.
             let _asked = end.send((driven, recorder.close()));
         }
     });

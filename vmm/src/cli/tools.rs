@@ -2,7 +2,6 @@
 //! arbiter hears of the member.
 
 use super::CliError;
-use super::cpus::cpus;
 use super::member::MemberArgs;
 use super::options::{Backends, new_header};
 use ft_protocol::log::Header;
@@ -49,15 +48,15 @@ pub(super) struct Ready {
 }
 
 impl Ready {
-    /// Builds the machine, which shows that this host's KVM can do so.
+    /// Builds the machine, which shows that this host can do so.
     pub(super) fn make(
         member: &MemberArgs,
         tools: &Tools,
         image: Image,
     ) -> Result<Ready, CliError> {
-        let header = new_header(&member.vm, &member.machine, &image)?;
+        let (header, backend) = new_header(&member.vm, &member.machine, &image)?;
         tools.backends.filter_for(header.machine.net());
-        let machine = Machine::new(cpus, &header.machine, &image)?;
+        let machine = Machine::new(backend, &header.machine, &image)?;
         let writer = match &member.record {
             Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
             None => None,

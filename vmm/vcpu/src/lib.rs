@@ -2,15 +2,19 @@
 //!
 //! Each CPU backend is a crate that implements [`Vcpu`] and [`CpuBackend`].
 
+mod choice;
 pub mod dirty;
 pub mod state;
 
+pub use choice::Cpus;
 pub use dirty::{DirtyPages, DirtyReader, DirtySource};
 pub use state::CpuState;
 
 use ft_protocol::log::{Check, CpuKind};
 use lockstep_memory::Ram;
 use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use thiserror::Error;
 
 /// What can go wrong with a CPU. The backend writes the sentences for the user.
@@ -35,7 +39,8 @@ pub enum CpuError {
     },
 }
 
-/// An exit that the guest caused. These, and only these, are counted as positions.
+/// An exit: one that the guest caused, or one that the CPU made where [`Until`] says. These, and only these,
+/// are counted as positions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// OUT.
@@ -74,6 +79,28 @@ pub enum Exit {
     Hlt,
     /// Triple fault.
     Shutdown,
+    /// [`Until::steps`] steps are made.
+    Steps,
+    /// The guest takes interrupts ([`Until::interruptible`]).
+    Interruptible,
+}
+
+/// Where the CPU makes an exit by itself, besides those that the guest causes. Only a CPU that counts
+/// instructions can do so, at the same place every time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// When this many steps were made in all ([`Vcpu::steps`]).
+    pub steps: u64,
+    /// As soon as [`Vcpu::ready`] is true.
+    pub interruptible: bool,
+}
+
+impl Until {
+    /// The guest's own exits alone.
+    pub const GUEST: Until = Until {
+        steps: u64::MAX,
+        interruptible: false,
+    };
 }
 
 /// Why [`Vcpu::run`] returned.
@@ -95,8 +122,19 @@ pub enum Run {
 /// between two runs. Before [`Vcpu::save`], [`Vcpu::settle`] must have returned [`Run::Kicked`]: only
 /// then is the state complete.
 pub trait Vcpu: Debug + Send {
-    /// Runs the guest until it exits or the thread is kicked.
-    fn run(&mut self) -> Result<Run, CpuError>;
+    /// Runs the guest until there is an exit or the thread is kicked.
+    ///
+    /// # Panics
+    /// If the CPU does not count instructions and `until` is not [`Until::GUEST`].
+    fn run(&mut self, until: Until) -> Result<Run, CpuError>;
+
+    /// Instructions that the guest completed, and iterations of those that repeat; 0 where the CPU does not
+    /// count them.
+    fn steps(&self) -> u64;
+
+    /// From now on the thread is kicked when this is true: [`Vcpu::run`] makes it false and returns. A CPU
+    /// that a signal kicks need not look.
+    fn heed(&mut self, kick: Arc<AtomicBool>);
 
     /// Gives the value of the IN or MMIO read that the last [`Vcpu::run`] returned.
     ///
@@ -136,12 +174,15 @@ pub trait Vcpu: Debug + Send {
 
 /// Makes CPUs of one kind.
 pub trait CpuBackend: Debug + Send + Sync {
+    /// The kind.
+    fn kind(&self) -> CpuKind;
+
+    /// Can CPUs be made here?
+    fn available(&self) -> Result<(), CpuError>;
+
     /// Makes a CPU in this state, on this memory. The state may come from an untrusted peer or file.
     fn cpu(&self, ram: Ram, state: &CpuState) -> Result<Box<dyn Vcpu>, CpuError>;
 
-    /// The host CPU's vendor, family, model and stepping, in words.
+    /// The CPU's vendor, family, model and stepping, in words: the host's, if instructions run on that.
     fn host_cpu(&self) -> String;
 }
-
-/// The CPU backends of a program, by the kind of CPU that they make.
-pub type CpuBackends = fn(CpuKind) -> &'static dyn CpuBackend;

@@ -253,6 +253,18 @@ pub struct CpuState {
     pub events: Events,
     /// Debug registers.
     pub debug: Debug,
+    /// What the CPU counts, if it does.
+    pub counters: Counters,
+}
+
+/// What a CPU counts that counts instructions; zero on others, and in a machine that does not let its guest see
+/// it. No digest of a log covers it, as the position does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Counters {
+    /// Steps made.
+    pub steps: u64,
+    /// The time-stamp counter, less the steps.
+    pub tsc_offset: u64,
 }
 
 impl Default for CpuState {
@@ -267,6 +279,7 @@ impl Default for CpuState {
             msrs: MSRS.map(|(_, value)| value),
             events: Events::default(),
             debug: Debug::default(),
+            counters: Counters::default(),
         }
     }
 }
@@ -284,7 +297,9 @@ impl CpuState {
 
     /// A digest of each part, by name.
     pub fn components(&self) -> Vec<(&'static str, u64)> {
-        let parts = self.parts().into_iter();
+        let Counters { steps, tsc_offset } = self.counters;
+        let counters = ("counters", vec![steps, tsc_offset]);
+        let parts = self.parts().into_iter().chain([counters]);
         parts.map(|(name, words)| (name, hash(words))).collect()
     }
 
@@ -343,18 +358,23 @@ mod tests {
         state.events.error_code = 2;
         state.events.interrupt = [1, 0x30, 0, 1];
         state.debug.addresses = [(); 4].map(|()| number());
+        state.counters = Counters {
+            steps: number(),
+            tsc_offset: number(),
+        };
         state
     }
 
     #[test]
     fn a_changed_state_has_a_new_model_version() {
-        let golden: [(&str, u64); 6] = [
+        let golden: [(&str, u64); 7] = [
             ("vCPU registers", 0x52eb_d9ce_66d5_2f63),
             ("vCPU system registers", 0xdab3_9b48_70ba_5bfe),
             ("FPU", 0x2b0a_3b30_6924_942b),
             ("events", 0x4e2e_8180_9e1a_2a43),
             ("debug registers", 0x1366_68b7_51c0_1102),
             ("MSRs", 0xe55e_506f_92d2_2134),
+            ("counters", 0x3ba7_5fed_4406_9b3e),
         ];
         assert_eq!(
             motley().components(),

@@ -294,7 +294,7 @@ impl<D: VirtioDevice> Device for Mmio<D> {
         mut line: Line,
     ) {
         let (queues, device) = (&mut self.queues, &mut self.device);
-        // Who has no driver takes nothing in: there is no room.
+        // A device without a driver has no room, so this is not called for it.
         if device.take_in(data, queues, mem, outputs) {
             self.registers.interrupt_status |= USED_BUFFER;
         }

@@ -103,7 +103,7 @@ impl Net {
         used
     }
 
-    /// Whether this frame is taken in; counts one that is not.
+    /// Is there room for this frame? Counts a frame that is dropped.
     fn takes(&mut self, frame: &[u8]) -> bool {
         let takes = self.state.inbox.len() < INBOX_FRAMES && frame.len() <= MAX_FRAME;
         self.state.dropped += u64::from(!takes);

@@ -6,7 +6,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use super::super::hosts::ADDRESSES;
 use super::super::members::MemberId;
 use super::{
-    BACKUP, CHANNEL_PORT, Guest, PRIMARY, Pair, RESTART, RESTARTS, RunError, START_LIMIT, Stage,
+    BACKUP, CHANNEL_PORT, Cpu, Guest, PRIMARY, Pair, RESTART, RESTARTS, RunError, START_LIMIT,
+    Stage,
 };
 use lockstep_events::Event;
 use lockstep_netns::TAPS;
@@ -25,6 +26,8 @@ impl Stage {
     ) -> Result<Pair, RunError> {
         let (name, taps) = match guest {
             Guest::Kv => ("kv", [Some(TAPS[0]), Some(TAPS[1])]),
+            // Where the CPU counts instructions the guest need not.
+            Guest::Threads if self.cpu == Cpu::Soft => ("threads-plain", [None, None]),
             Guest::Threads => ("threads", [None, None]),
         };
         let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
@@ -135,6 +138,8 @@ impl Stage {
             tap.map_or("none".into(), |tap| format!("tap={tap}").into()),
             "--record".into(),
             self.dir.join(name).into(),
+            "--cpu".into(),
+            self.cpu.argument().into(),
         ]
     }
 }

@@ -9,13 +9,13 @@ use lockstep_machine::{Machine, MachineState};
 use lockstep_memory::{PageReceiver, Ram};
 use lockstep_pulse::{Pulse, Rest};
 use lockstep_replay::LogDirWriter;
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::CpuBackend;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 
 /// Memory for the copy, and the other parts of the machine.
 pub struct Room {
-    cpus: CpuBackends,
+    backend: &'static dyn CpuBackend,
     header: Header,
     image: Image,
     record: Option<PathBuf>,
@@ -27,7 +27,7 @@ pub struct Room {
 impl Room {
     /// Maps the memory.
     pub fn new(
-        cpus: CpuBackends,
+        backend: &'static dyn CpuBackend,
         header: Header,
         image: Image,
         record: Option<PathBuf>,
@@ -35,7 +35,7 @@ impl Room {
     ) -> Result<Room, BuildError> {
         let ram = Ram::new(header.machine.mem_mib)?;
         Ok(Room {
-            cpus,
+            backend,
             pages: PageReceiver::new(ram),
             header,
             image,
@@ -82,7 +82,7 @@ fn restore(
 ) -> Result<Built, BuildError> {
     let state = MachineState::decode(state)?;
     let (memory, digest) = room.pages.into_parts();
-    let mut machine = Machine::restore(room.cpus, &room.header.machine, memory, digest, &state)
+    let mut machine = Machine::restore(room.backend, &room.header.machine, memory, digest, &state)
         .map_err(BuildError::Copy)?;
     room.cuts.built(&mut machine)?;
     // The digest of the machine's memory itself, not of the received chunks.

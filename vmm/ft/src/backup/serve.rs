@@ -21,7 +21,7 @@ use crate::network::Network;
 use crate::outputs::HeldOutputs;
 use crate::primary::{Copy, SurvivorParts, new_member, timing};
 use crate::silence::LongestSilence;
-use crate::{EventLog, Outcome, StopSignals, calm_tick, now};
+use crate::{CALM, EventLog, Outcome, StopSignals, may_put_off, now};
 use ft_protocol::Time;
 use ft_protocol::arbiter::{ClaimAnswer, CloseAnswer, Look, MemberId, ReadBackAnswer, Standing};
 use ft_protocol::backup::{Backup, BackupConfig};
@@ -35,7 +35,7 @@ use lockstep_machine::Parts;
 use lockstep_pulse::PulseWatch;
 use lockstep_replay::journal::Chunk;
 use lockstep_replay::record::Controls;
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::Cpus;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -76,7 +76,7 @@ struct Runtime {
     me: MemberId,
     vm: String,
     host: HostPrint,
-    cpus: CpuBackends,
+    cpus: Cpus,
     channel: SocketAddr,
     /// The port on which it will listen.
     port: Option<Port>,
@@ -128,7 +128,7 @@ struct Runtime {
     fence: Fence,
     alarm: Alarm,
     /// Once this side is live, it copies its machine for the next backup.
-    copiers: Errands,
+    copier: Errands,
     cuts: Cuts,
     watch: PulseWatch,
     /// Why the last attempt to close the generation failed.
@@ -187,7 +187,7 @@ impl Runtime {
             control: Control::listen(&parts.vm, me),
             fence: Fence::new(parts.fence, &parts.vm, me)?,
             alarm: Alarm::new()?,
-            copiers: Copy::threads()?,
+            copier: Copy::thread()?,
             asker: Asker::new(parts.arbiter, &parts.vm, me)?,
             watch: PulseWatch::new(parts.cuts.pulse()),
             cuts: parts.cuts,
@@ -288,14 +288,14 @@ impl Runtime {
         }
     }
 
-    /// When the next tick is due.
-    fn timeout(&self) -> Option<Time> {
-        let tick = self.backup.poll_timeout();
-        let now = now();
-        match self.calm {
-            true => calm_tick(tick, now, self.backup.silence(now)),
-            false => tick,
+    /// When the next tick is done.
+    fn timeout(&mut self) -> Option<Time> {
+        let (now, tick) = (now(), self.backup.poll_timeout()?);
+        if !self.calm || !may_put_off(tick, now, self.backup.silence(now)) {
+            return Some(tick);
         }
+        self.backup.put_off_tick(CALM);
+        Some(tick.after(CALM))
     }
 
     /// Passes in everything that has arrived, before a tick judges the peer by it.

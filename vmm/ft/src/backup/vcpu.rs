@@ -12,11 +12,11 @@ use ft_protocol::transfer::StateDigest;
 use lockstep_backends::Live;
 use lockstep_loader::{Image, ImageError};
 use lockstep_machine::drive::{DriveError, Driven, drive};
-use lockstep_machine::{Machine, MachineError, Parts, StateError};
+use lockstep_machine::{Machine, MachineError, Parts, StateError, suits};
 use lockstep_memory::{PageError, RamError};
 use lockstep_pulse::Pulse;
 use lockstep_replay::{Consumer, FollowError, Follower, IfSlow, LogDirError, LogDirWriter};
-use lockstep_vcpu::CpuBackends;
+use lockstep_vcpu::{CpuError, Cpus};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use thiserror::Error;
@@ -63,6 +63,9 @@ pub enum BuildError {
     /// What arrived is not a guest.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// No CPU of this host may run it.
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
     /// It is another guest.
     #[error("the guest image that arrived is not the one that the primary named")]
     OtherImage,
@@ -134,7 +137,7 @@ pub struct Promotion {
 /// From what the machine is built.
 pub struct Boot {
     /// The CPU backends.
-    pub cpus: CpuBackends,
+    pub cpus: Cpus,
     pub generation: u64,
     pub header: Header,
     pub image: Vec<u8>,
@@ -216,18 +219,20 @@ fn build(
     if image.hash() != boot.header.guest.hash {
         return Err(BuildError::OtherImage);
     }
+    let backend = boot.cpus.of(boot.header.machine.counts)?;
     let booted = |recording| News::Booted {
         generation,
         copied,
         recording,
     };
     if copied {
-        let room = Room::new(boot.cpus, boot.header, image, boot.record, boot.cuts)?;
+        suits(backend, &boot.header.machine, &image)?;
+        let room = Room::new(backend, boot.header, image, boot.record, boot.cuts)?;
         tell(booted(None));
         drop(rest);
         return copy::receive(room, jobs, tell, pulse);
     }
-    let mut machine = Machine::new(boot.cpus, &boot.header.machine, &image)?;
+    let mut machine = Machine::new(backend, &boot.header.machine, &image)?;
     boot.cuts.built(&mut machine)?;
     // On a slow host the pair may have ended meanwhile; then the next one begins the recording.
     if let Err(TryRecvError::Disconnected) = jobs.try_recv() {

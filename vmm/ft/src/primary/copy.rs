@@ -8,7 +8,7 @@
 //! it is copied, that is as much as it writes in a round.
 
 use super::vcpu::{News, ToRuntime};
-use crate::errands::{AllBusy, Errands};
+use crate::errands::Errands;
 use crate::state_digest;
 use ft_protocol::transfer::Capture;
 use ft_protocol::wire::Message;
@@ -89,19 +89,19 @@ pub struct Copy {
 }
 
 impl Copy {
-    /// Threads for copies: one may still be ending when the next begins.
-    pub fn threads() -> io::Result<Errands> {
-        Errands::start("copy", 2)
+    /// The thread for copies. One that was ended may still be ending when the next begins, which waits.
+    pub fn thread() -> io::Result<Errands> {
+        Errands::start("copy", 1)
     }
 
-    /// Begins a copy on one of the threads.
+    /// Begins a copy on its thread.
     pub fn start(
         id: u64,
         controls: Arc<Controls>,
         waker: Waker,
         runtime: ToRuntime,
-        threads: &Errands,
-    ) -> Result<Copy, AllBusy> {
+        thread: &Errands,
+    ) -> Copy {
         let (sender, pieces) = channel(WAITING_PIECES);
         let stop = Arc::new(AtomicBool::new(false));
         let copier = Copier {
@@ -112,15 +112,15 @@ impl Copy {
             waker,
             runtime,
         };
-        threads.run(move || copier.run())?;
-        Ok(Copy {
+        thread.run_next(move || copier.run());
+        Copy {
             id,
             pieces,
             unsent: VecDeque::new(),
             state: None,
             stop,
             controls,
-        })
+        }
     }
 
     /// What comes of it next. Cancel-safe.

@@ -1,9 +1,9 @@
-//! Marks of progress: while the guest computes for long, the backup must learn that nothing happened.
+//! Progress marks while the guest computes for long: the backup must learn that nothing happened.
 //!
-//! The vCPU's thread hands its log on by itself where an output waits for it, where the guest waits, and at
-//! the first exit after a millisecond. Only while it is deep in its guest somebody else has to see to that:
-//! the runtime, which kicks it out. It looks every millisecond, and only while there is something to look
-//! after: a guest that waits, or that nobody follows, wakes nobody.
+//! The vCPU's thread hands its log on when an output waits for it, when the guest waits, and at the first
+//! exit after a millisecond. While it stays in the guest it cannot. Then the runtime kicks it out. The
+//! runtime looks every millisecond, and only while entries wait: a guest that waits, or that no backup
+//! follows, wakes no thread.
 
 use crate::now;
 use ft_protocol::Time;
@@ -17,12 +17,12 @@ use tokio::sync::Notify;
 /// Looks in a row that find nothing before the looking ends.
 const QUIET_LOOKS: u32 = 4;
 
-/// Both ends of the looking.
+/// One end of it; the vCPU's thread and the runtime have one each.
 #[derive(Clone, Debug, Default)]
 pub struct Marks {
     shared: Arc<Shared>,
     quiet: u32,
-    /// The next look; none while there is nothing to look after.
+    /// The next look; none while no entries wait.
     next: Option<Time>,
 }
 
@@ -36,17 +36,17 @@ struct Shared {
 impl Marks {
     /// On the vCPU's thread: the log has something that is not handed on, and the guest is entered.
     pub fn wake(&self) {
-        // With what the vCPU's thread has stored before: either it sees that nobody looks, or the runtime,
-        // which has just ended its looking, sees that there is something.
+        // Both sides store before they load: either this thread sees that the runtime does not look, or the
+        // runtime, which has just stopped to look, sees that entries wait.
         if !self.shared.looks.load(Ordering::SeqCst) {
             self.shared.wanted.notify_one();
         }
     }
 
-    /// When to look. `follows`: somebody needs the marks.
+    /// When to look. `follows`: a backup needs the marks.
     pub fn next(&mut self, follows: bool) -> Option<Time> {
         if !follows {
-            // Nobody is to be woken for nothing.
+            // The vCPU's thread must not wake the runtime.
             self.shared.looks.store(true, Ordering::SeqCst);
             self.next = None;
         } else if self.next.is_none() && self.shared.looks.load(Ordering::SeqCst) {

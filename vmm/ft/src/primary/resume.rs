@@ -67,8 +67,8 @@ pub struct Resumed {
     pub fence: Fence,
     /// The runtime's timer.
     pub alarm: Alarm,
-    /// The threads for copies.
-    pub copiers: Errands,
+    /// The thread for copies.
+    pub copier: Errands,
     /// Where to die, for drills.
     pub cuts: Cuts,
     /// The longest silence of the other side so far.
@@ -114,7 +114,7 @@ impl Resumed {
             lag_told: None,
             copy: None,
             alarm: self.alarm,
-            copiers: self.copiers,
+            copier: self.copier,
             copies: 0,
             progress: None,
             unclosed: None,

@@ -90,8 +90,8 @@ pub(super) struct Runtime {
     pub(super) copy: Option<Copy>,
     /// Goes off when something is due.
     pub(super) alarm: Alarm,
-    /// The threads for copies.
-    pub(super) copiers: Errands,
+    /// The thread for copies.
+    pub(super) copier: Errands,
     /// Number of copies so far.
     pub(super) copies: u64,
     /// The progress of the last copy.
@@ -195,6 +195,7 @@ impl Runtime {
             vm: parts.header.vm.clone(),
             me,
             host: parts.header.host.clone(),
+            counts: parts.header.machine.counts,
             generation: parts.generation,
             nonce: new_nonce(),
             solo: parts.solo,
@@ -227,7 +228,7 @@ impl Runtime {
             lag_told: None,
             copy: None,
             alarm: Alarm::new()?,
-            copiers: Copy::threads()?,
+            copier: Copy::thread()?,
             copies: 0,
             progress: None,
             unclosed: None,

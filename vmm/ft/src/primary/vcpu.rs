@@ -18,6 +18,7 @@ use lockstep_replay::record::{Controls, Recorder};
 use lockstep_replay::{Consumer, Recycled};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Messages from the vCPU's thread. The pace limits them: a vCPU whose messages are not read waits.
@@ -137,6 +138,10 @@ impl Outlet for Gated {
 
     fn holds(&self) -> bool {
         self.runtime.pace.holds()
+    }
+
+    fn idled(&self, time: Duration) {
+        self.runtime.pace.idled(time);
     }
 
     fn wait(&self) -> bool {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::drive::{DriveError, drive};
 use crate::{Input, Machine, MachineError, Moment, Next, Sink, Source, View};
-use ft_protocol::log::{CpuKind, End, MachineDigest};
+use ft_protocol::log::{End, MachineDigest};
 use lockstep_kvm::Kvm;
 use lockstep_loader::Image;
 use lockstep_memory::ram::BEAT_PAGES;
@@ -15,9 +15,7 @@ fn config() -> MachineConfig {
     }
 }
 
-fn cpus(_: CpuKind) -> &'static dyn CpuBackend {
-    &Kvm
-}
+const BACKEND: &dyn CpuBackend = &Kvm;
 
 /// Time goes on in steps. The state is taken at the first position at which this much has happened.
 struct Until {
@@ -78,7 +76,7 @@ impl Sink for Until {
 /// The state and the memory of a machine that runs `ticker`, after about `exits` exits.
 fn running(exits: u64) -> (MachineState, Ram) {
     let image = Image::parse("ticker", lockstep_images::TICKER.to_vec()).unwrap();
-    let mut machine = Machine::new(cpus, &config(), &image).unwrap_or_else(|e| panic!("{e}"));
+    let mut machine = Machine::new(BACKEND, &config(), &image).unwrap_or_else(|e| panic!("{e}"));
     let mut until = Until {
         exits,
         given_at: None,
@@ -91,7 +89,7 @@ fn running(exits: u64) -> (MachineState, Ram) {
 }
 
 fn restore(state: &MachineState, ram: &Ram) -> Result<Machine, MachineError> {
-    Machine::restore(cpus, &config(), ram.clone(), RamDigest::of(ram), state)
+    Machine::restore(BACKEND, &config(), ram.clone(), RamDigest::of(ram), state)
 }
 
 #[test]
@@ -145,7 +143,7 @@ fn a_damaged_state_is_no_panic() {
             undecodable += 1;
             continue;
         };
-        match Machine::restore(cpus, &config(), ram.clone(), digest.clone(), &damaged) {
+        match Machine::restore(BACKEND, &config(), ram.clone(), digest.clone(), &damaged) {
             Ok(mut machine) => {
                 machine.save().unwrap();
                 taken += 1;
@@ -163,7 +161,7 @@ fn a_damaged_state_is_no_panic() {
 fn a_state_of_another_machine_is_refused_with_a_sentence() {
     let (state, ram) = running(10);
     let refused = |state: &MachineState, ram: Ram, pages: usize, what: &str| {
-        let restored = Machine::restore(cpus, &config(), ram, RamDigest::unread(pages), state);
+        let restored = Machine::restore(BACKEND, &config(), ram, RamDigest::unread(pages), state);
         let error = restored.unwrap_err().to_string();
         assert!(error.contains(what), "{error}: not {what}");
     };
@@ -204,7 +202,7 @@ fn the_first_digest_of_a_large_machine_reads_only_what_was_written() {
         mem_mib: 512,
         ..config()
     };
-    let mut machine = Machine::new(cpus, &config, &image).unwrap_or_else(|e| panic!("{e}"));
+    let mut machine = Machine::new(BACKEND, &config, &image).unwrap_or_else(|e| panic!("{e}"));
     let pulse = lockstep_pulse::Pulse::default();
     machine.set_pulse(pulse.clone());
     let digest = machine.digest().unwrap();

@@ -3,7 +3,7 @@
 use super::Runtime;
 use crate::announcer::Announcer;
 use crate::link::{HEARD_AT_ONCE, Link};
-use crate::{Outcome, calm_tick, now};
+use crate::{CALM, Outcome, may_put_off, now};
 use ft_protocol::Time;
 use ft_protocol::lag::LAG_TARGET;
 use lockstep_events::Event;
@@ -32,18 +32,23 @@ impl Due {
 impl Runtime {
     /// What is to be done next.
     pub(super) fn next_due(&mut self) -> Due {
-        let (now, tick) = (now(), self.primary.poll_timeout());
-        let calm = self.primary.lag(now).is_zero() && self.primary.held_outputs() == 0;
         let runs = self.idle.is_none() && self.ended.is_none();
         Due {
-            tick: match calm {
-                true => calm_tick(tick, now, self.primary.silence(now)),
-                false => tick,
-            },
+            tick: self.next_tick(),
             announce: self.announcer.as_ref().and_then(Announcer::next),
             look: self.watch.due(),
             mark: self.vcpu.marks.next(runs && self.primary.sends_log()),
         }
+    }
+
+    fn next_tick(&mut self) -> Option<Time> {
+        let (now, tick) = (now(), self.primary.poll_timeout()?);
+        let calm = self.primary.lag(now).is_zero() && self.primary.held_outputs() == 0;
+        if !calm || !may_put_off(tick, now, self.primary.silence(now)) {
+            return Some(tick);
+        }
+        self.primary.put_off_tick(CALM);
+        Some(tick.after(CALM))
     }
 
     /// Does what is to be done by now.

@@ -9,17 +9,13 @@ impl Runtime {
     pub(super) fn start_copy(&mut self) {
         self.copies += 1;
         self.progress = None;
-        let copy = Copy::start(
+        self.copy = Some(Copy::start(
             self.copies,
             self.vcpu.controls.clone(),
             self.waker.clone(),
             self.vcpu.to_runtime(),
-            &self.copiers,
-        );
-        match copy {
-            Ok(copy) => self.copy = Some(copy),
-            Err(e) => self.primary.handle_copy_failed(now(), e.to_string()),
-        }
+            &self.copier,
+        ));
     }
 
     /// Handles a result of copying.

@@ -1,0 +1,5 @@
+//! Tells the tests what this host has.
+
+fn main() {
+    lockstep_hostcfg::announce();
+}
