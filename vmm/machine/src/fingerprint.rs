@@ -4,7 +4,8 @@
 //! so that its trace depends on KVM alone. Two hosts with the same hash make the same positions.
 
 use super::drive::{DriveError, Driven, drive};
-use super::edge::{Input, Moment, Next, Sink, Source, View};
+use super::edge::{Moment, Next, Sink, Source, View};
+use super::made_up::MadeUpTime;
 use super::{Machine, MachineError};
 use ft_protocol::log::{Counts, End, HostPrint, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
@@ -38,8 +39,7 @@ pub fn self_test(backend: &dyn CpuBackend) -> Result<SelfTest, MachineError> {
     let mut trace = Trace {
         ram: machine.ram().clone(),
         hash: Xxh3::new(),
-        now_ns: 0,
-        given_at: None,
+        time: MadeUpTime::new(STEP_NS),
     };
     match drive(&mut machine, &mut trace) {
         Ok(Driven::Ended(_)) => Ok(SelfTest {
@@ -63,8 +63,7 @@ pub fn host_print(backend: &dyn CpuBackend) -> Result<HostPrint, MachineError> {
 struct Trace {
     ram: Ram,
     hash: Xxh3,
-    now_ns: u64,
-    given_at: Option<Moment>,
+    time: MadeUpTime,
 }
 
 impl Trace {
@@ -84,27 +83,14 @@ impl Source for Trace {
     type Error = Infallible;
 
     fn next(&mut self, view: &View) -> Result<Next<'_>, Infallible> {
-        if let Some(reason) = view.ended {
-            return Ok(Next::Finish(reason));
-        }
-        if view.moment.at.exit > MAX_POSITIONS {
+        if view.ended.is_none() && view.moment.at.exit > MAX_POSITIONS {
             return Ok(Next::Stop);
         }
-        if self.given_at == Some(view.moment) && view.wait.is_none() {
-            return Ok(Next::Leave);
-        }
-        self.given_at = Some(view.moment);
-        self.now_ns += STEP_NS;
-        if let Some(wait) = view.wait {
-            self.now_ns = self
-                .now_ns
-                .max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
-        }
-        Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
+        Ok(self.time.next(view))
     }
 
     fn time(&mut self, _: Moment) -> Result<Option<u64>, Infallible> {
-        Ok(Some(self.now_ns))
+        Ok(Some(self.time.now_ns()))
     }
 }
 

@@ -11,6 +11,7 @@ pub mod drive;
 pub mod edge;
 pub mod fingerprint;
 mod look;
+pub mod made_up;
 mod run;
 pub mod state;
 pub mod world;

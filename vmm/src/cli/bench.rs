@@ -8,7 +8,8 @@ use ft_protocol::log::{Counts, End, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
 use lockstep_kvm::Kvm;
 use lockstep_loader::Image;
-use lockstep_machine::{Input, Machine, Moment, Next, Sink, Source, View, drive};
+use lockstep_machine::made_up::MadeUpTime;
+use lockstep_machine::{Machine, Moment, Next, Sink, Source, View, drive};
 use lockstep_out as out;
 use lockstep_vcpu::CpuBackend;
 use rustix::time::{ClockId, clock_gettime};
@@ -115,8 +116,7 @@ fn kernels(
     let mut timing = Timing {
         runs: Vec::new(),
         began: None,
-        now_ns: 0,
-        given_at: None,
+        time: MadeUpTime::new(STEP_NS),
     };
     match drive(&mut machine, &mut timing) {
         Ok(_) => Ok(timing.runs),
@@ -130,27 +130,18 @@ struct Timing {
     runs: Vec<Run>,
     /// Processor time and steps when a kernel began.
     began: Option<(u64, u64)>,
-    now_ns: u64,
-    given_at: Option<Moment>,
+    time: MadeUpTime,
 }
 
 impl Source for Timing {
     type Error = Infallible;
 
     fn next(&mut self, view: &View) -> Result<Next<'_>, Infallible> {
-        if let Some(reason) = view.ended {
-            return Ok(Next::Finish(reason));
-        }
-        if self.given_at == Some(view.moment) {
-            return Ok(Next::Leave);
-        }
-        self.given_at = Some(view.moment);
-        self.now_ns += STEP_NS;
-        Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
+        Ok(self.time.next(view))
     }
 
     fn time(&mut self, _: Moment) -> Result<Option<u64>, Infallible> {
-        Ok(Some(self.now_ns))
+        Ok(Some(self.time.now_ns()))
     }
 }
 

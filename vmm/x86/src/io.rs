@@ -63,7 +63,15 @@ impl Io {
     pub fn answer(&mut self, data: &[u8]) {
         let len = match self.asks.take() {
             Some(Exit::PioIn { len, .. } | Exit::MmioRead { len, .. }) => len,
-            other => panic!("nobody asked: {other:?}"),
+            other @ (None
+            | Some(
+                Exit::PioOut { .. }
+                | Exit::MmioWrite { .. }
+                | Exit::Hlt
+                | Exit::Shutdown
+                | Exit::Steps
+                | Exit::Interruptible,
+            )) => panic!("no instruction waits for an answer: {other:?}"),
         };
         assert_eq!(data.len(), len);
         let mut answer = [0; 8];

@@ -160,19 +160,7 @@ macro_rules! by_size {
                 const $S: u8 = 1;
                 $body
             }
-            2 => {
-                const $S: u8 = 2;
-                $body
-            }
-            4 => {
-                const $S: u8 = 4;
-                $body
-            }
-            8 => {
-                const $S: u8 = 8;
-                $body
-            }
-            other => unreachable!("an operand of {other} bytes"),
+            wide => $crate::operand::by_wide_size!(wide, $S => $body),
         }
     };
 }

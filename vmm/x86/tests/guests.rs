@@ -3,8 +3,9 @@
 use ft_protocol::log::{End, EndReason, MachineConfig, MachineDigest};
 use lockstep_devices::Output;
 use lockstep_loader::Image;
-use lockstep_machine::edge::{Input, Moment, Next, Sink, Source, View};
+use lockstep_machine::edge::{Moment, Next, Sink, Source, View};
 use lockstep_machine::fingerprint::self_test;
+use lockstep_machine::made_up::MadeUpTime;
 use lockstep_machine::{Machine, drive};
 use lockstep_vcpu::CpuBackend;
 use std::convert::Infallible;
@@ -16,11 +17,9 @@ const KVM: &dyn CpuBackend = &lockstep_kvm::Kvm;
 const STEP_NS: u64 = 40_000;
 const MEM_MIB: u32 = 32;
 
-/// A world without a clock: time goes on by a step at each position, and as far as the guest waits.
-#[derive(Default)]
+/// A world without a clock.
 struct World {
-    now_ns: u64,
-    given_at: Option<Moment>,
+    time: MadeUpTime,
     outputs: Vec<u8>,
     trace: Vec<Moment>,
     end: Option<End>,
@@ -30,24 +29,11 @@ impl Source for World {
     type Error = Infallible;
 
     fn next(&mut self, view: &View) -> Result<Next<'_>, Infallible> {
-        if let Some(reason) = view.ended {
-            return Ok(Next::Finish(reason));
-        }
-        if self.given_at == Some(view.moment) && view.wait.is_none() {
-            return Ok(Next::Leave);
-        }
-        self.given_at = Some(view.moment);
-        self.now_ns += STEP_NS;
-        if let Some(wait) = view.wait {
-            self.now_ns = self
-                .now_ns
-                .max(wait.until_ns.min(self.now_ns + 100 * STEP_NS));
-        }
-        Ok(Next::Apply(Input::Clock { ns: self.now_ns }))
+        Ok(self.time.next(view))
     }
 
     fn time(&mut self, _: Moment) -> Result<Option<u64>, Infallible> {
-        Ok(Some(self.now_ns))
+        Ok(Some(self.time.now_ns()))
     }
 }
 
@@ -79,7 +65,12 @@ fn world(cpu: &dyn CpuBackend, name: &str) -> World {
     let image = lockstep_images::find(name).expect("it ships").to_vec();
     let image = Image::parse(name, image).expect("it is an image");
     let mut machine = Machine::new(cpu, &MachineConfig::new(MEM_MIB), &image).expect("a machine");
-    let mut world = World::default();
+    let mut world = World {
+        time: MadeUpTime::new(STEP_NS),
+        outputs: Vec::new(),
+        trace: Vec::new(),
+        end: None,
+    };
     drive(&mut machine, &mut world).unwrap_or_else(|error| panic!("{name}: {error}"));
     world
 }
