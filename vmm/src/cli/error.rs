@@ -4,6 +4,7 @@ use ft_protocol::HaltReason;
 use ft_protocol::arbiter::ArbiterError;
 use ft_protocol::log::LogError;
 use lockstep_backends::TapError;
+use lockstep_debug::DebugError;
 use lockstep_drill::DrillError;
 use lockstep_ft::arbiter::{AccessError, NotRestored, Unreachable};
 use lockstep_ft::control::{AskError, StatusOfError};
@@ -102,6 +103,17 @@ impl From<MachineError> for CliError {
         match error {
             MachineError::Cpu(CpuError::Guest { .. }) => CliError::failed(error),
             _ => CliError::refused(error),
+        }
+    }
+}
+
+impl From<DebugError> for CliError {
+    fn from(error: DebugError) -> CliError {
+        match error {
+            DebugError::Machine(error) => error.into(),
+            DebugError::Log(error) => error.into(),
+            error @ DebugError::NoWayIn => CliError::refused(error),
+            error @ (DebugError::Cpu(_) | DebugError::Connection(_)) => CliError::failed(error),
         }
     }
 }

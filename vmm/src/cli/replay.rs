@@ -6,32 +6,42 @@ use clap::Args;
 use ft_protocol::log::{Counts, EndReason, Header, HostPrint, LogError, LogStart, Position, Tail};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
+use lockstep_debug::MOST_BYTES;
 use lockstep_machine::drive::drive;
 use lockstep_machine::{DriveError, Machine, Parts, suits};
 use lockstep_out as out;
+use lockstep_replay::dir::LogFile;
 use lockstep_replay::follow::Followed;
 use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
+use lockstep_vcpu::CpuBackend;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
     /// The directory that was given to --record.
-    dir: PathBuf,
+    pub dir: PathBuf,
     /// The CPU: this host's KVM, the one in software, or of the kind that recorded it, if that can be used.
     #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
-    cpu: CpuChoice,
+    pub cpu: CpuChoice,
     /// Stop at this exit.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "gdb")]
     until: Option<u64>,
+    /// Let gdb debug the recording, forwards and backwards: it connects to this address, or is at standard
+    /// input and output (-).
+    #[arg(long, value_name = "ADDR|-")]
+    pub gdb: Option<String>,
+    /// Memory for gdb's way back, MiB: with more of it, long ways back take less time.
+    #[arg(long, value_name = "MIB", default_value_t = (MOST_BYTES >> 20) as u64, requires = "gdb")]
+    pub gdb_memory: u64,
     /// Do not print what the guest printed: check it and give the verdict on standard output.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "gdb")]
     verify: bool,
     /// Give the verdict as one JSON object on standard output, and nothing else there.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "gdb")]
     json: bool,
 }
 
@@ -47,29 +57,15 @@ struct Verdict {
 
 /// Runs it.
 pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
-    let dir = LogDir::open(&args.dir);
-    let log = dir.log()?;
-    let header = log.header().clone();
-    if let Some(why) = header.machine.refusal("the log's machine") {
-        return Err(CliError::refused(why));
+    if let Some(at) = &args.gdb {
+        return super::debug::serve(&args, at);
     }
-    let (backend, host) = args.cpu.replaying(&header)?;
-    check_host(&header, &host)?;
-    let image = dir.image(&header)?;
-    suits(backend, &header.machine, &image)?;
-    let start = log.start();
-    let checkpoint = dir.checkpoint(&log)?;
-    let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
-    if let Some(until) = args.until.filter(|until| *until < first) {
-        return Err(CliError::refused(format!(
-            "this recording begins at position {}, after exit {until}; choose --until from {first} on",
-            start.at
-        )));
-    }
-    let mut machine = match checkpoint {
-        Some(checkpoint) => checkpoint.restore(backend, &header.machine)?,
-        None => Machine::new(backend, &header.machine, &image)?,
-    };
+    let Opened {
+        log,
+        start,
+        mut machine,
+        ..
+    } = open(&args.dir, args.cpu, args.until)?;
     let quiet = args.verify || args.json;
     let console = match quiet {
         true => ConsoleChoice::None,
@@ -108,6 +104,47 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     };
     print(verdict, &args, quiet).map_err(|e| CliError::unprinted(&e))?;
     Ok(Status::Done)
+}
+
+/// A recording, and the machine with which it begins.
+pub struct Opened {
+    pub log: LogFile,
+    pub start: LogStart,
+    pub backend: &'static dyn CpuBackend,
+    pub machine: Machine,
+}
+
+/// Opens a recording that is to be replayed on this CPU, up to exit `until`.
+pub fn open(dir: &Path, cpu: CpuChoice, until: Option<u64>) -> Result<Opened, CliError> {
+    let dir = LogDir::open(dir);
+    let log = dir.log()?;
+    let header = log.header().clone();
+    if let Some(why) = header.machine.refusal("the log's machine") {
+        return Err(CliError::refused(why));
+    }
+    let (backend, host) = cpu.replaying(&header)?;
+    check_host(&header, &host)?;
+    let image = dir.image(&header)?;
+    suits(backend, &header.machine, &image)?;
+    let start = log.start();
+    let checkpoint = dir.checkpoint(&log)?;
+    let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
+    if let Some(until) = until.filter(|until| *until < first) {
+        return Err(CliError::refused(format!(
+            "this recording begins at position {}, after exit {until}; choose --until from {first} on",
+            start.at
+        )));
+    }
+    let machine = match checkpoint {
+        Some(checkpoint) => checkpoint.restore(backend, &header.machine)?,
+        None => Machine::new(backend, &header.machine, &image)?,
+    };
+    Ok(Opened {
+        log,
+        start,
+        backend,
+        machine,
+    })
 }
 
 /// Positions that the guest counts mean the same only where the fingerprint is the same; those that the

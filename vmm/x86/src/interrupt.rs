@@ -197,7 +197,7 @@ impl Engine {
                 Stop::Exception(exception) => exception,
                 Stop::NotCanonical => SS0,
                 Stop::Unsupported(what) => break Some(Event::Unsupported(what)),
-                Stop::Asks | Stop::Alone | Stop::None => {
+                Stop::Asks | Stop::Alone | Stop::None | Stop::Breakpoint => {
                     break Some(Event::Unsupported("an interrupt's frame at a device"));
                 }
             };
@@ -227,6 +227,7 @@ impl Engine {
         };
         self.cpu.io.begin();
         self.cpu.io.end();
+        self.cpu.delivered();
         self.drop_written();
         event
     }

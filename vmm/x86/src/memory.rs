@@ -269,13 +269,15 @@ impl Cpu {
             let second = address.wrapping_add(first as u64);
             parts[1] = (self.reach(second, access, user)?, len - first);
         }
+        self.note_access(address, len, access)?;
         Ok(Span { parts })
     }
 
     /// Translates, and remembers the translation if it is the current privilege's.
     fn reach(&mut self, address: u64, access: Access, user: bool) -> Done<u64> {
         let physical = self.translate_as(address, access, user)?;
-        if user == (self.cpl == 3) && self.memory.in_ram((physical, 1)) {
+        let fast = self.probe.leaves_fast(address, access);
+        if fast && user == (self.cpl == 3) && self.memory.in_ram((physical, 1)) {
             let has_code = self.memory.code[(physical / PAGE) as usize] != 0;
             let page = address & PAGE_MASK;
             let entry = self
