@@ -20,6 +20,8 @@ mod crowd;
 mod damage;
 mod descriptors;
 mod faults;
+mod gdb;
+mod gdb_time;
 mod guest_network;
 mod hard_guests;
 mod harness;

@@ -10,7 +10,7 @@ use crate::store::{Checkpoint, Store};
 use ft_protocol::log::{EndReason, Header, MachineConfig};
 use lockstep_machine::drive::Driven;
 use lockstep_machine::world::Outlet;
-use lockstep_machine::{DriveError, Machine, drive};
+use lockstep_machine::{DriveError, Machine, Parts, drive};
 use lockstep_memory::{Ram, RamDigest};
 use lockstep_replay::FollowError;
 use lockstep_replay::dir::LogFile;
@@ -125,6 +125,11 @@ impl Session {
         self.cpu().state()
     }
 
+    /// A digest of each part of the machine.
+    pub fn parts(&mut self) -> Result<Parts, DebugError> {
+        Ok(self.machine.parts()?)
+    }
+
     /// Why the machine cannot run on from here, if it cannot.
     pub fn ended(&self) -> Option<&Ending> {
         self.ended.as_ref()
@@ -196,7 +201,10 @@ impl Session {
             Ok(Driven::Stopped) => Ending::Cut,
             Ok(Driven::Ended(reason)) => Ending::Ended(reason),
             Err(DriveError::Edge(error @ FollowError::Outlet(_))) => return Err(error.into()),
-            Err(error) => Ending::Broken(error.to_string()),
+            Err(error) => {
+                tracing::warn!("the log cannot be followed further than here: {error}");
+                Ending::Broken(error.to_string())
+            }
         };
         self.ended = Some(ending);
         Ok(Halt::End)
@@ -334,9 +342,21 @@ impl Session {
 
     /// Runs on until something stops it.
     pub fn resume(&mut self, interrupt: Interrupt<'_>) -> Result<Halt, DebugError> {
+        let now = self.when();
+        if !self.looks()
+            && let Some(last) = self.store.last().filter(|it| it.when > now)
+        {
+            // Nothing can stop it before.
+            self.restore(&last)?;
+        }
         self.arm(true);
         self.cpu().pass();
         self.run(When::step(u64::MAX), interrupt)
+    }
+
+    /// Is there anything at which it stops?
+    fn looks(&self) -> bool {
+        !self.breakpoints.is_empty() || !self.watchpoints.is_empty()
     }
 
     /// Goes to the next moment.
@@ -397,7 +417,8 @@ impl Session {
             None => self.when(),
         };
         loop {
-            let Some(from) = self.store.before(until) else {
+            let from = self.store.before(until).filter(|_| self.looks());
+            let Some(from) = from else {
                 if let Some(first) = self.store.first() {
                     self.restore(&first)?;
                 }
@@ -426,9 +447,13 @@ impl Session {
     fn last_before(&mut self, until: When, interrupt: Interrupt<'_>) -> Result<Looked, DebugError> {
         self.arm(true);
         let mut last = Looked::Nothing;
+        let now = self.when();
+        let mut points: Vec<u64> = self.store.points_between(now, until).collect();
+        points.reverse();
         loop {
-            let halt = self.run(until, interrupt)?;
+            let halt = self.run_by(until, points.clone(), interrupt)?;
             let now = self.when();
+            points.retain(|point| *point > now.steps);
             match halt {
                 Halt::Breakpoint if now < until => {
                     last = Looked::Breakpoint(now);

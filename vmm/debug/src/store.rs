@@ -15,8 +15,10 @@ const FIRST_INTERVAL: u64 = 1 << 22;
 /// Steps before a moment that was gone to, at which checkpoints are made too: whoever goes there is likely to
 /// step back from it.
 const NEAR: [u64; 2] = [1 << 16, 1 << 10];
+/// Time that is looked through backwards gets so many in an interval: whoever looks there is likely to go on.
+const LOOKED_THROUGH: u64 = 16;
 /// So many of those are kept, the latest made.
-const MOST_NEAR: usize = 16;
+const MOST_NEAR: usize = 64;
 
 /// A machine at a moment.
 #[derive(Debug)]
@@ -70,6 +72,11 @@ impl Store {
         self.all.values().next().cloned()
     }
 
+    /// The last moment that has one.
+    pub fn last(&self) -> Option<Rc<Checkpoint>> {
+        self.all.values().next_back().cloned()
+    }
+
     /// The last checkpoint that is not after `when`.
     pub fn at_or_before(&self, when: When) -> Option<Rc<Checkpoint>> {
         let regular = self.all.range(..=when).next_back().map(|(_, it)| it);
@@ -81,10 +88,15 @@ impl Store {
             .cloned()
     }
 
-    /// The last regular checkpoint before `when`.
+    /// The last checkpoint before `when`.
     pub fn before(&self, when: When) -> Option<Rc<Checkpoint>> {
-        let before = self.all.range(..when).next_back();
-        before.map(|(_, it)| it.clone())
+        let regular = self.all.range(..when).next_back().map(|(_, it)| it);
+        let near = self.near.iter().filter(|it| it.when < when);
+        regular
+            .into_iter()
+            .chain(near)
+            .max_by_key(|it| it.when)
+            .cloned()
     }
 
     /// The first regular checkpoint after `when`.
@@ -106,6 +118,12 @@ impl Store {
         NEAR.into_iter()
             .filter_map(move |back| to.steps.checked_sub(back))
             .filter(move |steps| *steps > now.steps)
+    }
+
+    /// The same for time from `now` to `until` that is looked through.
+    pub fn points_between(&self, now: When, until: When) -> impl Iterator<Item = u64> {
+        let part = (self.interval / LOOKED_THROUGH) as usize;
+        (now.steps..until.steps).step_by(part).skip(1)
     }
 
     /// Adds one.

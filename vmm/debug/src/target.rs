@@ -77,10 +77,7 @@ impl Debugged {
 
     fn refuse<T>(&mut self) -> TargetResult<T, Self> {
         if !std::mem::replace(&mut self.told, true) {
-            tracing::warn!(
-                "gdb wanted to change the guest, and a recording cannot be changed: \
-                            `lockstep run --from` starts a VM that can"
-            );
+            tracing::warn!("gdb wanted to change the guest, and a recording cannot be changed");
         }
         Err(TargetError::Errno(EROFS))
     }

@@ -238,6 +238,7 @@ impl Cpu {
     #[inline(never)]
     fn open_slow(&mut self, address: u64, size: u8) -> Done<Place> {
         let span = self.span(address, usize::from(size), Access::Write)?;
+        self.note_access(address, usize::from(size), Access::Read)?;
         self.may_write(&span)?;
         let mut bytes = [0; 8];
         self.read(&span, &mut bytes[..usize::from(size)])?;
