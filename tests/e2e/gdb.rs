@@ -145,7 +145,7 @@ fn every_command_works_again_from_the_end_and_from_the_beginning() {
     );
     assert_eq!(out.matches(OVER).count(), 7, "{out}");
     assert!(
-        out.contains("exit 0, 0 steps, guest time 0.000000000 s"),
+        out.contains("position 0:0, 0 steps, guest time 0.000000000 s"),
         "{out}"
     );
     assert!(out.contains("the guest ended here with status 0"), "{out}");

@@ -20,6 +20,7 @@ mod crowd;
 mod damage;
 mod descriptors;
 mod faults;
+mod fork;
 mod gdb;
 mod gdb_time;
 mod guest_network;

@@ -6,6 +6,7 @@ use lockstep_devices::Output;
 use lockstep_machine::world::Outlet;
 use lockstep_machine::{Moment, Next, Sink, Source, View};
 use lockstep_replay::dir::LogFile;
+use lockstep_replay::follow::Followed;
 use lockstep_replay::{FollowError, Follower, FollowerState};
 use std::io;
 
@@ -87,6 +88,11 @@ impl Edge {
     /// Did the machine stop for the debugger, not at the log's end? Told once.
     pub fn take_paused(&mut self) -> bool {
         std::mem::take(&mut self.paused)
+    }
+
+    /// What was compared so far.
+    pub fn followed(&self) -> Followed {
+        self.follower.followed()
     }
 
     /// Shows the log's entries from `from` on, until `show` is false. The follower does not notice.

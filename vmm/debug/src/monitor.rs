@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 const HELP: &str = "\
 when                        which moment this is: exit, steps, guest time
-goto EXIT[:COUNT]           go to where the guest runs on after an exit, or COUNT steps later
+goto EXIT[:COUNT]           go to a position, as `log show` prints them
 events                      the log's entries around here
 where-written ADDR [LEN]    go back to the last write to these bytes (8)
 checkpoints                 from where moments are reached";
@@ -46,10 +46,11 @@ fn number(text: &str) -> Option<u64> {
     }
 }
 
-fn place_of(text: &str) -> Option<(u64, u64)> {
+fn place_of(text: &str) -> Option<(u64, Option<u64>)> {
+    let text = text.strip_prefix('@').unwrap_or(text);
     match text.split_once(':') {
-        Some((exit, count)) => Some((number(exit)?, number(count)?)),
-        None => Some((number(text)?, 0)),
+        Some((exit, count)) => Some((number(exit)?, Some(number(count)?))),
+        None => Some((number(text)?, None)),
     }
 }
 
@@ -57,8 +58,9 @@ fn when(session: &mut Session) -> String {
     let (now, rip) = (session.when(), session.registers().registers.rip);
     let view = session.machine.view();
     let mut text = format!(
-        "exit {}, {} steps, guest time {}.{:09} s, RIP {rip:#x}",
+        "position {}:{}, {} steps, guest time {}.{:09} s, RIP {rip:#x}",
         view.moment.at.exit,
+        session.machine.count(),
         now.steps,
         view.now_ns / 1_000_000_000,
         view.now_ns % 1_000_000_000,
@@ -77,12 +79,12 @@ fn tell(ending: &Ending) -> String {
         Ending::Ended(EndReason::Dead) => "the guest died here: it can never run again".into(),
         Ending::Ended(EndReason::Stopped) => "the machine was stopped here".into(),
         Ending::Cut => "the log ends here without an end entry: it was cut".into(),
-        Ending::Broken(why) => format!("the log cannot be followed further: {why}"),
+        Ending::Broken { why, .. } => format!("the log cannot be followed further: {why}"),
     }
 }
 
-fn goto(session: &mut Session, exit: u64, count: u64) -> Result<String, DebugError> {
-    session.seek_exit(exit, count, &mut || false)?;
+fn goto(session: &mut Session, exit: u64, count: Option<u64>) -> Result<String, DebugError> {
+    session.seek_position(exit, count, &mut || false)?;
     Ok(format!("{}\n{MOVED}", when(session)))
 }
 

@@ -7,13 +7,14 @@ use crate::DebugError;
 use crate::edge::Edge;
 use crate::pages::Image;
 use crate::store::{Checkpoint, Store};
-use ft_protocol::log::{EndReason, Header, MachineConfig};
+use ft_protocol::log::{EndReason, Header, MachineConfig, Position};
 use lockstep_machine::drive::Driven;
 use lockstep_machine::world::Outlet;
 use lockstep_machine::{DriveError, Machine, Parts, drive};
 use lockstep_memory::{Ram, RamDigest};
 use lockstep_replay::FollowError;
 use lockstep_replay::dir::LogFile;
+use lockstep_replay::follow::Followed;
 use lockstep_vcpu::debug::{DebugStop, Watchpoint, When};
 use lockstep_vcpu::{CpuBackend, CpuState, DebugCpu, DirtyReader};
 use std::rc::Rc;
@@ -31,8 +32,13 @@ pub enum Ending {
     Ended(EndReason),
     /// The log has nothing more: it was cut.
     Cut,
-    /// The log cannot be followed further, for this reason.
-    Broken(String),
+    /// The log cannot be followed further.
+    Broken {
+        /// Why.
+        why: String,
+        /// The machine did something else than the log says, or the log is damaged.
+        diverged: bool,
+    },
 }
 
 /// How a stretch of time ended.
@@ -125,6 +131,19 @@ impl Session {
         self.cpu().state()
     }
 
+    /// The position behind which it is, and what the machine has counted by now.
+    pub fn position(&self) -> Position {
+        Position {
+            exit: self.machine.position().exit,
+            edges: self.machine.count(),
+        }
+    }
+
+    /// What was compared with the log so far.
+    pub fn followed(&self) -> Followed {
+        self.edge.followed()
+    }
+
     /// A digest of each part of the machine.
     pub fn parts(&mut self) -> Result<Parts, DebugError> {
         Ok(self.machine.parts()?)
@@ -203,7 +222,10 @@ impl Session {
             Err(DriveError::Edge(error @ FollowError::Outlet(_))) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!("the log cannot be followed further than here: {error}");
-                Ending::Broken(error.to_string())
+                Ending::Broken {
+                    why: error.to_string(),
+                    diverged: matches!(error, DriveError::Edge(_)),
+                }
             }
         };
         self.ended = Some(ending);
@@ -298,46 +320,75 @@ impl Session {
         self.run_by(to, near, interrupt)
     }
 
-    /// Goes to where the guest runs on after an exit. With `steps`, so many steps after that.
-    pub fn seek_exit(
+    /// Goes to a position: where the guest runs on after an exit. With `count`, further, to where the machine
+    /// has counted so much; if that is not before the next exit, to there.
+    pub fn seek_position(
         &mut self,
         exit: u64,
-        steps: u64,
+        count: Option<u64>,
         interrupt: Interrupt<'_>,
     ) -> Result<Halt, DebugError> {
+        match (self.seek_exit(exit, interrupt)?, count) {
+            (Halt::Moment, Some(count)) => self.seek_count(exit, count, interrupt),
+            (halt, _) => Ok(halt),
+        }
+    }
+
+    fn seek_exit(&mut self, exit: u64, interrupt: Interrupt<'_>) -> Result<Halt, DebugError> {
         let Some(mut from) = self.store.first() else {
             return Ok(Halt::End);
         };
         if exit <= from.exit() {
             self.restore(&from)?;
-        } else {
-            while let Some(next) = self.store.after(from.when).filter(|it| it.exit() < exit) {
-                from = next;
+            return Ok(Halt::Moment);
+        }
+        while let Some(next) = self.store.after(from.when).filter(|it| it.exit() < exit) {
+            from = next;
+        }
+        let here = self.machine.position().exit;
+        if self.ended.is_some() || here >= exit || here < from.exit() {
+            self.restore(&from)?;
+        }
+        self.arm(false);
+        self.edge.set_goal(Some(exit));
+        let halt = self.run(When::step(u64::MAX), interrupt);
+        self.edge.set_goal(None);
+        match halt? {
+            Halt::Exit => {}
+            other => return Ok(other),
+        }
+        let now = self.when();
+        self.advance(now)
+    }
+
+    /// Goes on to the first moment at which the machine has counted so much, or left this exit behind.
+    fn seek_count(
+        &mut self,
+        exit: u64,
+        count: u64,
+        interrupt: Interrupt<'_>,
+    ) -> Result<Halt, DebugError> {
+        let there = |it: &Session| {
+            it.machine.count() >= count || it.machine.position().exit != exit || it.ended.is_some()
+        };
+        let (mut before, mut stride) = (self.when().steps, 1);
+        while !there(self) {
+            before = self.when().steps;
+            if self.seek(When::step(before + stride), interrupt)? == Halt::Interrupted {
+                return Ok(Halt::Interrupted);
             }
-            let here = self.machine.position().exit;
-            if self.ended.is_some() || here >= exit || here < from.exit() {
-                self.restore(&from)?;
-            }
-            self.arm(false);
-            self.edge.set_goal(Some(exit));
-            let halt = self.run(When::step(u64::MAX), interrupt);
-            self.edge.set_goal(None);
-            match halt? {
-                Halt::Exit => {}
-                other => return Ok(other),
-            }
-            let now = self.when();
-            if self.advance(now)? == Halt::End {
-                return Ok(Halt::End);
+            stride *= 2;
+        }
+        let mut at = self.when().steps;
+        while at > before + 1 {
+            let middle = before + (at - before) / 2;
+            self.seek(When::step(middle), &mut || false)?;
+            match there(self) {
+                true => at = middle,
+                false => before = middle,
             }
         }
-        match steps {
-            0 => Ok(Halt::Moment),
-            _ => {
-                let to = self.when().steps.saturating_add(steps);
-                self.seek(When::step(to), interrupt)
-            }
-        }
+        self.seek(When::step(at), &mut || false)
     }
 
     /// Runs on until something stops it.

@@ -29,6 +29,14 @@ impl Machine {
         self.cpu.debugged()
     }
 
+    /// What positions count, up to here: also between two positions.
+    pub fn count(&self) -> u64 {
+        match self.counts {
+            Counts::BranchEdges => self.bus.edges.passed(&self.ram),
+            Counts::Instructions => self.cpu.steps(),
+        }
+    }
+
     /// A digest of each part, at any position. It is only for comparison with another machine at the
     /// same position: the vCPU's instruction may not be complete, as in [`Machine::digest`].
     pub fn parts(&mut self) -> Result<Parts, MachineError> {

@@ -113,10 +113,7 @@ impl Machine {
         self.arrived = Arrival::of(&mut *self.cpu);
         self.at = Position {
             exit: self.at.exit + 1,
-            edges: match self.counts {
-                Counts::BranchEdges => self.bus.edges.passed(&self.ram),
-                Counts::Instructions => self.cpu.steps(),
-            },
+            edges: self.count(),
         };
         if self.bus.needs_time(&exit) {
             self.unhandled = Some(exit);

@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod dir;
 pub mod follow;
+pub mod fork;
 pub mod journal;
 pub mod record;
 pub mod recycle;
@@ -12,6 +13,7 @@ pub mod writer;
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use dir::{LogDir, LogDirError, LogDirWriter};
 pub use follow::{Ahead, Divergence, Entries, FollowError, Follower, FollowerState};
+pub use fork::{Fork, ForkError, follow_to};
 pub use journal::{Consumer, Journal, JournalError};
 pub use record::{RecordError, Recorder};
 pub use recycle::Recycled;

@@ -4,8 +4,6 @@ use super::cpus::CpuChoice;
 use super::replay::{self, Opened, ReplayArgs};
 use super::{CliError, Status};
 use clap::Args;
-use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
-use lockstep_backends::live::Direct;
 use lockstep_debug::{DebugError, Session, serve_pipe};
 use lockstep_out as out;
 use lockstep_replay::dir::IMAGE_FILE;
@@ -58,15 +56,7 @@ pub fn serve(args: &ReplayArgs, at: &str) -> Result<Status, CliError> {
             ))
         })?),
     };
-    let console = match listener {
-        Some(_) => ConsoleChoice::Stdio,
-        None => ConsoleChoice::None,
-    };
-    let console = ConsoleOutput::open(&console)
-        .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
-    let hurry =
-        Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
-    let outlet = Box::new(Direct::new(None, console, hurry));
+    let outlet = Box::new(replay::console(listener.is_none())?);
     let most_bytes = (args.gdb_memory as usize).saturating_mul(1 << 20);
     let session = Session::new(backend, log, machine, outlet, most_bytes)?;
     match listener {

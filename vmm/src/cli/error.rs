@@ -11,7 +11,7 @@ use lockstep_ft::control::{AskError, StatusOfError};
 use lockstep_ft::{Halt, StillOpen};
 use lockstep_loader::ImageError;
 use lockstep_machine::{DriveError, MachineError};
-use lockstep_replay::{CheckpointError, FollowError, LogDirError, RecordError};
+use lockstep_replay::{CheckpointError, FollowError, ForkError, LogDirError, RecordError};
 use lockstep_vcpu::CpuError;
 use std::process::ExitCode;
 use std::{fmt, io};
@@ -103,6 +103,16 @@ impl From<MachineError> for CliError {
         match error {
             MachineError::Cpu(CpuError::Guest { .. }) => CliError::failed(error),
             _ => CliError::refused(error),
+        }
+    }
+}
+
+impl From<ForkError> for CliError {
+    fn from(error: ForkError) -> CliError {
+        match error {
+            ForkError::Follow(error) => error.into(),
+            ForkError::Machine(error) => error.into(),
+            error @ ForkError::Ends { .. } => CliError::refused(error),
         }
     }
 }
