@@ -31,6 +31,7 @@ mod inside;
 mod join;
 mod kv;
 mod layers;
+mod log_tools;
 mod member;
 mod network;
 mod operator;
