@@ -207,6 +207,7 @@ impl Cache {
             return Ok(link.block);
         }
         let block = self.look_up(cpu)?;
+        self.supervisor_is_low |= cpu.cpl != 3 && rip >> 63 == 0;
         self.recent[slot] = Link {
             rip,
             // Looking up may have dropped blocks.
@@ -233,9 +234,6 @@ impl Cache {
                 return Ok(number);
             }
             self.drop_page(physical & PAGE_MASK, &mut cpu.memory);
-        }
-        if cpu.cpl != 3 && rip >> 63 == 0 {
-            self.supervisor_is_low = true;
         }
         if self.by_key.len() >= MOST_BLOCKS {
             self.clear(&mut cpu.memory);
