@@ -19,6 +19,7 @@ pub mod native;
 mod operand;
 mod pair;
 pub mod planted;
+mod prepare;
 pub mod random;
 pub mod soft;
 mod speed;
