@@ -9,6 +9,7 @@ use crate::operand::{Dst, Mem, Target, Value, by_target, by_wide_size};
 use crate::paging::{PHYSICAL_BITS, canonical};
 use crate::stack::supervisor;
 use crate::state::{Cpu, gpr, mask, seg};
+use crate::tlb::PAGE_MASK;
 use lockstep_vcpu::Exit;
 use lockstep_vcpu::state::MSRS;
 
@@ -17,6 +18,7 @@ mod cr0 {
     pub const PE: u64 = 1;
     pub const TS: u64 = 1 << 3;
     pub const ET: u64 = 1 << 4;
+    pub const WP: u64 = 1 << 16;
     pub const NW: u64 = 1 << 29;
     pub const CD: u64 = 1 << 30;
     pub const PG: u64 = 1 << 31;
@@ -34,17 +36,12 @@ mod cr4 {
 }
 
 /// SCE, LME, LMA, NXE.
-const EFER_KNOWN: u64 = 1 | EFER_LME | EFER_LMA | 1 << 11;
+const EFER_KNOWN: u64 = 1 | EFER_LME | EFER_LMA | EFER_NXE;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
 
 impl Cpu {
-    /// Translations from before do not hold any more.
-    pub fn flush(&mut self) {
-        self.memory.tlb.clear();
-        self.memory.remapped = true;
-    }
-
     fn set_cr0(&mut self, value: u64) -> Done {
         let bad = value >> 32 != 0
             || value & cr0::NW != 0 && value & cr0::CD == 0
@@ -54,8 +51,11 @@ impl Cpu {
             // Paging cannot be turned off in 64-bit mode; from compatibility mode nobody does.
             return self.except(GP0);
         }
-        self.control.cr0 = value & cr0::KNOWN | cr0::ET;
-        self.flush();
+        let new = value & cr0::KNOWN | cr0::ET;
+        let old = std::mem::replace(&mut self.control.cr0, new);
+        if (old ^ new) & cr0::WP != 0 {
+            self.memory.flush();
+        }
         Ok(())
     }
 
@@ -63,8 +63,17 @@ impl Cpu {
         if value >> PHYSICAL_BITS != 0 {
             return self.except(GP0);
         }
-        self.control.cr3 = value;
-        self.flush();
+        let old = std::mem::replace(&mut self.control.cr3, value);
+        if (old ^ value) & PAGE_MASK == 0 {
+            return Ok(());
+        }
+        match self.memory.keeps_upper_half(old, value) {
+            true => {
+                self.memory.tlb.clear_lower();
+                self.memory.switched.get_or_insert(old);
+            }
+            false => self.memory.flush(),
+        }
         Ok(())
     }
 
@@ -73,7 +82,6 @@ impl Cpu {
             return self.except(GP0);
         }
         self.control.cr4 = value;
-        self.flush();
         Ok(())
     }
 
@@ -91,7 +99,9 @@ impl Cpu {
             return self.except(GP0);
         }
         self.control.efer = value & !EFER_LMA | self.control.efer & EFER_LMA;
-        self.flush();
+        if changed & EFER_NXE != 0 {
+            self.memory.flush();
+        }
         Ok(())
     }
 }
@@ -430,23 +440,9 @@ fn nothing_privileged(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     Ok(Flow::Next)
 }
 
-/// INVD and WBINVD: there is no cache.
+/// INVD and WBINVD: there is no cache. INVLPG: no translation is older than the tables.
 pub fn privileged_nop(_: &Form) -> Handler {
     nothing_privileged
-}
-
-fn invalidate_page(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    supervisor(cpu)?;
-    let address = cpu.address(op);
-    cpu.memory.tlb.forget(address);
-    cpu.memory.remapped = true;
-    cpu.rip = op.next;
-    Ok(Flow::Leave)
-}
-
-/// INVLPG.
-pub fn invlpg(_: &Form) -> Handler {
-    invalidate_page
 }
 
 impl Cpu {

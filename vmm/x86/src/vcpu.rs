@@ -85,7 +85,7 @@ impl DirtySource for Written {
 
 /// One CPU, on its memory.
 pub struct SoftVcpu {
-    engine: Engine,
+    pub(crate) engine: Engine,
     dirty: DirtyPages,
     /// An interrupt that was handed over.
     queued: Option<u8>,
@@ -129,7 +129,7 @@ impl SoftVcpu {
     fn enter(&mut self) -> Result<Run, CpuError> {
         self.engine.drop_overwritten();
         // An instruction that exited is finished first; then an interrupt is taken.
-        let mut event = self.finish();
+        let mut event = self.engine.finish();
         if event.is_none()
             && let Some(vector) = self.queued.take()
         {
@@ -149,30 +149,12 @@ impl SoftVcpu {
                         true => Some(Event::Exit(Exit::Shutdown)),
                     }
                 }
-                Event::Exit(exit) => {
-                    self.engine.forget_translations();
-                    return Ok(Run::Exit(exit));
-                }
-                Event::Interruptible => {
-                    self.engine.forget_translations();
-                    return Ok(Run::Exit(Exit::Interruptible));
-                }
+                Event::Exit(exit) => return Ok(Run::Exit(exit)),
+                Event::Interruptible => return Ok(Run::Exit(Exit::Interruptible)),
                 Event::Budget => return Ok(Run::Kicked),
                 Event::Unsupported(what) => return Err(self.error(what)),
             };
         }
-    }
-
-    /// Finishes the instruction that exited. What was translated is no part of the state, so it is forgotten
-    /// at every exit and after the instruction that made it: a CPU that is restored there goes on as this
-    /// one does.
-    fn finish(&mut self) -> Option<Event> {
-        if !self.engine.unfinished() {
-            return None;
-        }
-        let event = self.engine.finish();
-        self.engine.forget_translations();
-        event
     }
 
     fn error(&self, what: &str) -> CpuError {
@@ -201,7 +183,6 @@ impl Vcpu for SoftVcpu {
                 return Ok(Run::Exit(exit));
             }
             if self.steps() >= until.steps {
-                self.engine.forget_translations();
                 return Ok(Run::Exit(Exit::Steps));
             }
             if self.kicked.swap(false, Ordering::Relaxed) {
@@ -223,7 +204,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn settle(&mut self) -> Result<Run, CpuError> {
-        match self.finish() {
+        match self.engine.finish() {
             None => Ok(Run::Kicked),
             Some(Event::Exit(exit)) => Ok(Run::Exit(exit)),
             Some(Event::Exception(exception)) => {
