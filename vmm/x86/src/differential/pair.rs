@@ -81,11 +81,11 @@ impl Pair {
         self.compare_loaded(case, &code, Look::All)
     }
 
-    /// Is memory that this CPU did not write to as it was before the first case?
+    /// Is memory, code too, as it was before the first case?
     pub fn rest_is_untouched(&mut self) -> bool {
         let mut differences = Vec::new();
         self.compare_memory(&mut differences, Look::All);
-        differences.is_empty()
+        differences.is_empty() && *self.native.bytes_mut(0) == self.code[..]
     }
 
     /// Puts code into both memories.
@@ -98,7 +98,7 @@ impl Pair {
         self.soft.load_area(changed);
     }
 
-    /// The same for code that is loaded.
+    /// The same for code that is loaded. None too if a repeated instruction wrote over it.
     pub fn compare_loaded(
         &mut self,
         case: &Case,
@@ -111,8 +111,20 @@ impl Pair {
         before.fx = case.fx;
         let Some(theirs) = self.soft.run(&before, end, case.mode) else {
             self.compare_memory(&mut Vec::new(), Look::All);
+            self.restore_code();
             return None;
         };
+        let pages = [layout::CODE.at, layout::CODE.at + PAGE as u64];
+        let over_code = pages
+            .iter()
+            .filter(|page| self.soft.take_dirty(**page))
+            .count()
+            != 0;
+        if over_code && case.code.iter().any(repeats) {
+            self.compare_memory(&mut Vec::new(), Look::All);
+            self.restore_code();
+            return None;
+        }
         let mut ours = self.native.run(&before, case.mode);
         if ours.trap == native::NO_TRAP {
             ours.rip = end;
@@ -136,6 +148,9 @@ impl Pair {
         }
         let mut differences = registers_differ(&ours, &theirs, self.masked);
         self.compare_memory(&mut differences, memory);
+        if over_code {
+            self.restore_code();
+        }
         Some((differences, theirs))
     }
 
@@ -170,11 +185,6 @@ impl Pair {
                     }
                 }
             }
-        }
-        if self.soft.take_dirty(layout::CODE.at)
-            | self.soft.take_dirty(layout::CODE.at + PAGE as u64)
-        {
-            self.restore_code();
         }
     }
 
@@ -228,6 +238,11 @@ fn note_difference(address: u64, ours: &[u8], theirs: &[u8], differences: &mut D
         ours[offset],
         theirs[offset]
     ));
+}
+
+/// Does it run more than once?
+fn repeats(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
 }
 
 /// Is one operand an MMX register and one memory?
