@@ -170,7 +170,7 @@ impl Engine {
         if flow == Flow::Next {
             self.cpu.rip = op.next;
         }
-        if std::mem::take(&mut self.stepping) {
+        if std::mem::take(&mut self.stepping) && op.aux & aux::QUIET == 0 {
             let between = flow == Flow::Branch && op.aux & (aux::REP | aux::REPNE) != 0;
             let kind = if between { Kind::Between } else { Kind::Trap };
             self.due = Some(Exception {

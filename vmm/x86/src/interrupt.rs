@@ -7,6 +7,7 @@ use crate::op::Done;
 use crate::paging::canonical;
 use crate::segments::{Descriptor, null_segment};
 use crate::state::{Cpu, Stop, gpr, seg};
+use crate::system::GENERAL_DETECT;
 use lockstep_vcpu::Exit;
 
 /// What is delivered.
@@ -181,12 +182,15 @@ impl Engine {
         })
     }
 
-    /// What an exception leaves in CR2 or DR6.
+    /// What an exception leaves in CR2, DR6 or DR7.
     fn note(&mut self, exception: Exception) {
         match (exception.vector, exception.detail) {
             (vector::PF, Some(address)) => self.cpu.control.cr2 = address,
             (vector::DB, Some(reason)) => self.cpu.debug[4] |= reason,
             _ => {}
+        }
+        if exception.vector == vector::DB {
+            self.cpu.debug[5] &= !GENERAL_DETECT;
         }
     }
 

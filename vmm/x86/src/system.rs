@@ -1,7 +1,7 @@
 //! System instructions: control and debug registers, MSRs, descriptor tables, interrupts on and off.
 
 use crate::cpuid;
-use crate::exception::{GP0, UD};
+use crate::exception::{Exception, GP0, UD, vector};
 use crate::flags::{IF, IOPL};
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};
@@ -148,9 +148,24 @@ fn debug_slot(cpu: &mut Cpu, number: u8) -> Done<usize> {
     }
 }
 
+/// DR7.GD: the debug registers are guarded. In DR6 it is the reason, BD.
+pub const GENERAL_DETECT: u64 = 1 << 13;
+
+/// Refuses to read or write debug registers that are guarded.
+fn unguarded(cpu: &mut Cpu) -> Done {
+    match cpu.debug[5] & GENERAL_DETECT {
+        0 => Ok(()),
+        _ => cpu.except(Exception {
+            detail: Some(GENERAL_DETECT),
+            ..Exception::fault(vector::DB)
+        }),
+    }
+}
+
 fn read_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let slot = debug_slot(cpu, op.src)?;
     supervisor(cpu)?;
+    unguarded(cpu)?;
     cpu.r[usize::from(op.dst & 15)] = cpu.debug[slot];
     Ok(Flow::Next)
 }
@@ -159,6 +174,7 @@ fn read_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 fn write_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let slot = debug_slot(cpu, op.dst)?;
     supervisor(cpu)?;
+    unguarded(cpu)?;
     let value = cpu.r[usize::from(op.src & 15)];
     if slot > 3 && value >> 32 != 0 {
         return cpu.except(GP0);
