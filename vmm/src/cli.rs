@@ -6,6 +6,7 @@ mod control;
 mod cpus;
 mod doctor;
 mod error;
+mod guest;
 mod log;
 mod member;
 mod options;

@@ -1,6 +1,7 @@
 //! `lockstep run`: runs one machine, unprotected.
 
-use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::guest::GuestArgs;
+use super::options::{Backends, MachineArgs, new_header};
 use super::{CliError, Status};
 use clap::Args;
 use ft_protocol::log::EndReason;
@@ -32,8 +33,8 @@ const KICK_INTERVAL: Duration = Duration::from_millis(5);
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// A guest that ships with Lockstep, or the path of an ELF file.
-    guest: String,
+    #[command(flatten)]
+    guest: GuestArgs,
     #[command(flatten)]
     machine: MachineArgs,
     /// Record the run in this new directory, for `lockstep replay`.
@@ -43,9 +44,9 @@ pub struct RunArgs {
 
 /// Runs it.
 pub fn run(args: RunArgs) -> Result<Status, CliError> {
-    let image = load_guest(&args.guest)?;
+    let image = args.guest.load()?;
     let backends = Backends::open(&args.machine)?;
-    let (header, backend) = new_header(&args.guest, &args.machine, &image)?;
+    let (header, backend) = new_header(&args.guest.guest, &args.machine, &image)?;
     backends.filter_for(header.machine.net());
     let mut machine = Machine::new(backend, &header.machine, &image)?;
     let writer = match &args.record {
@@ -104,6 +105,10 @@ pub(super) fn report(driven: Driven) -> Status {
         }
         Driven::Ended(EndReason::Dead) => {
             out::tell("the guest died: it halted with interrupts off or its CPU shut down");
+            Status::Failed
+        }
+        Driven::Ended(EndReason::Reset) => {
+            out::tell("the guest reset its machine, which ends here: a panic or a reboot, as its console says");
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) => {

@@ -181,6 +181,10 @@ pub fn msr_slot(index: u32) -> Option<usize> {
 }
 
 const TSC: u32 = 0x10;
+const TSC_ADJUST: u32 = 0x3b;
+const MISC_ENABLE: u32 = 0x1a0;
+/// Strings are fast. The other features are not there.
+const MISC: u64 = 1;
 const PAT: u32 = 0x277;
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const EFER: u32 = 0xc000_0080;
@@ -195,6 +199,8 @@ fn read_msr(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
             cpu.alone()?;
             cpu.tsc()
         }
+        (TSC_ADJUST, _) => cpu.tsc_adjust,
+        (MISC_ENABLE, _) => MISC,
         (EFER, _) => cpu.control.efer,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base,
@@ -234,6 +240,9 @@ fn write_msr(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
             cpu.alone()?;
             cpu.set_tsc(value);
         }
+        (TSC_ADJUST, _) => cpu.adjust_tsc(value.wrapping_sub(cpu.tsc_adjust)),
+        // Nothing there can be turned on or off.
+        (MISC_ENABLE, _) => {}
         (EFER, _) => cpu.set_efer(value)?,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base = value,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base = value,
@@ -450,12 +459,19 @@ pub fn invlpg(_: &Form) -> Handler {
 }
 
 impl Cpu {
-    /// The time-stamp counter: the steps made. Exact where an instruction runs alone.
+    /// The time-stamp counter: a nanosecond of guest time for each step, and what passed between steps. Exact where
+    /// an instruction runs alone.
     pub fn tsc(&self) -> u64 {
         self.steps().wrapping_add(self.tsc_offset)
     }
 
     fn set_tsc(&mut self, value: u64) {
-        self.tsc_offset = value.wrapping_sub(self.steps());
+        self.adjust_tsc(value.wrapping_sub(self.tsc()));
+    }
+
+    /// The guest sets its counter so much ahead.
+    fn adjust_tsc(&mut self, by: u64) {
+        self.tsc_offset = self.tsc_offset.wrapping_add(by);
+        self.tsc_adjust = self.tsc_adjust.wrapping_add(by);
     }
 }

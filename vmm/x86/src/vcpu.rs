@@ -214,6 +214,11 @@ impl Vcpu for SoftVcpu {
         self.engine.cpu.steps()
     }
 
+    fn pass(&mut self, ns: u64) {
+        let cpu = &mut self.engine.cpu;
+        cpu.tsc_offset = cpu.tsc_offset.wrapping_add(ns);
+    }
+
     fn heed(&mut self, kick: Arc<AtomicBool>) {
         self.kicked = kick;
     }
@@ -299,6 +304,7 @@ impl Vcpu for SoftVcpu {
             counters: Counters {
                 steps: cpu.steps(),
                 tsc_offset: cpu.tsc_offset,
+                tsc_adjust: cpu.tsc_adjust,
             },
         })
     }
@@ -347,6 +353,7 @@ fn load(engine: &mut Engine, state: &CpuState) -> Result<(), CpuError> {
     }
     (cpu.granted, cpu.budget) = (state.counters.steps, 0);
     cpu.tsc_offset = state.counters.tsc_offset;
+    cpu.tsc_adjust = state.counters.tsc_adjust;
     for (number, value) in GENERAL.into_iter().zip(state.registers.general) {
         cpu.r[number] = value;
     }
