@@ -182,6 +182,8 @@ pub fn msr_slot(index: u32) -> Option<usize> {
 
 const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
+/// IA32_BIOS_SIGN_ID: there is no microcode, whose revision would be here.
+const MICROCODE: u32 = 0x8b;
 const MISC_ENABLE: u32 = 0x1a0;
 /// Strings are fast. The other features are not there.
 const MISC: u64 = 1;
@@ -201,6 +203,7 @@ fn read_msr(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
         }
         (TSC_ADJUST, _) => cpu.tsc_adjust,
         (MISC_ENABLE, _) => MISC,
+        (MICROCODE, _) => 0,
         (EFER, _) => cpu.control.efer,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base,
@@ -242,7 +245,7 @@ fn write_msr(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
         }
         (TSC_ADJUST, _) => cpu.adjust_tsc(value.wrapping_sub(cpu.tsc_adjust)),
         // Nothing there can be turned on or off.
-        (MISC_ENABLE, _) => {}
+        (MISC_ENABLE | MICROCODE, _) => {}
         (EFER, _) => cpu.set_efer(value)?,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base = value,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base = value,
