@@ -28,6 +28,8 @@ mod inside;
 mod join;
 mod kv;
 mod layers;
+mod linux;
+mod linux_console;
 mod member;
 mod network;
 mod operator;
