@@ -52,22 +52,25 @@ end() {
     started=()
 }
 
-# serves: waits until the guest answers; gives up after 20 s.
+# serves: waits until the guest answers; gives up after $patience seconds.
+patience=20
 serves() {
-    local give_up=$((SECONDS + 20))
+    local give_up=$((SECONDS + patience))
     until on $a redis-cli -h 10.77.0.2 ping 2>/dev/null | grep -q PONG; do
         [ $SECONDS -lt $give_up ] || { echo "the guest does not answer:" >&2; cat "$scratch/log" >&2; exit 1; }
         sleep 0.1
     done
 }
 
-# pair LOCKSTEP GUEST: starts one, whose pids are in $primary and $backup, and waits until it serves.
+# pair LOCKSTEP GUEST OPTIONS…: starts one, whose pids are in $primary and $backup, and waits until it serves.
 pair() {
+    local lockstep=$1
+    shift
     rm -rf "$scratch/arbiter"; mkdir "$scratch/arbiter"
     local vm=(--vm "bench-$$" --arbiter "file:$scratch/arbiter" --console none --net tap=tap0)
     local channel=(--channel 10.78.0.1:7700)
-    begin $a "$1" primary "$2" "${vm[@]}" "${channel[@]}"; primary=$pid
-    begin $b "$1" backup "${vm[@]}" "${channel[@]}"; backup=$pid
+    begin $a "$lockstep" primary "$@" "${vm[@]}" "${channel[@]}"; primary=$pid
+    begin $b "$lockstep" backup "${vm[@]}" "${channel[@]}"; backup=$pid
     serves
 }
 

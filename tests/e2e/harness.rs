@@ -195,24 +195,36 @@ impl Process {
     /// Waits until `wanted` is true for its standard output.
     #[track_caller]
     pub fn await_stdout(&self, what: &str, wanted: impl Fn(&str) -> bool) {
-        self.await_printed(&self.stdout, what, wanted);
+        self.await_printed(&self.stdout, LIMIT, what, wanted);
+    }
+
+    /// The same for what may take as long as `limit`.
+    #[track_caller]
+    pub fn await_stdout_within(&self, limit: Duration, what: &str, wanted: impl Fn(&str) -> bool) {
+        self.await_printed(&self.stdout, limit, what, wanted);
     }
 
     /// Waits until `wanted` is true for its standard error.
     #[track_caller]
     pub fn await_stderr(&self, what: &str, wanted: impl Fn(&str) -> bool) {
-        self.await_printed(&self.stderr, what, wanted);
+        self.await_printed(&self.stderr, LIMIT, what, wanted);
     }
 
     #[track_caller]
-    fn await_printed(&self, printed: &Printed, what: &str, wanted: impl Fn(&str) -> bool) {
+    fn await_printed(
+        &self,
+        printed: &Printed,
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&str) -> bool,
+    ) {
         let unsatisfied = |bytes: &mut Vec<u8>| !wanted(&String::from_utf8_lossy(bytes));
         let (bytes, changed) = (printed.bytes(), &printed.0.1);
-        let waited = changed.wait_timeout_while(bytes, LIMIT, unsatisfied);
+        let waited = changed.wait_timeout_while(bytes, limit, unsatisfied);
         let late = waited.expect("nobody panics with it").1.timed_out();
         assert!(
             !late,
-            "{what}: not within {LIMIT:?}; {} printed {:?} and {:?}",
+            "{what}: not within {limit:?}; {} printed {:?} and {:?}",
             self.what,
             self.stdout.text(),
             self.stderr.text()

@@ -31,6 +31,8 @@ mod inside;
 mod join;
 mod kv;
 mod layers;
+mod linux;
+mod linux_console;
 mod log_tools;
 mod member;
 mod network;

@@ -186,6 +186,31 @@ fn drills_are_listed_and_unknown_ones_refused() {
 }
 
 #[test]
+fn a_drills_guest_must_be_there_and_serve() {
+    let scratch = Scratch::new();
+    let drill = |more: &[&str]| run([&["drill", "kill-primary"], more].concat()).refused();
+    let sentence = drill(&["--guest", "hello"]);
+    assert!(sentence.contains("needs its --initrd"), "{sentence}");
+    let sentence = drill(&["--initrd", "initrd.img"]);
+    assert!(sentence.contains("--initrd is for"), "{sentence}");
+    let none = scratch.arg("none");
+    let sentence = drill(&["--guest", &none, "--initrd", &none]);
+    assert!(sentence.contains("cannot be read"), "{sentence}");
+    let file = scratch.arg("file");
+    fs::write(&file, "no kernel").expect("written");
+    let args = [
+        "drill",
+        "kill-computing",
+        "--guest",
+        &file,
+        "--initrd",
+        &file,
+    ];
+    let sentence = run(args).refused();
+    assert!(sentence.contains("guest of its own"), "{sentence}");
+}
+
+#[test]
 #[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
 fn a_drills_report_is_never_overwritten() {
     let (_stage, scratch) = (stage(), Scratch::new());

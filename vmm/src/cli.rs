@@ -7,6 +7,7 @@ mod cpus;
 mod debug;
 mod doctor;
 mod error;
+mod guest;
 mod log;
 mod member;
 mod options;

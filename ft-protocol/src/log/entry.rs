@@ -184,6 +184,8 @@ pub enum EndReason {
     Dead,
     /// The operator stopped the machine.
     Stopped,
+    /// The guest reset its machine.
+    Reset,
 }
 
 /// What must be equal for a log to have the same meaning. It comes first in a log and in the handshake.

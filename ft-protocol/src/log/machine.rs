@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 /// A change of these changes the meaning of old logs, and what a peer of another version computes. So
 /// the version goes up by one with any such change. A test has a golden digest of each part, and fails
 /// until that is done.
-pub const MODEL_VERSION: u32 = 4;
+pub const MODEL_VERSION: u32 = 5;
 
 /// The version of the software CPU's model: what its instructions do where the manual leaves a choice, what
 /// CPUID answers, and what counts as a step. It is raised like [`MODEL_VERSION`].
-pub const SOFT_CPU_MODEL: u32 = 1;
+pub const SOFT_CPU_MODEL: u32 = 2;
 
 /// The machine's configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -66,6 +66,8 @@ pub enum Counts {
 pub enum BootProtocol {
     /// As the crate `lockstep-abi` documents it: an ELF image in long mode.
     LockstepAbi,
+    /// A Linux kernel, as its 64-bit boot protocol says, on a PC without PCI.
+    Linux,
 }
 
 /// A device on the bus.
@@ -81,6 +83,14 @@ pub enum DeviceConfig {
     VirtioRng,
     /// virtio-net.
     VirtioNet(NetConfig),
+    /// The battery-backed clock.
+    Cmos,
+    /// The 8042, without a keyboard.
+    Keyboard,
+    /// The registers that say how the 8259 pair's lines are triggered.
+    Triggers,
+    /// ACPI's fixed hardware: power-off, reset and a timer.
+    Power,
 }
 
 /// The network configuration for the guest.
@@ -105,6 +115,10 @@ impl DeviceConfig {
             DeviceConfig::VirtioConsole => "virtio-console",
             DeviceConfig::VirtioRng => "virtio-rng",
             DeviceConfig::VirtioNet(_) => "virtio-net",
+            DeviceConfig::Cmos => "CMOS clock",
+            DeviceConfig::Keyboard => "8042",
+            DeviceConfig::Triggers => "ELCR",
+            DeviceConfig::Power => "ACPI",
         }
     }
 }
@@ -134,6 +148,21 @@ impl MachineConfig {
     /// The same on this CPU, with this counted.
     pub fn on(mut self, cpu: CpuKind, counts: Counts) -> MachineConfig {
         (self.cpu, self.counts) = (cpu, counts);
+        self
+    }
+
+    /// The same for a guest that starts in this way.
+    pub fn for_boot(mut self, boot: BootProtocol) -> MachineConfig {
+        self.boot = boot;
+        match boot {
+            BootProtocol::LockstepAbi => {}
+            BootProtocol::Linux => self.devices.extend([
+                DeviceConfig::Cmos,
+                DeviceConfig::Keyboard,
+                DeviceConfig::Triggers,
+                DeviceConfig::Power,
+            ]),
+        }
         self
     }
 
@@ -170,7 +199,11 @@ impl MachineConfig {
             DeviceConfig::Pit
             | DeviceConfig::Uart
             | DeviceConfig::VirtioConsole
-            | DeviceConfig::VirtioRng => None,
+            | DeviceConfig::VirtioRng
+            | DeviceConfig::Cmos
+            | DeviceConfig::Keyboard
+            | DeviceConfig::Triggers
+            | DeviceConfig::Power => None,
         })
     }
 
@@ -182,6 +215,11 @@ impl MachineConfig {
                 "{source} is of machine model {} and this version of lockstep builds model \
                  {MODEL_VERSION}: use the version of lockstep that made it",
                 self.model
+            ));
+        }
+        if (self.boot, self.counts) == (BootProtocol::Linux, Counts::BranchEdges) {
+            return Some(format!(
+                "{source} boots Linux and counts branch edges, which Linux does not"
             ));
         }
         if let Some(why) = self.cpu_refusal() {

@@ -42,6 +42,33 @@ pub mod port {
     pub const QUANTUM: u16 = 0xe4;
     /// `OUT dx, eax`: the guest ends; `eax` is its exit status.
     pub const EXIT: u16 = 0xf4;
+
+    // What only a machine for Linux has.
+
+    /// 8042: data. The command port is [`KEYBOARD_COMMAND`].
+    pub const KEYBOARD: u16 = 0x60;
+    /// Gate and output of the 8254's counter 2.
+    pub const SPEAKER: u16 = 0x61;
+    /// 8042: command and status.
+    pub const KEYBOARD_COMMAND: u16 = 0x64;
+    /// The battery-backed clock: index, data.
+    pub const CMOS: u16 = 0x70;
+    /// Edge or level, a bit for each line of the 8259 pair: two bytes, which are only kept.
+    pub const TRIGGERS: u16 = 0x4d0;
+    /// ACPI's fixed hardware, [`POWER_LEN`] ports: what follows is relative to it.
+    pub const POWER: u16 = 0x600;
+    /// PM1a event block: status and enable, two bytes each.
+    pub const POWER_EVENTS: u16 = 0;
+    /// PM1a control block: two bytes.
+    pub const POWER_CONTROL: u16 = 4;
+    /// The power management timer: four bytes.
+    pub const POWER_TIMER: u16 = 8;
+    /// Reset register: one byte.
+    pub const POWER_RESET: u16 = 12;
+    /// Ports of ACPI's fixed hardware.
+    pub const POWER_LEN: u16 = 13;
+    /// What is written to [`POWER_RESET`] to reset the machine.
+    pub const RESET_VALUE: u8 = 1;
 }
 
 /// Lines of the 8259 pair.
@@ -56,6 +83,8 @@ pub mod irq {
     pub const RNG: u8 = 9;
     /// virtio-console.
     pub const CONSOLE: u8 = 10;
+    /// ACPI's events, of which there are none. Only in a machine for Linux.
+    pub const POWER: u8 = 11;
 }
 
 /// Selectors in the GDT that the VMM provides at entry.

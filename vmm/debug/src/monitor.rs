@@ -78,6 +78,7 @@ fn tell(ending: &Ending) -> String {
         }
         Ending::Ended(EndReason::Dead) => "the guest died here: it can never run again".into(),
         Ending::Ended(EndReason::Stopped) => "the machine was stopped here".into(),
+        Ending::Ended(EndReason::Reset) => "the guest reset its machine here".into(),
         Ending::Cut => "the log ends here without an end entry: it was cut".into(),
         Ending::Broken { why, .. } => format!("the log cannot be followed further: {why}"),
     }

@@ -22,6 +22,7 @@ const MORE: [&str; 11] = [
 /// So many of them are of the feature that gdb knows.
 const BASES: usize = 2;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
+const LSTAR: u32 = 0xc000_0082;
 
 /// What gdb may ask for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,12 +50,15 @@ impl All {
         core.segments.fs = selector(fs);
         core.segments.gs = selector(gs);
         floating_point(core, state);
-        let kernel = MSRS.iter().position(|(index, _)| *index == KERNEL_GS_BASE);
-        let kernel = kernel.map_or(0, |slot| state.msrs[slot]);
+        let msr = |wanted| {
+            let slot = MSRS.iter().position(|(index, _)| *index == wanted);
+            slot.map_or(0, |slot| state.msrs[slot])
+        };
+        let (kernel, lstar) = (msr(KERNEL_GS_BASE), msr(LSTAR));
         let [cr0, cr2, cr3, cr4, cr8, efer] = state.system.control;
         let steps = state.counters.steps;
         all.more = [
-            fs.base, gs.base, kernel, cr0, cr2, cr3, cr4, cr8, efer, exit, steps,
+            fs.base, gs.base, kernel, lstar, cr0, cr2, cr3, cr4, cr8, efer, exit, steps,
         ];
         all
     }

@@ -7,13 +7,40 @@ use lockstep_memory::Ram;
 use std::mem::offset_of;
 
 /// Guest time, and a count of deliveries (interrupts and used buffers).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clock {
     now_ns: u64,
     activity: u64,
+    /// The guest has a clock page.
+    paged: bool,
+}
+
+impl Default for Clock {
+    fn default() -> Clock {
+        Clock {
+            now_ns: 0,
+            activity: 0,
+            paged: true,
+        }
+    }
 }
 
 impl Clock {
+    /// Guest time for a guest that does not know of the page, and has other things in its memory.
+    pub fn without_page() -> Clock {
+        Clock {
+            paged: false,
+            ..Clock::default()
+        }
+    }
+
+    fn write(&self, ram: &Ram, offset: usize, value: u64) {
+        if self.paged {
+            ram.write_u64(CLOCK_PAGE + offset as u64, value)
+                .expect("the clock page lies in RAM");
+        }
+    }
+
     /// Guest time since boot, nanoseconds.
     pub fn now_ns(&self) -> u64 {
         self.now_ns
@@ -23,14 +50,14 @@ impl Clock {
     pub fn set(&mut self, ns: u64, ram: &Ram) {
         if ns > self.now_ns {
             self.now_ns = ns;
-            write(ram, offset_of!(ClockPage, now_ns), ns);
+            self.write(ram, offset_of!(ClockPage, now_ns), ns);
         }
     }
 
     /// Counts a delivery that the guest may be waiting for.
     pub fn note_activity(&mut self, ram: &Ram) {
         self.activity += 1;
-        write(ram, offset_of!(ClockPage, activity), self.activity);
+        self.write(ram, offset_of!(ClockPage, activity), self.activity);
     }
 
     /// Was anything delivered since the guest read the low half of the count as `seen`?
@@ -59,11 +86,6 @@ impl Component for Clock {
         let sound = self.now_ns <= MAX_COUNT && self.activity <= MAX_COUNT;
         words.unless(sound, "it is centuries ahead")
     }
-}
-
-fn write(ram: &Ram, offset: usize, value: u64) {
-    ram.write_u64(CLOCK_PAGE + offset as u64, value)
-        .expect("the clock page lies in RAM");
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::state::{BadState, Reader, Saved, Words};
 use crate::{Outputs, Pic};
+use ft_protocol::log::EndReason;
 use lockstep_memory::ram::GuestMap;
 
 /// A part of the machine with a state of its own.
@@ -101,6 +102,11 @@ pub trait Device: Component {
 
     /// Guest time of the device's next interrupt by itself, nanoseconds.
     fn next_edge_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// Has the guest ended the machine through it?
+    fn ends(&self) -> Option<EndReason> {
         None
     }
 

@@ -4,12 +4,16 @@
 //! a list of outputs. It asks for nothing by itself.
 
 pub mod clock;
+pub mod cmos;
 pub mod device;
 pub mod edges;
+pub mod keyboard;
 pub mod outputs;
 pub mod pic;
 pub mod pit;
+pub mod power;
 pub mod state;
+pub mod triggers;
 pub mod uart;
 pub mod virtio;
 

@@ -1,6 +1,6 @@
 //! The 8254 (Intel data sheet 231164): three counters at 1.193182 MHz, driven by guest time.
 //!
-//! Counter 0's output is interrupt line 0. Several expiries between two calls of [`Pit::advance`] make
+//! The gates are tied high. Counter 0's output is interrupt line 0. Several expiries between two calls of [`Pit::advance`] make
 //! one interrupt, as on hardware whose interrupt was not taken in time. BCD mode counts in binary.
 
 use crate::state::{BadState, Reader, Words};
@@ -242,10 +242,20 @@ impl Counter {
     }
 }
 
-/// The three counters.
+/// Port 61h: counter 2's gate, and whether its output reaches the speaker. What is written there.
+const SPEAKER_BITS: u8 = 0b11;
+/// Port 61h, when read: a bit that changes with each refresh of memory, 15 µs, and counter 2's output.
+const REFRESH: u8 = 1 << 4;
+const REFRESH_NS: u64 = 15_085;
+const OUTPUT: u8 = 1 << 5;
+/// The offset of port 61h, which follows the four of the 8254.
+const SPEAKER: u64 = 4;
+
+/// The three counters, and the port beside them that belongs to the third.
 #[derive(Debug, Default)]
 pub struct Pit {
     counters: [Counter; 3],
+    speaker: u8,
 }
 
 impl Pit {
@@ -272,6 +282,21 @@ impl Pit {
             }
             (counter, _) => self.counters[usize::from(counter)].write(value, now_ns),
         }
+    }
+
+    /// The gate does not stop counter 2: software opens it before it loads a count.
+    fn read_speaker(&self, now_ns: u64) -> u8 {
+        let refresh = if now_ns / REFRESH_NS & 1 == 1 {
+            REFRESH
+        } else {
+            0
+        };
+        let output = if self.counters[2].output(now_ns) {
+            OUTPUT
+        } else {
+            0
+        };
+        self.speaker | refresh | output
     }
 
     fn read_back(&mut self, value: u8, now_ns: u64) {
@@ -306,24 +331,33 @@ impl Component for Pit {
         for counter in &self.counters {
             counter.save(words);
         }
+        words.put(self.speaker);
     }
 
     fn restore(&mut self, words: &mut Reader, world: &World) -> Result<(), BadState> {
         for counter in &mut self.counters {
             *counter = Counter::restore(words, world.now_ns)?;
         }
-        Ok(())
+        self.speaker = words.take()?;
+        let sound = self.speaker & !SPEAKER_BITS == 0;
+        words.unless(sound, "port 61h has bits that are not kept")
     }
 }
 
 impl Device for Pit {
     fn read(&mut self, offset: u64, data: &mut [u8], world: &World) {
-        data.fill_with(|| self.read(offset as u16, world.now_ns));
+        data.fill_with(|| match offset {
+            SPEAKER => self.read_speaker(world.now_ns),
+            _ => self.read(offset as u16, world.now_ns),
+        });
     }
 
     fn write(&mut self, offset: u64, data: &[u8], world: &World) {
         for &value in data {
-            self.write(offset as u16, value, world.now_ns);
+            match offset {
+                SPEAKER => self.speaker = value & SPEAKER_BITS,
+                _ => self.write(offset as u16, value, world.now_ns),
+            }
         }
     }
 

@@ -48,7 +48,7 @@ pub(super) struct Record {
 }
 
 /// A connection on which the guest has answered PING.
-pub(super) struct Connected(Connection);
+pub(super) struct Connected(pub(super) Connection);
 
 /// Tries once to connect to the guest and have its PING answered.
 pub(super) fn connect(guest: SocketAddrV4) -> Result<Connected, RedisError> {
@@ -61,15 +61,6 @@ pub(super) fn connect(guest: SocketAddrV4) -> Result<Connected, RedisError> {
     connection.set_write_timeout(Some(ANSWER_LIMIT))?;
     redis::cmd("PING").exec(&mut connection)?;
     Ok(Connected(connection))
-}
-
-/// Makes the guest write `rate` MiB a second into `pool` MiB of its memory, by a command on a new
-/// connection.
-pub(super) fn churn(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<(), RedisError> {
-    let Connected(mut connection) = connect(guest)?;
-    let mut command = redis::cmd("DEBUG");
-    command.arg("CHURN").arg(rate).arg(pool);
-    command.exec(&mut connection)
 }
 
 /// A client that works on its own thread.

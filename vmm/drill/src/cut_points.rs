@@ -75,6 +75,7 @@ const fn scenario(
         name,
         about,
         client: true,
+        served: true,
         chain: false,
         play,
         check,
@@ -83,7 +84,7 @@ const fn scenario(
 
 fn die_in_mid_stream(stage: &mut Stage, point: &str) -> Result<(), RunError> {
     let cut = format!("{point}:{}", stage.random.within(PASSINGS));
-    let pair = stage.start_pair_with(Guest::Kv, &["--cut", &cut])?;
+    let pair = stage.start_pair_with(Guest::Server, &["--cut", &cut])?;
     stage.start_client()?;
     stage.await_end(PRIMARY, pair.primary)?;
     let live = |e: &Event| matches!(e, Event::Live { .. });
@@ -94,7 +95,7 @@ fn die_in_mid_stream(stage: &mut Stage, point: &str) -> Result<(), RunError> {
 }
 
 fn die_on_the_way_alone(stage: &mut Stage, point: &str) -> Result<(), RunError> {
-    let pair = stage.start_pair_with(Guest::Kv, &["--cut", point])?;
+    let pair = stage.start_pair_with(Guest::Server, &["--cut", point])?;
     stage.start_client()?;
     stage.wait_for_answers(ANSWERS, LIMIT)?;
     // The VM goes down, and the client would get no more answers.

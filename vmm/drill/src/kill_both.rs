@@ -17,6 +17,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-both",
     about: "both members are killed at the same moment, then `lockstep member` is started on both hosts; the VM is down, nobody boots a second history, and its generation stays open",
     client: true,
+    served: true,
     chain: false,
     play,
     check,

@@ -19,6 +19,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-computing",
     about: "a guest without a network switches threads on its timer while it computes; the primary's process is killed with SIGKILL at a random moment; what the survivor prints must continue the primary's lines",
     client: false,
+    served: false,
     chain: false,
     play,
     check,

@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "kill-primary",
     about: "a client counts with INCR; the primary's process is killed with SIGKILL at a random moment; the same connection must count on without a gap or a repeat",
     client: true,
+    served: true,
     chain: false,
     play,
     check,
@@ -34,7 +35,7 @@ const FAILOVER_LIMIT: Duration = Duration::from_secs(30);
 fn play(stage: &mut Stage) -> Result<(), RunError> {
     let kill_after = stage.random.within(KILL_AFTER);
     let kill_delay = Duration::from_micros(stage.random.within(KILL_DELAY_US));
-    let pair = stage.start_pair(Guest::Kv)?;
+    let pair = stage.start_pair(Guest::Server)?;
     stage.start_client()?;
     if !stage.wait_for_answers(kill_after, ANSWERS_LIMIT)? {
         // The client's record is judged all the same, and says why.

@@ -5,11 +5,13 @@
 //! share.
 
 mod busy;
+mod churn;
 mod client;
 mod clock;
 mod cut_points;
 mod ends;
 mod events;
+mod guest;
 mod hosts;
 mod interrupt;
 mod kill_both;
@@ -43,11 +45,13 @@ use lockstep_out as out;
 use thiserror::Error;
 
 pub use cut_points::SCENARIOS as PLANTING;
+pub use guest::GuestError;
 pub use lockstep_netns::NetworkError;
 pub use members::MemberError;
 pub use stage::RunError;
 
 use busy::Busy;
+use guest::Server;
 use interrupt::Interrupts;
 use report::{AllReports, KeptReport, LegResult, Report, RunResult};
 use stage::{Cpu, Setting, Stage, make_private};
@@ -66,6 +70,8 @@ pub struct Scenario {
     about: &'static str,
     /// Does a client count all the time?
     client: bool,
+    /// Does the guest serve clients, so that `--guest` can name another? Others compute.
+    served: bool,
     /// Does `--runs` give the number of legs of one run, and not the number of runs?
     chain: bool,
     /// Plays it once, with random moments from the stage.
@@ -119,6 +125,13 @@ pub struct DrillArgs {
     /// answered at once
     #[arg(long, value_name = "on|off", default_value = "on", value_parser = ["on", "off"])]
     shadow: String,
+    /// The guest that serves the client: kv, linux (what guests/linux/make made), or a Linux kernel of
+    /// one's own
+    #[arg(long, value_name = "kv|linux|KERNEL", default_value = guest::KV)]
+    guest: String,
+    /// The initrd of a kernel of one's own, in which a Redis serves
+    #[arg(long, value_name = "FILE")]
+    initrd: Option<PathBuf>,
     /// The CPU of all members: this host's KVM, the one in software, or KVM where it can be used
     #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
     cpu: Cpu,
@@ -156,6 +169,10 @@ pub enum DrillError {
     )]
     KvmDenied(io::Error),
     #[error(transparent)]
+    Guest(#[from] GuestError),
+    #[error("the drill '{0}' has a guest of its own, which computes: hold it without --guest")]
+    OwnGuest(&'static str),
+    #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
     Host(RunError),
@@ -183,7 +200,8 @@ pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, Dril
         list(planting, args.json)?;
         return Ok(true);
     }
-    let chosen = choose(&args.scenario, planting)?;
+    let server = Server::told(&args.guest, args.initrd.as_deref())?;
+    let chosen = choose(&args.scenario, planting, &server)?;
     let cpu = usable(args.cpu)?;
     lockstep_netns::gain_network_rights()?;
     // Every run makes a new network. This first one shows that the host allows it, before any file is
@@ -194,6 +212,7 @@ pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, Dril
     let interrupts = Interrupts::watch(dir.clone()).map_err(DrillError::Signals)?;
     say(&format!("seed {seed}; logs in {}", dir.display()));
     let mut setting = Setting::new(interrupts, args.shadow == "on");
+    setting.server = server;
     setting.cpu = cpu;
     setting.mem_mib = args.mem;
     if let Some(minutes) = args.minutes {
@@ -208,13 +227,21 @@ pub fn run(args: &DrillArgs, planting: &'static [Scenario]) -> Result<bool, Dril
     Ok(reports.iter().all(|(report, _)| report.passed()))
 }
 
-fn choose(name: &str, planting: &'static [Scenario]) -> Result<Vec<&'static Scenario>, DrillError> {
+fn choose(
+    name: &str,
+    planting: &'static [Scenario],
+    server: &Server,
+) -> Result<Vec<&'static Scenario>, DrillError> {
     let all: Vec<&Scenario> = SCENARIOS.iter().chain(planting).collect();
+    let playable = |scenario: &Scenario| scenario.served || *server == Server::Kv;
     if name == "all" {
-        return Ok(all);
+        return Ok(all.into_iter().filter(|s| playable(s)).collect());
     }
     if let Some(found) = all.iter().find(|s| s.name == name) {
-        return Ok(vec![found]);
+        return match playable(found) {
+            true => Ok(vec![found]),
+            false => Err(DrillError::OwnGuest(found.name)),
+        };
     }
     let names: Vec<String> = all.iter().map(|s| format!("'{}'", s.name)).collect();
     Err(DrillError::UnknownScenario {

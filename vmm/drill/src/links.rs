@@ -25,6 +25,7 @@ pub(super) const POWER_OFF: Scenario = Scenario {
     name: "power-off",
     about: "the primary's host goes without a word: its links are down before its processes are killed, so that no end of a connection leaves it; the backup goes live by silence, within the detection timeout and 50 ms",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin_apart(stage)?;
@@ -46,6 +47,7 @@ pub(super) const PARTITION: Scenario = Scenario {
     name: "partition",
     about: "the link between the hosts is cut, channel and heartbeats, and both live and reach the arbiter and the client; exactly one goes on alone, the other halts with 4",
     client: true,
+    served: true,
     chain: false,
     play: |stage| divide(stage, &[0, 1]),
     check: |seen| divided(seen, [true, true]),
@@ -55,6 +57,7 @@ pub(super) const PARTITION_PRIMARY_MUTE: Scenario = Scenario {
     name: "partition-primary-mute",
     about: "nothing that the primary's host sends reaches the backup's, the other way works; the backup hears nothing and asks, the primary learns of it; exactly one goes on alone, the other halts with 4",
     client: true,
+    served: true,
     chain: false,
     play: |stage| divide(stage, &[0]),
     check: |seen| divided(seen, [true, false]),
@@ -64,6 +67,7 @@ pub(super) const PARTITION_BACKUP_MUTE: Scenario = Scenario {
     name: "partition-backup-mute",
     about: "nothing that the backup's host sends reaches the primary's, the other way works; the primary hears nothing and asks, the backup learns of it; exactly one goes on alone, the other halts with 4",
     client: true,
+    served: true,
     chain: false,
     play: |stage| divide(stage, &[1]),
     check: |seen| divided(seen, [false, true]),
@@ -73,6 +77,7 @@ pub(super) const HEARTBEAT_LOSS_ONLY: Scenario = Scenario {
     name: "heartbeat-loss-only",
     about: "heartbeats by UDP are lost for more than twice the detection timeout while the channel works; nobody is suspected, nobody goes on alone",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         begin_apart(stage)?;
@@ -104,6 +109,7 @@ pub(super) const SLOW_LINK: Scenario = Scenario {
     name: "slow-link",
     about: "the link between the hosts becomes slow, channel and heartbeats: 5 to 20 ms each way, 0.2 to 1 MB/s; answers take as long as that, none is lost, nobody is suspected, nobody goes on alone",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         begin_apart(stage)?;

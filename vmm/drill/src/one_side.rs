@@ -30,6 +30,7 @@ pub(super) const KILL_BACKUP: Scenario = Scenario {
     name: "kill-backup",
     about: "the backup's process is killed with SIGKILL at a random moment; the primary wins its own test-and-set and goes on alone",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -44,6 +45,7 @@ pub(super) const HANG_PRIMARY: Scenario = Scenario {
     name: "hang-primary",
     about: "the primary is stopped with SIGSTOP, and continued once the backup serves the client; the backup goes live within the detection timeout and 50 ms, the stale primary halts with 4",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -65,6 +67,7 @@ pub(super) const HANG_BACKUP: Scenario = Scenario {
     name: "hang-backup",
     about: "the backup is stopped with SIGSTOP, and continued once the primary serves the client alone; the stale backup halts with 4",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -82,6 +85,7 @@ pub(super) const ARBITER_DOWN: Scenario = Scenario {
     name: "arbiter-down",
     about: "the arbiter's directory is moved away, then the primary is killed; the backup says once a second that it cannot ask, and nothing leaves, until the directory is back; then it goes live",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -145,6 +149,7 @@ pub(super) const LEAVE: Scenario = Scenario {
     name: "leave",
     about: "the backup gets SIGTERM and leaves with status 0; the primary goes on alone, by right",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -160,6 +165,7 @@ pub(super) const STOP: Scenario = Scenario {
     name: "stop",
     about: "`lockstep stop` ends the guest on both sides with status 0; nobody goes on alone",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -176,6 +182,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
     name: "switchover",
     about: "`lockstep switchover` makes the backup live without a suspicion or a timeout; the primary ends with status 0",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let pair = begin(stage)?;
@@ -201,7 +208,7 @@ pub(super) const SWITCHOVER: Scenario = Scenario {
 pub(super) fn begin(stage: &mut Stage) -> Result<Pair, RunError> {
     let answers = stage.random.within(ANSWERS_BEFORE);
     let delay = Duration::from_micros(stage.random.within(DELAY_US));
-    let pair = stage.start_pair(Guest::Kv)?;
+    let pair = stage.start_pair(Guest::Server)?;
     stage.start_client()?;
     stage.wait_for_answers(answers, LIMIT)?;
     // This sleep waits for no event: its length is the random moment.

@@ -14,6 +14,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "quiet",
     about: "nothing is done to a pair, for --minutes, with --mem of memory and --busy processes beside it; nobody may be suspected or go on alone, then a client is served, and `lockstep stop` ends both sides",
     client: true,
+    served: true,
     chain: false,
     play,
     check,
@@ -23,7 +24,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
 pub(super) const UNLESS_TOLD: Duration = Duration::from_secs(5);
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
-    let pair = stage.start_pair(Guest::Kv)?;
+    let pair = stage.start_pair(Guest::Server)?;
     stage.await_guest()?;
     if stage.happens_within(stage.quiet, is_trouble)? {
         return Ok(());

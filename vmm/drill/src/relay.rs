@@ -15,6 +15,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "relay",
     about: "a client counts with INCR; the primary is killed, the backup goes live, and a new backup joins it, as often as --runs says; the one connection must count on without a gap or a repeat, and no survivor holds more than the ones before",
     client: true,
+    served: true,
     chain: true,
     play,
     check,
@@ -40,7 +41,7 @@ struct Link {
 }
 
 fn play(stage: &mut Stage) -> Result<(), RunError> {
-    let pair = stage.start_pair(Guest::Kv)?;
+    let pair = stage.start_pair(Guest::Server)?;
     stage.start_client()?;
     let mut live = Link {
         name: PRIMARY,

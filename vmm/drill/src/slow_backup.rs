@@ -16,6 +16,7 @@ pub(super) const SCENARIO: Scenario = Scenario {
     name: "slow-backup",
     about: "the backup is stopped and continued in a rhythm, so that it runs a quarter of the time, while the guest computes; nobody is suspected, and throttling the primary holds the lag near its target of 100 ms",
     client: false,
+    served: false,
     chain: false,
     play,
     check,

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::client::{self, Client, Record};
+use super::churn::{self, Churn};
+use super::client::{Client, Record};
 use super::clock::mono_ns;
+use super::guest::Server;
 use super::hosts::Hosts;
 use super::interrupt::Interrupts;
 use super::lane::{Counts, Quality};
@@ -34,12 +36,10 @@ pub(super) const RESTARTS: [&str; 2] = ["restart-a", "restart-b"];
 /// The logging channel's port; the next one is for the other host if both have one address. Every run
 /// has its own network, so both ports are always free.
 const CHANNEL_PORT: u16 = 7700;
-/// The port on which the guest `kv` serves Redis's protocol.
+/// The port on which the guest serves Redis's protocol.
 const GUEST_PORT: u16 = 6379;
 /// How long a pair may take from its start until the guest executes.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// How long the guest may take until it answers PING.
-const PING_LIMIT: Duration = Duration::from_secs(30);
 /// How long a member may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long to wait between two attempts to connect to a guest that still boots.
@@ -53,8 +53,10 @@ pub enum RunError {
     Network(#[from] NetworkError),
     #[error(transparent)]
     Member(#[from] MemberError),
-    #[error("the guest did not answer PING within {seconds} s: {reason}", seconds = PING_LIMIT.as_secs())]
-    NoPing { reason: String },
+    #[error("the guest did not answer PING within {seconds} s: {reason}", seconds = limit.as_secs())]
+    NoPing { limit: Duration, reason: String },
+    #[error("the guest cannot be made to write: {0}")]
+    NoChurn(redis::RedisError),
     #[error("the run's files in {path} cannot be written: {source}; see to space and permissions there", path = path.display())]
     Files { path: PathBuf, source: io::Error },
 }
@@ -65,7 +67,7 @@ impl RunError {
         match self {
             Self::Network(_) | Self::Files { .. } => true,
             Self::Member(e) => matches!(e, MemberError::HostCannot { .. }),
-            Self::NoPing { .. } => false,
+            Self::NoPing { .. } | Self::NoChurn(_) => false,
         }
     }
 }
@@ -74,6 +76,8 @@ impl RunError {
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) program: Program,
+    /// The guest that serves the client, and where.
+    pub(super) server: Server,
     pub(super) guest: SocketAddrV4,
     pub(super) interrupts: Interrupts,
     /// Do backups keep the frames that their TAPs get?
@@ -90,6 +94,7 @@ impl Setting {
     pub(super) fn new(interrupts: Interrupts, shadow: bool) -> Self {
         Self {
             program: Program::this(),
+            server: Server::Kv,
             guest: SocketAddrV4::new(GUEST, GUEST_PORT),
             interrupts,
             shadow,
@@ -125,8 +130,8 @@ impl Cpu {
 /// The guests of drills.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Guest {
-    /// The Redis-protocol server, on the network.
-    Kv,
+    /// The one that was chosen to serve Redis's protocol, on the network.
+    Server,
     /// The one that computes, without a network.
     Threads,
 }
@@ -150,8 +155,11 @@ pub(super) struct Stage {
     cpu: Cpu,
     mem_mib: Option<u32>,
     dir: PathBuf,
+    server: Server,
     guest: SocketAddrV4,
     members: Members,
+    /// What makes the guest write, if it must be made to all the time.
+    churn: Option<Churn>,
     client: Option<Client>,
     record: Option<Record>,
     killed: Option<(&'static str, u64)>,
@@ -176,10 +184,12 @@ impl Stage {
             runs: 1,
             quiet: setting.quiet,
             cpu: setting.cpu,
-            mem_mib: setting.mem_mib,
+            mem_mib: setting.mem_mib.or(setting.server.mem_mib()),
             dir: dir.to_owned(),
+            server: setting.server.clone(),
             guest: setting.guest,
             members: Members::new(dir, setting.program.clone(), setting.interrupts.clone()),
+            churn: None,
             client: None,
             record: None,
             killed: None,
@@ -199,9 +209,13 @@ impl Stage {
 
     /// Makes the guest write `rate` MiB a second into `pool` MiB of its memory.
     pub(super) fn churn(&mut self, rate: u32, pool: u32) -> Result<(), RunError> {
-        client::churn(self.guest, rate, pool).map_err(|e| RunError::NoPing {
-            reason: e.to_string(),
-        })
+        let made = match self.server {
+            Server::Kv => churn::of_kv(self.guest, rate, pool),
+            Server::Linux { .. } => {
+                Churn::of_redis(self.guest, rate, pool).map(|churn| self.churn = Some(churn))
+            }
+        };
+        made.map_err(RunError::NoChurn)
     }
 
     /// A name for one of a chain's many members. It lives as long as the drill, like all names.
@@ -363,6 +377,7 @@ impl Stage {
     /// everything that was seen.
     pub(super) fn close(mut self) -> Result<Observation, RunError> {
         self.finish_client();
+        self.churn = None;
         let client = self.record.take();
         if let Some(record) = &client {
             let path = self.dir.join("answers.csv");

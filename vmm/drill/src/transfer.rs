@@ -33,6 +33,7 @@ pub(super) const JOIN: Scenario = Scenario {
     name: "join",
     about: "a primary of 256 MiB that writes 20 MiB a second runs alone; a backup joins it; the guest is stopped for a moment and the client waits no longer than that",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let (_, backup) = begin(stage)?;
@@ -53,6 +54,7 @@ pub(super) const KILL_JOINER: Scenario = Scenario {
     name: "kill-joiner",
     about: "a backup that joins is killed at a random moment of the copy; the primary runs on by the right that it has, or wins the one that it gave, and the next backup joins it",
     client: true,
+    served: true,
     chain: false,
     play: |stage| {
         let (primary, backup) = begin(stage)?;
@@ -80,6 +82,7 @@ pub(super) const KILL_SOURCE: Scenario = Scenario {
     name: "kill-source",
     about: "a primary that is being copied is killed at a random moment; a backup that was armed goes live and the next one joins it, one that was not ends with status 1 and is never live: the VM is down",
     client: false,
+    served: true,
     chain: false,
     play: |stage| {
         let (primary, backup) = begin(stage)?;

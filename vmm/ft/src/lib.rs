@@ -48,7 +48,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 fn end_status(reason: EndReason) -> u32 {
     match reason {
         EndReason::Exited { status } => status,
-        EndReason::Dead => 1,
+        EndReason::Dead | EndReason::Reset => 1,
         EndReason::Stopped => 0,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `LOCKSTEP_SKIP_KVM`, if not empty, or a missing `/dev/kvm` becomes the cfg `skip_kvm`. The cfgs `has_…` tell
 //! what this host has. A test that needs several things has one cfg for all of them, `can_…`: two reasons to
-//! ignore it would be a warning of the compiler's. Redis clients are looked for where `LOCKSTEP_CLIENTS` points.
+//! ignore it would be a warning of the compiler's. Redis clients are looked for where `LOCKSTEP_CLIENTS` points,
+//! Linux guests where `LOCKSTEP_LINUX` does.
 
 #![allow(
     clippy::print_stderr,
@@ -43,6 +44,14 @@ const CLIENTS: &[(&str, &[&str])] = &[
     ),
     ("has_node_redis", &["node/node_modules/redis"]),
     ("has_ioredis", &["node/node_modules/ioredis"]),
+];
+
+/// Linux guests below `LOCKSTEP_LINUX`, where `.ci/run` makes them: the list of one is written when all of it
+/// is there.
+const GUESTS: &[(&str, &[&str])] = &[
+    ("has_linux", &["versions"]),
+    ("has_linux_tools", &["tools/versions"]),
+    ("has_linux_generic", &["generic/versions"]),
 ];
 
 /// Kinds of tests, and all that they need.
@@ -90,9 +99,11 @@ pub fn announce() {
     for (cfg, programs) in TOOLS {
         host.tell(cfg, programs.iter().all(|program| has(program)));
     }
-    let place = clients();
-    for (cfg, paths) in CLIENTS {
-        host.tell(cfg, paths.iter().all(|path| is_below(&place, path)));
+    for (variable, kinds) in [("LOCKSTEP_CLIENTS", CLIENTS), ("LOCKSTEP_LINUX", GUESTS)] {
+        let place = told_place(variable);
+        for (cfg, paths) in kinds {
+            host.tell(cfg, paths.iter().all(|path| is_below(&place, path)));
+        }
     }
     for (cfg, needs) in TESTS {
         let all = needs.iter().all(|need| host.0.contains(need));
@@ -115,17 +126,17 @@ impl Host {
     }
 }
 
-/// Where Redis clients are; tells the tests, too.
-fn clients() -> PathBuf {
-    println!("cargo::rerun-if-env-changed=LOCKSTEP_CLIENTS");
-    let place = env::var_os("LOCKSTEP_CLIENTS").map(PathBuf::from);
+/// Where something is that was made for the tests, according to this variable; tells the tests, too.
+fn told_place(variable: &str) -> PathBuf {
+    println!("cargo::rerun-if-env-changed={variable}");
+    let place = env::var_os(variable).map(PathBuf::from);
     if let Some(place) = &place {
-        // Written when all are installed.
+        // Written when all of it is there.
         let versions = place.join("versions");
         println!("cargo::rerun-if-changed={}", versions.display());
     }
     let place = place.unwrap_or_default();
-    println!("cargo::rustc-env=LOCKSTEP_CLIENTS={}", place.display());
+    println!("cargo::rustc-env={variable}={}", place.display());
     place
 }
 

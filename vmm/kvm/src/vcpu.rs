@@ -221,6 +221,8 @@ impl Vcpu for KvmVcpu {
         0
     }
 
+    fn pass(&mut self, _: u64) {}
+
     fn heed(&mut self, _: Arc<AtomicBool>) {}
 
     fn answer(&mut self, data: &[u8]) {

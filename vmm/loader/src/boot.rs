@@ -1,7 +1,9 @@
 //! How a machine starts: image, page tables, boot information, and the CPU at the image's entry point.
 
-use crate::{Image, ImageError, tables};
-use ft_protocol::log::{Counts, MachineConfig};
+use crate::image::Content;
+use crate::program::Program;
+use crate::{Image, ImageError, linux, tables};
+use ft_protocol::log::{BootProtocol, Counts, MachineConfig};
 use lockstep_abi::{ABI_VERSION, BOOT_INFO, BOOT_MAGIC, BootInfo, CLOCK_PAGE, ClockPage};
 use lockstep_memory::{Ram, RamError};
 use lockstep_vcpu::CpuState;
@@ -28,10 +30,36 @@ pub fn default_mac(vm: &str) -> [u8; 6] {
     [0x02, hash[0], hash[1], hash[2], hash[3], hash[4]]
 }
 
-/// Fills `ram` as `lockstep_abi` documents it.
-pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), LoadError> {
-    image.load(ram)?;
-    tables::build(ram, &image.segments(), image.end())?;
+/// Fills `ram` as the guest must find it, and gives the state in which its CPU starts.
+///
+/// # Errors
+/// If the guest finds no room, or the image is not for this way of starting.
+pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<CpuState, LoadError> {
+    match (image.content(), config.boot) {
+        (Content::Program(program), BootProtocol::LockstepAbi) => {
+            prepare_program(ram, config, image, program)?;
+            Ok(start_state(program.entry()))
+        }
+        (Content::Linux(linux), BootProtocol::Linux) => {
+            linux::prepare(ram, config, image.name(), &linux.parts(image.bytes()))
+        }
+        (Content::Program(_), BootProtocol::Linux)
+        | (Content::Linux(_), BootProtocol::LockstepAbi) => Err(ImageError::OtherBoot {
+            name: image.name().to_owned(),
+        }
+        .into()),
+    }
+}
+
+/// As `lockstep_abi` documents it.
+fn prepare_program(
+    ram: &Ram,
+    config: &MachineConfig,
+    image: &Image,
+    program: &Program,
+) -> Result<(), LoadError> {
+    program.load(image.name(), image.bytes(), ram)?;
+    tables::build(ram, &program.segments(), program.end())?;
     let (edges, steps) = match config.counts {
         Counts::BranchEdges => (config.quantum, 0),
         Counts::Instructions => (0, config.quantum),
@@ -40,7 +68,7 @@ pub fn prepare(ram: &Ram, config: &MachineConfig, image: &Image) -> Result<(), L
         magic: BOOT_MAGIC,
         version: ABI_VERSION,
         ram_bytes: ram.len() as u64,
-        free_start: image.end(),
+        free_start: program.end(),
         seed: config.seed,
         wall_ns: config.wall_ns,
         quantum: edges,

@@ -1,40 +1,48 @@
-//! Guest images: static ELF files, which are checked before any part of them is loaded.
+//! Guest images: what a guest is loaded from, whatever kind of guest it is.
 
-use super::allowlist;
+use crate::linux::{Linux, NotBootable, Parts};
+use crate::program::{MAX_IMAGE_BYTES, MAX_LOADED_BYTES, Program};
+use ft_protocol::log::BootProtocol;
 use lockstep_abi::IMAGE_BASE;
-use lockstep_memory::ram::{PAGE, Ram, RamError};
-use object::Endianness;
-use object::elf::{self, FileHeader64};
-use object::read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _};
-use std::ops::Range;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_128;
-
-/// Largest image file, bytes.
-pub const MAX_IMAGE_BYTES: usize = 32 << 20;
-/// Most RAM that an image may occupy, bytes (its `.bss` included).
-pub const MAX_LOADED_BYTES: u64 = 64 << 20;
-
-/// What the compiler's instrumentation calls at branch edges (`guests/rt/src/edges.s`).
-const EDGE_CALLBACK: &str = "__sanitizer_cov_trace_pc";
-
-/// CALL with a distance of 32 bits (SDM vol. 2A).
-const CALL: u8 = 0xe8;
-/// Its length, bytes.
-const CALL_LEN: usize = 5;
 
 /// Why a file is not accepted as a guest.
 #[derive(Debug, Error)]
 pub enum ImageError {
     /// Not an ELF file for this machine.
     #[error(
-        "{name} is no guest image: {why}; give a static x86-64 ELF file or the name of a guest that ships with Lockstep"
+        "{name} is no guest image: {why}; give a static x86-64 ELF file, a Linux kernel, or the name of a guest that ships with Lockstep"
     )]
     NotAGuest {
         /// Name or path.
         name: String,
         /// What is wrong.
         why: NotAnImage,
+    },
+    /// A Linux kernel, or what comes with it.
+    #[error("{name} cannot be booted: {why}")]
+    NotBootable {
+        /// Name or path.
+        name: String,
+        /// What is wrong.
+        why: NotBootable,
+    },
+    /// Linux is no program for this machine, but for a PC.
+    #[error(
+        "{name} is a Linux kernel, which only a CPU that counts instructions keeps in step: use --cpu soft or auto"
+    )]
+    NeedsCount {
+        /// Name or path.
+        name: String,
+    },
+    /// The log or the peer says that it starts in another way than it does.
+    #[error(
+        "{name} does not start as the machine's configuration says; it was exchanged or damaged"
+    )]
+    OtherBoot {
+        /// Name or path.
+        name: String,
     },
     /// It contains an instruction that no replay could reproduce.
     #[error("{name} is refused: {what}; {advice}")]
@@ -96,117 +104,74 @@ pub fn image_hash(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
 }
 
-/// Address range and rights of a loaded segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// First byte.
-    pub start: u64,
-    /// First byte after it.
-    pub end: u64,
-    /// May the guest write to it?
-    pub writable: bool,
-    /// May the guest execute it?
-    pub executable: bool,
-}
-
-impl Segment {
-    /// The address range of the pages that it touches.
-    pub fn pages(&self) -> Range<u64> {
-        self.start & !(PAGE as u64 - 1)..self.end.next_multiple_of(PAGE as u64)
-    }
-}
-
-/// A checked guest image.
+/// A checked guest image: one run of bytes, whatever it is made of, as it travels to a backup and lies beside a
+/// log.
 #[derive(Clone, Debug)]
 pub struct Image {
     name: String,
     bytes: Vec<u8>,
-    entry: u64,
-    segments: Vec<(Segment, Range<usize>)>,
-    symbols: Vec<(u64, String)>,
+    content: Content,
+}
+
+/// What the bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// A program for this machine.
+    Program(Program),
+    /// A Linux kernel with its initrd and its command line.
+    Linux(Linux),
 }
 
 impl Image {
-    /// Checks a file: it must be a static ELF file.
+    /// Checks an image: a static ELF file, or what [`Image::linux`] made.
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
-        Image::parse_headers(name, bytes).map_err(|why| ImageError::NotAGuest {
-            name: name.to_string(),
-            why,
+        let content = match Linux::parse(&bytes) {
+            Some(Ok(linux)) => Content::Linux(linux),
+            Some(Err(why)) => return Err(NotBootable::Container(why).of(name)),
+            None => {
+                Content::Program(Program::parse(&bytes).map_err(|why| ImageError::NotAGuest {
+                    name: name.to_owned(),
+                    why,
+                })?)
+            }
+        };
+        Ok(Image {
+            name: name.to_owned(),
+            bytes,
+            content,
         })
+    }
+
+    /// The image of a Linux kernel, a bzImage or a vmlinux, with what goes with it.
+    pub fn linux(name: &str, parts: &Parts<'_>) -> Result<Image, ImageError> {
+        let bytes = parts.pack().map_err(|why| why.of(name))?;
+        Image::parse(name, bytes)
+    }
+
+    /// How it is started.
+    pub fn boot(&self) -> BootProtocol {
+        match self.content {
+            Content::Program(_) => BootProtocol::LockstepAbi,
+            Content::Linux(_) => BootProtocol::Linux,
+        }
     }
 
     /// Checks its code: it must have allowed instructions only, where the host's CPU executes it.
     pub fn check_instructions(&self) -> Result<(), ImageError> {
-        for (segment, file) in &self.segments {
-            if segment.executable {
-                allowlist::check(&self.bytes[file.clone()], segment.start, &self.symbols).map_err(
-                    |refused| ImageError::Instruction {
-                        name: self.name.clone(),
-                        what: refused.to_string(),
-                        advice: refused.advice(),
-                    },
-                )?;
-            }
+        match &self.content {
+            Content::Program(program) => program.check_instructions(&self.name, &self.bytes),
+            Content::Linux(_) => Err(ImageError::NeedsCount {
+                name: self.name.clone(),
+            }),
         }
-        Ok(())
     }
 
-    /// Does it count its own branch edges? It does if its code calls [`EDGE_CALLBACK`] anywhere.
+    /// Does it count its own branch edges?
     pub fn counts_edges(&self) -> bool {
-        let named = self.symbols.iter().find(|(_, name)| name == EDGE_CALLBACK);
-        let Some(&(callback, _)) = named else {
-            return false;
-        };
-        let mut code = self.segments.iter().filter(|(s, _)| s.executable);
-        code.any(|(segment, file)| {
-            let bytes = self.bytes[file.clone()].windows(CALL_LEN);
-            bytes.zip(segment.start..).any(|(bytes, at)| {
-                let distance = i32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
-                let next = at + CALL_LEN as u64;
-                bytes[0] == CALL && next.wrapping_add_signed(distance.into()) == callback
-            })
-        })
-    }
-
-    fn parse_headers(name: &str, bytes: Vec<u8>) -> Result<Image, NotAnImage> {
-        if bytes.len() > MAX_IMAGE_BYTES {
-            return Err(NotAnImage::TooLarge);
+        match &self.content {
+            Content::Program(program) => program.counts_edges(&self.bytes),
+            Content::Linux(_) => false,
         }
-        if !bytes.starts_with(&elf::ELFMAG) {
-            return Err(NotAnImage::NotElf);
-        }
-        let header = FileHeader64::<Endianness>::parse(&*bytes)?;
-        let endian = header.endian()?;
-        if header.e_machine(endian) != elf::EM_X86_64 {
-            return Err(NotAnImage::OtherMachine);
-        }
-        if header.e_type(endian) != elf::ET_EXEC {
-            return Err(NotAnImage::NotExecutable);
-        }
-        let mut segments = Vec::new();
-        for program in header.program_headers(endian, &*bytes)? {
-            match program.p_type(endian) {
-                elf::PT_LOAD if program.p_memsz(endian) > 0 => {
-                    segments.push(segment(program, endian, bytes.len())?);
-                }
-                elf::PT_INTERP | elf::PT_DYNAMIC => return Err(NotAnImage::NotStatic),
-                _ => {}
-            }
-        }
-        check_layout(&mut segments)?;
-        let entry = header.e_entry(endian);
-        let executable = |(s, _): &&(Segment, _)| s.executable && (s.start..s.end).contains(&entry);
-        if !segments.iter().any(|s| executable(&s)) {
-            return Err(NotAnImage::Entry(entry));
-        }
-        let symbols = symbols(header, endian, &bytes)?;
-        Ok(Image {
-            name: name.to_string(),
-            entry,
-            segments,
-            symbols,
-            bytes,
-        })
     }
 
     /// Its name or path, as the user gave it.
@@ -214,120 +179,17 @@ impl Image {
         &self.name
     }
 
-    /// The file.
+    /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// xxh3-128 of the file.
+    /// xxh3-128 of its bytes.
     pub fn hash(&self) -> u128 {
         image_hash(&self.bytes)
     }
 
-    /// Address of its entry point.
-    pub fn entry(&self) -> u64 {
-        self.entry
+    pub(crate) fn content(&self) -> &Content {
+        &self.content
     }
-
-    /// Address of the first page after it.
-    pub fn end(&self) -> u64 {
-        let end = self.segments.iter().map(|(s, _)| s.pages().end).max();
-        end.expect("an image has a segment")
-    }
-
-    /// Its segments.
-    pub fn segments(&self) -> Vec<Segment> {
-        self.segments.iter().map(|(s, _)| *s).collect()
-    }
-
-    /// Copies the segments into `ram`.
-    pub fn load(&self, ram: &Ram) -> Result<(), ImageError> {
-        let too_small = |_: RamError| ImageError::TooSmall {
-            name: self.name.clone(),
-            need: self.end().div_ceil(1 << 20) + 1,
-            have: (ram.len() >> 20) as u64,
-        };
-        if self.end() >= ram.len() as u64 {
-            return Err(too_small(RamError::Outside {
-                addr: self.end(),
-                len: 0,
-            }));
-        }
-        for (segment, file) in &self.segments {
-            ram.write(segment.start, &self.bytes[file.clone()])
-                .map_err(too_small)?;
-        }
-        Ok(())
-    }
-}
-
-fn segment(
-    program: &elf::ProgramHeader64<Endianness>,
-    endian: Endianness,
-    file_len: usize,
-) -> Result<(Segment, Range<usize>), NotAnImage> {
-    let (start, len) = (program.p_paddr(endian), program.p_memsz(endian));
-    let (offset, filed) = (program.p_offset(endian), program.p_filesz(endian));
-    let file_end = offset.checked_add(filed).filter(|e| *e <= file_len as u64);
-    let end = start.checked_add(len);
-    match (file_end, end) {
-        (Some(file_end), Some(end))
-            if filed <= len && start >= IMAGE_BASE && end - IMAGE_BASE <= MAX_LOADED_BYTES =>
-        {
-            let flags = program.p_flags(endian);
-            let segment = Segment {
-                start,
-                end,
-                writable: flags.0 & elf::PF_W.0 != 0,
-                executable: flags.0 & elf::PF_X.0 != 0,
-            };
-            if program.p_vaddr(endian) != start {
-                return Err(NotAnImage::Mapped(start));
-            }
-            Ok((segment, offset as usize..file_end as usize))
-        }
-        (None, _) => Err(NotAnImage::Truncated { start, file_len }),
-        _ => Err(NotAnImage::Outside { start, len }),
-    }
-}
-
-/// Segments must not share pages, and none may be both writable and executable.
-fn check_layout(segments: &mut [(Segment, Range<usize>)]) -> Result<(), NotAnImage> {
-    segments.sort_by_key(|(s, _)| s.start);
-    for (s, _) in segments.iter() {
-        if s.writable && s.executable {
-            return Err(NotAnImage::WritableCode(s.start));
-        }
-    }
-    for pair in segments.windows(2) {
-        let (a, b) = (pair[0].0, pair[1].0);
-        if a.pages().end > b.pages().start {
-            return Err(NotAnImage::SharedPage(a.start, b.start));
-        }
-    }
-    Ok(())
-}
-
-/// Names of functions by address, for messages; empty for an image without symbols.
-fn symbols(
-    header: &FileHeader64<Endianness>,
-    endian: Endianness,
-    bytes: &[u8],
-) -> object::read::Result<Vec<(u64, String)>> {
-    let sections = header.sections(endian, bytes)?;
-    let mut symbols = Vec::new();
-    for (_, section) in sections.enumerate() {
-        if section.sh_type(endian) != elf::SHT_SYMTAB {
-            continue;
-        }
-        let table = sections.symbols(endian, bytes, elf::SHT_SYMTAB)?;
-        for symbol in table.iter() {
-            let name = String::from_utf8_lossy(table.symbol_name(endian, symbol)?);
-            if symbol.st_type() != elf::STT_FILE && !name.is_empty() {
-                symbols.push((symbol.st_value(endian), name.into_owned()));
-            }
-        }
-    }
-    symbols.sort();
-    Ok(symbols)
 }

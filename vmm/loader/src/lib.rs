@@ -4,7 +4,11 @@
 pub mod allowlist;
 pub mod boot;
 pub mod image;
+pub mod linux;
+mod program;
 pub mod tables;
 
 pub use boot::{LoadError, default_mac, prepare, start_state};
 pub use image::{Image, ImageError, NotAnImage};
+pub use linux::Parts;
+pub use program::{MAX_IMAGE_BYTES, Segment};

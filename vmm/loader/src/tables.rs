@@ -4,7 +4,7 @@
 //! executable. All accessed and dirty bits are set from the start, so that the CPU never writes to the
 //! tables.
 
-use super::image::Segment;
+use super::program::Segment;
 use lockstep_abi::{BOOT_INFO, CLOCK_PAGE, IMAGE_BASE, MMIO_BASE, MMIO_LEN};
 use lockstep_memory::ram::{PAGE, Ram, RamError};
 

@@ -3,7 +3,7 @@
 mod slot;
 
 use bincode::{Decode, Encode};
-use ft_protocol::log::{Counts, MachineConfig};
+use ft_protocol::log::{BootProtocol, Counts, EndReason, MachineConfig};
 use lockstep_abi::{MMIO_STRIDE, port};
 use lockstep_devices::clock::Clock;
 use lockstep_devices::edges::EdgeCounter;
@@ -48,14 +48,19 @@ impl Bus {
     /// All devices as after a reset. Writes to RAM what the guest must find there.
     pub fn new(config: &MachineConfig, ram: &Ram) -> Bus {
         let bus = Bus::reset(config);
-        bus.edges.start(ram);
+        if config.boot == BootProtocol::LockstepAbi {
+            bus.edges.start(ram);
+        }
         bus
     }
 
     fn reset(config: &MachineConfig) -> Bus {
         Bus {
             pic: Pic::default(),
-            clock: Clock::default(),
+            clock: match config.boot {
+                BootProtocol::LockstepAbi => Clock::default(),
+                BootProtocol::Linux => Clock::without_page(),
+            },
             edges: EdgeCounter::new(match config.counts {
                 Counts::BranchEdges => config.quantum,
                 Counts::Instructions => 0,
@@ -120,8 +125,11 @@ impl Bus {
 
     /// The same, but only for interrupts that the 8259 pair would request from the CPU.
     pub fn next_interrupt_ns(&self) -> Option<u64> {
-        let heard = self.slots.iter().filter(|slot| slot.is_heard(&self.pic));
-        heard.filter_map(|slot| slot.device.next_edge_ns()).min()
+        let heard = |slot: &Slot| {
+            let edge_ns = slot.device.next_edge_ns()?;
+            slot.is_heard(&self.pic).then_some(edge_ns)
+        };
+        self.slots.iter().filter_map(heard).min()
     }
 
     /// How much input of this kind the machine can take now: frames, or bytes.
@@ -172,6 +180,11 @@ impl Bus {
         };
         self.at_port(first)
             .is_some_and(|(slot, _)| slot.device.needs_time())
+    }
+
+    /// Has the guest ended the machine through a device?
+    pub fn ends(&self) -> Option<EndReason> {
+        self.slots.iter().find_map(|slot| slot.device.ends())
     }
 
     /// The device at a port, and the port's offset in the device.

@@ -24,7 +24,7 @@ pub use state::{MachineState, Parts, StateError};
 
 use arrival::{Arrival, Waiting};
 use bus::Bus;
-use ft_protocol::log::{Counts, CpuKind, EndReason, MachineConfig, Position};
+use ft_protocol::log::{BootProtocol, Counts, CpuKind, EndReason, MachineConfig, Position};
 use lockstep_devices::{InputKind, Outputs};
 use lockstep_loader::{Image, ImageError, LoadError};
 use lockstep_memory::{Ram, RamDigest, RamError};
@@ -74,6 +74,7 @@ pub struct Machine {
     cpu: Box<dyn Vcpu>,
     ram: Ram,
     counts: Counts,
+    boot: BootProtocol,
     quantum: u64,
     bus: Bus,
     at: Position,
@@ -107,11 +108,11 @@ impl Machine {
     ) -> Result<Machine, MachineError> {
         suits(backend, config, image)?;
         let ram = Ram::new(config.mem_mib)?;
-        lockstep_loader::prepare(&ram, config, image)?;
-        let start = lockstep_loader::start_state(image.entry());
+        let start = lockstep_loader::prepare(&ram, config, image)?;
         let mut cpu = backend.cpu(ram.clone(), &start)?;
         Ok(Machine {
             counts: config.counts,
+            boot: config.boot,
             quantum: config.quantum,
             bus: Bus::new(config, &ram),
             at: Position::START,
@@ -148,6 +149,7 @@ impl Machine {
         let cpu = backend.cpu(ram.clone(), &state.cpu)?;
         Ok(Machine {
             counts: config.counts,
+            boot: config.boot,
             quantum: config.quantum,
             bus,
             at: state.at,

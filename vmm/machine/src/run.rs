@@ -1,7 +1,7 @@
 //! What a machine does: takes inputs and an interrupt at a position, enters the guest, and handles its exit.
 
 use super::{Arrival, Input, Machine, MachineError, Waiting};
-use ft_protocol::log::{Counts, EndReason, Position};
+use ft_protocol::log::{BootProtocol, Counts, EndReason, Position};
 use lockstep_devices::{InputKind, Output};
 use lockstep_vcpu::{Exit, Run, Until};
 
@@ -23,7 +23,7 @@ impl Machine {
     pub fn apply(&mut self, input: Input) {
         let (kind, data) = match input {
             Input::Clock { ns } => {
-                self.bus.set_time(ns, &self.ram);
+                self.set_time(ns);
                 return self.bus.process(&self.ram, &mut self.outputs);
             }
             Input::Frame { data } => (InputKind::Frame, data),
@@ -34,6 +34,15 @@ impl Machine {
             bus, ram, outputs, ..
         } = self;
         bus.take_in(kind, data, ram, outputs);
+    }
+
+    /// Guest time is now `ns`, unless it is later already. The CPU's clock goes with it.
+    fn set_time(&mut self, ns: u64) {
+        let before_ns = self.bus.clock.now_ns();
+        self.bus.set_time(ns, &self.ram);
+        if self.counts == Counts::Instructions {
+            self.cpu.pass(self.bus.clock.now_ns() - before_ns);
+        }
     }
 
     /// Hands the vCPU at most one interrupt (the injection rule of `docs/determinism.md`). Called once
@@ -50,10 +59,10 @@ impl Machine {
         // An interrupt that still waits is handed over at a later exit: one that the CPU makes as soon as
         // the guest takes interrupts, if it counts instructions, and else one that the guest makes by itself.
         // KVM's interrupt windows are not used: on some hosts a window opens at an arbitrary instruction.
-        if self.bus.pic.requests() {
+        let by_the_guest = self.counts == Counts::BranchEdges;
+        if by_the_guest && self.bus.pic.requests() {
             self.bus.edges.hurry(&self.ram);
         }
-        let by_the_guest = self.counts == Counts::BranchEdges;
         self.note_unheard(by_the_guest && vector.is_none() && self.bus.pic.requests());
         self.waiting = Waiting::No;
         self.left = true;
@@ -97,13 +106,27 @@ impl Machine {
         match self.counts {
             Counts::BranchEdges => Until::GUEST,
             Counts::Instructions => Until {
-                steps: match self.quantum {
-                    0 => u64::MAX,
-                    quantum => self.at.edges.saturating_add(quantum),
-                },
+                steps: self.quantum_ends().min(self.edge_comes()),
                 interruptible: self.bus.pic.requests(),
             },
         }
+    }
+
+    fn quantum_ends(&self) -> u64 {
+        match self.quantum {
+            0 => u64::MAX,
+            quantum => self.at.edges.saturating_add(quantum),
+        }
+    }
+
+    /// The step at which a timer's next interrupt is due, as a step takes a nanosecond: so it comes at the same
+    /// instruction whatever else makes exits.
+    fn edge_comes(&self) -> u64 {
+        let Some(due_ns) = self.bus.next_interrupt_ns() else {
+            return u64::MAX;
+        };
+        let wait = due_ns.saturating_sub(self.bus.clock.now_ns()).max(1);
+        self.at.edges.saturating_add(wait)
     }
 
     /// There is an exit: the machine is at a new position.
@@ -111,15 +134,25 @@ impl Machine {
         self.pulse.position();
         (self.left, self.settled) = (false, false);
         self.arrived = Arrival::of(&mut *self.cpu);
+        let before = self.at.edges;
         self.at = Position {
             exit: self.at.exit + 1,
             edges: self.count(),
         };
-        if self.bus.needs_time(&exit) {
-            self.unhandled = Some(exit);
-        } else {
-            self.handle(exit);
+        match self.counts {
+            Counts::BranchEdges if self.bus.needs_time(&exit) => {
+                self.unhandled = Some(exit);
+                return;
+            }
+            Counts::BranchEdges => {}
+            // A step takes a nanosecond, for the devices as for the CPU's time-stamp counter.
+            Counts::Instructions => {
+                let made = self.at.edges - before;
+                let now_ns = self.bus.clock.now_ns().saturating_add(made);
+                self.bus.set_time(now_ns, &self.ram);
+            }
         }
+        self.handle(exit);
     }
 
     /// Does a device model need the time to handle the last exit?
@@ -130,13 +163,14 @@ impl Machine {
     /// Gives the time that [`Machine::asks_time`] asked for, nanoseconds since boot.
     pub fn answer_time(&mut self, ns: u64) {
         let exit = self.unhandled.take().expect("the machine asked");
-        self.bus.set_time(ns, &self.ram);
+        self.set_time(ns);
         self.handle(exit);
     }
 
     fn handle(&mut self, exit: Exit) {
         match exit {
             Exit::PioOut { port, data, len } => match port {
+                _ if self.boot == BootProtocol::Linux => self.out(port, &data[..len]),
                 lockstep_abi::port::IDLE => {
                     let seen = u32::from_le_bytes(data);
                     self.waiting = Waiting::Idle { seen };
@@ -146,7 +180,7 @@ impl Machine {
                     let status = u32::from_le_bytes(data);
                     self.ended = Some(EndReason::Exited { status });
                 }
-                _ => self.bus.pio_write(port, &data[..len], &self.ram),
+                _ => self.out(port, &data[..len]),
             },
             Exit::PioIn { port, len } => {
                 let mut data = [0; 4];
@@ -168,6 +202,12 @@ impl Machine {
             Exit::Steps | Exit::Interruptible => {}
         }
         self.bus.process(&self.ram, &mut self.outputs);
+    }
+
+    /// OUT to a device.
+    fn out(&mut self, port: u16, data: &[u8]) {
+        self.bus.pio_write(port, data, &self.ram);
+        self.ended = self.ended.or(self.bus.ends());
     }
 
     /// What the guest has emitted, in order, since [`Machine::clear_outputs`].

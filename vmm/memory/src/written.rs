@@ -5,6 +5,7 @@
 
 use crate::ram::PAGE;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vm_memory::bitmap::{AtomicBitmap, Bitmap, NewBitmap, RefSlice, WithBitmapSlice};
 
 const WATCHED: u8 = 1;
@@ -15,7 +16,9 @@ const HIT: u8 = 2;
 pub struct Written {
     pages: AtomicBitmap,
     watched: Box<[AtomicU8]>,
-    /// Was any that is watched written?
+    /// Those that are watched and were written.
+    hits: Mutex<Vec<usize>>,
+    /// Are there any?
     hit: AtomicBool,
 }
 
@@ -25,6 +28,7 @@ impl NewBitmap for Written {
         Written {
             pages: AtomicBitmap::with_len(len),
             watched: watched.collect(),
+            hits: Mutex::default(),
             hit: AtomicBool::new(false),
         }
     }
@@ -38,9 +42,11 @@ impl Bitmap for Written {
     fn mark_dirty(&self, offset: usize, len: usize) {
         self.pages.mark_dirty(offset, len);
         let last = offset.saturating_add(len.saturating_sub(1)) / PAGE;
-        for page in self.watched.iter().take(last + 1).skip(offset / PAGE) {
-            if page.load(Ordering::Relaxed) != 0 {
+        let pages = self.watched.iter().enumerate();
+        for (number, page) in pages.take(last + 1).skip(offset / PAGE) {
+            if page.load(Ordering::Relaxed) == WATCHED {
                 page.store(HIT, Ordering::Relaxed);
+                self.hits().push(number);
                 self.hit.store(true, Ordering::Release);
             }
         }
@@ -72,13 +78,21 @@ impl Written {
         if !self.hit.swap(false, Ordering::Acquire) {
             return Vec::new();
         }
-        let pages = self.watched.iter().enumerate();
-        pages
-            .filter(|(_, mark)| mark.load(Ordering::Relaxed) == HIT)
-            .map(|(page, mark)| {
+        let mut pages = std::mem::take(&mut *self.hits());
+        // Some may be watched no more.
+        pages.retain(|page| {
+            let mark = &self.watched[*page];
+            let written = mark.load(Ordering::Relaxed) == HIT;
+            if written {
                 mark.store(WATCHED, Ordering::Relaxed);
-                page
-            })
-            .collect()
+            }
+            written
+        });
+        pages.sort_unstable();
+        pages
+    }
+
+    fn hits(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.hits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

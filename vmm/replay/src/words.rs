@@ -40,6 +40,7 @@ pub fn detail(event: &Event) -> String {
             EndReason::Exited { status } => format!("status {status}, digest {}", end.digest),
             EndReason::Dead => format!("guest died, digest {}", end.digest),
             EndReason::Stopped => format!("stopped, digest {}", end.digest),
+            EndReason::Reset => format!("guest reset its machine, digest {}", end.digest),
         },
     }
 }

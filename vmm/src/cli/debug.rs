@@ -10,7 +10,7 @@ use lockstep_replay::dir::IMAGE_FILE;
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
@@ -105,7 +105,12 @@ pub fn run(args: &DebugArgs) -> Result<Status, CliError> {
     let image = args.dir.join(IMAGE_FILE);
     let mut command = Command::new(&args.gdb);
     command.args(["-q", "-iex", "set architecture i386:x86-64"]);
-    command.arg(args.symbols.as_ref().unwrap_or(&image));
+    match &args.symbols {
+        Some(symbols) => _ = command.arg(symbols),
+        None if is_elf(&image) => _ = command.arg(&image),
+        // A Linux kernel's own image is none, and has no symbols.
+        None => {}
+    }
     command.arg("-x").arg(setup()?).args(["-ex", &server]);
     command.args(&args.more);
     let error = command.exec();
@@ -116,6 +121,12 @@ pub fn run(args: &DebugArgs) -> Result<Status, CliError> {
         }
         _ => format!("cannot start {gdb} ({error}); name another gdb with --gdb PROGRAM"),
     }))
+}
+
+fn is_elf(image: &Path) -> bool {
+    let mut magic = [0; 4];
+    let read = File::open(image).and_then(|mut file| file.read_exact(&mut magic));
+    read.is_ok() && magic == *b"\x7fELF"
 }
 
 /// What gdb must know of this machine: a `monitor` command may have gone to another moment.

@@ -220,6 +220,8 @@ impl From<DrillError> for CliError {
             | DrillError::Host(_)
             | DrillError::ReportDir { .. }
             | DrillError::Signals(_)
+            | DrillError::Guest(_)
+            | DrillError::OwnGuest(_)
             | DrillError::Busy(_) => Status::Refused,
         };
         CliError::with(status, error)

@@ -1,6 +1,7 @@
 //! `lockstep primary` and `lockstep backup`: the two halves of a pair.
 
-use super::options::{MachineArgs, load_guest};
+use super::guest::{GuestArgs, LinuxArgs};
+use super::options::MachineArgs;
 use super::run::report;
 use super::storage::{ArbiterArgs, latest_of};
 use super::tools::{Ready, Tools, check};
@@ -61,8 +62,8 @@ enum Switch {
 /// Arguments of `primary`.
 #[derive(Args, Debug)]
 pub struct PrimaryArgs {
-    /// A guest that ships with Lockstep, or the path of an ELF file.
-    pub(super) guest: String,
+    #[command(flatten)]
+    pub(super) guest: GuestArgs,
     #[command(flatten)]
     pub(super) member: MemberArgs,
     /// Start at once and run without a backup.
@@ -83,6 +84,8 @@ pub struct BackupArgs {
     /// unless told.
     pub(super) guest: Option<String>,
     #[command(flatten)]
+    pub(super) linux: LinuxArgs,
+    #[command(flatten)]
     pub(super) member: MemberArgs,
 }
 
@@ -92,7 +95,7 @@ pub fn run_primary(args: PrimaryArgs, cuts: Cuts) -> Result<Status, CliError> {
     check_vm_name(&member.vm)?;
     let found = latest_of(&member.arbiter.proved(&member.vm)?)?;
     let generation = next_generation(&member.vm, found.as_ref(), args.force)?;
-    let image = load_guest(&args.guest)?;
+    let image = args.guest.load()?;
     let tools = Tools::open(member, Some(("--channel", member.channel)))?;
     let ready = Ready::make(member, &tools, image)?;
     told(serve_primary(
@@ -198,7 +201,7 @@ pub(super) fn serve_backup(
 
 impl BackupArgs {
     fn guest_hash(&self) -> Result<Option<u128>, CliError> {
-        let load = |guest: &String| Ok(load_guest(guest)?.hash());
+        let load = |guest: &String| Ok(self.linux.load(guest)?.hash());
         self.guest.as_ref().map(load).transpose()
     }
 }

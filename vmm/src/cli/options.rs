@@ -3,7 +3,9 @@
 use super::CliError;
 use super::cpus::{CpuChoice, for_guest};
 use clap::Args;
-use ft_protocol::log::{Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig};
+use ft_protocol::log::{
+    BootProtocol, Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig,
+};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::tap::look_after;
@@ -11,11 +13,8 @@ use lockstep_backends::{Live, Tap};
 use lockstep_ft::unix_ns;
 use lockstep_loader::Image;
 use lockstep_loader::default_mac;
-use lockstep_loader::image::MAX_IMAGE_BYTES;
 use lockstep_machine::host_print;
 use lockstep_vcpu::CpuBackend;
-use std::fs::File;
-use std::io::Read;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -27,6 +26,8 @@ const DEFAULT_QUANTUM_EDGES_SOFT: u64 = 20_000;
 pub const DEFAULT_QUANTUM_INSTRUCTIONS: u64 = 200_000;
 /// Default memory, MiB.
 const DEFAULT_MEM_MIB: u32 = 64;
+/// The same for Linux.
+const DEFAULT_LINUX_MEM_MIB: u32 = 512;
 /// The guest's default address.
 const DEFAULT_IP: [u8; 4] = [10, 77, 0, 2];
 const DEFAULT_PREFIX_LEN: u8 = 24;
@@ -34,7 +35,7 @@ const DEFAULT_PREFIX_LEN: u8 = 24;
 /// Options that describe the machine and its backends.
 #[derive(Args, Clone, Debug)]
 pub struct MachineArgs {
-    /// Memory, MiB (64 unless told).
+    /// Memory, MiB (64 unless told, 512 for Linux).
     #[arg(long, value_name = "MIB")]
     pub mem: Option<u32>,
     /// The CPU: this host's KVM, the one in software, or KVM where it can be used and suits the guest.
@@ -145,33 +146,6 @@ impl NetArg {
     }
 }
 
-/// Loads a guest: one that ships, or an ELF file.
-pub fn load_guest(guest: &str) -> Result<Image, CliError> {
-    if let Some(image) = lockstep_images::find(guest) {
-        return Ok(Image::parse(guest, image.to_vec())?);
-    }
-    let names: Vec<&str> = lockstep_images::ALL
-        .iter()
-        .map(|(name, _, _)| *name)
-        .collect();
-    let bytes = read_image(guest).map_err(|e| {
-        CliError::refused(format!(
-            "there is no guest {guest} ({e}); give the path of an ELF file or one of {}",
-            names.join(", ")
-        ))
-    })?;
-    Ok(Image::parse(guest, bytes)?)
-}
-
-/// Reads the file, but stops when it is known to be too long.
-fn read_image(path: &str) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(MAX_IMAGE_BYTES as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// The header of a new machine's log, and the CPU that the machine is to run on.
 pub fn new_header(
     vm: &str,
@@ -185,8 +159,13 @@ pub fn new_header(
         (Counts::BranchEdges, CpuKind::Soft { .. }) => DEFAULT_QUANTUM_EDGES_SOFT,
         (Counts::Instructions, _) => DEFAULT_QUANTUM_INSTRUCTIONS,
     });
-    let machine = MachineConfig::new(args.mem.unwrap_or(DEFAULT_MEM_MIB))
+    let mem = args.mem.unwrap_or(match image.boot() {
+        BootProtocol::LockstepAbi => DEFAULT_MEM_MIB,
+        BootProtocol::Linux => DEFAULT_LINUX_MEM_MIB,
+    });
+    let machine = MachineConfig::new(mem)
         .on(backend.kind(), counts)
+        .for_boot(image.boot())
         .with_net(args.net.config(vm));
     let header = Header {
         vm: vm.to_string(),

@@ -4,8 +4,9 @@ mod member;
 mod watch;
 
 use super::CliError;
+use super::guest::GuestArgs;
 use super::member::runtime;
-use super::options::{NetArg, load_guest};
+use super::options::NetArg;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
 use member::Place;
@@ -18,8 +19,8 @@ use watch::Pair;
 /// Arguments of `pair`.
 #[derive(Args, Debug)]
 pub struct PairArgs {
-    /// A guest that ships with Lockstep, or the path of an ELF file.
-    guest: String,
+    #[command(flatten)]
+    guest: GuestArgs,
     /// Name of the VM: what `lockstep stop` and `lockstep switchover` are told.
     #[arg(long, value_name = "NAME", default_value = "pair")]
     vm: String,
@@ -59,7 +60,7 @@ pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
     check_vm_name(&args.vm)?;
     let nets = args.nets()?;
     // Otherwise both sides would report this error.
-    load_guest(&args.guest)?;
+    args.guest.load()?;
     let place = Place::make().map_err(|e| {
         CliError::refused(format!(
             "cannot prepare an arbiter and a channel for the pair ({e}); see to space and permissions \
@@ -99,7 +100,7 @@ impl PairArgs {
     fn command(&self, role: &str, name: &str, channel: &str, net: &str, place: &Place) -> Command {
         // This path still means the same file after an update.
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("lockstep").arg(role).arg(&self.guest);
+        command.arg0("lockstep").arg(role).args(self.guest.args());
         command.args(["--vm", &self.vm, "--arbiter", &place.arbiter]);
         command.args(["--channel", channel, "--net", net]);
         command.args(["--console", &self.console, "--cpu", &self.cpu]);

@@ -350,6 +350,7 @@ fn ending(verdict: &Verdict) -> String {
                 EndReason::Exited { status } => format!("the guest ended with status {status}"),
                 EndReason::Dead => "the guest died".into(),
                 EndReason::Stopped => "the machine was stopped".into(),
+                EndReason::Reset => "the guest reset its machine".into(),
             };
             format!("{how}, digest {}", end.digest)
         }

@@ -1,8 +1,8 @@
 //! `lockstep member`: half of a pair that learns its role from the arbiter. A supervisor may restart it
 //! blindly on both hosts, and never boots a second guest by that.
 
+use super::guest::GuestArgs;
 use super::member::{MemberArgs, serve_backup, serve_primary, told};
-use super::options::load_guest;
 use super::storage::latest_of;
 use super::tools::{Ready, Tools, check};
 use super::{CliError, Status};
@@ -23,8 +23,8 @@ use std::process::Command;
     mut_arg("record", |arg| arg.help("Record into a new directory in this one, for `lockstep replay`")),
 )]
 pub struct RoleArgs {
-    /// A guest that ships with Lockstep, or the path of an ELF file; the same on both sides.
-    guest: String,
+    #[command(flatten)]
+    guest: GuestArgs,
     #[command(flatten)]
     member: MemberArgs,
     /// Where this side listens: the other side's --channel. A VM that never ran knows its founder by it.
@@ -43,7 +43,7 @@ pub fn run(args: RoleArgs, cuts: Cuts) -> Result<Status, CliError> {
     }
     // Everything that can fail comes before this member founds the VM: a founder that cannot serve
     // would keep the peer from becoming the primary.
-    let image = load_guest(&args.guest)?;
+    let image = args.guest.load()?;
     let hash = image.hash();
     let tools = Tools::open(&args.member, Some(("--listen", args.listen)))?;
     let mut member = args.member.clone();

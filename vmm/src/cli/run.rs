@@ -2,7 +2,8 @@
 
 mod from;
 
-use super::options::{Backends, MachineArgs, load_guest, new_header};
+use super::guest::LinuxArgs;
+use super::options::{Backends, MachineArgs, new_header};
 use super::{CliError, Status};
 use clap::Args;
 use from::From;
@@ -36,12 +37,14 @@ const KICK_INTERVAL: Duration = Duration::from_millis(5);
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
-    /// A guest that ships with Lockstep, or the path of an ELF file.
+    /// A guest that ships with Lockstep, or the path of an ELF file or of a Linux kernel.
     #[arg(required_unless_present = "from")]
     guest: Option<String>,
+    #[command(flatten)]
+    linux: LinuxArgs,
     /// Go on live from where a recording left this exit, instead of starting a guest. The recording stays as it
     /// is.
-    #[arg(long, value_name = "DIR@EXIT", conflicts_with_all = ["guest", "mem", "quantum"])]
+    #[arg(long, value_name = "DIR@EXIT", conflicts_with_all = ["guest", "initrd", "append", "mem", "quantum"])]
     from: Option<From>,
     #[command(flatten)]
     machine: MachineArgs,
@@ -132,7 +135,7 @@ fn new(args: &RunArgs) -> Result<Started, CliError> {
         .guest
         .as_deref()
         .expect("there is a guest or a recording");
-    let image = load_guest(guest)?;
+    let image = args.linux.load(guest)?;
     let (header, backend) = new_header(guest, &args.machine, &image)?;
     Ok(Started {
         machine: Machine::new(backend, &header.machine, &image)?,
@@ -152,6 +155,12 @@ pub(super) fn report(driven: Driven) -> Status {
         }
         Driven::Ended(EndReason::Dead) => {
             out::tell("the guest died: it halted with interrupts off or its CPU shut down");
+            Status::Failed
+        }
+        Driven::Ended(EndReason::Reset) => {
+            out::tell(
+                "the guest reset its machine, which ends here: a panic or a reboot, as its console says",
+            );
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) => {

@@ -134,6 +134,10 @@ pub trait Vcpu: Debug + Send {
     /// count them.
     fn steps(&self) -> u64;
 
+    /// Guest time goes on by so many nanoseconds without a step: so does the time-stamp counter, which counts a
+    /// nanosecond for each step. A CPU that does not count steps has no such counter, and does nothing.
+    fn pass(&mut self, ns: u64);
+
     /// From now on the thread is kicked when this is true: [`Vcpu::run`] makes it false and returns. A CPU
     /// that a signal kicks need not look.
     fn heed(&mut self, kick: Arc<AtomicBool>);

@@ -265,6 +265,8 @@ pub struct Counters {
     pub steps: u64,
     /// The time-stamp counter, less the steps.
     pub tsc_offset: u64,
+    /// The part of it that the guest made (IA32_TSC_ADJUST).
+    pub tsc_adjust: u64,
 }
 
 impl Default for CpuState {
@@ -297,8 +299,12 @@ impl CpuState {
 
     /// A digest of each part, by name.
     pub fn components(&self) -> Vec<(&'static str, u64)> {
-        let Counters { steps, tsc_offset } = self.counters;
-        let counters = ("counters", vec![steps, tsc_offset]);
+        let Counters {
+            steps,
+            tsc_offset,
+            tsc_adjust,
+        } = self.counters;
+        let counters = ("counters", vec![steps, tsc_offset, tsc_adjust]);
         let parts = self.parts().into_iter().chain([counters]);
         parts.map(|(name, words)| (name, hash(words))).collect()
     }
@@ -361,6 +367,7 @@ mod tests {
         state.counters = Counters {
             steps: number(),
             tsc_offset: number(),
+            tsc_adjust: number(),
         };
         state
     }

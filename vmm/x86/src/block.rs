@@ -10,20 +10,21 @@ use crate::state::{Cpu, Mode, Stop};
 use crate::tlb::PAGE_MASK;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
 use std::cell::Cell;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::collections::{HashMap, VecDeque};
 
 /// Instructions in a block, at most.
 const MOST_OPS: usize = 32;
 /// Bytes of an instruction, at most.
 const LONGEST: usize = 15;
 /// Blocks that are kept, at most.
-const MOST_BLOCKS: usize = 1 << 16;
+const MOST_BLOCKS: usize = 1 << 17;
 /// Entries of the table that is asked first.
-const RECENT: usize = 4096;
+const RECENT: usize = 1 << 13;
+/// Address spaces whose links are kept.
+const SPACES: usize = 8;
 
-/// Maps that are the same in each process.
-type Map<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
+/// Its seed is another one in each process, so that no guest can fill one bucket.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Where a block lies, and what it was decoded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,22 +78,38 @@ impl Block {
 #[derive(Debug)]
 pub struct Cache {
     blocks: Vec<Block>,
+    /// Numbers of blocks that were dropped.
+    free: Vec<usize>,
     by_key: Map<Key, usize>,
     /// The blocks of a physical page.
     by_page: Map<u64, Vec<usize>>,
     recent: Box<[Link]>,
-    /// Raised when a mapping changes or blocks are dropped, so that no link from before holds.
-    epoch: u64,
+    /// The last epoch that began.
+    newest: u64,
+    /// The epoch of the supervisor's links. A new one begins when a mapping changes or blocks are dropped, so that
+    /// no link from before holds.
+    supervisor: u64,
+    /// The epoch of the user's links, which also depend on CR3.
+    user: u64,
+    /// Epochs of the user's links under other values of CR3, the last one first.
+    spaces: VecDeque<(u64, u64)>,
+    /// The supervisor ran code in the lower half, which depends on CR3.
+    supervisor_is_low: bool,
 }
 
 impl Default for Cache {
     fn default() -> Cache {
         Cache {
             blocks: Vec::new(),
+            free: Vec::new(),
             by_key: Map::default(),
             by_page: Map::default(),
             recent: vec![NO_LINK; RECENT].into(),
-            epoch: 0,
+            newest: 0,
+            supervisor: 0,
+            user: 0,
+            spaces: VecDeque::new(),
+            supervisor_is_low: false,
         }
     }
 }
@@ -109,7 +126,11 @@ fn situation(cpu: &Cpu) -> u64 {
 impl Cache {
     /// A number for all that links depend on.
     pub fn context(&self, cpu: &Cpu) -> u64 {
-        self.epoch << 2 | situation(cpu)
+        let epoch = match cpu.cpl {
+            3 => self.user,
+            _ => self.supervisor,
+        };
+        epoch << 2 | situation(cpu)
     }
 
     /// A block by its number.
@@ -120,18 +141,48 @@ impl Cache {
 
     /// A mapping changed.
     pub fn remap(&mut self) {
-        self.epoch += 1;
+        self.newest += 1;
+        (self.supervisor, self.user) = (self.newest, self.newest);
+        self.supervisor_is_low = false;
+        self.spaces.clear();
+    }
+
+    /// CR3 changed, but the upper half of the addresses did not.
+    pub fn switch(&mut self, old: u64, new: u64) {
+        if self.supervisor_is_low {
+            return self.remap();
+        }
+        self.spaces.push_front((old, self.user));
+        self.spaces.truncate(SPACES);
+        let known = self.spaces.iter().position(|(space, _)| *space == new);
+        self.user = match known.and_then(|index| self.spaces.remove(index)) {
+            Some((_, epoch)) => epoch,
+            None => {
+                self.newest += 1;
+                self.newest
+            }
+        };
     }
 
     /// Drops the blocks of a physical page.
     pub fn drop_page(&mut self, page: u64, memory: &mut Memory) {
         for number in self.by_page.remove(&page).unwrap_or_default() {
             let block = &mut self.blocks[number];
+            // One across two pages is dropped with either, and its number may be another block's by now.
+            let other = match block.second {
+                Some(second) if second == page => block.key.physical & PAGE_MASK,
+                Some(second) => second,
+                None => page,
+            };
+            if let Some(numbers) = self.by_page.get_mut(&other) {
+                numbers.retain(|listed| *listed != number);
+            }
             self.by_key.remove(&block.key);
             block.ops = Box::default();
+            self.free.push(number);
         }
         memory.drop_code(page);
-        self.epoch += 1;
+        self.remap();
     }
 
     /// Remembers that `rip` was found after `from`.
@@ -156,6 +207,7 @@ impl Cache {
             return Ok(link.block);
         }
         let block = self.look_up(cpu)?;
+        self.supervisor_is_low |= cpu.cpl != 3 && rip >> 63 == 0;
         self.recent[slot] = Link {
             rip,
             // Looking up may have dropped blocks.
@@ -187,7 +239,7 @@ impl Cache {
             }
             self.drop_page(physical & PAGE_MASK, &mut cpu.memory);
         }
-        if self.blocks.len() >= MOST_BLOCKS {
+        if self.by_key.len() >= MOST_BLOCKS {
             self.clear(&mut cpu.memory);
         }
         let block = decode_block(cpu, key)?;
@@ -200,12 +252,13 @@ impl Cache {
             memory.drop_code(page);
         }
         self.blocks.clear();
+        self.free.clear();
         self.by_key.clear();
-        self.epoch += 1;
+        self.remap();
     }
 
     fn add(&mut self, block: Block, cpu: &mut Cpu) -> usize {
-        let number = self.blocks.len();
+        let number = self.free.pop().unwrap_or(self.blocks.len());
         let (start, len) = (block.key.physical, block.end.wrapping_sub(block.key.rip));
         let here = (PAGE - start % PAGE).min(len.max(1));
         cpu.memory.add_code(start, here);
@@ -218,7 +271,10 @@ impl Cache {
             self.by_page.entry(second).or_default().push(number);
         }
         self.by_key.insert(block.key, number);
-        self.blocks.push(block);
+        match self.blocks.get_mut(number) {
+            Some(free) => *free = block,
+            None => self.blocks.push(block),
+        }
         number
     }
 }

@@ -28,7 +28,7 @@ impl DebugCpu for SoftVcpu {
     fn set_watchpoints(&mut self, watchpoints: &[Watchpoint]) {
         if self.engine.cpu.probe.set_watchpoints(watchpoints) {
             // What is watched must not be known to the TLB.
-            self.engine.forget_translations();
+            self.engine.cpu.memory.flush();
         }
     }
 

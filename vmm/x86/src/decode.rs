@@ -4,7 +4,7 @@ use crate::form::Form;
 use crate::forms;
 use crate::op::{HIGH, Op, ZERO, aux, special};
 use crate::state::Mode;
-use iced_x86::{Code, Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 /// The op that does what the instruction says. What this processor does not have becomes #UD.
 pub fn decode(instruction: &Instruction, mode: Mode) -> Op {
@@ -33,7 +33,16 @@ pub fn decode(instruction: &Instruction, mode: Mode) -> Op {
     if instruction.has_repne_prefix() {
         op.aux |= aux::REPNE;
     }
+    if loads_ss(instruction) {
+        op.aux |= aux::QUIET;
+    }
     op
+}
+
+/// MOV to SS, and POP SS.
+fn loads_ss(instruction: &Instruction) -> bool {
+    matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Pop)
+        && instruction.op0_register() == Register::SS
 }
 
 fn operand(op: &mut Op, form: &Form, index: u32) {

@@ -5,6 +5,7 @@ use crate::flags::{Flags, ZF};
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};
 use crate::operand::{Dst, Mem, Src, Target, Value, by_target, by_wide_size};
+use crate::paging::canonical;
 use crate::segments::{Descriptor, null_segment};
 use crate::stack::supervisor;
 use crate::state::{Cpu, seg};
@@ -115,6 +116,9 @@ fn system_descriptor(cpu: &mut Cpu, selector: u16, kind: u8) -> Done<Descriptor>
     }
     if !descriptor.present() {
         return cpu.except(descriptor.fault(vector::NP));
+    }
+    if !canonical(descriptor.segment().base) {
+        return cpu.except(descriptor.fault(vector::GP));
     }
     Ok(descriptor)
 }

@@ -79,11 +79,6 @@ impl Engine {
         self.cpu.budget = 0;
     }
 
-    /// Does an instruction wait for an answer, or one of its exits to be told?
-    pub fn unfinished(&self) -> bool {
-        self.waiting.is_some() || self.cpu.io.has_exits()
-    }
-
     /// Would an interrupt be taken before the next instruction?
     pub fn interruptible(&self) -> bool {
         self.due.is_none() && self.cpu.system_flags & IF != 0 && !self.cpu.shadow
@@ -104,19 +99,28 @@ impl Engine {
         self.alone(op)
     }
 
-    /// Forgets what was decoded of pages that were written since, from outside.
+    /// Forgets what was decoded of pages that were written since, from outside, and what was translated by them.
     pub fn drop_overwritten(&mut self) {
         let written = self.cpu.memory.ram.ram().take_watched();
         for page in written {
             let physical = (page as u64) * PAGE;
             self.cache.drop_page(physical, &mut self.cpu.memory);
+            self.cpu.memory.drop_overwritten_table(page);
         }
     }
 
-    /// Forgets what was translated.
-    pub fn forget_translations(&mut self) {
-        self.cpu.memory.tlb.clear();
-        self.cache.remap();
+    /// Blocks are not found by ways that do not hold any more.
+    fn drop_links(&mut self) {
+        let memory = &mut self.cpu.memory;
+        let switched = memory.switched.take();
+        match std::mem::take(&mut memory.remapped) {
+            true => self.cache.remap(),
+            false => {
+                if let Some(old) = switched {
+                    self.cache.switch(old, self.cpu.control.cr3);
+                }
+            }
+        }
     }
 
     /// Runs until something happens.
@@ -139,6 +143,9 @@ impl Engine {
             if self.cpu.budget == 0 {
                 return Event::Budget;
             }
+            if self.cpu.memory.remapped || self.cpu.memory.switched.is_some() {
+                self.drop_links();
+            }
             let alone = self.cpu.shadow || self.cpu.system_flags & TF != 0;
             let event = match alone || self.cpu.passes_breakpoint() {
                 true => self.run_one(),
@@ -146,9 +153,6 @@ impl Engine {
             };
             if let Some(event) = event {
                 return event;
-            }
-            if std::mem::take(&mut self.cpu.memory.remapped) {
-                self.cache.remap();
             }
         }
     }
@@ -176,7 +180,7 @@ impl Engine {
         if flow == Flow::Next {
             self.cpu.rip = op.next;
         }
-        if std::mem::take(&mut self.stepping) {
+        if std::mem::take(&mut self.stepping) && op.aux & aux::QUIET == 0 {
             let between = flow == Flow::Branch && op.aux & (aux::REP | aux::REPNE) != 0;
             let kind = if between { Kind::Between } else { Kind::Trap };
             self.due = Some(Exception {

@@ -81,14 +81,18 @@ impl Cpu {
         Ok(())
     }
 
-    /// After a return to a lower privilege: what it may not see is taken from the segment registers.
+    /// After a return to a lower privilege: what it may not see is taken from the segment registers. Their
+    /// bases stay, as 64-bit code uses those of FS and GS with any selector.
     fn hide_segments(&mut self) {
         for register in [seg::ES, seg::DS, seg::FS, seg::GS] {
             let segment = &mut self.segments[usize::from(register)];
             let a = segment.attributes;
             let conforms = a.s == 1 && a.type_ & 12 == 12;
             if a.present != 0 && a.dpl < self.cpl && !conforms {
-                *segment = null_segment(0);
+                *segment = Segment {
+                    base: segment.base,
+                    ..null_segment(0)
+                };
             }
         }
     }

@@ -4,9 +4,10 @@ use crate::engine::{Engine, Event};
 use crate::exception::{Exception, Kind, SS0, vector};
 use crate::flags::{IF, NT, RF, TF, VM};
 use crate::op::Done;
-use crate::paging::{Access, canonical};
+use crate::paging::canonical;
 use crate::segments::{Descriptor, null_segment};
 use crate::state::{Cpu, Stop, gpr, seg};
+use crate::system::GENERAL_DETECT;
 use lockstep_vcpu::Exit;
 
 /// What is delivered.
@@ -125,12 +126,16 @@ impl Cpu {
             self.r[gpr::SP],
             selector(seg::SS),
         ];
-        let frame = &frame[usize::from(delivery.code.is_none())..];
-        let bytes: Vec<u8> = frame.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mut bytes = [0; 48];
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(frame) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        let bytes = match delivery.code {
+            Some(_) => &bytes[..],
+            None => &bytes[8..],
+        };
         let sp = (stack & !15).wrapping_sub(bytes.len() as u64);
-        let span = self.span_as(sp, bytes.len(), Access::Write, cpl == 3)?;
-        self.may_write(&span)?;
-        self.write(&span, &bytes);
+        self.store_bytes_as(sp, bytes, cpl == 3)?;
         let mut segment = code.segment();
         segment.selector = segment.selector & !3 | u16::from(cpl);
         self.segments[usize::from(seg::CS)] = segment;
@@ -177,12 +182,15 @@ impl Engine {
         })
     }
 
-    /// What an exception leaves in CR2 or DR6.
+    /// What an exception leaves in CR2, DR6 or DR7.
     fn note(&mut self, exception: Exception) {
         match (exception.vector, exception.detail) {
             (vector::PF, Some(address)) => self.cpu.control.cr2 = address,
             (vector::DB, Some(reason)) => self.cpu.debug[4] |= reason,
             _ => {}
+        }
+        if exception.vector == vector::DB {
+            self.cpu.debug[5] &= !GENERAL_DETECT;
         }
     }
 

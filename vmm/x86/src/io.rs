@@ -46,11 +46,6 @@ impl Io {
         self.exits.pop_front()
     }
 
-    /// Are there exits that it made?
-    pub fn has_exits(&self) -> bool {
-        !self.exits.is_empty()
-    }
-
     /// The read that it waits for.
     pub fn asks(&self) -> Option<Exit> {
         self.asks

@@ -21,9 +21,8 @@
 //! - Breakpoints in debug registers: kept, not looked for. RF: pushed, not heeded. Alignment checks (AC): none.
 //! - An instruction of more than 15 bytes is #UD, not #GP.
 //! - Page tables that hold decoded code: accessed bits that a walk sets there do not drop it.
-//! - Translations are forgotten at every exit, so that a state has no hidden part. Between two exits a guest
-//!   that changes a mapping without INVLPG sees the old one as long as the TLB happens to hold it: always as
-//!   long for the same guest, but another size of the TLB makes another machine.
+//! - No translation is older than the page tables (`tables`): INVLPG and a new CR3 have nothing to flush, and a
+//!   state has no hidden part. A guest that changes a mapping without INVLPG sees the new one at once.
 //! - A signal does not kick it out of the guest; what it heeds ([`lockstep_vcpu::Vcpu::heed`]) does.
 //!
 //! What the manual leaves undefined is what Intel's processors do: each file says what. `differential` compares
@@ -63,6 +62,7 @@ mod stack;
 mod state;
 mod string;
 mod system;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod tlb;

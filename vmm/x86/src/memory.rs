@@ -6,6 +6,7 @@
 use crate::op::Done;
 use crate::paging::{Access, canonical};
 use crate::state::{Cpu, Stop, mask};
+use crate::tables::Tables;
 use crate::tlb::{PAGE_MASK, Tlb};
 use lockstep_memory::{Direct, Ram};
 use lockstep_vcpu::Exit;
@@ -26,8 +27,12 @@ pub struct Memory {
     pub tlb: Tlb,
     /// For each page of RAM, which of its lines hold decoded code.
     code: Vec<u64>,
+    /// Pages of RAM with page tables.
+    pub tables: Tables,
     /// A mapping changed: what links blocks does not hold any more.
     pub remapped: bool,
+    /// CR3 before it changed, if the lower half of the addresses is another address space now.
+    pub switched: Option<u64>,
     /// The operand of a [`Place`] that the TLB did not know, and what was read there.
     open: (Span, u64),
 }
@@ -50,9 +55,11 @@ impl Memory {
     pub fn new(ram: Ram) -> Memory {
         Memory {
             code: vec![0; ram.pages()],
+            tables: Tables::new(ram.pages()),
             ram: Direct::new(ram),
             tlb: Tlb::default(),
             remapped: false,
+            switched: None,
             open: (Span { parts: [(0, 0); 2] }, 0),
         }
     }
@@ -73,7 +80,13 @@ impl Memory {
     pub fn drop_code(&mut self, physical: u64) {
         let page = (physical / PAGE) as usize;
         self.code[page] = 0;
-        self.ram.ram().watch(page, false);
+        self.watch(page);
+    }
+
+    /// Has the page watched if it holds what was decoded or translated.
+    pub fn watch(&self, page: usize) {
+        let wanted = self.code[page] != 0 || self.tables.has(page);
+        self.ram.ram().watch(page, wanted);
     }
 
     /// Is all of it in RAM?
@@ -208,13 +221,28 @@ impl Cpu {
 
     /// Loads up to 512 bytes.
     pub fn load_bytes(&mut self, address: u64, data: &mut [u8]) -> Done {
+        let (len, user) = (data.len(), self.cpl == 3);
+        if let Some(physical) = self.memory.tlb.known(address, len, Access::Read, user) {
+            self.read_ram(physical, data);
+            return Ok(());
+        }
         let span = self.span(address, data.len(), Access::Read)?;
         self.read(&span, data)
     }
 
     /// Stores up to 512 bytes: all of them or, if that faults, none.
     pub fn store_bytes(&mut self, address: u64, data: &[u8]) -> Done {
-        let span = self.span(address, data.len(), Access::Write)?;
+        self.store_bytes_as(address, data, self.cpl == 3)
+    }
+
+    /// The same for a user or the supervisor, whatever the current privilege.
+    pub fn store_bytes_as(&mut self, address: u64, data: &[u8], user: bool) -> Done {
+        let len = data.len();
+        if let Some(physical) = self.memory.tlb.known(address, len, Access::Write, user) {
+            self.store_ram(physical, data);
+            return Ok(());
+        }
+        let span = self.span_as(address, len, Access::Write, user)?;
         self.may_write(&span)?;
         self.write(&span, data);
         Ok(())
@@ -261,6 +289,10 @@ impl Cpu {
     /// The same for a user or the supervisor, whatever the current privilege.
     pub fn span_as(&mut self, address: u64, len: usize, access: Access, user: bool) -> Done<Span> {
         debug_assert!((1..=LONGEST).contains(&len));
+        if let Some(physical) = self.memory.tlb.known(address, len, access, user) {
+            let parts = [(physical, len), (0, 0)];
+            return Ok(Span { parts });
+        }
         if !canonical(address) || !canonical(address.wrapping_add(len as u64 - 1)) {
             return self.raise(Stop::NotCanonical);
         }
@@ -274,20 +306,19 @@ impl Cpu {
         Ok(Span { parts })
     }
 
-    /// Translates, and remembers the translation if it is the current privilege's.
+    /// Translates, and remembers the translation.
     fn reach(&mut self, address: u64, access: Access, user: bool) -> Done<u64> {
         let physical = self.translate_as(address, access, user)?;
         let fast = self.probe.leaves_fast(address, access);
-        if fast && user == (self.cpl == 3) && self.memory.in_ram((physical, 1)) {
-            let has_code = self.memory.code[(physical / PAGE) as usize] != 0;
+        if fast && self.memory.in_ram((physical, 1)) {
+            let number = (physical / PAGE) as usize;
+            let looked_at = self.memory.code[number] != 0 || self.memory.tables.has(number);
             let page = address & PAGE_MASK;
-            let entry = self
-                .memory
-                .tlb
-                .entry(address, physical.wrapping_sub(address));
+            let add = physical.wrapping_sub(address);
+            let entry = self.memory.tlb.entry(address, add, user);
             match access {
                 Access::Read => entry.read = page,
-                Access::Write if has_code => {}
+                Access::Write if looked_at => {}
                 Access::Write => entry.write = page,
                 Access::Execute => entry.execute = page,
             }
@@ -330,15 +361,27 @@ impl Cpu {
     }
 
     fn read_ram(&self, at: u64, data: &mut [u8]) {
-        for (offset, byte) in data.iter_mut().enumerate() {
-            *byte = self.memory.ram.load(at + offset as u64);
+        let ram = &self.memory.ram;
+        let mut at = at;
+        let mut words = data.chunks_exact_mut(8);
+        for word in &mut words {
+            word.copy_from_slice(&ram.load::<u64>(at).to_le_bytes());
+            at += 8;
+        }
+        for (byte, at) in words.into_remainder().iter_mut().zip(at..) {
+            *byte = ram.load(at);
         }
     }
 
-    /// What is written to devices, or over code, is written by an instruction that runs alone.
+    /// What is written to devices, over code, or over the tables that code was found by, is written by an
+    /// instruction that runs alone.
     pub fn may_write(&mut self, span: &Span) -> Done {
-        for part in span.parts.into_iter().filter(|(_, len)| *len != 0) {
-            if !self.memory.in_ram(part) || self.memory.has_code(part) {
+        for (at, len) in span.parts.into_iter().filter(|(_, len)| *len != 0) {
+            let memory = &self.memory;
+            let plain = memory.in_ram((at, len))
+                && !memory.has_code((at, len))
+                && !memory.remaps_code(at, len);
+            if !plain {
                 self.alone()?;
             }
         }
@@ -371,8 +414,23 @@ impl Cpu {
         if self.memory.has_code((at, data.len())) {
             self.io.wrote_code.push(at & PAGE_MASK);
         }
-        for (offset, byte) in data.iter().enumerate() {
-            self.memory.ram.store(at + offset as u64, *byte);
+        if self.memory.tables.has((at / PAGE) as usize) {
+            self.memory.before_table_write(at, data.len());
+        }
+        self.store_ram(at, data);
+    }
+
+    /// Where no code and no tables are.
+    fn store_ram(&self, at: u64, data: &[u8]) {
+        let ram = &self.memory.ram;
+        let mut at = at;
+        let (words, rest) = data.as_chunks::<8>();
+        for word in words {
+            ram.store(at, u64::from_le_bytes(*word));
+            at += 8;
+        }
+        for (byte, at) in rest.iter().zip(at..) {
+            ram.store(at, *byte);
         }
     }
 }

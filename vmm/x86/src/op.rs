@@ -78,6 +78,8 @@ pub mod aux {
     pub const REP: u8 = 0x40;
     /// REPNE.
     pub const REPNE: u8 = 0x20;
+    /// MOV to SS, or POP SS: no single-step trap follows it.
+    pub const QUIET: u8 = 0x10;
 }
 
 impl Op {

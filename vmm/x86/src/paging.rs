@@ -3,6 +3,7 @@
 use crate::exception::Exception;
 use crate::op::Done;
 use crate::state::{Control, Cpu};
+use crate::tables::Step;
 use crate::tlb::PAGE_MASK;
 use lockstep_memory::Direct;
 
@@ -20,6 +21,8 @@ pub const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 /// The address that an entry holds.
 pub const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & PAGE_MASK;
+/// The linear address that the first entry of a table of the last level maps.
+const LAST_TABLE: u64 = !0x1f_ffff;
 /// Bits that must be zero in every entry.
 const RESERVED: u64 = (1 << 52) - (1 << PHYSICAL_BITS);
 
@@ -63,18 +66,24 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The physical address, or the error code of a page fault.
-    fn walk(&self, address: u64) -> Result<u64, u32> {
+    /// The physical address and the way to it, or the error code of a page fault.
+    fn walk(&self, address: u64) -> Result<(u64, [Step; 4], usize), u32> {
         let mut rights = WRITABLE | USER;
         let mut table = self.control.cr3 & ADDRESS;
-        let mut path = [0; 4];
+        let mut path = [Step {
+            place: 0,
+            base: None,
+        }; 4];
         for (level, shift) in [39, 30, 21, 12].into_iter().enumerate() {
             let place = table + 8 * (address >> shift & 511);
             let entry = self.entry(place);
             if entry & PRESENT == 0 {
                 return Err(self.code(0));
             }
-            path[level] = place;
+            path[level] = Step {
+                place,
+                base: (shift == 12).then_some(address & LAST_TABLE),
+            };
             let large = entry & LARGE != 0 && shift != 12;
             if self.reserved(entry, shift, large) {
                 return Err(self.code(code::PROTECTION | code::RESERVED));
@@ -88,7 +97,7 @@ impl Walk<'_> {
                 }
                 self.mark(&path[..=level]);
                 let within = (1 << shift) - 1;
-                return Ok(table & !within | address & within);
+                return Ok((table & !within | address & within, path, level + 1));
             }
         }
         unreachable!("the last level ends the walk")
@@ -122,8 +131,8 @@ impl Walk<'_> {
     }
 
     /// Sets the accessed bits, and the dirty bit of the last.
-    fn mark(&self, path: &[u64]) {
-        for (level, place) in path.iter().enumerate() {
+    fn mark(&self, path: &[Step]) {
+        for (level, Step { place, .. }) in path.iter().enumerate() {
             let last = level + 1 == path.len();
             let dirty = last && self.access == Access::Write;
             let bits = ACCESSED | if dirty { DIRTY } else { 0 };
@@ -155,7 +164,11 @@ impl Cpu {
             user,
         };
         match walk.walk(address) {
-            Ok(physical) => Ok(physical),
+            Ok((physical, path, levels)) => {
+                let code = access == Access::Execute;
+                self.memory.note_walk(&path[..levels], code);
+                Ok(physical)
+            }
             Err(code) => self.except(Exception::page_fault(address, code)),
         }
     }

@@ -170,6 +170,10 @@ impl Cpu {
 
     /// Reads 8 bytes so.
     pub fn system_read_u64(&mut self, address: u64) -> Done<u64> {
+        let known = self.memory.tlb.known(address, 8, Access::Read, false);
+        if let Some(physical) = known {
+            return Ok(self.memory.ram.load(physical));
+        }
         let mut bytes = [0; 8];
         self.system_read(address, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
@@ -221,9 +225,7 @@ impl Cpu {
         let marked = descriptor.low | u64::from(bits) << 40;
         if marked != descriptor.low {
             let address = descriptor.address.wrapping_add(5);
-            let span = self.span_as(address, 1, Access::Write, false)?;
-            self.may_write(&span)?;
-            self.write(&span, &[(marked >> 40) as u8]);
+            self.store_bytes_as(address, &[(marked >> 40) as u8], false)?;
             descriptor.low = marked;
         }
         Ok(())

@@ -107,6 +107,8 @@ pub struct Cpu {
     pub granted: u64,
     /// What the time-stamp counter is ahead of the steps.
     pub tsc_offset: u64,
+    /// The part of it that the guest made (IA32_TSC_ADJUST).
+    pub tsc_adjust: u64,
     /// Why the last instruction did not complete.
     pub stop: Stop,
     /// What instructions mean now.
@@ -146,6 +148,7 @@ impl Cpu {
             budget: 0,
             granted: 0,
             tsc_offset: 0,
+            tsc_adjust: 0,
             stop: Stop::None,
             mode: Mode::Long,
             cpl: 0,

@@ -1,7 +1,7 @@
 //! System instructions: control and debug registers, MSRs, descriptor tables, interrupts on and off.
 
 use crate::cpuid;
-use crate::exception::{GP0, UD};
+use crate::exception::{Exception, GP0, UD, vector};
 use crate::flags::{IF, IOPL};
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};
@@ -9,6 +9,7 @@ use crate::operand::{Dst, Mem, Target, Value, by_target, by_wide_size};
 use crate::paging::{PHYSICAL_BITS, canonical};
 use crate::stack::supervisor;
 use crate::state::{Cpu, gpr, mask, seg};
+use crate::tlb::PAGE_MASK;
 use lockstep_vcpu::Exit;
 use lockstep_vcpu::state::MSRS;
 
@@ -17,6 +18,7 @@ mod cr0 {
     pub const PE: u64 = 1;
     pub const TS: u64 = 1 << 3;
     pub const ET: u64 = 1 << 4;
+    pub const WP: u64 = 1 << 16;
     pub const NW: u64 = 1 << 29;
     pub const CD: u64 = 1 << 30;
     pub const PG: u64 = 1 << 31;
@@ -34,17 +36,12 @@ mod cr4 {
 }
 
 /// SCE, LME, LMA, NXE.
-const EFER_KNOWN: u64 = 1 | EFER_LME | EFER_LMA | 1 << 11;
+const EFER_KNOWN: u64 = 1 | EFER_LME | EFER_LMA | EFER_NXE;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
+const EFER_NXE: u64 = 1 << 11;
 
 impl Cpu {
-    /// Translations from before do not hold any more.
-    pub fn flush(&mut self) {
-        self.memory.tlb.clear();
-        self.memory.remapped = true;
-    }
-
     fn set_cr0(&mut self, value: u64) -> Done {
         let bad = value >> 32 != 0
             || value & cr0::NW != 0 && value & cr0::CD == 0
@@ -54,8 +51,11 @@ impl Cpu {
             // Paging cannot be turned off in 64-bit mode; from compatibility mode nobody does.
             return self.except(GP0);
         }
-        self.control.cr0 = value & cr0::KNOWN | cr0::ET;
-        self.flush();
+        let new = value & cr0::KNOWN | cr0::ET;
+        let old = std::mem::replace(&mut self.control.cr0, new);
+        if (old ^ new) & cr0::WP != 0 {
+            self.memory.flush();
+        }
         Ok(())
     }
 
@@ -63,8 +63,17 @@ impl Cpu {
         if value >> PHYSICAL_BITS != 0 {
             return self.except(GP0);
         }
-        self.control.cr3 = value;
-        self.flush();
+        let old = std::mem::replace(&mut self.control.cr3, value);
+        if (old ^ value) & PAGE_MASK == 0 {
+            return Ok(());
+        }
+        match self.memory.keeps_upper_half(old, value) {
+            true => {
+                self.memory.tlb.clear_lower();
+                self.memory.switched.get_or_insert(old);
+            }
+            false => self.memory.flush(),
+        }
         Ok(())
     }
 
@@ -73,7 +82,6 @@ impl Cpu {
             return self.except(GP0);
         }
         self.control.cr4 = value;
-        self.flush();
         Ok(())
     }
 
@@ -91,7 +99,9 @@ impl Cpu {
             return self.except(GP0);
         }
         self.control.efer = value & !EFER_LMA | self.control.efer & EFER_LMA;
-        self.flush();
+        if changed & EFER_NXE != 0 {
+            self.memory.flush();
+        }
         Ok(())
     }
 }
@@ -138,9 +148,24 @@ fn debug_slot(cpu: &mut Cpu, number: u8) -> Done<usize> {
     }
 }
 
+/// DR7.GD: the debug registers are guarded. In DR6 it is the reason, BD.
+pub const GENERAL_DETECT: u64 = 1 << 13;
+
+/// Refuses to read or write debug registers that are guarded.
+fn unguarded(cpu: &mut Cpu) -> Done {
+    match cpu.debug[5] & GENERAL_DETECT {
+        0 => Ok(()),
+        _ => cpu.except(Exception {
+            detail: Some(GENERAL_DETECT),
+            ..Exception::fault(vector::DB)
+        }),
+    }
+}
+
 fn read_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let slot = debug_slot(cpu, op.src)?;
     supervisor(cpu)?;
+    unguarded(cpu)?;
     cpu.r[usize::from(op.dst & 15)] = cpu.debug[slot];
     Ok(Flow::Next)
 }
@@ -149,6 +174,7 @@ fn read_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
 fn write_debug(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
     let slot = debug_slot(cpu, op.dst)?;
     supervisor(cpu)?;
+    unguarded(cpu)?;
     let value = cpu.r[usize::from(op.src & 15)];
     if slot > 3 && value >> 32 != 0 {
         return cpu.except(GP0);
@@ -181,6 +207,12 @@ pub fn msr_slot(index: u32) -> Option<usize> {
 }
 
 const TSC: u32 = 0x10;
+const TSC_ADJUST: u32 = 0x3b;
+/// IA32_BIOS_SIGN_ID: there is no microcode, whose revision would be here.
+const MICROCODE: u32 = 0x8b;
+const MISC_ENABLE: u32 = 0x1a0;
+/// Strings are fast. The other features are not there.
+const MISC: u64 = 1;
 const PAT: u32 = 0x277;
 const MTRR_DEF_TYPE: u32 = 0x2ff;
 const EFER: u32 = 0xc000_0080;
@@ -195,6 +227,9 @@ fn read_msr(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
             cpu.alone()?;
             cpu.tsc()
         }
+        (TSC_ADJUST, _) => cpu.tsc_adjust,
+        (MISC_ENABLE, _) => MISC,
+        (MICROCODE, _) => 0,
         (EFER, _) => cpu.control.efer,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base,
@@ -234,6 +269,9 @@ fn write_msr(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
             cpu.alone()?;
             cpu.set_tsc(value);
         }
+        (TSC_ADJUST, _) => cpu.adjust_tsc(value.wrapping_sub(cpu.tsc_adjust)),
+        // Nothing there can be turned on or off.
+        (MISC_ENABLE | MICROCODE, _) => {}
         (EFER, _) => cpu.set_efer(value)?,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base = value,
         (GS_BASE, _) => cpu.segments[usize::from(seg::GS)].base = value,
@@ -430,32 +468,25 @@ fn nothing_privileged(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     Ok(Flow::Next)
 }
 
-/// INVD and WBINVD: there is no cache.
+/// INVD and WBINVD: there is no cache. INVLPG: no translation is older than the tables.
 pub fn privileged_nop(_: &Form) -> Handler {
     nothing_privileged
 }
 
-fn invalidate_page(cpu: &mut Cpu, op: &Op) -> Done<Flow> {
-    supervisor(cpu)?;
-    let address = cpu.address(op);
-    cpu.memory.tlb.forget(address);
-    cpu.memory.remapped = true;
-    cpu.rip = op.next;
-    Ok(Flow::Leave)
-}
-
-/// INVLPG.
-pub fn invlpg(_: &Form) -> Handler {
-    invalidate_page
-}
-
 impl Cpu {
-    /// The time-stamp counter: the steps made. Exact where an instruction runs alone.
+    /// The time-stamp counter: a nanosecond of guest time for each step, and what passed between steps. Exact where
+    /// an instruction runs alone.
     pub fn tsc(&self) -> u64 {
         self.steps().wrapping_add(self.tsc_offset)
     }
 
     fn set_tsc(&mut self, value: u64) {
-        self.tsc_offset = value.wrapping_sub(self.steps());
+        self.adjust_tsc(value.wrapping_sub(self.tsc()));
+    }
+
+    /// The guest sets its counter so much ahead.
+    fn adjust_tsc(&mut self, by: u64) {
+        self.tsc_offset = self.tsc_offset.wrapping_add(by);
+        self.tsc_adjust = self.tsc_adjust.wrapping_add(by);
     }
 }

@@ -129,7 +129,7 @@ impl SoftVcpu {
     fn enter(&mut self) -> Result<Run, CpuError> {
         self.engine.drop_overwritten();
         // An instruction that exited is finished first; then an interrupt is taken.
-        let mut event = self.finish();
+        let mut event = self.engine.finish();
         if event.is_none()
             && let Some(vector) = self.queued.take()
         {
@@ -149,30 +149,12 @@ impl SoftVcpu {
                         true => Some(Event::Exit(Exit::Shutdown)),
                     }
                 }
-                Event::Exit(exit) => {
-                    self.engine.forget_translations();
-                    return Ok(Run::Exit(exit));
-                }
-                Event::Interruptible => {
-                    self.engine.forget_translations();
-                    return Ok(Run::Exit(Exit::Interruptible));
-                }
+                Event::Exit(exit) => return Ok(Run::Exit(exit)),
+                Event::Interruptible => return Ok(Run::Exit(Exit::Interruptible)),
                 Event::Budget | Event::Debug => return Ok(Run::Kicked),
                 Event::Unsupported(what) => return Err(self.error(what)),
             };
         }
-    }
-
-    /// Finishes the instruction that exited. What was translated is no part of the state, so it is forgotten
-    /// at every exit and after the instruction that made it: a CPU that is restored there goes on as this
-    /// one does.
-    fn finish(&mut self) -> Option<Event> {
-        if !self.engine.unfinished() {
-            return None;
-        }
-        let event = self.engine.finish();
-        self.engine.forget_translations();
-        event
     }
 
     fn error(&self, what: &str) -> CpuError {
@@ -206,7 +188,6 @@ impl Vcpu for SoftVcpu {
                 return Ok(Run::Kicked);
             }
             if self.steps() >= until.steps {
-                self.engine.forget_translations();
                 return Ok(Run::Exit(Exit::Steps));
             }
             if self.kicked.swap(false, Ordering::Relaxed) {
@@ -219,6 +200,11 @@ impl Vcpu for SoftVcpu {
         self.engine.cpu.steps()
     }
 
+    fn pass(&mut self, ns: u64) {
+        let cpu = &mut self.engine.cpu;
+        cpu.tsc_offset = cpu.tsc_offset.wrapping_add(ns);
+    }
+
     fn heed(&mut self, kick: Arc<AtomicBool>) {
         self.kicked = kick;
     }
@@ -228,7 +214,7 @@ impl Vcpu for SoftVcpu {
     }
 
     fn settle(&mut self) -> Result<Run, CpuError> {
-        match self.finish() {
+        match self.engine.finish() {
             None => Ok(Run::Kicked),
             Some(Event::Exit(exit)) => Ok(Run::Exit(exit)),
             Some(Event::Exception(exception)) => {
@@ -304,6 +290,7 @@ impl Vcpu for SoftVcpu {
             counters: Counters {
                 steps: cpu.steps(),
                 tsc_offset: cpu.tsc_offset,
+                tsc_adjust: cpu.tsc_adjust,
             },
         })
     }
@@ -356,6 +343,7 @@ fn load(engine: &mut Engine, state: &CpuState) -> Result<(), CpuError> {
     }
     (cpu.granted, cpu.budget) = (state.counters.steps, 0);
     cpu.tsc_offset = state.counters.tsc_offset;
+    cpu.tsc_adjust = state.counters.tsc_adjust;
     for (number, value) in GENERAL.into_iter().zip(state.registers.general) {
         cpu.r[number] = value;
     }

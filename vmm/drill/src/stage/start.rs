@@ -24,13 +24,14 @@ impl Stage {
         guest: Guest,
         more: &[&str],
     ) -> Result<Pair, RunError> {
-        let (name, taps) = match guest {
-            Guest::Kv => ("kv", [Some(TAPS[0]), Some(TAPS[1])]),
+        let (guest, taps) = match guest {
+            Guest::Server => (self.server.args(), [Some(TAPS[0]), Some(TAPS[1])]),
             // Where the CPU counts instructions the guest need not.
-            Guest::Threads if self.cpu == Cpu::Soft => ("threads-plain", [None, None]),
-            Guest::Threads => ("threads", [None, None]),
+            Guest::Threads if self.cpu == Cpu::Soft => (vec!["threads-plain".into()], [None, None]),
+            Guest::Threads => (vec!["threads".into()], [None, None]),
         };
-        let mut args: Vec<OsString> = vec!["primary".into(), name.into()];
+        let mut args: Vec<OsString> = vec!["primary".into()];
+        args.extend(guest);
         args.extend(self.member_args(PRIMARY, taps[0], 0));
         if let Some(mib) = self.mem_mib {
             args.extend(["--mem".into(), mib.to_string().into()]);
@@ -48,9 +49,10 @@ impl Stage {
         Ok(Pair { primary, backup })
     }
 
-    /// Starts a primary with the guest `kv` and this much memory, MiB, that runs alone, on host 0.
+    /// Starts a primary with the guest that serves and this much memory, MiB, that runs alone, on host 0.
     pub(crate) fn start_alone(&mut self, mem_mib: u32) -> Result<MemberId, RunError> {
-        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into(), "--solo".into()];
+        let mut args: Vec<OsString> = vec!["primary".into(), "--solo".into()];
+        args.extend(self.server.args());
         args.extend(self.member_args(PRIMARY, Some(TAPS[0]), 0));
         args.extend(["--mem".into(), mem_mib.to_string().into()]);
         let primary = self.start(PRIMARY, args, 0)?;
@@ -82,7 +84,8 @@ impl Stage {
     /// Tries to start a second primary of the same VM, without `--force`, and notes its status as that
     /// of `restart`.
     pub(crate) fn restart(&mut self) -> Result<(), RunError> {
-        let mut args: Vec<OsString> = vec!["primary".into(), "kv".into()];
+        let mut args: Vec<OsString> = vec!["primary".into()];
+        args.extend(self.server.args());
         args.extend(self.member_args(RESTART, Some(TAPS[0]), 0));
         let id = self.start(RESTART, args, 0)?;
         self.await_end(RESTART, id)
@@ -91,7 +94,8 @@ impl Stage {
     /// Starts a member on each host, which learns its role from the arbiter.
     pub(crate) fn start_members(&mut self) -> Result<[MemberId; 2], RunError> {
         let mut start = |host: usize| {
-            let mut args: Vec<OsString> = vec!["member".into(), "kv".into()];
+            let mut args: Vec<OsString> = vec!["member".into()];
+            args.extend(self.server.args());
             args.extend(self.member_args(RESTARTS[host], Some(TAPS[host]), 1 - host));
             args.extend(["--listen".into(), self.channel(host).to_string().into()]);
             self.start(RESTARTS[host], args, host)

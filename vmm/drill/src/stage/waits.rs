@@ -1,6 +1,6 @@
 //! Waits for what a scenario needs on its stage.
 
-use super::{BETWEEN_ATTEMPTS, PING_LIMIT, RunError, Stage, files};
+use super::{BETWEEN_ATTEMPTS, RunError, Stage, files};
 use crate::client::{self, Client, Connected};
 use crate::members::MemberId;
 use lockstep_events::{Event, Stamped};
@@ -21,13 +21,14 @@ impl Stage {
 
     /// Waits until the guest has booted and answers.
     pub(crate) fn await_guest(&mut self) -> Result<Connected, RunError> {
-        let deadline = Instant::now() + PING_LIMIT;
+        let limit = self.server.boot_limit();
+        let deadline = Instant::now() + limit;
         loop {
             match client::connect(self.guest) {
                 Ok(connected) => return Ok(connected),
                 Err(e) if Instant::now() >= deadline => {
                     let reason = e.to_string();
-                    return Err(RunError::NoPing { reason });
+                    return Err(RunError::NoPing { limit, reason });
                 }
                 Err(_) => self
                     .members

@@ -2,7 +2,11 @@
 
 use ft_protocol::log::{DeviceConfig, MachineConfig};
 use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
+use lockstep_devices::cmos::Cmos;
+use lockstep_devices::keyboard::Keyboard;
 use lockstep_devices::pit::Pit;
+use lockstep_devices::power::Power;
+use lockstep_devices::triggers::Triggers;
 use lockstep_devices::uart::Uart;
 use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
 use lockstep_devices::{Device, Line, Pic};
@@ -11,8 +15,8 @@ use std::ops::Range;
 /// Where a device is accessed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// I/O ports.
-    Ports(Range<u16>),
+    /// I/O ports: one or two ranges, which follow each other in the device.
+    Ports(&'static [Range<u16>]),
     /// A window of [`MMIO_STRIDE`] bytes from this guest-physical address.
     Window(u64),
 }
@@ -36,8 +40,17 @@ impl Slot {
     /// The offset of a port in the device; `None` if the port belongs to another device.
     pub(super) fn offset_of_port(&self, port: u16) -> Option<u64> {
         match &self.place {
-            Place::Ports(ports) if ports.contains(&port) => Some(u64::from(port - ports.start)),
-            Place::Ports(_) | Place::Window(_) => None,
+            Place::Ports(ranges) => {
+                let mut before = 0;
+                for range in *ranges {
+                    if range.contains(&port) {
+                        return Some(u64::from(before + port - range.start));
+                    }
+                    before += range.end - range.start;
+                }
+                None
+            }
+            Place::Window(_) => None,
         }
     }
 
@@ -55,14 +68,33 @@ impl Slot {
 /// The devices of a machine, as after a reset. They work and are saved in this order. Console input
 /// goes to the last one that takes it.
 pub(super) fn all(config: &MachineConfig) -> Vec<Slot> {
-    config.devices.iter().map(slot).collect()
+    let devices = config.devices.iter();
+    devices.map(|device| slot(device, config)).collect()
 }
 
-fn slot(device: &DeviceConfig) -> Slot {
-    let ports = |first, count| Place::Ports(first..first + count);
+const PIT: [Range<u16>; 2] = [port::PIT..port::PIT + 4, port::SPEAKER..port::SPEAKER + 1];
+const COM1: [Range<u16>; 1] = [port::COM1..port::COM1 + 8];
+const CMOS: [Range<u16>; 1] = [port::CMOS..port::CMOS + 2];
+const KEYBOARD: [Range<u16>; 2] = [
+    port::KEYBOARD..port::KEYBOARD + 1,
+    port::KEYBOARD_COMMAND..port::KEYBOARD_COMMAND + 1,
+];
+const TRIGGERS: [Range<u16>; 1] = [port::TRIGGERS..port::TRIGGERS + 2];
+const POWER: [Range<u16>; 1] = [port::POWER..port::POWER + port::POWER_LEN];
+
+fn slot(device: &DeviceConfig, config: &MachineConfig) -> Slot {
     match device {
-        DeviceConfig::Pit => Slot::new(Pit::default(), ports(port::PIT, 4), irq::PIT),
-        DeviceConfig::Uart => Slot::new(Uart::default(), ports(port::COM1, 8), irq::COM1),
+        DeviceConfig::Pit => Slot::new(Pit::default(), Place::Ports(&PIT), irq::PIT),
+        DeviceConfig::Uart => Slot::new(Uart::default(), Place::Ports(&COM1), irq::COM1),
+        // The next three make no interrupts.
+        DeviceConfig::Cmos => Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER),
+        DeviceConfig::Keyboard => {
+            Slot::new(Keyboard::default(), Place::Ports(&KEYBOARD), irq::POWER)
+        }
+        DeviceConfig::Triggers => {
+            Slot::new(Triggers::default(), Place::Ports(&TRIGGERS), irq::POWER)
+        }
+        DeviceConfig::Power => Slot::new(Power::default(), Place::Ports(&POWER), irq::POWER),
         DeviceConfig::VirtioConsole => {
             let device = Mmio::new(Console::default());
             Slot::new(device, Place::Window(MMIO_CONSOLE), irq::CONSOLE)

@@ -8,11 +8,19 @@ use iced_x86::{Code, Encoder, Instruction, OpKind};
 /// An immediate that stands for the address of the instruction itself; n more for that of the nth after it.
 pub const AIM: u64 = 0x1a1a_1a10;
 
+/// What encodes code of this mode.
+pub fn encoder(mode: Mode) -> Encoder {
+    Encoder::new(bitness(mode))
+}
+
 /// Can it be encoded? Some operands go with no other.
-pub fn can_be_encoded(instruction: &Instruction, mode: Mode) -> bool {
+pub fn can_be_encoded(instruction: &Instruction, encoder: &mut Encoder) -> bool {
     let at = layout::CODE.at;
-    let mut encoder = Encoder::new(bitness(mode));
-    encoder.encode(&aimed(instruction, at), at).is_ok()
+    let done = encoder.encode(&aimed(instruction, at), at).is_ok();
+    let mut bytes = encoder.take_buffer();
+    bytes.clear();
+    encoder.set_buffer(bytes);
+    done
 }
 
 /// Code as bytes.
@@ -34,8 +42,9 @@ impl Assembled {
 /// The bytes of the whole, from `at` on. A branch goes behind the next
 /// instruction, or to the end.
 pub fn assemble(code: &[Instruction], at: u64, mode: Mode) -> Assembled {
-    let mut encoder = Encoder::new(bitness(mode));
-    let mut starts = vec![at];
+    let mut encoder = encoder(mode);
+    let mut starts = Vec::with_capacity(code.len() + 1);
+    starts.push(at);
     for instruction in code {
         let here = starts[starts.len() - 1];
         let len = encoder.encode(&aimed(instruction, here), here);

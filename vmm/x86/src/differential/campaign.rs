@@ -2,17 +2,17 @@
 
 use super::assemble::assemble;
 use super::compare::report;
-use super::generate::{Generator, Pool};
-use super::pair::Pair;
+use super::generate::{Case, Generator, Pool};
+use super::pair::{Look, Pair};
 use super::{Set, layout, masked, seed};
 use crate::state::Mode;
-use iced_x86::Code;
+use iced_x86::{Code, Instruction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::process::{Child, Command, Stdio};
 
 /// Each piece of code runs so often, each time with other registers.
-const VARIANTS: u64 = 16;
+const VARIANTS: u64 = 32;
 /// Instructions of a piece of code: at least, and how many more at most.
 const LEAST: u64 = 8;
 const MORE: u64 = 17;
@@ -50,44 +50,77 @@ impl Outcome {
     }
 }
 
-/// Runs the cases of one piece of code: how many.
+/// What the cases of one piece of code came to.
+struct Ran {
+    cases: u64,
+    /// Does any of them differ?
+    differs: bool,
+    /// The code, and where it came to at most.
+    code: Vec<Instruction>,
+    starts: Vec<u64>,
+    furthest: u64,
+}
+
+impl Ran {
+    /// Instructions that were reached: code goes forward only.
+    fn reached(&self) -> impl Iterator<Item = Code> {
+        let run = self.code.iter().zip(&self.starts);
+        run.take_while(|(_, start)| **start <= self.furthest)
+            .map(|(instruction, _)| instruction.code())
+    }
+}
+
+/// Runs the cases of one piece of code. Memory that only the host wrote to is looked at after the last one;
+/// `found` takes what differs, and has all of memory looked at after each.
 fn run_piece(
     pair: &mut Pair,
-    generator: &mut Generator,
-    forms: &[Code],
-    outcome: &mut Outcome,
-    seed: u64,
-) {
+    (forms, seed): (&[Code], u64),
+    mut generator: Generator<'_>,
+    mut found: Option<&mut BTreeMap<String, String>>,
+) -> Ran {
     let mode = generator.mode;
     let len = LEAST + generator.random.below(MORE);
     let mut case = generator.case(forms, len as usize);
     let code = assemble(&case.code, layout::CODE.at, mode);
     pair.load(&code, mode);
-    let mut furthest = 0;
+    let look = match found {
+        Some(_) => Look::All,
+        None => Look::Written,
+    };
+    let (mut furthest, mut differs) = (0, false);
     for variant in 0..VARIANTS {
         if variant > 0 {
             generator.vary(&mut case);
         }
-        outcome.cases += 1;
-        let Some((differences, after)) = pair.compare_loaded(&case, &code) else {
+        let Some((differences, after)) = pair.compare_loaded(&case, &code, look) else {
             continue;
         };
         furthest = furthest.max(after.rip);
-        if !differences.is_empty() {
-            let small = pair.shrink(&case);
-            let last = small.code.last().expect("an instruction").code();
-            let found = pair.compare(&small).map_or_else(Vec::new, |found| found.0);
-            let words = report(&small, &found, seed);
-            outcome.found.entry(format!("{last:?}")).or_insert(words);
+        differs |= !differences.is_empty();
+        if !differences.is_empty()
+            && let Some(found) = &mut found
+        {
+            let (form, words) = explain(pair, &case, seed);
+            found.entry(form).or_insert(words);
             pair.load(&code, mode);
         }
     }
-    // Code goes forward only.
-    let run = case.code.iter().zip(&code.starts);
-    let run = run.filter(|(_, start)| **start <= furthest);
-    outcome
-        .reached
-        .extend(run.map(|(instruction, _)| instruction.code() as usize));
+    differs |= !pair.rest_is_untouched();
+    Ran {
+        cases: VARIANTS,
+        differs,
+        code: case.code,
+        starts: code.starts,
+        furthest,
+    }
+}
+
+/// The form that differs in this case, and how, in words.
+fn explain(pair: &mut Pair, case: &Case, seed: u64) -> (String, String) {
+    let small = pair.shrink(case);
+    let last = small.code.last().expect("an instruction").code();
+    let found = pair.compare(&small).map_or_else(Vec::new, |found| found.0);
+    (format!("{last:?}"), report(&small, &found, seed))
 }
 
 /// How far a campaign goes.
@@ -105,14 +138,29 @@ pub struct Bounds {
 pub fn run(pair: &mut Pair, (mode, forms): (Mode, &[Code]), bounds: Bounds) -> Outcome {
     let pool = Pool::new();
     let mut outcome = Outcome::default();
+    let mut reached = vec![false; Code::values().len()];
     let before = pair.soft.steps();
     let (mut piece, step) = bounds.pieces;
     while outcome.cases < bounds.cases && outcome.found.len() < bounds.enough {
         let seed = seed().wrapping_add(piece);
-        let mut generator = Generator::new(seed, mode, masked(), &pool);
-        run_piece(pair, &mut generator, forms, &mut outcome, seed);
+        let generator = || Generator::new(seed, mode, masked(), &pool);
+        let ran = run_piece(pair, (forms, seed), generator(), None);
+        outcome.cases += ran.cases;
+        for code in ran.reached() {
+            reached[code as usize] = true;
+        }
+        if ran.differs {
+            let known = outcome.found.len();
+            run_piece(pair, (forms, seed), generator(), Some(&mut outcome.found));
+            let lost = || format!("LOCKSTEP_SEED={seed:#x}: differs at first, and then no more\n");
+            if outcome.found.is_empty() && known == 0 {
+                outcome.found.insert("no one form".to_owned(), lost());
+            }
+        }
         piece += step;
     }
+    let numbers = (0..reached.len()).filter(|code| reached[*code]);
+    outcome.reached = numbers.collect();
     outcome.steps = pair.soft.steps() - before;
     outcome
 }

@@ -36,11 +36,20 @@ fn same(ours: &Registers, theirs: &Registers, masked: bool) -> bool {
     ours.r == theirs.r
         && (ours.rflags ^ theirs.rflags) & FLAGS == 0
         && (ours.rip, ours.trap) == (theirs.rip, theirs.trap)
-        && ours.trap == native::NO_TRAP
+        && same_trap(ours, theirs)
         && a[..5] == b[..5]
         && (masked || a[6..14] == b[6..14] && a[16..22] == b[16..22])
         && a[24..28] == b[24..28]
         && a[32..416] == b[32..416]
+}
+
+/// Of the same vector: are error code and CR2 the same?
+fn same_trap(ours: &Registers, theirs: &Registers) -> bool {
+    match ours.trap {
+        native::NO_TRAP => true,
+        14 => (ours.code, ours.cr2) == (theirs.code, theirs.cr2),
+        _ => ours.code == theirs.code,
+    }
 }
 
 /// Compares registers. `masked`: without what vendors do in different ways.

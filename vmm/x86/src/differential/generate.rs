@@ -1,12 +1,12 @@
 //! Random code from iced's table of instructions, and random registers that make it meet memory.
 
-use super::assemble::{AIM, can_be_encoded};
+use super::assemble::{can_be_encoded, encoder};
 use super::layout;
 use super::native::{Fx, Registers};
+use super::prepare::undefined;
 use super::random::Random;
-use crate::flags::{AF, CF, OF, PF, SF, ZF};
 use crate::state::Mode;
-use iced_x86::{Code, Instruction, MemoryOperand, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Encoder, Instruction, Mnemonic, OpKind};
 
 /// What a register holds when the code begins, as far as the generator knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,9 @@ pub struct Case {
     pub fx: Fx,
 }
 
+/// Numbers in a pool.
+const FLOATS: usize = 8192;
+
 /// Numbers that registers mostly hold, as making one takes longer than choosing one.
 #[derive(Debug)]
 pub struct Pool {
@@ -46,14 +49,13 @@ impl Pool {
     pub fn new() -> Pool {
         let mut random = Random(7);
         Pool {
-            floats: (0..8192).map(|_| random.float_bits()).collect(),
+            floats: (0..FLOATS).map(|_| random.float_bits()).collect(),
             extended: (0..4096).map(|_| super::x87::number(&mut random)).collect(),
         }
     }
 }
 
 /// Makes cases.
-#[derive(Debug)]
 pub struct Generator<'a> {
     /// Where the numbers come from.
     pub random: Random,
@@ -68,6 +70,9 @@ pub struct Generator<'a> {
     pub values: [u64; 16],
     /// Registers that the code so far has written to.
     pub written: [bool; 16],
+    /// Do pointers lead to where an access faults, now and then?
+    pub risky: bool,
+    encoder: Encoder,
 }
 
 impl Generator<'_> {
@@ -81,6 +86,8 @@ impl Generator<'_> {
             holds: [Holds::Anything; 16],
             values: [0; 16],
             written: [false; 16],
+            risky: false,
+            encoder: encoder(mode),
         }
     }
 
@@ -89,9 +96,9 @@ impl Generator<'_> {
         let r = self.registers();
         self.values = r;
         self.written = [false; 16];
-        let mut code = Vec::new();
+        let mut code = Vec::with_capacity(2 * len);
         while code.len() < len {
-            let form = self.random.pick(forms);
+            let form = self.form(forms, code.len() + 1 == len);
             let restored = |i: &Instruction| i.code() == Code::Fxrstor64_m512byte;
             if form == Code::Fxsave64_m512byte && code.iter().any(restored) {
                 // It would tell how wide the host's addresses are.
@@ -114,23 +121,42 @@ impl Generator<'_> {
             code,
             r,
             rflags: self.flags(),
-            fx: self.vectors(),
+            fx: self.vectors(Registers::NEW.fx, u32::MAX),
         }
     }
 
-    /// x87 and XMM registers, and MXCSR.
-    fn vectors(&mut self) -> Fx {
-        let mut fx = Registers::NEW.fx;
-        super::x87::fill(&mut self.random, &self.pool.extended, &mut fx.0);
-        for part in fx.0[160..416].chunks_exact_mut(8) {
-            let value = match self.random.one_in(16) {
-                true => self.random.float_bits(),
-                false => self.random.pick(&self.pool.floats),
-            };
-            part.copy_from_slice(&value.to_le_bytes());
+    /// One of these forms. What mostly faults ends the code, so it is mostly the last instruction.
+    fn form(&mut self, forms: &[Code], last: bool) -> Code {
+        let form = self.random.pick(forms);
+        match mostly_faults(form) && !last && !self.random.one_in(16) {
+            true => self.random.pick(forms),
+            false => form,
+        }
+    }
+
+    /// Fills x87 and XMM registers, those that a bit of `which` stands for, and their control registers.
+    fn vectors(&mut self, mut fx: Fx, which: u32) -> Fx {
+        super::x87::fill(
+            &mut self.random,
+            &self.pool.extended,
+            &mut fx.0,
+            which >> 16,
+        );
+        for (index, pair) in fx.0[160..416].chunks_exact_mut(16).enumerate() {
+            if which >> index & 1 == 0 {
+                continue;
+            }
+            let choice = self.random.next();
+            for (part, choice) in pair.chunks_exact_mut(8).zip([choice, choice >> 32]) {
+                let value = match choice % 16 {
+                    0 => self.random.float_bits(),
+                    _ => self.pool.floats[(choice >> 4) as usize % FLOATS],
+                };
+                part.copy_from_slice(&value.to_le_bytes());
+            }
         }
         // Mostly all is masked: code ends at an exception that is not. Flags are often clear, to be set.
-        let masks = match self.random.below(8) {
+        let masks = match self.random.below(16) {
             0 => self.random.next() as u32 & 0x1f80,
             1 => 0x1f80 & !(1 << (7 + self.random.below(6))),
             _ => 0x1f80,
@@ -174,6 +200,7 @@ impl Generator<'_> {
 
     fn fill(&mut self) -> [u64; 16] {
         let mode = self.mode;
+        self.risky = self.random.one_in(3);
         let narrow = |value: u64| match mode {
             Mode::Long => value,
             Mode::Compat32 => value & 0xffff_ffff,
@@ -189,8 +216,15 @@ impl Generator<'_> {
     /// Other registers and flags for the code of the last case.
     pub fn vary(&mut self, case: &mut Case) {
         case.r = self.fill();
+        // The code was made for pointers that are aligned as the first ones were.
+        for (number, value) in case.r.iter_mut().enumerate() {
+            if self.holds[number] == Holds::Pointer && !self.random.one_in(32) {
+                *value = *value & !0xf | self.values[number] & 0xf;
+            }
+        }
         case.rflags = self.flags();
-        case.fx = self.vectors();
+        let half = self.random.next() as u32;
+        case.fx = self.vectors(case.fx, half);
     }
 
     fn stack_pointer(&mut self) -> u64 {
@@ -205,117 +239,30 @@ impl Generator<'_> {
     /// An address in the data, now and then near the edge of a page, of what is writable or of all.
     pub fn pointer(&mut self) -> u64 {
         let data = layout::DATA;
-        match self.random.below(20) {
+        let kind = self.random.below(20);
+        match kind {
             0 => data.at + 0x1000 - self.random.below(24),
-            1 => data.at + data.len as u64 - self.random.below(24),
-            2 => layout::CONSTANT.at + self.random.below(4096),
-            3 => layout::CONSTANT.at + 4096 - self.random.below(24),
-            4 => data.at.wrapping_sub(self.random.below(24)),
-            5 => 1 << 47 | self.random.next() >> 1,
+            1..6 if self.risky => self.risky_pointer(kind),
             _ => data.at + 0x400 + self.random.below(0x1400),
         }
     }
 
-    /// Instructions in front that make one of this form do something.
-    fn prepare(&mut self, form: Code, code: &mut Vec<Instruction>) {
-        if !needs_help(form) {
-            return;
-        }
-        // A branch goes behind the next instruction: not behind one of these.
-        code.push(Instruction::with(Code::Nopd));
-        let with = |code, register, value: i64| {
-            Instruction::with2(code, register, value).expect("the operands fit")
-        };
-        match form.mnemonic() {
-            Mnemonic::Div | Mnemonic::Idiv if !self.random.one_in(4) => {
-                let high = self.random.below(3) as i64;
-                code.push(with(Code::Mov_r32_imm32, Register::EDX, high));
-                if self.random.one_in(2) {
-                    let low = self.random.below(256) as i64;
-                    code.push(with(Code::Mov_r16_imm16, Register::AX, low));
-                }
-            }
-            Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => {
-                // No trap flag, and no alignment check: see the module's documentation.
-                let mask = Instruction::with2(
-                    Code::And_rm32_imm32,
-                    MemoryOperand::with_base(self.stack_register()),
-                    !0x0004_0100i32,
-                );
-                code.push(mask.expect("the operands fit"));
-            }
-            _ => {}
-        }
-        let repeatable = repeatable(form);
-        if repeatable && !self.random.one_in(12) {
-            let count = self.random.below(40) as i64;
-            code.push(with(Code::Mov_r32_imm32, Register::ECX, count));
-        }
-        // Both are pointers that the code may have spoilt.
-        if repeatable {
-            for register in [Register::RSI, Register::RDI] {
-                if self.random.one_in(2) {
-                    let at = self.pointer();
-                    code.push(match self.mode {
-                        Mode::Long => with(Code::Mov_r64_imm64, register, at as i64),
-                        Mode::Compat32 => {
-                            let half = Register::EAX + register.number() as u32;
-                            with(Code::Mov_r32_imm32, half, at as i32 as i64)
-                        }
-                    });
-                }
-            }
+    /// An address at which some accesses fault.
+    fn risky_pointer(&mut self, kind: u64) -> u64 {
+        let data = layout::DATA;
+        match kind {
+            1 => data.at + data.len as u64 - self.random.below(24),
+            2 => layout::CONSTANT.at + self.random.below(4096),
+            3 => layout::CONSTANT.at + 4096 - self.random.below(24),
+            4 => data.at.wrapping_sub(self.random.below(24)),
+            _ => 1 << 47 | self.random.next() >> 1,
         }
     }
 
-    /// Clears these flags: what is undefined goes no further, and what is not is still compared.
-    fn clear_flags(&self, flags: u64, code: &mut Vec<Instruction>) {
-        let (push, pop) = match self.mode {
-            Mode::Long => (Code::Pushfq, Code::Popfq),
-            Mode::Compat32 => (Code::Pushfd, Code::Popfd),
-        };
-        let top = MemoryOperand::with_base(self.stack_register());
-        let mask = Instruction::with2(Code::And_rm32_imm32, top, !(flags as i32));
-        code.push(Instruction::with(push));
-        code.push(mask.expect("the operands fit"));
-        code.push(Instruction::with(pop));
-    }
-
-    /// A branch through a register, through memory or back to a caller, with what leads it behind itself.
-    fn aimed(&mut self, form: Code, code: &mut Vec<Instruction>) {
-        let (load, push, register) = match self.mode {
-            Mode::Long => (Code::Mov_r64_imm64, Code::Push_r64, Register::RAX),
-            Mode::Compat32 => (Code::Mov_r32_imm32, Code::Push_r32, Register::EAX),
-        };
-        let mut branch = self.encodable(form);
-        let returns = form.mnemonic() == Mnemonic::Ret;
-        let on_stack = returns || branch.op0_kind() == OpKind::Memory;
-        if !returns && on_stack {
-            let operand = MemoryOperand::with_base(self.stack_register());
-            let made = Instruction::with1(form, operand);
-            branch = made.expect("the operands fit");
-        } else if !returns {
-            branch.set_op0_register(register);
-        }
-        let aim = AIM + if on_stack { 3 } else { 2 };
-        let made = Instruction::with2(load, register, aim);
-        // A branch goes behind the next instruction: not behind one of these.
-        code.extend([
-            Instruction::with(Code::Nopd),
-            made.expect("the operands fit"),
-        ]);
-        if on_stack {
-            let made = Instruction::with1(push, register);
-            code.push(made.expect("the operands fit"));
-        }
-        code.push(branch);
-        self.written[0] = true;
-    }
-
-    fn encodable(&mut self, form: Code) -> Instruction {
+    pub fn encodable(&mut self, form: Code) -> Instruction {
         loop {
             let instruction = self.instruction(form);
-            if can_be_encoded(&instruction, self.mode) {
+            if can_be_encoded(&instruction, &mut self.encoder) {
                 return instruction;
             }
         }
@@ -348,50 +295,26 @@ impl Generator<'_> {
             1 if rep => instruction.set_has_rep_prefix(true),
             _ => {}
         }
-        let in_memory =
-            instruction.op_count() > 0 && instruction.op0_kind() == iced_x86::OpKind::Memory;
+        let in_memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
         if info.can_use_lock_prefix() && in_memory && self.random.one_in(4) {
             instruction.set_has_lock_prefix(true);
         }
     }
+}
 
-    fn stack_register(&self) -> Register {
-        match self.mode {
-            Mode::Long => Register::RSP,
-            Mode::Compat32 => Register::ESP,
-        }
-    }
+/// Does it mostly fault? Users may not run it, or loads from memory what few bytes there are good for.
+fn mostly_faults(form: Code) -> bool {
+    use Mnemonic as M;
+    let mnemonic = form.mnemonic();
+    form.is_privileged()
+        || matches!(
+            mnemonic,
+            M::Ud2 | M::Int3 | M::Ldmxcsr | M::Fxrstor | M::Fxrstor64
+        )
 }
 
 /// Does it branch to where an operand says?
 fn goes_anywhere(form: Code) -> bool {
     let indirect = matches!(form.mnemonic(), Mnemonic::Jmp | Mnemonic::Call);
     form.mnemonic() == Mnemonic::Ret || indirect && format!("{form:?}").contains("_rm")
-}
-
-/// The flags that the instruction leaves undefined, as RFLAGS has them.
-fn undefined(instruction: &Instruction) -> u64 {
-    use iced_x86::RflagsBits as Bits;
-    let bits = [
-        (Bits::CF, CF),
-        (Bits::PF, PF),
-        (Bits::AF, AF),
-        (Bits::ZF, ZF),
-        (Bits::SF, SF),
-        (Bits::OF, OF),
-    ];
-    let undefined = instruction.rflags_undefined();
-    let chosen = bits.iter().filter(|(bit, _)| undefined & bit != 0);
-    chosen.map(|(_, flag)| flag).sum()
-}
-
-fn repeatable(form: Code) -> bool {
-    let info = form.op_code();
-    info.can_use_rep_prefix() || info.can_use_repne_prefix()
-}
-
-fn needs_help(form: Code) -> bool {
-    use Mnemonic as M;
-    let mnemonic = form.mnemonic();
-    repeatable(form) || matches!(mnemonic, M::Div | M::Idiv | M::Popf | M::Popfd | M::Popfq)
 }

@@ -5,6 +5,9 @@
 //! descriptor tables), and what is computed in software (x87 functions, approximations of reciprocals).
 //! `tests/system` runs those that belong to a system, and `x87::tests` and `sse::approximate` the others.
 //!
+//! A case whose code is written over by an instruction that repeats does not count either: how many of its
+//! iterations a processor makes before it looks at the new bytes is its own affair.
+//!
 //! On Intel's processors nothing is masked: what the manual leaves undefined is to be the same too. On
 //! others flags that an instruction leaves undefined do not reach the next one, and what differs between
 //! vendors by design is left out: see [`masked`].
@@ -19,6 +22,7 @@ pub mod native;
 mod operand;
 mod pair;
 pub mod planted;
+mod prepare;
 pub mod random;
 pub mod soft;
 mod speed;

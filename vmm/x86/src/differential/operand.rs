@@ -88,13 +88,10 @@ impl Generator<'_> {
 
     /// A register that still holds this, if there is one.
     fn holding(&mut self, what: Holds) -> Option<usize> {
-        let numbers: Vec<usize> = (0..16)
-            .filter(|n| self.holds[*n] == what && !self.written[*n])
-            .collect();
-        match numbers.is_empty() {
-            true => None,
-            false => Some(self.random.pick(&numbers)),
-        }
+        let holds = |n: &usize| self.holds[*n] == what && !self.written[*n];
+        let many = (0..16).filter(holds).count() as u64;
+        let chosen = self.random.next() % many.max(1);
+        (0..16).filter(holds).nth(chosen as usize)
     }
 
     /// With an address of 16 bits, where nothing is mapped.
@@ -208,14 +205,15 @@ impl Generator<'_> {
     /// The same, mostly on 16 bytes.
     fn aligned_memory(&mut self) -> MemoryOperand {
         let operand = self.memory();
-        let start = match names().iter().position(|name| *name == operand.base) {
-            Some(base) => self.values[base],
-            None if operand.base == Register::RIP || operand.base == Register::None => 0,
-            None => return operand,
+        let base = operand.base;
+        let start = match base.is_gpr32() || base.is_gpr64() {
+            true => self.values[base.number()],
+            false if base == Register::RIP || base == Register::None => 0,
+            false => return operand,
         };
         let at = start.wrapping_add(operand.displacement as u64);
         let displacement = operand.displacement - (at % 16) as i64;
-        match self.random.one_in(8) {
+        match self.random.one_in(40) {
             true => operand,
             false => MemoryOperand {
                 index: Register::None,

@@ -11,6 +11,17 @@ use crate::state::Mode;
 use iced_x86::{Code, Instruction, OpKind};
 
 const PAGE: usize = 4096;
+/// What was written is restored by so many bytes.
+const LINE: usize = 64;
+
+/// Which memory is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Pages that this CPU wrote to. What the host wrote elsewhere stays there.
+    Written,
+    /// All of it.
+    All,
+}
 
 /// Both processors.
 pub struct Pair {
@@ -23,6 +34,8 @@ pub struct Pair {
     masked: bool,
     /// The code's area, with the code that is loaded.
     code: Vec<u8>,
+    /// So many bytes of it are code.
+    code_len: usize,
     page: Box<[u8; PAGE]>,
 }
 
@@ -47,12 +60,16 @@ impl Pair {
             before.push(bytes);
         }
         native.protect();
+        let code = soft::empty_code_area();
+        native.bytes_mut(0).copy_from_slice(&code);
+        soft.write(layout::CODE.at, &code);
         Pair {
             native,
             soft,
             before,
             masked,
-            code: Vec::new(),
+            code,
+            code_len: 0,
             page: Box::new([0; PAGE]),
         }
     }
@@ -61,29 +78,53 @@ impl Pair {
     pub fn compare(&mut self, case: &Case) -> Option<(Differences, Registers)> {
         let code = assemble(&case.code, layout::CODE.at, case.mode);
         self.load(&code, case.mode);
-        self.compare_loaded(case, &code)
+        self.compare_loaded(case, &code, Look::All)
+    }
+
+    /// Is memory, code too, as it was before the first case?
+    pub fn rest_is_untouched(&mut self) -> bool {
+        let mut differences = Vec::new();
+        self.compare_memory(&mut differences, Look::All);
+        differences.is_empty() && *self.native.bytes_mut(0) == self.code[..]
     }
 
     /// Puts code into both memories.
     pub fn load(&mut self, code: &Assembled, mode: Mode) {
-        self.code = soft::code_area(&code.bytes, mode);
-        self.restore_code();
+        let before = self.code_len;
+        self.code[..before].fill(0xcc);
+        self.code_len = soft::put_code(&mut self.code, &code.bytes, mode);
+        let changed = &self.code[..before.max(self.code_len)];
+        self.native.bytes_mut(0)[..changed.len()].copy_from_slice(changed);
+        self.soft.load_area(changed);
     }
 
-    /// The same for code that is loaded.
+    /// The same for code that is loaded. None too if a repeated instruction wrote over it.
     pub fn compare_loaded(
         &mut self,
         case: &Case,
         code: &Assembled,
+        memory: Look,
     ) -> Option<(Differences, Registers)> {
         let end = code.end();
         let mut before = Registers::NEW;
         (before.r, before.rflags, before.rip) = (case.r, case.rflags, layout::CODE.at);
         before.fx = case.fx;
         let Some(theirs) = self.soft.run(&before, end, case.mode) else {
-            self.restore();
+            self.compare_memory(&mut Vec::new(), Look::All);
+            self.restore_code();
             return None;
         };
+        let pages = [layout::CODE.at, layout::CODE.at + PAGE as u64];
+        let over_code = pages
+            .iter()
+            .filter(|page| self.soft.take_dirty(**page))
+            .count()
+            != 0;
+        if over_code && case.code.iter().any(repeats) {
+            self.compare_memory(&mut Vec::new(), Look::All);
+            self.restore_code();
+            return None;
+        }
         let mut ours = self.native.run(&before, case.mode);
         if ours.trap == native::NO_TRAP {
             ours.rip = end;
@@ -106,19 +147,25 @@ impl Pair {
             ours.rflags = theirs.rflags;
         }
         let mut differences = registers_differ(&ours, &theirs, self.masked);
-        self.compare_memory(&mut differences);
+        self.compare_memory(&mut differences, memory);
+        if over_code {
+            self.restore_code();
+        }
         Some((differences, theirs))
     }
 
     /// Compares what was written to, and restores it. Pages that this CPU did not write to are to hold what
     /// they held before.
-    fn compare_memory(&mut self, differences: &mut Differences) {
+    fn compare_memory(&mut self, differences: &mut Differences, look: Look) {
         for area in layout::WRITTEN {
             let start = layout::AREAS[area].at;
             for at in (0..layout::AREAS[area].len).step_by(PAGE) {
                 let address = start + at as u64;
                 let before = &self.before[area][at..at + PAGE];
                 let dirty = self.soft.take_dirty(address);
+                if !dirty && look == Look::Written {
+                    continue;
+                }
                 if dirty {
                     self.soft.read_into(address, &mut self.page[..]);
                 }
@@ -127,17 +174,17 @@ impl Pair {
                 if ours != theirs {
                     note_difference(address, ours, theirs, differences);
                     ours.copy_from_slice(before);
-                }
-                if dirty {
-                    ours.copy_from_slice(before);
                     self.soft.write(address, before);
+                } else if dirty {
+                    let lines = ours.chunks_mut(LINE).zip(before.chunks(LINE));
+                    for (index, (line, before)) in lines.enumerate() {
+                        if line != before {
+                            line.copy_from_slice(before);
+                            self.soft.write(address + (index * LINE) as u64, before);
+                        }
+                    }
                 }
             }
-        }
-        if self.soft.take_dirty(layout::CODE.at)
-            | self.soft.take_dirty(layout::CODE.at + PAGE as u64)
-        {
-            self.restore_code();
         }
     }
 
@@ -145,11 +192,6 @@ impl Pair {
     fn restore_code(&mut self) {
         self.native.bytes_mut(0).copy_from_slice(&self.code);
         self.soft.load_area(&self.code);
-    }
-
-    fn restore(&mut self) {
-        let mut unlike = Vec::new();
-        self.compare_memory(&mut unlike);
     }
 
     /// The one instruction that differs, if it does so alone, with what it began with.
@@ -196,6 +238,11 @@ fn note_difference(address: u64, ours: &[u8], theirs: &[u8], differences: &mut D
         ours[offset],
         theirs[offset]
     ));
+}
+
+/// Does it run more than once?
+fn repeats(instruction: &Instruction) -> bool {
+    instruction.has_rep_prefix() || instruction.has_repne_prefix()
 }
 
 /// Is one operand an MMX register and one memory?

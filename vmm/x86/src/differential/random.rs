@@ -16,7 +16,7 @@ impl Random {
 
     /// One below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
     /// True once in `n` times.

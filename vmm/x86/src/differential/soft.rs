@@ -33,24 +33,35 @@ pub struct Soft {
     ram: Ram,
 }
 
-/// All of the code's area, with this code and a jump to [`Native::end`] behind it.
-pub fn code_area(code: &[u8], mode: Mode) -> Vec<u8> {
+/// All of the code's area, without code.
+pub fn empty_code_area() -> Vec<u8> {
     let mut area = vec![0xcc; layout::CODE.len];
-    area[..code.len()].copy_from_slice(code);
-    let far = |to: u64| (to as u32).to_le_bytes();
-    let jump = match mode {
-        // jmp [WAY_OUT]
-        Mode::Long => [&[0xff, 0x24, 0x25], &far(layout::WAY_OUT)[..]].concat(),
-        // jmp CODE_64:WAY_OUT_CODE
-        Mode::Compat32 => {
-            let to = far(layout::WAY_OUT_CODE);
-            [&[0xea], &to[..], &CODE_64.to_le_bytes()].concat()
-        }
-    };
-    area[code.len()..code.len() + jump.len()].copy_from_slice(&jump);
     let out = (layout::WAY_OUT_CODE - layout::CODE.at) as usize;
     area[out..].copy_from_slice(&way_out());
     area
+}
+
+/// Puts this code into the area, and a jump to [`Native::end`] behind it. How many bytes are there now.
+pub fn put_code(area: &mut [u8], code: &[u8], mode: Mode) -> usize {
+    let far = |to: u64| (to as u32).to_le_bytes();
+    let mut jump = [0; 7];
+    match mode {
+        // jmp [WAY_OUT]
+        Mode::Long => {
+            jump[..3].copy_from_slice(&[0xff, 0x24, 0x25]);
+            jump[3..].copy_from_slice(&far(layout::WAY_OUT));
+        }
+        // jmp CODE_64:WAY_OUT_CODE
+        Mode::Compat32 => {
+            jump[0] = 0xea;
+            jump[1..5].copy_from_slice(&far(layout::WAY_OUT_CODE));
+            jump[5..].copy_from_slice(&CODE_64.to_le_bytes());
+        }
+    }
+    let end = code.len() + jump.len();
+    area[..code.len()].copy_from_slice(code);
+    area[code.len()..end].copy_from_slice(&jump);
+    end
 }
 
 /// What stands at [`layout::WAY_OUT_CODE`]: a jump to [`Native::end`], and that address.
@@ -204,10 +215,12 @@ impl Soft {
 
     /// Puts code into memory, with the jump that ends it.
     pub fn load(&mut self, code: &[u8], mode: Mode) {
-        self.load_area(&code_area(code, mode));
+        let mut area = empty_code_area();
+        put_code(&mut area, code, mode);
+        self.load_area(&area);
     }
 
-    /// Puts all of the code's area into memory.
+    /// Puts the code's area into memory, from its first byte on.
     pub fn load_area(&mut self, area: &[u8]) {
         self.write(layout::CODE.at, area);
         self.engine.drop_overwritten();

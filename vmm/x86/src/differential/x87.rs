@@ -57,9 +57,10 @@ fn full(random: &mut Random, top: u8) -> u8 {
     }
 }
 
-/// Fills the x87 part of an FXSAVE area, mostly with numbers from `pool`.
-pub fn fill(random: &mut Random, pool: &[u128], area: &mut [u8; 512]) {
-    let masks = match random.below(8) {
+/// Fills the x87 part of an FXSAVE area, mostly with numbers from `pool`: the registers that a bit of
+/// `which` stands for, and the control registers.
+pub fn fill(random: &mut Random, pool: &[u128], area: &mut [u8; 512], which: u32) {
+    let masks = match random.below(16) {
         0 => random.below(0x40) as u16,
         1 => 0x3f & !(1 << random.below(6)),
         _ => 0x3f,
@@ -82,7 +83,10 @@ pub fn fill(random: &mut Random, pool: &[u128], area: &mut [u8; 512]) {
     area[..2].copy_from_slice(&fcw.to_le_bytes());
     area[2..4].copy_from_slice(&fsw.to_le_bytes());
     area[4] = full(random, top);
-    for register in area[32..160].chunks_exact_mut(16) {
+    for (index, register) in area[32..160].chunks_exact_mut(16).enumerate() {
+        if which >> index & 1 == 0 {
+            continue;
+        }
         let value = match random.one_in(16) {
             true => number(random),
             false => random.pick(pool),

@@ -1,6 +1,17 @@
 # Small kernels, each of which does something that only a system does, and halts. They lie at 0x200000 and
 # use nothing but addresses relative to RIP and fixed ones below 2 MiB; main.rs says what is there.
 
+# Rust names them.
+    .irp name, begin, stubs, exceptions, double, triple, single_step, user, syscall
+    .globl system_\name
+    .endr
+    .irp name, segments, compatibility, paging, registers, far, tells, hidden, bases
+    .globl system_\name
+    .endr
+    .irp name, quiet, quiet_trap, quiet_sti, general_detect, general_detect_at, end
+    .globl system_\name
+    .endr
+
     .pushsection .text
 system_begin:
 
@@ -509,6 +520,3 @@ system_tells:
     xor ecx, ecx
     try rdpmc
     hlt
-
-system_end:
-    .popsection

@@ -7,7 +7,7 @@ use lockstep_memory::ram::MIN_MIB;
 use lockstep_vcpu::{CpuBackend, CpuState, Exit, Run, Until};
 use std::arch::global_asm;
 
-global_asm!(include_str!("kernels.s"));
+global_asm!(include_str!("kernels.s"), include_str!("edges.s"));
 
 /// Where the kernels lie.
 const CODE: u64 = 0x20_0000;
@@ -387,6 +387,8 @@ macro_rules! kernels {
         )*
     };
 }
+
+mod edges;
 
 kernels! {
     a_triple_fault_shuts_down system_triple;
