@@ -327,10 +327,8 @@ fn ctrl_c_stops_in_the_middle() {
     gdb.await_stdout("it stopped", |out| out.contains("SIGINT"));
     gdb.input("monitor when\nreverse-stepi\nmonitor when\nstepi\nmonitor when\n");
     // The same backwards.
-    gdb.input("delete\ncontinue\nbreak *tick if 0\necho back\\n\nreverse-continue\n");
-    gdb.await_stdout("it runs back", |out| {
-        out.contains("back\n") && out.ends_with("(gdb) ") || out.matches("Continuing.").count() == 3
-    });
+    gdb.input("delete\ncontinue\nbreak *tick if 0\nreverse-continue\n");
+    gdb.await_stdout("it runs back", |out| out.matches("Continuing.").count() == 3);
     gdb.signal(Signal::INT);
     gdb.await_stdout("it stopped", |out| out.matches("SIGINT").count() == 2);
     gdb.input("monitor when\nquit\n");
