@@ -328,7 +328,9 @@ fn ctrl_c_stops_in_the_middle() {
     gdb.input("monitor when\nreverse-stepi\nmonitor when\nstepi\nmonitor when\n");
     // The same backwards.
     gdb.input("delete\ncontinue\nbreak *tick if 0\nreverse-continue\n");
-    gdb.await_stdout("it runs back", |out| out.matches("Continuing.").count() == 3);
+    gdb.await_stdout("it runs back", |out| {
+        out.matches("Continuing.").count() == 3
+    });
     gdb.signal(Signal::INT);
     gdb.await_stdout("it stopped", |out| out.matches("SIGINT").count() == 2);
     gdb.input("monitor when\nquit\n");

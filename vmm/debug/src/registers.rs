@@ -6,10 +6,11 @@ use lockstep_vcpu::CpuState;
 use lockstep_vcpu::state::{MSRS, Segment};
 
 /// Registers besides gdb's own: name and group. The last two are no registers of the guest.
-const MORE: [&str; 11] = [
+const MORE: [&str; 12] = [
     "fs_base",
     "gs_base",
     "k_gs_base",
+    "lstar",
     "cr0",
     "cr2",
     "cr3",

@@ -117,7 +117,14 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let written = writer.map_or(Ok(()), LogDirWriter::finish);
     let driven = driven?;
     closed.and(written).map_err(CliError::failed)?;
-    Ok(report(driven))
+    let status = report(driven);
+    if let (Driven::Ended(EndReason::Dead | EndReason::Reset), Some(dir)) = (driven, &args.record) {
+        out::say(format_args!(
+            "lockstep: gdb opens there: lockstep debug {} -- -ex continue",
+            dir.display()
+        ));
+    }
+    Ok(status)
 }
 
 /// A machine that is about to run.
