@@ -8,5 +8,5 @@ mod machine;
 pub use codec::{Damage, FrameDecoder, encode_entry, encode_frame};
 pub use entry::*;
 pub(crate) use file::MAX_START;
-pub use file::{LogError, LogReader, LogWriter, Tail};
+pub use file::{LogError, LogReader, LogWriter, Place, Tail};
 pub use machine::*;

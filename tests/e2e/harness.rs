@@ -162,6 +162,11 @@ impl Process {
         self.stdout.text()
     }
 
+    /// The text on its standard error so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.text()
+    }
+
     /// Writes to its standard input.
     #[track_caller]
     pub fn input(&mut self, text: &str) {

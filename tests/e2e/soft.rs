@@ -18,18 +18,27 @@ const RUST: &str =
 const RUST_LINK: &str = "link-args=-nostartfiles -nostdlib -static -no-pie";
 
 /// Compiles one of the examples, as its first lines say.
-fn own(scratch: &Scratch, source: &str) -> String {
+pub fn own(scratch: &Scratch, source: &str) -> String {
+    own_with(scratch, source, &[])
+}
+
+/// The same with more options.
+pub fn own_with(scratch: &Scratch, source: &str, options: &[&str]) -> String {
     let (command, more): (&str, &[&str]) = match source {
-        "primes.c" => (C, &[]),
+        source if source.ends_with(".c") => (C, &[]),
         _ => (RUST, &["-C", RUST_LINK]),
     };
     let mut words = command.split(' ');
     let mut compiler = Command::new(words.next().expect("a compiler"));
-    let image = scratch.arg(&source.replace('.', "-"));
-    compiler.args(words).args(more).args(["-o", &image]);
-    Process::start(compiler.arg(Path::new(OWN).join(source)))
-        .end()
-        .expect(0);
+    let path = Path::new(OWN).join(source);
+    let name = path.file_name().expect("a file's path").to_string_lossy();
+    let image = scratch.arg(&name.replace('.', "-"));
+    compiler
+        .args(words)
+        .args(more)
+        .args(options)
+        .args(["-o", &image]);
+    Process::start(compiler.arg(path)).end().expect(0);
     image
 }
 

@@ -4,6 +4,7 @@ mod arbiter;
 mod bench;
 mod control;
 mod cpus;
+mod debug;
 mod doctor;
 mod error;
 mod guest;
@@ -45,6 +46,8 @@ enum Command {
     Run(run::RunArgs),
     /// Run a recording again and check everything that the guest does.
     Replay(replay::ReplayArgs),
+    /// Open a recording in gdb, which goes through it forwards and backwards.
+    Debug(debug::DebugArgs),
     /// Run a guest as the primary of a pair.
     Primary(member::PrimaryArgs),
     /// Protect a primary: follow it, and go live if it dies.
@@ -135,6 +138,7 @@ fn run_command(program: Program) -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Replay(args) => replay::run(args),
+        Command::Debug(args) => debug::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(command) => bench::run(&command),
         Command::Log(command) => log::run(command),

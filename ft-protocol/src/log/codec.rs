@@ -316,6 +316,11 @@ impl FrameDecoder {
         self.next_seq = seq;
     }
 
+    /// The sequence number that the next frame must have.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// Takes more of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.buf.len() || self.start >= COMPACT_AT {

@@ -12,7 +12,7 @@
 
 use super::codec::{self, Damage, FRAME_HEADER_LEN, FrameDecoder, MAX_ENTRY_PAYLOAD, PayloadError};
 use super::{Entry, Event, Header, LogStart, Position};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Read, Seek, SeekFrom, Write};
 use thiserror::Error;
 
 /// The first bytes of a log file. The bytes around the name show a transfer that treated it as text.
@@ -78,6 +78,18 @@ pub enum Tail {
         /// Where that frame starts, bytes from the start of the file.
         offset: u64,
     },
+}
+
+/// A place between two entries of a log file, to which its reader can go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Sequence number of the entry behind it.
+    seq: u64,
+    /// Where that entry's frame starts in the file.
+    offset: u64,
+    /// Position of the entry before it.
+    last: Position,
+    ended: bool,
 }
 
 /// Writes a log.
@@ -311,6 +323,29 @@ impl<R: Read> LogReader<R> {
                 offset: self.decoder.offset(),
             },
         }
+    }
+}
+
+impl<R: Read + Seek> LogReader<R> {
+    /// Where the next entry is read.
+    pub fn place(&self) -> Place {
+        Place {
+            seq: self.decoder.next_seq(),
+            offset: self.decoder.offset(),
+            last: self.last,
+            ended: self.ended,
+        }
+    }
+
+    /// Goes to a place of this log: the next entry is the one behind it.
+    ///
+    /// # Errors
+    /// If the file cannot be read there.
+    pub fn go_to(&mut self, place: Place) -> io::Result<()> {
+        self.input.seek(SeekFrom::Start(place.offset))?;
+        self.decoder = FrameDecoder::new(place.seq, MAX_ENTRY_PAYLOAD, place.offset);
+        (self.last, self.ended, self.damage) = (place.last, place.ended, None);
+        Ok(())
     }
 }
 

@@ -218,7 +218,9 @@ impl MachineConfig {
             ));
         }
         if (self.boot, self.counts) == (BootProtocol::Linux, Counts::BranchEdges) {
-            return Some(format!("{source} boots Linux and counts branch edges, which Linux does not"));
+            return Some(format!(
+                "{source} boots Linux and counts branch edges, which Linux does not"
+            ));
         }
         if let Some(why) = self.cpu_refusal() {
             return Some(format!("{source} {why}"));

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 /// What hosts have, and the programs that must all be there for each.
 const TOOLS: &[(&str, &[&str])] = &[
     ("has_etcd", &["etcd"]),
+    ("has_gdb", &["gdb"]),
     ("has_iproute2", &["ip"]),
     ("has_openssl", &["openssl"]),
     ("has_tmpfiles", &["systemd-tmpfiles"]),
@@ -57,6 +58,8 @@ const GUESTS: &[(&str, &[&str])] = &[
 const TESTS: &[(&str, &[&str])] = &[
     ("can_segment", &[KVM, ROOT, "has_iproute2"]),
     ("can_redis", &[KVM, ROOT, "has_iproute2", "has_redis_tools"]),
+    ("can_gdb_kvm", &[KVM, "has_gdb"]),
+    ("can_gdb_redis", &["can_redis", "has_gdb"]),
     ("can_redis_py", &["can_redis", "has_redis_py"]),
     ("can_node_redis", &["can_redis", "has_node_redis"]),
     ("can_ioredis", &["can_redis", "has_ioredis"]),

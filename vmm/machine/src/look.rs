@@ -2,8 +2,8 @@
 
 use super::{Machine, MachineError, MachineState, Parts, Waiting};
 use ft_protocol::log::{Counts, MachineDigest};
-use lockstep_vcpu::Run;
 use lockstep_vcpu::state::Counters;
+use lockstep_vcpu::{DebugCpu, Run};
 
 impl Machine {
     /// The machine's state, without its memory.
@@ -14,6 +14,27 @@ impl Machine {
     pub fn save(&mut self) -> Result<MachineState, MachineError> {
         assert!(self.settled && self.outputs.waiting().is_empty());
         self.look()
+    }
+
+    /// The same with what its CPU counts, whatever positions count: for a debugger, whose machine goes on on a
+    /// CPU of the same kind.
+    pub fn save_counted(&mut self) -> Result<MachineState, MachineError> {
+        let mut state = self.save()?;
+        state.cpu = self.cpu.save()?;
+        Ok(state)
+    }
+
+    /// The CPU, for a debugger. None: this kind of CPU has no such way in.
+    pub fn debugged(&mut self) -> Option<&mut dyn DebugCpu> {
+        self.cpu.debugged()
+    }
+
+    /// What positions count, up to here: also between two positions.
+    pub fn count(&self) -> u64 {
+        match self.counts {
+            Counts::BranchEdges => self.bus.edges.passed(&self.ram),
+            Counts::Instructions => self.cpu.steps(),
+        }
     }
 
     /// A digest of each part, at any position. It is only for comparison with another machine at the

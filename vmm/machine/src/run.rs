@@ -137,10 +137,7 @@ impl Machine {
         let before = self.at.edges;
         self.at = Position {
             exit: self.at.exit + 1,
-            edges: match self.counts {
-                Counts::BranchEdges => self.bus.edges.passed(&self.ram),
-                Counts::Instructions => self.cpu.steps(),
-            },
+            edges: self.count(),
         };
         match self.counts {
             Counts::BranchEdges if self.bus.needs_time(&exit) => {

@@ -4,7 +4,7 @@ use super::checkpoint::{self, Checkpoint, CheckpointError};
 use super::follow::{Ahead, Entries};
 use super::journal::{Consumer, JournalError};
 use super::writer::{IfSlow, LogQueue};
-use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Tail};
+use ft_protocol::log::{Entry, Header, LogError, LogReader, LogStart, LogWriter, Place, Tail};
 use lockstep_loader::image::image_hash;
 use lockstep_loader::{Image, ImageError};
 use lockstep_machine::MachineState;
@@ -167,6 +167,16 @@ impl LogFile {
     /// The next entry, with its sequence number and its offset in the file.
     pub fn next_with_offset(&mut self) -> Result<Option<(u64, u64, Entry)>, LogError> {
         self.reader.next()
+    }
+
+    /// Where the next entry is read.
+    pub fn place(&self) -> Place {
+        self.reader.place()
+    }
+
+    /// Goes to a place of this log: the next entry is the one behind it.
+    pub fn go_to(&mut self, place: Place) -> Result<(), LogError> {
+        Ok(self.reader.go_to(place)?)
     }
 
     /// How the log ends. Meaningful only when all entries were read.

@@ -10,6 +10,10 @@ use lockstep_machine::{Input, Moment, Next, Sink, Source, View, output_hash};
 use std::collections::VecDeque;
 use thiserror::Error;
 
+mod state;
+
+pub use state::FollowerState;
+
 /// A stream of entries.
 pub trait Entries {
     /// The next entry. Waits for it if the log may still grow. `None` means that no more will come.

@@ -4,13 +4,14 @@ use ft_protocol::HaltReason;
 use ft_protocol::arbiter::ArbiterError;
 use ft_protocol::log::LogError;
 use lockstep_backends::TapError;
+use lockstep_debug::DebugError;
 use lockstep_drill::DrillError;
 use lockstep_ft::arbiter::{AccessError, NotRestored, Unreachable};
 use lockstep_ft::control::{AskError, StatusOfError};
 use lockstep_ft::{Halt, StillOpen};
 use lockstep_loader::ImageError;
 use lockstep_machine::{DriveError, MachineError};
-use lockstep_replay::{CheckpointError, FollowError, LogDirError, RecordError};
+use lockstep_replay::{CheckpointError, FollowError, ForkError, LogDirError, RecordError};
 use lockstep_vcpu::CpuError;
 use std::process::ExitCode;
 use std::{fmt, io};
@@ -102,6 +103,27 @@ impl From<MachineError> for CliError {
         match error {
             MachineError::Cpu(CpuError::Guest { .. }) => CliError::failed(error),
             _ => CliError::refused(error),
+        }
+    }
+}
+
+impl From<ForkError> for CliError {
+    fn from(error: ForkError) -> CliError {
+        match error {
+            ForkError::Follow(error) => error.into(),
+            ForkError::Machine(error) => error.into(),
+            error @ ForkError::Ends { .. } => CliError::refused(error),
+        }
+    }
+}
+
+impl From<DebugError> for CliError {
+    fn from(error: DebugError) -> CliError {
+        match error {
+            DebugError::Machine(error) => error.into(),
+            DebugError::Log(error) => error.into(),
+            error @ DebugError::NoWayIn => CliError::refused(error),
+            error @ (DebugError::Cpu(_) | DebugError::Connection(_)) => CliError::failed(error),
         }
     }
 }

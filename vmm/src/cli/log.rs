@@ -2,11 +2,10 @@
 
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
-use ft_protocol::log::{
-    Control, Counts, EndReason, Entry, Event, Header, LogError, LogStart, Position, Tail,
-};
+use ft_protocol::log::{Counts, Entry, Event, Header, LogError, LogStart, Position, Tail};
 use lockstep_out as out;
 use lockstep_replay::LogDir;
+use lockstep_replay::words::{detail, kind};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -228,45 +227,4 @@ fn show(args: &LogArgs) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::Clock { .. } => "clock",
-        Event::Frame { .. } => "frame",
-        Event::ConsoleInput { .. } => "console-input",
-        Event::Entropy { .. } => "entropy",
-        Event::Time { .. } => "time",
-        Event::Output(_) => "output",
-        Event::Interrupt { .. } => "interrupt",
-        Event::Progress => "progress",
-        Event::Digest(_) => "digest",
-        Event::Control(_) => "control",
-        Event::End(_) => "end",
-    }
-}
-
-fn detail(event: &Event) -> String {
-    match event {
-        Event::Clock { ns } | Event::Time { ns } => format!("{ns} ns"),
-        Event::Frame { data } | Event::ConsoleInput { data } | Event::Entropy { data } => {
-            format!("{} bytes", data.len())
-        }
-        Event::Output(mark) => format!(
-            "#{} {:?} {} bytes, hash {:016x}",
-            mark.number, mark.port, mark.len, mark.hash
-        ),
-        Event::Interrupt { vector } => format!("vector {vector:#x}"),
-        Event::Progress => "nothing before".into(),
-        Event::Digest(digest) => digest.to_string(),
-        Event::Control(Control::GoLive { generation }) => {
-            format!("went live in generation {generation}")
-        }
-        Event::End(end) => match end.reason {
-            EndReason::Exited { status } => format!("status {status}, digest {}", end.digest),
-            EndReason::Dead => format!("guest died, digest {}", end.digest),
-            EndReason::Stopped => format!("stopped, digest {}", end.digest),
-            EndReason::Reset => format!("guest reset its machine, digest {}", end.digest),
-        },
-    }
 }

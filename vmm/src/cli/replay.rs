@@ -6,32 +6,43 @@ use clap::Args;
 use ft_protocol::log::{Counts, EndReason, Header, HostPrint, LogError, LogStart, Position, Tail};
 use lockstep_backends::console::{ConsoleChoice, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
+use lockstep_debug::{Ending, MOST_BYTES, Session};
 use lockstep_machine::drive::drive;
 use lockstep_machine::{DriveError, Machine, Parts, suits};
 use lockstep_out as out;
+use lockstep_replay::dir::LogFile;
 use lockstep_replay::follow::Followed;
 use lockstep_replay::{Checkpoint, FollowError, Follower, LogDir};
+use lockstep_vcpu::CpuBackend;
 use serde_json::{Value, json};
 use std::fmt::Display;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// Arguments of `replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
     /// The directory that was given to --record.
-    dir: PathBuf,
+    pub dir: PathBuf,
     /// The CPU: this host's KVM, the one in software, or of the kind that recorded it, if that can be used.
     #[arg(long, value_name = "kvm|soft|auto", value_enum, default_value = "auto")]
-    cpu: CpuChoice,
-    /// Stop at this exit.
-    #[arg(long, value_name = "N")]
-    until: Option<u64>,
+    pub cpu: CpuChoice,
+    /// Stop at this exit; with COUNT, in the computation that follows, where the machine has counted so much.
+    #[arg(long, value_name = "EXIT[:COUNT]", conflicts_with = "gdb")]
+    until: Option<Until>,
+    /// Let gdb debug the recording, forwards and backwards: it connects to this address, or is at standard
+    /// input and output (-).
+    #[arg(long, value_name = "ADDR|-")]
+    pub gdb: Option<String>,
+    /// Memory for gdb's way back, MiB: with more of it, long ways back take less time.
+    #[arg(long, value_name = "MIB", default_value_t = (MOST_BYTES >> 20) as u64, requires = "gdb")]
+    pub gdb_memory: u64,
     /// Do not print what the guest printed: check it and give the verdict on standard output.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "gdb")]
     verify: bool,
     /// Give the verdict as one JSON object on standard output, and nothing else there.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "gdb")]
     json: bool,
 }
 
@@ -47,40 +58,25 @@ struct Verdict {
 
 /// Runs it.
 pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
-    let dir = LogDir::open(&args.dir);
-    let log = dir.log()?;
-    let header = log.header().clone();
-    if let Some(why) = header.machine.refusal("the log's machine") {
-        return Err(CliError::refused(why));
+    if let Some(at) = &args.gdb {
+        return super::debug::serve(&args, at);
     }
-    let (backend, host) = args.cpu.replaying(&header)?;
-    check_host(&header, &host)?;
-    let image = dir.image(&header)?;
-    suits(backend, &header.machine, &image)?;
-    let start = log.start();
-    let checkpoint = dir.checkpoint(&log)?;
-    let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
-    if let Some(until) = args.until.filter(|until| *until < first) {
-        return Err(CliError::refused(format!(
-            "this recording begins at position {}, after exit {until}; choose --until from {first} on",
-            start.at
-        )));
+    if let Some(Until {
+        exit,
+        count: Some(count),
+    }) = args.until
+    {
+        return inside(&args, exit, count);
     }
-    let mut machine = match checkpoint {
-        Some(checkpoint) => checkpoint.restore(backend, &header.machine)?,
-        None => Machine::new(backend, &header.machine, &image)?,
-    };
+    let until = args.until.map(|until| until.exit);
+    let Opened {
+        log,
+        start,
+        mut machine,
+        ..
+    } = open(&args.dir, args.cpu, until)?;
     let quiet = args.verify || args.json;
-    let console = match quiet {
-        true => ConsoleChoice::None,
-        false => ConsoleChoice::Stdio,
-    };
-    let console = ConsoleOutput::open(&console)
-        .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
-    let hurry =
-        Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
-    let until = args.until;
-    let direct = Direct::new(None, console, hurry);
+    let direct = console(quiet)?;
     let mut follower = Follower::new(log, direct, until).after_outputs(start.outputs);
     let driven = drive(&mut machine, &mut follower);
     let position = machine.position();
@@ -108,6 +104,127 @@ pub fn run(args: ReplayArgs) -> Result<Status, CliError> {
     };
     print(verdict, &args, quiet).map_err(|e| CliError::unprinted(&e))?;
     Ok(Status::Done)
+}
+
+/// Where the guest's text goes: to standard output, unless that is for the verdict.
+pub fn console(quiet: bool) -> Result<Direct, CliError> {
+    let console = match quiet {
+        true => ConsoleChoice::None,
+        false => ConsoleChoice::Stdio,
+    };
+    let console = ConsoleOutput::open(&console)
+        .map_err(|e| CliError::failed(format!("cannot write to standard output ({e})")))?;
+    let hurry =
+        Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
+    Ok(Direct::new(None, console, hurry))
+}
+
+/// Stops between two exits, which only the software CPU can do exactly.
+fn inside(args: &ReplayArgs, exit: u64, count: u64) -> Result<Status, CliError> {
+    if args.cpu == CpuChoice::Kvm {
+        return Err(CliError::refused(
+            "KVM cannot stop between two exits: leave --cpu out, or give --until an exit alone",
+        ));
+    }
+    let opened = open(&args.dir, CpuChoice::Soft, Some(exit))?;
+    let start = opened.start;
+    let quiet = args.verify || args.json;
+    let outlet = Box::new(console(quiet)?);
+    let Opened {
+        log,
+        backend,
+        machine,
+        ..
+    } = opened;
+    let mut session = Session::new(backend, log, machine, outlet, MOST_BYTES)?;
+    session.seek_position(exit, Some(count), &mut || false)?;
+    let parts = Some(session.parts()?);
+    if let Some(Ending::Broken { why, diverged }) = session.ended() {
+        let status = match diverged {
+            true => Status::Diverged,
+            false => Status::Failed,
+        };
+        return Err(fail(status, why.clone(), session.position(), parts, args));
+    }
+    let verdict = Verdict {
+        start,
+        position: session.position(),
+        followed: session.followed(),
+        tail: session.ended().and_then(|ending| match ending {
+            Ending::Cut => Some(Tail::Open),
+            Ending::Ended(_) | Ending::Broken { .. } => None,
+        }),
+        parts,
+    };
+    print(verdict, args, quiet).map_err(|e| CliError::unprinted(&e))?;
+    Ok(Status::Done)
+}
+
+/// `--until`.
+#[derive(Clone, Copy, Debug)]
+struct Until {
+    exit: u64,
+    count: Option<u64>,
+}
+
+impl FromStr for Until {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Until, String> {
+        let number = |text: &str| {
+            text.parse::<u64>()
+                .map_err(|_| format!("`{text}` is no number"))
+        };
+        let (exit, count) = match text.split_once(':') {
+            Some((exit, count)) => (exit, Some(number(count)?)),
+            None => (text, None),
+        };
+        Ok(Until {
+            exit: number(exit)?,
+            count,
+        })
+    }
+}
+
+/// A recording, and the machine with which it begins.
+pub struct Opened {
+    pub log: LogFile,
+    pub start: LogStart,
+    pub backend: &'static dyn CpuBackend,
+    pub machine: Machine,
+}
+
+/// Opens a recording that is to be replayed on this CPU, up to exit `until`.
+pub fn open(dir: &Path, cpu: CpuChoice, until: Option<u64>) -> Result<Opened, CliError> {
+    let dir = LogDir::open(dir);
+    let log = dir.log()?;
+    let header = log.header().clone();
+    if let Some(why) = header.machine.refusal("the log's machine") {
+        return Err(CliError::refused(why));
+    }
+    let (backend, host) = cpu.replaying(&header)?;
+    check_host(&header, &host)?;
+    let image = dir.image(&header)?;
+    suits(backend, &header.machine, &image)?;
+    let start = log.start();
+    let checkpoint = dir.checkpoint(&log)?;
+    let first = start.at.exit + u64::from(checkpoint.as_ref().is_some_and(Checkpoint::left));
+    if let Some(until) = until.filter(|until| *until < first) {
+        return Err(CliError::refused(format!(
+            "this recording begins at position {}, after exit {until}; choose --until from {first} on",
+            start.at
+        )));
+    }
+    let machine = match checkpoint {
+        Some(checkpoint) => checkpoint.restore(backend, &header.machine)?,
+        None => Machine::new(backend, &header.machine, &image)?,
+    };
+    Ok(Opened {
+        log,
+        start,
+        backend,
+        machine,
+    })
 }
 
 /// Positions that the guest counts mean the same only where the fingerprint is the same; those that the
@@ -144,7 +261,17 @@ fn explain(
         }
         _ => error.to_string(),
     };
-    let status = CliError::from(error).status;
+    fail(CliError::from(error).status, what, position, parts, args)
+}
+
+/// The error, when its verdict is printed.
+fn fail(
+    status: Status,
+    what: String,
+    position: Position,
+    parts: Option<Parts>,
+    args: &ReplayArgs,
+) -> CliError {
     let printed = if args.json {
         let diverged = status == Status::Diverged;
         let verdict = json!({"ok": false, "position": position.exit, "edges": position.edges, "diverged": diverged, "error": what});

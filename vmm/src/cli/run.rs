@@ -1,19 +1,23 @@
 //! `lockstep run`: runs one machine, unprotected.
 
-use super::guest::GuestArgs;
+mod from;
+
+use super::guest::LinuxArgs;
 use super::options::{Backends, MachineArgs, new_header};
 use super::{CliError, Status};
 use clap::Args;
-use ft_protocol::log::EndReason;
+use from::From;
+use ft_protocol::log::{EndReason, Header, LogStart};
 use lockstep_backends::Waker;
 use lockstep_backends::console::Hurry;
+use lockstep_loader::Image;
 use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
 use lockstep_out as out;
 use lockstep_pulse::{Pulse, PulseWatch, install_kick};
 use lockstep_replay::journal::Journal;
 use lockstep_replay::record::{Controls, Recorder};
-use lockstep_replay::{IfSlow, LogDirWriter, LogQueue};
+use lockstep_replay::{Fork, IfSlow, LogDirWriter, LogQueue};
 use lockstep_signals::Hangup;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,8 +37,15 @@ const KICK_INTERVAL: Duration = Duration::from_millis(5);
 /// Arguments of `run`.
 #[derive(Args, Debug)]
 pub struct RunArgs {
+    /// A guest that ships with Lockstep, or the path of an ELF file or of a Linux kernel.
+    #[arg(required_unless_present = "from")]
+    guest: Option<String>,
     #[command(flatten)]
-    guest: GuestArgs,
+    linux: LinuxArgs,
+    /// Go on live from where a recording left this exit, instead of starting a guest. The recording stays as it
+    /// is.
+    #[arg(long, value_name = "DIR@EXIT", conflicts_with_all = ["guest", "initrd", "append", "mem", "quantum"])]
+    from: Option<From>,
     #[command(flatten)]
     machine: MachineArgs,
     /// Record the run in this new directory, for `lockstep replay`.
@@ -44,20 +55,31 @@ pub struct RunArgs {
 
 /// Runs it.
 pub fn run(args: RunArgs) -> Result<Status, CliError> {
-    let image = args.guest.load()?;
     let backends = Backends::open(&args.machine)?;
-    let (header, backend) = new_header(&args.guest.guest, &args.machine, &image)?;
-    backends.filter_for(header.machine.net());
-    let mut machine = Machine::new(backend, &header.machine, &image)?;
-    let writer = match &args.record {
-        Some(dir) => Some(LogDirWriter::create(dir, &header, &image)?),
-        None => None,
+    let Started {
+        mut machine,
+        header,
+        image,
+        fork,
+    } = match &args.from {
+        Some(from) => from::fork(from, &args.machine)?,
+        None => new(&args)?,
     };
+    backends.filter_for(header.machine.net());
+    let writer = args.record.as_deref().map(|dir| match &fork {
+        None => LogDirWriter::create(dir, &header, &image),
+        Some(Fork { state, start }) => {
+            let machine = (state, machine.ram());
+            LogDirWriter::create_at(dir, &header, &image, *start, machine, &|| ())
+        }
+    });
+    let writer = writer.transpose()?;
+    let start = fork.as_ref().map_or(LogStart::default(), |fork| fork.start);
     let consumers = writer
         .iter()
         .map(|writer| writer.consumer(IfSlow::Wait))
         .collect();
-    let journal = Journal::new(1, consumers);
+    let journal = Journal::new(start.seq + 1, consumers);
     let controls = Arc::new(Controls::default());
     let hurry =
         Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
@@ -66,7 +88,10 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     machine.set_pulse(watch.pulse());
     live.set_pulse(watch.pulse());
     let waker = live.waker();
-    let mut recorder = Recorder::new(live, direct, journal, controls.clone(), 0);
+    if fork.is_some() {
+        live = live.continued(machine.view().now_ns);
+    }
+    let mut recorder = Recorder::new(live, direct, journal, controls.clone(), start.outputs);
     let (begin, begins) = channel();
     let (end, ended) = channel();
     let thread = std::thread::Builder::new().name("vcpu".into());
@@ -95,6 +120,31 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     Ok(report(driven))
 }
 
+/// A machine that is about to run.
+struct Started {
+    machine: Machine,
+    header: Header,
+    image: Image,
+    /// Where it left a recording.
+    fork: Option<Fork>,
+}
+
+/// A new machine with a guest.
+fn new(args: &RunArgs) -> Result<Started, CliError> {
+    let guest = args
+        .guest
+        .as_deref()
+        .expect("there is a guest or a recording");
+    let image = args.linux.load(guest)?;
+    let (header, backend) = new_header(guest, &args.machine, &image)?;
+    Ok(Started {
+        machine: Machine::new(backend, &header.machine, &image)?,
+        header,
+        image,
+        fork: None,
+    })
+}
+
 /// Says how the guest ended. The guest's status decides the command's.
 pub(super) fn report(driven: Driven) -> Status {
     match driven {
@@ -108,7 +158,9 @@ pub(super) fn report(driven: Driven) -> Status {
             Status::Failed
         }
         Driven::Ended(EndReason::Reset) => {
-            out::tell("the guest reset its machine, which ends here: a panic or a reboot, as its console says");
+            out::tell(
+                "the guest reset its machine, which ends here: a panic or a reboot, as its console says",
+            );
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) => {

@@ -3,10 +3,12 @@
 //! Each CPU backend is a crate that implements [`Vcpu`] and [`CpuBackend`].
 
 mod choice;
+pub mod debug;
 pub mod dirty;
 pub mod state;
 
 pub use choice::Cpus;
+pub use debug::DebugCpu;
 pub use dirty::{DirtyPages, DirtyReader, DirtySource};
 pub use state::CpuState;
 
@@ -174,6 +176,11 @@ pub trait Vcpu: Debug + Send {
 
     /// Which pages were written, by the guest or by the VMM.
     fn dirty_pages(&self) -> &DirtyPages;
+
+    /// The way in for a debugger, on a CPU that has one.
+    fn debugged(&mut self) -> Option<&mut dyn DebugCpu> {
+        None
+    }
 }
 
 /// Makes CPUs of one kind.

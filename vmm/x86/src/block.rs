@@ -217,9 +217,13 @@ impl Cache {
         Ok(block)
     }
 
+    /// The same without the tables that are asked first. Nothing is known there of a block at a breakpoint.
     #[inline(never)]
-    fn look_up(&mut self, cpu: &mut Cpu) -> Done<usize> {
+    pub fn look_up(&mut self, cpu: &mut Cpu) -> Done<usize> {
         let rip = cpu.rip;
+        if cpu.stops_here() {
+            return cpu.raise(Stop::Breakpoint);
+        }
         let Some(physical) = cpu.fetch(rip)? else {
             return cpu.raise(Stop::Unsupported("code outside RAM"));
         };
@@ -310,6 +314,10 @@ fn decode_block(cpu: &mut Cpu, key: Key) -> Done<Block> {
     let mut end = key.rip;
     let mut instruction = Instruction::default();
     while ops.len() < MOST_OPS && decoder.can_decode() {
+        // A block begins there, and ends before.
+        if !ops.is_empty() && cpu.probe.has_breakpoint(decoder.ip()) {
+            break;
+        }
         decoder.decode_out(&mut instruction);
         if decoder.last_error() == DecoderError::NoMoreBytes {
             break;

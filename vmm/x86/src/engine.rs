@@ -23,6 +23,8 @@ pub enum Event {
     Exit(Exit),
     /// The guest takes interrupts, as [`Engine::until_interruptible`] wants.
     Interruptible,
+    /// The guest stops for its debugger.
+    Debug,
     /// The guest did what this CPU does not do.
     Unsupported(&'static str),
 }
@@ -32,7 +34,7 @@ pub enum Event {
 pub struct Engine {
     /// The processor.
     pub cpu: Cpu,
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// The instruction that waits for a device's answer.
     waiting: Option<Op>,
     /// The instruction that runs is to be followed by a single-step trap.
@@ -128,6 +130,9 @@ impl Engine {
             return event;
         }
         loop {
+            if self.stops_now() {
+                return Event::Debug;
+            }
             if let Some(due) = self.due.take() {
                 self.began = self.cpu.rip;
                 return Event::Exception(due);
@@ -141,7 +146,8 @@ impl Engine {
             if self.cpu.memory.remapped || self.cpu.memory.switched.is_some() {
                 self.drop_links();
             }
-            let event = match self.cpu.shadow || self.cpu.system_flags & TF != 0 {
+            let alone = self.cpu.shadow || self.cpu.system_flags & TF != 0;
+            let event = match alone || self.cpu.passes_breakpoint() {
                 true => self.run_one(),
                 false => self.run_blocks(),
             };
@@ -156,7 +162,11 @@ impl Engine {
         self.stepping = self.cpu.system_flags & TF != 0;
         self.shadowed = std::mem::take(&mut self.cpu.shadow);
         let context = self.cache.context(&self.cpu);
-        let Ok(number) = self.cache.find(&mut self.cpu, context) else {
+        let found = match self.cpu.passes_breakpoint() {
+            true => self.cache.look_up(&mut self.cpu),
+            false => self.cache.find(&mut self.cpu, context),
+        };
+        let Ok(number) = found else {
             self.began = self.cpu.rip;
             return self.stopped();
         };
@@ -248,9 +258,11 @@ impl Engine {
                 self.cpu.rip = op.next;
                 self.stopped()
             }
-            Stop::Exception(_) | Stop::Unsupported(_) | Stop::None | Stop::NotCanonical => {
-                self.stopped()
-            }
+            Stop::Exception(_)
+            | Stop::Unsupported(_)
+            | Stop::None
+            | Stop::NotCanonical
+            | Stop::Breakpoint => self.stopped(),
         }
     }
 
@@ -258,6 +270,7 @@ impl Engine {
     /// code. Its step is paid.
     fn alone(&mut self, op: Op) -> Option<Event> {
         self.cpu.io.begin();
+        self.cpu.probe.begin();
         let done = (op.run)(&mut self.cpu, &op);
         self.drop_written();
         match done {
@@ -268,6 +281,7 @@ impl Engine {
             }
             Err(Raised) => {
                 self.cpu.io.end();
+                self.cpu.probe.begin();
                 return self.raised(op);
             }
         }
@@ -289,6 +303,7 @@ impl Engine {
             Stop::Exception(exception) => Some(Event::Exception(exception)),
             Stop::Unsupported(what) => Some(Event::Unsupported(what)),
             Stop::NotCanonical => Some(Event::Exception(GP0)),
+            Stop::Breakpoint => Some(self.at_breakpoint()),
             stop @ (Stop::None | Stop::Alone | Stop::Asks) => {
                 unreachable!("{stop:?} is no reason here")
             }

@@ -205,7 +205,7 @@ impl Engine {
                 Stop::Exception(exception) => exception,
                 Stop::NotCanonical => SS0,
                 Stop::Unsupported(what) => break Some(Event::Unsupported(what)),
-                Stop::Asks | Stop::Alone | Stop::None => {
+                Stop::Asks | Stop::Alone | Stop::None | Stop::Breakpoint => {
                     break Some(Event::Unsupported("an interrupt's frame at a device"));
                 }
             };
@@ -235,6 +235,7 @@ impl Engine {
         };
         self.cpu.io.begin();
         self.cpu.io.end();
+        self.cpu.delivered();
         self.drop_written();
         event
     }

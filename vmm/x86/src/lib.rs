@@ -34,6 +34,7 @@ mod branch;
 #[cfg(test)]
 mod coverage;
 mod cpuid;
+mod debug;
 mod decode;
 mod descriptors;
 #[cfg(test)]
@@ -54,6 +55,7 @@ mod mmx;
 mod op;
 mod operand;
 mod paging;
+mod probe;
 mod segments;
 mod sse;
 mod stack;

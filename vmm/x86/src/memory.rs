@@ -266,6 +266,7 @@ impl Cpu {
     #[inline(never)]
     fn open_slow(&mut self, address: u64, size: u8) -> Done<Place> {
         let span = self.span(address, usize::from(size), Access::Write)?;
+        self.note_access(address, usize::from(size), Access::Read)?;
         self.may_write(&span)?;
         let mut bytes = [0; 8];
         self.read(&span, &mut bytes[..usize::from(size)])?;
@@ -301,13 +302,15 @@ impl Cpu {
             let second = address.wrapping_add(first as u64);
             parts[1] = (self.reach(second, access, user)?, len - first);
         }
+        self.note_access(address, len, access)?;
         Ok(Span { parts })
     }
 
     /// Translates, and remembers the translation.
     fn reach(&mut self, address: u64, access: Access, user: bool) -> Done<u64> {
         let physical = self.translate_as(address, access, user)?;
-        if self.memory.in_ram((physical, 1)) {
+        let fast = self.probe.leaves_fast(address, access);
+        if fast && self.memory.in_ram((physical, 1)) {
             let number = (physical / PAGE) as usize;
             let looked_at = self.memory.code[number] != 0 || self.memory.tables.has(number);
             let page = address & PAGE_MASK;

@@ -10,15 +10,17 @@ use lockstep_memory::Direct;
 /// Physical addresses have so many bits, as CPUID tells.
 pub const PHYSICAL_BITS: u32 = 40;
 
-const PRESENT: u64 = 1;
+/// The entry maps something.
+pub const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
+/// The entry maps a large page, where one may.
+pub const LARGE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 /// The address that an entry holds.
-const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & PAGE_MASK;
+pub const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & PAGE_MASK;
 /// The linear address that the first entry of a table of the last level maps.
 const LAST_TABLE: u64 = !0x1f_ffff;
 /// Bits that must be zero in every entry.

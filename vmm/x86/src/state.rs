@@ -6,6 +6,7 @@ use crate::fpu::Fpu;
 use crate::io::Io;
 use crate::memory::Memory;
 use crate::op::{Done, HIGH, Raised};
+use crate::probe::Probe;
 use lockstep_memory::Ram;
 use lockstep_vcpu::state::{MSRS, Segment};
 
@@ -71,6 +72,8 @@ pub enum Stop {
     Alone,
     /// It waits for the answer to a port or MMIO read.
     Asks,
+    /// It did not begin: there is a breakpoint.
+    Breakpoint,
     /// The guest did what this CPU does not do.
     Unsupported(&'static str),
 }
@@ -130,6 +133,8 @@ pub struct Cpu {
     pub shadow: bool,
     /// What goes to devices and comes from them.
     pub io: Io,
+    /// What a debugger wants.
+    pub probe: Probe,
 }
 
 impl Cpu {
@@ -156,6 +161,7 @@ impl Cpu {
             fpu: Fpu::default(),
             shadow: false,
             io: Io::default(),
+            probe: Probe::default(),
         }
     }
 

@@ -13,7 +13,7 @@ use lockstep_vcpu::state::{
     self, Counters, Debug as DebugRegisters, Events, FPU_WORDS, Registers, System,
 };
 use lockstep_vcpu::{
-    CpuBackend, CpuError, CpuState, DirtyPages, DirtySource, Exit, Run, Until, Vcpu,
+    CpuBackend, CpuError, CpuState, DebugCpu, DirtyPages, DirtySource, Exit, Run, Until, Vcpu,
 };
 use std::fmt;
 use std::sync::Arc;
@@ -151,7 +151,7 @@ impl SoftVcpu {
                 }
                 Event::Exit(exit) => return Ok(Run::Exit(exit)),
                 Event::Interruptible => return Ok(Run::Exit(Exit::Interruptible)),
-                Event::Budget => return Ok(Run::Kicked),
+                Event::Budget | Event::Debug => return Ok(Run::Kicked),
                 Event::Unsupported(what) => return Err(self.error(what)),
             };
         }
@@ -177,10 +177,15 @@ impl SoftVcpu {
 impl Vcpu for SoftVcpu {
     fn run(&mut self, until: Until) -> Result<Run, CpuError> {
         self.engine.until_interruptible = until.interruptible;
+        self.engine.cpu.probe.exits_at(until.steps);
         loop {
             let left = until.steps.saturating_sub(self.steps());
-            if let Run::Exit(exit) = self.run_steps(left.min(SLICE))? {
+            let left = self.engine.cpu.until_stop(left.min(SLICE));
+            if let Run::Exit(exit) = self.run_steps(left)? {
                 return Ok(Run::Exit(exit));
+            }
+            if self.engine.cpu.probe.stopped() {
+                return Ok(Run::Kicked);
             }
             if self.steps() >= until.steps {
                 return Ok(Run::Exit(Exit::Steps));
@@ -217,7 +222,7 @@ impl Vcpu for SoftVcpu {
                 Ok(Run::Kicked)
             }
             Some(Event::Unsupported(what)) => Err(self.error(what)),
-            Some(event @ (Event::Budget | Event::Interruptible)) => {
+            Some(event @ (Event::Budget | Event::Interruptible | Event::Debug)) => {
                 unreachable!("{event:?} while one instruction completes")
             }
         }
@@ -292,6 +297,10 @@ impl Vcpu for SoftVcpu {
 
     fn dirty_pages(&self) -> &DirtyPages {
         &self.dirty
+    }
+
+    fn debugged(&mut self) -> Option<&mut dyn DebugCpu> {
+        Some(self)
     }
 }
 

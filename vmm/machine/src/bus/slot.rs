@@ -87,9 +87,7 @@ fn slot(device: &DeviceConfig, config: &MachineConfig) -> Slot {
         DeviceConfig::Pit => Slot::new(Pit::default(), Place::Ports(&PIT), irq::PIT),
         DeviceConfig::Uart => Slot::new(Uart::default(), Place::Ports(&COM1), irq::COM1),
         // The next three make no interrupts.
-        DeviceConfig::Cmos => {
-            Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER)
-        }
+        DeviceConfig::Cmos => Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER),
         DeviceConfig::Keyboard => {
             Slot::new(Keyboard::default(), Place::Ports(&KEYBOARD), irq::POWER)
         }

@@ -264,7 +264,10 @@ impl Soft {
                 after.code = u64::from(exception.code.unwrap_or(0));
                 after.cr2 = exception.detail.unwrap_or(0);
             }
-            other @ (Event::Exit(_) | Event::Interruptible | Event::Unsupported(_)) => {
+            other @ (Event::Exit(_)
+            | Event::Interruptible
+            | Event::Debug
+            | Event::Unsupported(_)) => {
                 panic!("{other:?}")
             }
         }
