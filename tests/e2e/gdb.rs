@@ -422,11 +422,22 @@ fn a_recording_cannot_be_changed() {
 fn debug_starts_gdb_with_everything_set_up() {
     let scratch = Scratch::new();
     let dir = primes(&scratch);
-    let more = ["-nx", "-batch", "-ex", "set width 0"];
     let mut command = lockstep(["debug", &text(&dir), "--"]);
-    command.args(more).args(["-ex", "help monitor"]);
+    // The hook that it defines lets gdb see that it is at another moment.
+    command.args(["-nx", "-batch", "-ex", "p $exit", "-ex", "monitor goto 5"]);
+    command.args([
+        "-ex",
+        "p $exit",
+        "-ex",
+        "break tick",
+        "-ex",
+        "continue",
+        "-ex",
+        "p ticks >= 0",
+    ]);
     let done = Process::start(&mut command).end().expect(0);
-    assert!(done.stdout.contains("_start ()"), "{done:#?}");
+    assert_eq!(printed(&done.stdout), [0, 5, 1], "{done:#?}");
+    assert!(done.stdout.contains("Breakpoint 1, 0x"), "{done:#?}");
 }
 
 #[test]

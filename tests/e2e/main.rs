@@ -33,6 +33,7 @@ mod kv;
 mod layers;
 mod linux;
 mod linux_console;
+mod log_tools;
 mod member;
 mod network;
 mod operator;

@@ -92,6 +92,13 @@ pub struct Place {
     ended: bool,
 }
 
+impl Place {
+    /// Where the frame behind it starts in the file.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
 /// Writes a log.
 #[derive(Debug)]
 pub struct LogWriter<W: Write> {

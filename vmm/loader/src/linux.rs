@@ -12,8 +12,8 @@ mod unpack;
 pub(crate) use start::prepare;
 
 use crate::image::ImageError;
-use kernel::is_kernel;
 use ft_protocol::wire::MAX_IMAGE;
+use kernel::is_kernel;
 use std::ops::Range;
 use thiserror::Error;
 

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod dir;
 pub mod follow;
 pub mod fork;
+pub mod frames;
 pub mod journal;
 pub mod record;
 pub mod recycle;

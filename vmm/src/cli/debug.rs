@@ -7,10 +7,12 @@ use clap::Args;
 use lockstep_debug::{DebugError, Session, serve_pipe};
 use lockstep_out as out;
 use lockstep_replay::dir::IMAGE_FILE;
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,10 +28,13 @@ pub struct DebugArgs {
     /// The gdb to start.
     #[arg(long, value_name = "PROGRAM", default_value = "gdb")]
     gdb: PathBuf,
+    /// An ELF file with the guest's symbols, if the recording's own image has none.
+    #[arg(long, value_name = "FILE")]
+    symbols: Option<PathBuf>,
     /// Memory for the way back, MiB: with more of it, long ways back take less time.
     #[arg(long, value_name = "MIB")]
     gdb_memory: Option<u64>,
-    /// Arguments for gdb, after --: they come before those that connect it.
+    /// Arguments for gdb, after --: commands among them come when it is connected.
     #[arg(last = true, value_name = "ARGUMENT")]
     more: Vec<OsString>,
 }
@@ -97,20 +102,12 @@ pub fn run(args: &DebugArgs) -> Result<Status, CliError> {
     if let Some(mib) = args.gdb_memory {
         server += &format!(" --gdb-memory {mib}");
     }
-    let setup = [
-        // A `monitor` command may have gone to another moment.
-        "define hookpost-monitor\nmaintenance flush register-cache\nend",
-        "set pagination off",
-    ];
+    let image = args.dir.join(IMAGE_FILE);
     let mut command = Command::new(&args.gdb);
-    command.arg("-q").args(&args.more);
-    command.args(["-iex", "set architecture i386:x86-64"]);
-    for line in setup {
-        command.args(["-ex", line]);
-    }
-    command
-        .args(["-ex", &server])
-        .arg(args.dir.join(IMAGE_FILE));
+    command.args(["-q", "-iex", "set architecture i386:x86-64"]);
+    command.arg(args.symbols.as_ref().unwrap_or(&image));
+    command.arg("-x").arg(setup()?).args(["-ex", &server]);
+    command.args(&args.more);
     let error = command.exec();
     let gdb = args.gdb.display();
     Err(CliError::refused(match error.kind() {
@@ -119,6 +116,18 @@ pub fn run(args: &DebugArgs) -> Result<Status, CliError> {
         }
         _ => format!("cannot start {gdb} ({error}); name another gdb with --gdb PROGRAM"),
     }))
+}
+
+/// What gdb must know of this machine: a `monitor` command may have gone to another moment.
+const SETUP: &str = "define hookpost-monitor\nmaintenance flush register-cache\nend\n";
+
+/// A file with that, which lives as long as this process, whatever program it becomes.
+fn setup() -> Result<String, CliError> {
+    let cannot = |e: io::Error| CliError::failed(format!("cannot make gdb's script ({e})"));
+    let file = memfd_create("gdb setup", MemfdFlags::empty()).map_err(|e| cannot(e.into()))?;
+    let mut file = File::from(file);
+    file.write_all(SETUP.as_bytes()).map_err(cannot)?;
+    Ok(format!("/proc/self/fd/{}", file.into_raw_fd()))
 }
 
 /// A path for the shell that gdb starts.
