@@ -77,6 +77,9 @@ fn tell(ending: &Ending) -> String {
             format!("the guest ended here with status {status}")
         }
         Ending::Ended(EndReason::Dead) => "the guest died here: it can never run again".into(),
+        Ending::Ended(EndReason::Reset) => {
+            "the guest reset its machine here, which ended it".into()
+        }
         Ending::Ended(EndReason::Stopped) => "the machine was stopped here".into(),
         Ending::Ended(EndReason::Reset) => "the guest reset its machine here".into(),
         Ending::Cut => "the log ends here without an end entry: it was cut".into(),

@@ -2,7 +2,7 @@
 //!
 //! `tests/hosts/kvm-unit-tests/run` builds them and calls this. They expect a PC; here are as much of one as
 //! they need of it: a serial port, the port that ends them, and a local APIC that only sends interrupts to
-//! its own CPU. Where their 32-bit start-up ends, this program begins.
+//! its own CPU. There are no NMIs. Where their 32-bit start-up ends, this program begins.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -14,7 +14,7 @@ use lockstep_vcpu::{CpuBackend, CpuState, Exit, Run, Until, Vcpu};
 use lockstep_x86::Soft;
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Endianness, Object as _, ObjectSymbol as _};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -45,15 +45,23 @@ const DEVICE_BYTES: u64 = 0x1_0000;
 /// The local APIC.
 const APIC: u64 = 0xfee0_0000;
 const APIC_VERSION: u64 = 0x30;
+const APIC_TASK_PRIORITY: u64 = 0x80;
 const APIC_EOI: u64 = 0xb0;
 const APIC_COMMAND: u64 = 0x300;
+const APIC_TIMER: u64 = 0x320;
+const APIC_TIMER_START: u64 = 0x380;
+/// A vector in the local vector table that is masked.
+const MASKED: u32 = 1 << 16;
 
-/// A local APIC of one CPU: what is written stays, and interrupts to itself arrive.
+/// A local APIC of one CPU: what is written stays, interrupts to itself arrive, and its timer's time is over
+/// as soon as the CPU halts.
 #[derive(Debug, Default)]
 struct Apic {
-    registers: std::collections::BTreeMap<u64, u32>,
+    registers: BTreeMap<u64, u32>,
     requested: BTreeSet<u8>,
     in_service: BTreeSet<u8>,
+    /// Does its timer run?
+    runs: bool,
 }
 
 impl Apic {
@@ -77,6 +85,7 @@ impl Apic {
                     self.requested.insert(vector);
                 }
             }
+            APIC_TIMER_START => self.runs = value != 0,
             _ => {
                 self.registers.insert(register, value);
             }
@@ -86,11 +95,18 @@ impl Apic {
     /// The interrupt that would be next.
     fn next(&self) -> Option<u8> {
         let vector = *self.requested.last()?;
-        let above = self
-            .in_service
-            .last()
-            .is_none_or(|now| vector >> 4 > now >> 4);
-        above.then_some(vector)
+        let now = self.in_service.last().copied().unwrap_or(0);
+        let task = self.read(APIC_TASK_PRIORITY) as u8;
+        (vector >> 4 > now.max(task) >> 4).then_some(vector)
+    }
+
+    /// The CPU halts. Will an interrupt wake it?
+    fn halted(&mut self) -> bool {
+        let timer = self.read(APIC_TIMER);
+        if std::mem::take(&mut self.runs) && timer & MASKED == 0 {
+            self.requested.insert(timer as u8);
+        }
+        self.next().is_some()
     }
 
     fn take(&mut self, vector: u8) {
@@ -227,7 +243,7 @@ fn run(cpu: &mut dyn Vcpu) -> Result<u32, String> {
             Run::Exit(Exit::PioIn { port, len }) => cpu.answer(&outside.input(port, len)),
             Run::Exit(Exit::MmioWrite { addr, data, len }) => outside.mmio_write(addr, data, len),
             Run::Exit(Exit::MmioRead { addr, len }) => cpu.answer(&outside.mmio_read(addr, len)),
-            Run::Exit(Exit::Hlt) if outside.apic.next().is_some() => {}
+            Run::Exit(Exit::Hlt) if outside.apic.halted() => {}
             Run::Exit(Exit::Hlt) => return Err("it halted for ever".into()),
             Run::Exit(Exit::Shutdown) => return Err("it shut down: a triple fault".into()),
             Run::Exit(Exit::Steps) => return Err("it made too many steps".into()),
