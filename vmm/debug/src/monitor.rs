@@ -81,7 +81,6 @@ fn tell(ending: &Ending) -> String {
             "the guest reset its machine here, which ended it".into()
         }
         Ending::Ended(EndReason::Stopped) => "the machine was stopped here".into(),
-        Ending::Ended(EndReason::Reset) => "the guest reset its machine here".into(),
         Ending::Cut => "the log ends here without an end entry: it was cut".into(),
         Ending::Broken { why, .. } => format!("the log cannot be followed further: {why}"),
     }

@@ -1,7 +1,8 @@
 //! `lockstep bench`: how fast this host runs guests.
 
 use super::cpus::{CpuChoice, for_guest};
-use super::options::{DEFAULT_QUANTUM_INSTRUCTIONS, load_guest};
+use super::guest::LinuxArgs;
+use super::options::DEFAULT_QUANTUM_INSTRUCTIONS;
 use super::{CliError, Status};
 use clap::{Args, Subcommand};
 use ft_protocol::log::{Counts, End, MachineConfig, MachineDigest};
@@ -59,7 +60,7 @@ struct Run {
 /// Runs it.
 pub fn run(command: &BenchCommand) -> Result<Status, CliError> {
     let BenchCommand::Cpu(args) = command;
-    let image = load_guest(&args.guest)?;
+    let image = LinuxArgs::default().load(&args.guest)?;
     let (soft, counts) = for_guest(CpuChoice::Soft.cpus(), &image)?;
     let [ours, undivided] = soft_runs(soft, counts, &image)?;
     if ours.is_empty() {
