@@ -140,6 +140,33 @@ fn what_stops_the_guest_forwards_stops_it_backwards() {
     assert_eq!(found, expected);
 }
 
+/// Every access of every instruction is looked at. The guest does the same: all that the log says is compared.
+#[test]
+#[cfg_attr(skip_kvm, ignore = "LOCKSTEP_SKIP_KVM is set")]
+fn a_guest_does_not_notice_that_all_its_memory_is_watched() {
+    let scratch = Scratch::new();
+    let dir = scratch.join("hello");
+    record("hello", &dir);
+    let mut session = session(&dir, 1 << 30);
+    session.set_watchpoints(vec![Watchpoint {
+        address: 0,
+        len: 1 << 32,
+        kind: Watched::Access,
+    }]);
+    let mut stops = 0u64;
+    while session.resume(&mut || false).expect("it runs") != Halt::End {
+        stops += 1;
+    }
+    let ended = session.ended().expect("it has ended");
+    assert!(
+        matches!(ended, Ending::Ended(EndReason::Exited { status: 0 })),
+        "{ended:?}"
+    );
+    let steps = session.when().steps;
+    println!("{stops} stops in {steps} steps");
+    assert!(stops > steps / 10, "{stops} of {steps}");
+}
+
 /// The address of a symbol.
 fn symbol(image: &str, name: &str) -> u64 {
     use object::{Object, ObjectSymbol};

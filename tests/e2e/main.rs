@@ -22,6 +22,7 @@ mod descriptors;
 mod faults;
 mod fork;
 mod gdb;
+mod gdb_linux;
 mod gdb_time;
 mod guest_network;
 mod hard_guests;

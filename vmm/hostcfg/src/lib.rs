@@ -58,6 +58,7 @@ const GUESTS: &[(&str, &[&str])] = &[
 const TESTS: &[(&str, &[&str])] = &[
     ("can_segment", &[KVM, ROOT, "has_iproute2"]),
     ("can_redis", &[KVM, ROOT, "has_iproute2", "has_redis_tools"]),
+    ("can_gdb_linux", &["has_linux", "has_gdb"]),
     ("can_gdb_kvm", &[KVM, "has_gdb"]),
     ("can_gdb_redis", &["can_redis", "has_gdb"]),
     ("can_redis_py", &["can_redis", "has_redis_py"]),
