@@ -85,6 +85,8 @@ pub enum DeviceConfig {
     VirtioNet(NetConfig),
     /// The battery-backed clock.
     Cmos,
+    /// The high precision event timer, which can replace the 8254.
+    Hpet,
     /// The 8042, without a keyboard.
     Keyboard,
     /// The registers that say how the 8259 pair's lines are triggered.
@@ -116,6 +118,7 @@ impl DeviceConfig {
             DeviceConfig::VirtioRng => "virtio-rng",
             DeviceConfig::VirtioNet(_) => "virtio-net",
             DeviceConfig::Cmos => "CMOS clock",
+            DeviceConfig::Hpet => "HPET",
             DeviceConfig::Keyboard => "8042",
             DeviceConfig::Triggers => "ELCR",
             DeviceConfig::Power => "ACPI",
@@ -158,6 +161,7 @@ impl MachineConfig {
             BootProtocol::LockstepAbi => {}
             BootProtocol::Linux => self.devices.extend([
                 DeviceConfig::Cmos,
+                DeviceConfig::Hpet,
                 DeviceConfig::Keyboard,
                 DeviceConfig::Triggers,
                 DeviceConfig::Power,
@@ -201,6 +205,7 @@ impl MachineConfig {
             | DeviceConfig::VirtioConsole
             | DeviceConfig::VirtioRng
             | DeviceConfig::Cmos
+            | DeviceConfig::Hpet
             | DeviceConfig::Keyboard
             | DeviceConfig::Triggers
             | DeviceConfig::Power => None,

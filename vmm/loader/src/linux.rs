@@ -152,3 +152,5 @@ impl Linux {
     }
 }
 
+#[cfg(test)]
+mod tests;
