@@ -159,13 +159,18 @@ impl MachineConfig {
         self.boot = boot;
         match boot {
             BootProtocol::LockstepAbi => {}
-            BootProtocol::Linux => self.devices.extend([
-                DeviceConfig::Cmos,
-                DeviceConfig::Hpet,
-                DeviceConfig::Keyboard,
-                DeviceConfig::Triggers,
-                DeviceConfig::Power,
-            ]),
+            BootProtocol::Linux => {
+                // The console is the 16550: input can go to one only.
+                self.devices
+                    .retain(|device| *device != DeviceConfig::VirtioConsole);
+                self.devices.extend([
+                    DeviceConfig::Cmos,
+                    DeviceConfig::Hpet,
+                    DeviceConfig::Keyboard,
+                    DeviceConfig::Triggers,
+                    DeviceConfig::Power,
+                ]);
+            }
         }
         self
     }
@@ -223,7 +228,9 @@ impl MachineConfig {
             ));
         }
         if (self.boot, self.counts) == (BootProtocol::Linux, Counts::BranchEdges) {
-            return Some(format!("{source} boots Linux and counts branch edges, which Linux does not"));
+            return Some(format!(
+                "{source} boots Linux and counts branch edges, which Linux does not"
+            ));
         }
         if let Some(why) = self.cpu_refusal() {
             return Some(format!("{source} {why}"));
@@ -256,6 +263,9 @@ mod tests {
         let nobodys = sound.clone().on(CpuKind::Kvm, Counts::Instructions);
         let why = nobodys.refusal("the log").unwrap();
         assert!(why.contains("on KVM"), "{why}");
+        let uncounted = sound.clone().for_boot(BootProtocol::Linux);
+        let why = uncounted.refusal("the log").unwrap();
+        assert!(why.contains("which Linux does not"), "{why}");
         let mut twice = sound;
         twice.devices.push(DeviceConfig::Pit);
         let why = twice.refusal("the log").unwrap();

@@ -3,12 +3,12 @@
 
 use crate::clock::Clock;
 use crate::cmos::Cmos;
+use crate::edges::EdgeCounter;
 use crate::hpet::Hpet;
 use crate::keyboard::Keyboard;
+use crate::pit::Pit;
 use crate::power::Power;
 use crate::triggers::Triggers;
-use crate::edges::EdgeCounter;
-use crate::pit::Pit;
 use crate::uart::Uart;
 use crate::virtio::{Console, Mmio, Net, Rng};
 use crate::{Component, Device, InputKind, Line, Output, Outputs, Pic, Saved, World};

@@ -197,7 +197,8 @@ impl Component for Hpet {
         self.config = words.take()?;
         (self.counted, self.since_ns) = (words.take()?, words.take()?);
         let most = MAX_COUNT / 4;
-        let sound = self.config & !config::KNOWN == 0 && self.counted <= most && self.since_ns <= most;
+        let sound =
+            self.config & !config::KNOWN == 0 && self.counted <= most && self.since_ns <= most;
         words.unless(sound, "its counter has an impossible value")?;
         for timer in &mut self.timers {
             *timer = Timer::restore(words)?;
@@ -211,7 +212,9 @@ impl Device for Hpet {
     fn read(&mut self, offset: u64, data: &mut [u8], world: &World) {
         data.fill(0);
         let at = (offset % 8) as usize;
-        let value = self.read_register(offset - offset % 8, world.now_ns).to_le_bytes();
+        let value = self
+            .read_register(offset - offset % 8, world.now_ns)
+            .to_le_bytes();
         if let (0 | 4, Some(part)) = (at, value.get(at..at + data.len())) {
             data.copy_from_slice(part);
         }
@@ -243,7 +246,8 @@ impl Device for Hpet {
 
     fn next_edge_ns(&self) -> Option<u64> {
         let wait = self.timers[0].next.saturating_sub(self.counted);
-        self.interrupts().then(|| self.since_ns.saturating_add(wait.saturating_mul(TICK_NS)))
+        self.interrupts()
+            .then(|| self.since_ns.saturating_add(wait.saturating_mul(TICK_NS)))
     }
 }
 
@@ -304,7 +308,10 @@ mod tests {
         // One that has passed already waits for the counter to come round.
         let counter = rig.counter();
         rig.write(COMPARATOR, counter);
-        assert_eq!(rig.0.next_edge_ns().unwrap() / 1_000_000_000, due / 1_000_000_000 + 43);
+        assert_eq!(
+            rig.0.next_edge_ns().unwrap() / 1_000_000_000,
+            due / 1_000_000_000 + 43
+        );
     }
 
     #[test]

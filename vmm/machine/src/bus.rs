@@ -173,10 +173,7 @@ impl Bus {
                 let at = self.at_address(*addr);
                 return at.is_some_and(|(slot, _)| slot.device.needs_time());
             }
-            Exit::Hlt
-            | Exit::Shutdown
-            | Exit::Steps
-            | Exit::Interruptible => {
+            Exit::Hlt | Exit::Shutdown | Exit::Steps | Exit::Interruptible => {
                 return false;
             }
         };

@@ -4,8 +4,8 @@ mod member;
 mod watch;
 
 use super::CliError;
-use super::member::runtime;
 use super::guest::GuestArgs;
+use super::member::runtime;
 use super::options::NetArg;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;

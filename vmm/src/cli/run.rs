@@ -109,7 +109,9 @@ pub(super) fn report(driven: Driven) -> Status {
             Status::Failed
         }
         Driven::Ended(EndReason::Reset) => {
-            out::tell("the guest reset its machine, which ends here: a panic or a reboot, as its console says");
+            out::tell(
+                "the guest reset its machine, which ends here: a panic or a reboot, as its console says",
+            );
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) => {

@@ -2,7 +2,8 @@
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr,
+    tcsetattr,
 };
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -48,7 +49,9 @@ impl Terminal {
         give_back_at_the_end();
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        tracing::info!("the terminal is the guest's: Ctrl-A x stops it, Ctrl-A Ctrl-A sends a Ctrl-A");
+        tracing::info!(
+            "the terminal is the guest's: Ctrl-A x stops it, Ctrl-A Ctrl-A sends a Ctrl-A"
+        );
         Ok(Some(Terminal { escaped: false }))
     }
 
@@ -119,6 +122,10 @@ mod tests {
         assert_eq!(passed(&[b"a\x01\x01b"]), b"a\x01b");
         assert_eq!(passed(&[b"a\x01qb"]), b"ab");
         assert_eq!(passed(&[b"a\x01", b"\x01b"]), b"a\x01b", "in two reads");
-        assert_eq!(passed(&[b"a\x03\x04\x1a"]), b"a\x03\x04\x1a", "for the guest");
+        assert_eq!(
+            passed(&[b"a\x03\x04\x1a"]),
+            b"a\x03\x04\x1a",
+            "for the guest"
+        );
     }
 }

@@ -2,8 +2,8 @@
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{self, Path, ResourceTemplate};
-use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::facs::FACS;
+use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
@@ -87,7 +87,13 @@ fn fadt(facs: u32, dsdt: u64) -> acpi_tables::fadt::FADT {
 fn hpet() -> Sdt {
     let mut table = Sdt::new(*b"HPET", 36, 1, OEM, OEM_TABLE, OEM_REVISION);
     table.append(HPET_BLOCK);
-    let at = GAS::new(AddressSpace::SystemMemory, 64, 0, AccessSize::Undefined, MMIO_HPET);
+    let at = GAS::new(
+        AddressSpace::SystemMemory,
+        64,
+        0,
+        AccessSize::Undefined,
+        MMIO_HPET,
+    );
     let mut bytes = Vec::new();
     at.to_aml_bytes(&mut bytes);
     table.append_slice(&bytes);

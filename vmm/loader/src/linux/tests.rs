@@ -33,9 +33,19 @@ fn vmlinux() -> Vec<u8> {
     // Flags; sizes and numbers of headers.
     file.extend([0, 0, 0, 0, 64, 0, 56, 0, 2, 0, 0, 0, 0, 0, 0, 0]);
     let mut offset = 64 + 2 * 56u64;
-    for (address, filed, memory) in [(TEXT, text.len() as u64, text.len() as u64), (DATA, data.len() as u64, DATA_MEMORY)] {
+    for (address, filed, memory) in [
+        (TEXT, text.len() as u64, text.len() as u64),
+        (DATA, data.len() as u64, DATA_MEMORY),
+    ] {
         file.extend([1, 0, 0, 0, 7, 0, 0, 0]);
-        for word in [offset, 0xffff_ffff_8000_0000 + address, address, filed, memory, 0x1000] {
+        for word in [
+            offset,
+            0xffff_ffff_8000_0000 + address,
+            address,
+            filed,
+            memory,
+            0x1000,
+        ] {
             file.extend(word.to_le_bytes());
         }
         offset += filed;
@@ -81,7 +91,10 @@ fn bzimage(payload: &[u8], unpacked: usize) -> Vec<u8> {
     put(offset_of!(setup_header, header), b"HdrS");
     put(offset_of!(setup_header, version), &[0x0f, 0x02]);
     put(offset_of!(setup_header, xloadflags), &[3, 0]);
-    put(offset_of!(setup_header, payload_offset), &512u32.to_le_bytes());
+    put(
+        offset_of!(setup_header, payload_offset),
+        &512u32.to_le_bytes(),
+    );
     let len = payload.len() as u32 + 4;
     put(offset_of!(setup_header, payload_length), &len.to_le_bytes());
     file.extend(payload);
@@ -134,15 +147,26 @@ fn a_kernel_is_loaded_however_it_is_packed() {
         let state = prepare(&ram, &config(64), &image).unwrap();
         assert_eq!(state.registers.rip, ENTRY);
         let offset = plain.len() - 0xc000;
-        assert_eq!(read(&ram, TEXT, 0x9000), plain[offset..offset + 0x9000], "{packed}");
-        assert_eq!(read(&ram, DATA, 0x3000), plain[offset + 0x9000..], "{packed}");
+        assert_eq!(
+            read(&ram, TEXT, 0x9000),
+            plain[offset..offset + 0x9000],
+            "{packed}"
+        );
+        assert_eq!(
+            read(&ram, DATA, 0x3000),
+            plain[offset + 0x9000..],
+            "{packed}"
+        );
         // RSI leads to the parameters.
         let params = state.registers.general[4];
         let field = |offset: usize| {
             let bytes = read(&ram, params + offset as u64, 4);
             u64::from(u32::from_le_bytes(bytes.try_into().unwrap()))
         };
-        assert_eq!(read(&ram, params + offset_of!(boot_params, hdr.header) as u64, 4), b"HdrS");
+        assert_eq!(
+            read(&ram, params + offset_of!(boot_params, hdr.header) as u64, 4),
+            b"HdrS"
+        );
         let line = field(offset_of!(boot_params, hdr.cmd_line_ptr));
         assert_eq!(read(&ram, line, 20), b"console=ttyS0 quiet\0");
         let initrd = field(offset_of!(boot_params, hdr.ramdisk_image));
@@ -151,7 +175,14 @@ fn a_kernel_is_loaded_however_it_is_packed() {
         assert!(initrd >= DATA + DATA_MEMORY);
         let root = field(offset_of!(boot_params, acpi_rsdp_addr));
         assert_eq!(read(&ram, root, 8), b"RSD PTR ");
-        assert_eq!(read(&ram, params + offset_of!(boot_params, e820_entries) as u64, 1), [3]);
+        assert_eq!(
+            read(
+                &ram,
+                params + offset_of!(boot_params, e820_entries) as u64,
+                1
+            ),
+            [3]
+        );
     }
 }
 
@@ -166,7 +197,9 @@ fn every_acpi_table_sums_up_to_zero() {
             continue;
         }
         let len = u32::from_le_bytes(table[4..8].try_into().unwrap()) as usize;
-        let sum = table[..len].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        let sum = table[..len]
+            .iter()
+            .fold(0u8, |sum, byte| sum.wrapping_add(*byte));
         assert_eq!(sum, 0, "{name}");
         found.push(name);
     }
@@ -205,7 +238,10 @@ fn damage_is_an_error_and_never_a_panic() {
             let _any = Kernel::parse(&kernel);
         }
     }
-    assert!(refused > 300 && taken > 300, "{refused} refused, {taken} taken");
+    assert!(
+        refused > 300 && taken > 300,
+        "{refused} refused, {taken} taken"
+    );
 }
 
 #[test]
@@ -254,9 +290,16 @@ fn a_bomb_is_not_unpacked() {
     let bomb = vec![0; 1 << 20];
     for (name, pack) in PACKERS {
         let packed = pack(&bomb);
-        assert_eq!(unpack_up_to(&packed, 1 << 20).unwrap().len(), 1 << 20, "{name}");
+        assert_eq!(
+            unpack_up_to(&packed, 1 << 20).unwrap().len(),
+            1 << 20,
+            "{name}"
+        );
         let error = unpack_up_to(&packed, (1 << 20) - 1).unwrap_err();
-        assert!(matches!(error, NotBootable::UnpacksTooLarge), "{name}: {error}");
+        assert!(
+            matches!(error, NotBootable::UnpacksTooLarge),
+            "{name}: {error}"
+        );
     }
     let error = unpack::unpack(b"BZh9").unwrap_err().to_string();
     assert!(error.contains("not known"), "{error}");
@@ -268,7 +311,10 @@ fn a_machine_that_is_too_small_is_refused() {
     let image = Image::linux("vmlinuz", &parts(&kernel)).unwrap();
     let small = prepare(&Ram::new(18).unwrap(), &config(18), &image).unwrap_err();
     let told = small.to_string();
-    assert!(told.contains("needs 20 MiB") && told.contains("--mem"), "{told}");
+    assert!(
+        told.contains("needs 20 MiB") && told.contains("--mem"),
+        "{told}"
+    );
     assert!(prepare(&Ram::new(20).unwrap(), &config(20), &image).is_ok());
     // Nor does it start as another kind of guest.
     let other = prepare(&Ram::new(64).unwrap(), &MachineConfig::new(64), &image).unwrap_err();

@@ -8,13 +8,19 @@ pub const MAX_UNPACKED: usize = 256 << 20;
 
 /// A way of packing, by how packed data begins.
 const WAYS: [(&[u8], &str, Unpacker); 4] = [
-    (&[0x1f, 0x8b], "gzip", |data| Ok(Box::new(flate2::read::GzDecoder::new(data)))),
-    (b"\xfd7zXZ\0", "xz", |data| Ok(Box::new(liblzma::read::XzDecoder::new(data)))),
+    (&[0x1f, 0x8b], "gzip", |data| {
+        Ok(Box::new(flate2::read::GzDecoder::new(data)))
+    }),
+    (b"\xfd7zXZ\0", "xz", |data| {
+        Ok(Box::new(liblzma::read::XzDecoder::new(data)))
+    }),
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", |data| {
         let decoder = ruzstd::decoding::StreamingDecoder::new(data);
         Ok(Box::new(decoder.map_err(|e| e.to_string())?))
     }),
-    (&LZ4_LEGACY, "lz4", |data| Ok(Box::new(Lz4::new(&data[LZ4_LEGACY.len()..])))),
+    (&LZ4_LEGACY, "lz4", |data| {
+        Ok(Box::new(Lz4::new(&data[LZ4_LEGACY.len()..])))
+    }),
 ];
 
 type Unpacker = for<'a> fn(&'a [u8]) -> Result<Box<dyn Read + 'a>, String>;

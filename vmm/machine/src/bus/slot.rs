@@ -88,9 +88,7 @@ fn slot(device: &DeviceConfig, config: &MachineConfig) -> Slot {
         DeviceConfig::Pit => Slot::new(Pit::default(), Place::Ports(&PIT), irq::PIT),
         DeviceConfig::Uart => Slot::new(Uart::default(), Place::Ports(&COM1), irq::COM1),
         // It makes no interrupts, as the last three.
-        DeviceConfig::Cmos => {
-            Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER)
-        }
+        DeviceConfig::Cmos => Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER),
         // It takes the 8254's line.
         DeviceConfig::Hpet => Slot::new(Hpet::default(), Place::Window(MMIO_HPET), irq::PIT),
         DeviceConfig::Keyboard => {
