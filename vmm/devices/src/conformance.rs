@@ -65,7 +65,7 @@ const SUBJECTS: &[Subject] = &[
             }
             rig.advance(NOW_NS);
         },
-        golden: 0,
+        golden: 0x2b40_b7c1_d946_0dc3,
         ports: None,
     },
     Subject {

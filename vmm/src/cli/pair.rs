@@ -24,7 +24,7 @@ pub struct PairArgs {
     /// Name of the VM: what `lockstep stop` and `lockstep switchover` are told.
     #[arg(long, value_name = "NAME", default_value = "pair")]
     vm: String,
-    /// Memory, MiB (64 unless told).
+    /// Memory, MiB (64 unless told, 512 for Linux).
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
     /// The CPU: this host's KVM, the one in software, or KVM where it can be used and suits the guest.
