@@ -28,6 +28,7 @@ mod inside;
 mod join;
 mod kv;
 mod layers;
+mod linux_boot;
 mod member;
 mod network;
 mod operator;

@@ -9,6 +9,7 @@ use super::member::runtime;
 use super::options::NetArg;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
+use lockstep_backends::console::Terminal;
 use member::Place;
 use std::io;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
              in the directory for sockets or for temporary files"
         ))
     })?;
+    // A member that has the terminal may be killed.
+    let _as_it_is = Terminal::keep();
     runtime()?.block_on(async {
         let failed = |e: io::Error| CliError::failed(format!("cannot run the pair ({e})"));
         let mut pair = Pair::start(args, nets, place).map_err(failed)?;
