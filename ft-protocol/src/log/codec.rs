@@ -27,7 +27,7 @@ pub const FRAME_TRAILER_LEN: usize = 4;
 /// Longest payload of a log entry or of a log's header, bytes.
 pub const MAX_ENTRY_PAYLOAD: usize = 1 << 20;
 /// Longest payload of a message on the logging channel, bytes: it must be enough for a guest image.
-pub const MAX_MESSAGE_PAYLOAD: usize = 64 << 20;
+pub const MAX_MESSAGE_PAYLOAD: usize = 256 << 20;
 
 /// Consumed bytes in a decoder's buffer after which the rest is moved to the front.
 const COMPACT_AT: usize = 64 << 10;
@@ -260,6 +260,9 @@ pub fn decode_payload<T: Decode<()>>(payload: &[u8]) -> Result<T, PayloadError> 
         0x1001..=0x1_0000 => bincode::decode_from_slice(payload, config.with_limit::<0x2_0000>()),
         0x1_0001..=0x10_0000 => {
             bincode::decode_from_slice(payload, config.with_limit::<0x20_0000>())
+        }
+        0x10_0001..=0x100_0000 => {
+            bincode::decode_from_slice(payload, config.with_limit::<0x200_0000>())
         }
         _ => bincode::decode_from_slice(
             payload,

@@ -1,8 +1,11 @@
 //! The host's side of the console: where the guest's text goes, and where its input comes from.
 
 mod hurry;
+mod terminal;
 
 pub use hurry::Hurry;
+
+use terminal::Terminal;
 
 use lockstep_out as out;
 use lockstep_out::{Queue, Target};
@@ -169,6 +172,16 @@ impl ConsoleOutput {
 #[derive(Debug)]
 pub struct ConsoleInput {
     stdin: Option<io::Stdin>,
+    kind: Kind,
+}
+
+/// What the guest reads from.
+#[derive(Debug)]
+enum Kind {
+    /// Text, which ends.
+    Text,
+    /// A serial line, which does not; with the terminal that it leads to, if it does.
+    Line(Option<Terminal>),
 }
 
 impl ConsoleInput {
@@ -176,7 +189,22 @@ impl ConsoleInput {
     pub fn open(choice: &ConsoleChoice) -> ConsoleInput {
         ConsoleInput {
             stdin: (*choice == ConsoleChoice::Stdio).then(io::stdin),
+            kind: Kind::Text,
         }
+    }
+
+    /// From now on it is a serial line: it has no end that the guest would read, and if standard input is a
+    /// terminal, that terminal is the guest's.
+    pub fn be_a_line(&mut self) {
+        let terminal = match &self.stdin {
+            Some(_) => Terminal::take(),
+            None => Ok(None),
+        };
+        let terminal = terminal.unwrap_or_else(|e| {
+            tracing::warn!("the terminal stays as it is, a line at a time ({e})");
+            None
+        });
+        self.kind = Kind::Line(terminal);
     }
 
     /// The descriptor to poll for input; `None` when no more will come.
@@ -191,7 +219,7 @@ impl ConsoleInput {
     }
 
     /// Reads up to `limit` bytes. Only when the descriptor is readable. The guest gets one EOT at the
-    /// end of the input; an error counts as the end.
+    /// end of the text; an error counts as the end.
     pub fn read(&mut self, limit: usize) -> Vec<u8> {
         let Some(stdin) = &self.stdin else {
             return Vec::new();
@@ -205,7 +233,11 @@ impl ConsoleInput {
         data.truncate(read);
         if read == 0 {
             self.stdin = None;
-            data.push(EOT);
+        }
+        match &mut self.kind {
+            Kind::Text if read == 0 => data.push(EOT),
+            Kind::Line(Some(terminal)) => terminal.pass(&mut data),
+            Kind::Text | Kind::Line(None) => {}
         }
         data
     }

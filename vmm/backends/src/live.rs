@@ -109,6 +109,14 @@ impl Live {
         self
     }
 
+    /// The same, for a guest whose console is a serial line, if it is one.
+    pub fn with_line(mut self, line: bool) -> Live {
+        if line {
+            self.console.be_a_line();
+        }
+        self
+    }
+
     /// The same, with guest time starting to run now.
     pub fn restarted(mut self) -> Live {
         self.clock.since = Instant::now();
@@ -195,7 +203,7 @@ impl Inputs for Live {
         }
         let data = self.console.read(buffer.len());
         buffer[..data.len()].copy_from_slice(&data);
-        Ok(Some(data.len()))
+        Ok((!data.is_empty()).then_some(data.len()))
     }
 
     fn entropy(&mut self, buffer: &mut [u8]) {

@@ -2,6 +2,10 @@
 //! [`SUBJECTS`].
 
 use crate::clock::Clock;
+use crate::cmos::Cmos;
+use crate::keyboard::Keyboard;
+use crate::power::Power;
+use crate::triggers::Triggers;
 use crate::edges::EdgeCounter;
 use crate::pit::Pit;
 use crate::uart::Uart;
@@ -35,10 +39,44 @@ const SUBJECTS: &[Subject] = &[
             for (offset, value) in [(3, 0x34), (0, 0xa9), (0, 4), (3, 0x70), (1, 9), (3, 0xe4)] {
                 rig.write(offset, &[value]);
             }
+            rig.write(4, &[3]);
             rig.advance(NOW_NS);
         },
-        golden: 0x75c9_4f08_4054_47d4,
-        ports: Some(4),
+        golden: 0x6ea1_f030_c91b_4eae,
+        ports: Some(5),
+    },
+    Subject {
+        make: || Box::new(Cmos::new(1_767_225_599_000_000_000)),
+        busy: |rig| {
+            for (offset, value) in [(0, 0x8f), (1, 7)] {
+                rig.write(offset, &[value]);
+            }
+            rig.advance(NOW_NS);
+        },
+        golden: 0x471a_3a3b_0b42_f4f3,
+        ports: Some(2),
+    },
+    Subject {
+        make: || Box::new(Keyboard::default()),
+        busy: |rig| rig.write(1, &[0xfe]),
+        golden: 0x2fbc_5935_64db_792e,
+        ports: Some(2),
+    },
+    Subject {
+        make: || Box::new(Triggers::default()),
+        busy: |rig| rig.write(1, &[8]),
+        golden: 0x843b_e9b4_47f6_4cd1,
+        ports: Some(2),
+    },
+    Subject {
+        make: || Box::new(Power::default()),
+        busy: |rig| {
+            for (offset, value) in [(3, 1), (4, 1), (5, 0x34)] {
+                rig.write(offset, &[value]);
+            }
+        },
+        golden: 0xe884_750c_b49b_c3fd,
+        ports: Some(13),
     },
     Subject {
         make: || Box::new(Uart::default()),

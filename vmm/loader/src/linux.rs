@@ -13,6 +13,7 @@ pub(crate) use start::prepare;
 
 use crate::image::ImageError;
 use kernel::is_kernel;
+use ft_protocol::wire::MAX_IMAGE;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -20,10 +21,10 @@ use thiserror::Error;
 const MAGIC: &[u8; 8] = b"LSLINUX\x01";
 /// Lengths of kernel, initrd and command line follow.
 const HEAD: usize = MAGIC.len() + 3 * size_of::<u64>();
-/// Longest kernel file and initrd together, bytes.
-pub const MAX_LINUX_BYTES: usize = 512 << 20;
 /// Longest command line, bytes: what x86 kernels take (`COMMAND_LINE_SIZE`), without the zero at its end.
 pub const MAX_COMMAND_LINE: usize = 2047;
+/// Longest kernel file and initrd together, bytes: they must fit into a message to a backup.
+pub const MAX_LINUX_BYTES: usize = MAX_IMAGE - HEAD - MAX_COMMAND_LINE;
 
 /// Why a kernel, or what goes with it, is not accepted.
 #[derive(Debug, Error)]

@@ -191,6 +191,14 @@ impl Machine {
         self.pulse.clone()
     }
 
+    /// Is the guest's console a serial line, and no text that ends?
+    pub fn has_line(&self) -> bool {
+        match self.boot {
+            BootProtocol::LockstepAbi => false,
+            BootProtocol::Linux => true,
+        }
+    }
+
     /// Its memory.
     pub fn ram(&self) -> &Ram {
         &self.ram

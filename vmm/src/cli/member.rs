@@ -123,6 +123,7 @@ pub(super) fn serve_primary(
     } = ready;
     let port = tools.port.expect("a primary listens");
     let (live, direct) = tools.backends.live_in_pair()?;
+    let live = live.with_line(machine.has_line());
     let parts = PrimaryParts {
         header,
         image,

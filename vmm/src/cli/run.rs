@@ -61,7 +61,8 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let controls = Arc::new(Controls::default());
     let hurry =
         Hurry::new().map_err(|e| CliError::failed(format!("cannot make an eventfd ({e})")))?;
-    let (mut live, direct) = backends.live(hurry.clone())?;
+    let (live, direct) = backends.live(hurry.clone())?;
+    let mut live = live.with_line(machine.has_line());
     let mut watch = PulseWatch::new(Pulse::default());
     machine.set_pulse(watch.pulse());
     live.set_pulse(watch.pulse());

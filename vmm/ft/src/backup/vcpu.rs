@@ -281,6 +281,7 @@ fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, mut pro
         log(alone);
         None
     };
-    let live = promotion.live.continued(now_ns).with_early(promotion.early);
+    let live = promotion.live.continued(now_ns);
+    let live = live.with_early(promotion.early).with_line(machine.has_line());
     promotion.seat.drive(machine, live, first);
 }
