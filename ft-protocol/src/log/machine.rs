@@ -156,12 +156,18 @@ impl MachineConfig {
         self.boot = boot;
         match boot {
             BootProtocol::LockstepAbi => {}
-            BootProtocol::Linux => self.devices.extend([
-                DeviceConfig::Cmos,
-                DeviceConfig::Keyboard,
-                DeviceConfig::Triggers,
-                DeviceConfig::Power,
-            ]),
+            BootProtocol::Linux => {
+                self.devices.extend([
+                    DeviceConfig::Cmos,
+                    DeviceConfig::Keyboard,
+                    DeviceConfig::Triggers,
+                    DeviceConfig::Power,
+                ]);
+                // The last that can take the console's input gets it. A shell is on the serial port also
+                // where a driver of virtio-console was loaded.
+                self.devices.retain(|device| *device != DeviceConfig::Uart);
+                self.devices.push(DeviceConfig::Uart);
+            }
         }
         self
     }
