@@ -160,9 +160,6 @@ impl MachineConfig {
         match boot {
             BootProtocol::LockstepAbi => {}
             BootProtocol::Linux => {
-                // The console is the 16550: input can go to one only.
-                self.devices
-                    .retain(|device| *device != DeviceConfig::VirtioConsole);
                 self.devices.extend([
                     DeviceConfig::Cmos,
                     DeviceConfig::Hpet,
@@ -170,6 +167,10 @@ impl MachineConfig {
                     DeviceConfig::Triggers,
                     DeviceConfig::Power,
                 ]);
+                // The last that can take the console's input gets it. A shell is on the serial port also
+                // where a driver of virtio-console was loaded.
+                self.devices.retain(|device| *device != DeviceConfig::Uart);
+                self.devices.push(DeviceConfig::Uart);
             }
         }
         self
