@@ -1,5 +1,5 @@
-//! What CPUID tells: the same on every host. The model has a version in its name, which a change of these
-//! answers must change.
+//! What CPUID answers, the same on every host. The model's name has a version in it: a change of these answers
+//! must change that too.
 
 use crate::paging::PHYSICAL_BITS;
 

@@ -48,7 +48,7 @@ impl Cpu {
             || value & cr0::PE == 0
             || value & cr0::PG == 0;
         if bad {
-            // Paging cannot be turned off in 64-bit mode; from compatibility mode nobody does.
+            // Paging cannot be turned off in 64-bit mode. In compatibility mode it could, which is not done here.
             return self.except(GP0);
         }
         let new = value & cr0::KNOWN | cr0::ET;
