@@ -29,6 +29,7 @@ mod join;
 mod kv;
 mod layers;
 mod linux;
+mod linux_boot;
 mod linux_console;
 mod member;
 mod network;

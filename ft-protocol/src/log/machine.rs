@@ -85,6 +85,8 @@ pub enum DeviceConfig {
     VirtioNet(NetConfig),
     /// The battery-backed clock.
     Cmos,
+    /// The high precision event timer, which can replace the 8254.
+    Hpet,
     /// The 8042, without a keyboard.
     Keyboard,
     /// The registers that say how the 8259 pair's lines are triggered.
@@ -116,6 +118,7 @@ impl DeviceConfig {
             DeviceConfig::VirtioRng => "virtio-rng",
             DeviceConfig::VirtioNet(_) => "virtio-net",
             DeviceConfig::Cmos => "CMOS clock",
+            DeviceConfig::Hpet => "HPET",
             DeviceConfig::Keyboard => "8042",
             DeviceConfig::Triggers => "ELCR",
             DeviceConfig::Power => "ACPI",
@@ -157,16 +160,16 @@ impl MachineConfig {
         match boot {
             BootProtocol::LockstepAbi => {}
             BootProtocol::Linux => {
+                // The console is the 16550: input can go to one only.
+                self.devices
+                    .retain(|device| *device != DeviceConfig::VirtioConsole);
                 self.devices.extend([
                     DeviceConfig::Cmos,
+                    DeviceConfig::Hpet,
                     DeviceConfig::Keyboard,
                     DeviceConfig::Triggers,
                     DeviceConfig::Power,
                 ]);
-                // The last that can take the console's input gets it. A shell is on the serial port also
-                // where a driver of virtio-console was loaded.
-                self.devices.retain(|device| *device != DeviceConfig::Uart);
-                self.devices.push(DeviceConfig::Uart);
             }
         }
         self
@@ -207,6 +210,7 @@ impl MachineConfig {
             | DeviceConfig::VirtioConsole
             | DeviceConfig::VirtioRng
             | DeviceConfig::Cmos
+            | DeviceConfig::Hpet
             | DeviceConfig::Keyboard
             | DeviceConfig::Triggers
             | DeviceConfig::Power => None,
@@ -224,7 +228,9 @@ impl MachineConfig {
             ));
         }
         if (self.boot, self.counts) == (BootProtocol::Linux, Counts::BranchEdges) {
-            return Some(format!("{source} boots Linux and counts branch edges, which Linux does not"));
+            return Some(format!(
+                "{source} boots Linux and counts branch edges, which Linux does not"
+            ));
         }
         if let Some(why) = self.cpu_refusal() {
             return Some(format!("{source} {why}"));
@@ -257,6 +263,9 @@ mod tests {
         let nobodys = sound.clone().on(CpuKind::Kvm, Counts::Instructions);
         let why = nobodys.refusal("the log").unwrap();
         assert!(why.contains("on KVM"), "{why}");
+        let uncounted = sound.clone().for_boot(BootProtocol::Linux);
+        let why = uncounted.refusal("the log").unwrap();
+        assert!(why.contains("which Linux does not"), "{why}");
         let mut twice = sound;
         twice.devices.push(DeviceConfig::Pit);
         let why = twice.refusal("the log").unwrap();

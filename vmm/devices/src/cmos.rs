@@ -193,7 +193,9 @@ mod tests {
         };
         let shown: Vec<u8> = [0x32, 9, 8, 7, 4, 2, 0].map(|index| read(index, 0)).into();
         assert_eq!(shown, [0x20, 0x25, 0x12, 0x31, 0x23, 0x59, 0x59]);
-        let shown: Vec<u8> = [0x32, 9, 8, 7, 4, 2, 0].map(|index| read(index, NS_PER_SECOND)).into();
+        let shown: Vec<u8> = [0x32, 9, 8, 7, 4, 2, 0]
+            .map(|index| read(index, NS_PER_SECOND))
+            .into();
         assert_eq!(shown, [0x20, 0x26, 1, 1, 0, 0, 0]);
         assert_eq!(read(0x0a, 0) & 0x80, 0, "no update is ever in progress");
     }

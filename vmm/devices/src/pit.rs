@@ -286,8 +286,16 @@ impl Pit {
 
     /// The gate does not stop counter 2: software opens it before it loads a count.
     fn read_speaker(&self, now_ns: u64) -> u8 {
-        let refresh = if now_ns / REFRESH_NS & 1 == 1 { REFRESH } else { 0 };
-        let output = if self.counters[2].output(now_ns) { OUTPUT } else { 0 };
+        let refresh = if now_ns / REFRESH_NS & 1 == 1 {
+            REFRESH
+        } else {
+            0
+        };
+        let output = if self.counters[2].output(now_ns) {
+            OUTPUT
+        } else {
+            0
+        };
         self.speaker | refresh | output
     }
 

@@ -37,7 +37,9 @@ pub enum ImageError {
         name: String,
     },
     /// The log or the peer says that it starts in another way than it does.
-    #[error("{name} does not start as the machine's configuration says; it was exchanged or damaged")]
+    #[error(
+        "{name} does not start as the machine's configuration says; it was exchanged or damaged"
+    )]
     OtherBoot {
         /// Name or path.
         name: String,
@@ -102,7 +104,6 @@ pub fn image_hash(bytes: &[u8]) -> u128 {
     xxh3_128(bytes)
 }
 
-
 /// A checked guest image: one run of bytes, whatever it is made of, as it travels to a backup and lies beside a
 /// log.
 #[derive(Clone, Debug)]
@@ -127,10 +128,12 @@ impl Image {
         let content = match Linux::parse(&bytes) {
             Some(Ok(linux)) => Content::Linux(linux),
             Some(Err(why)) => return Err(NotBootable::Container(why).of(name)),
-            None => Content::Program(Program::parse(&bytes).map_err(|why| ImageError::NotAGuest {
-                name: name.to_owned(),
-                why,
-            })?),
+            None => {
+                Content::Program(Program::parse(&bytes).map_err(|why| ImageError::NotAGuest {
+                    name: name.to_owned(),
+                    why,
+                })?)
+            }
         };
         Ok(Image {
             name: name.to_owned(),

@@ -12,8 +12,8 @@ mod unpack;
 pub(crate) use start::prepare;
 
 use crate::image::ImageError;
-use kernel::is_kernel;
 use ft_protocol::wire::MAX_IMAGE;
+use kernel::is_kernel;
 use std::ops::Range;
 use thiserror::Error;
 
@@ -30,7 +30,9 @@ pub const MAX_LINUX_BYTES: usize = MAX_IMAGE - HEAD - MAX_COMMAND_LINE;
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what each variant is")]
 pub enum NotBootable {
-    #[error("it is no Linux kernel (a bzImage or a vmlinux for x86-64), and --initrd and --append are for one")]
+    #[error(
+        "it is no Linux kernel (a bzImage or a vmlinux for x86-64), and --initrd and --append are for one"
+    )]
     NotAKernel,
     #[error("kernel and initrd together are larger than {} MiB", MAX_LINUX_BYTES >> 20)]
     TooLarge,
@@ -127,7 +129,9 @@ impl Linux {
         let mut lengths = words.iter().map(|word| u64::from_le_bytes(*word));
         let mut part = || {
             let len = lengths.next().ok_or("it is cut")?;
-            let end = usize::try_from(len).ok().and_then(|len| at.checked_add(len));
+            let end = usize::try_from(len)
+                .ok()
+                .and_then(|len| at.checked_add(len));
             let end = end.filter(|end| *end <= bytes.len()).ok_or("it is cut")?;
             Ok(std::mem::replace(&mut at, end)..end)
         };
@@ -138,7 +142,9 @@ impl Linux {
         };
         match at == bytes.len() {
             false => Err("something follows it"),
-            true if linux.command_line.len() > MAX_COMMAND_LINE => Err("its command line is too long"),
+            true if linux.command_line.len() > MAX_COMMAND_LINE => {
+                Err("its command line is too long")
+            }
             true => Ok(linux),
         }
     }
@@ -152,3 +158,5 @@ impl Linux {
     }
 }
 
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,7 @@ impl Bus {
 
     /// Gives input to the last device in the list that takes its kind, and lets all devices work as
     /// [`Bus::process`] does. Console input goes to virtio-console when its driver is up, and to the 16550
-    /// before that; of Linux always to the 16550, which is last there.
+    /// before that.
     pub fn take_in(&mut self, kind: InputKind, data: &[u8], ram: &Ram, outputs: &mut Outputs) {
         let takes = |slot: &Slot| slot.device.room(kind).is_some();
         let target = self.slots.iter().rposition(takes);
@@ -169,12 +169,11 @@ impl Bus {
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-            Exit::MmioWrite { .. }
-            | Exit::MmioRead { .. }
-            | Exit::Hlt
-            | Exit::Shutdown
-            | Exit::Steps
-            | Exit::Interruptible => {
+            Exit::MmioWrite { addr, .. } | Exit::MmioRead { addr, .. } => {
+                let at = self.at_address(*addr);
+                return at.is_some_and(|(slot, _)| slot.device.needs_time());
+            }
+            Exit::Hlt | Exit::Shutdown | Exit::Steps | Exit::Interruptible => {
                 return false;
             }
         };

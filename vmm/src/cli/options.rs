@@ -3,7 +3,9 @@
 use super::CliError;
 use super::cpus::{CpuChoice, for_guest};
 use clap::Args;
-use ft_protocol::log::{BootProtocol, Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig};
+use ft_protocol::log::{
+    BootProtocol, Counts, CpuKind, GuestImage, Header, MachineConfig, NetConfig,
+};
 use lockstep_backends::console::{ConsoleChoice, ConsoleInput, ConsoleOutput, Hurry};
 use lockstep_backends::live::Direct;
 use lockstep_backends::tap::look_after;

@@ -1,8 +1,8 @@
 //! `lockstep member`: half of a pair that learns its role from the arbiter. A supervisor may restart it
 //! blindly on both hosts, and never boots a second guest by that.
 
-use super::member::{MemberArgs, serve_backup, serve_primary, told};
 use super::guest::GuestArgs;
+use super::member::{MemberArgs, serve_backup, serve_primary, told};
 use super::storage::latest_of;
 use super::tools::{Ready, Tools, check};
 use super::{CliError, Status};

@@ -2,7 +2,8 @@
 
 use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr, tcsetattr,
+    InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, isatty, tcgetattr,
+    tcsetattr,
 };
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -29,7 +30,7 @@ impl Terminal {
         if !isatty(&stdin) {
             return Ok(None);
         }
-        let before = tcgetattr(&stdin)?;
+        let before = Terminal::remember()?;
         let mut raw = before.clone();
         raw.input_modes -= InputModes::BRKINT
             | InputModes::PARMRK
@@ -45,11 +46,27 @@ impl Terminal {
             | LocalModes::IEXTEN;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        give_back_at_the_end();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        tracing::info!("the terminal is the guest's: Ctrl-A x stops it, Ctrl-A Ctrl-A sends a Ctrl-A");
+        tracing::info!(
+            "the terminal is the guest's: Ctrl-A x stops it, Ctrl-A Ctrl-A sends a Ctrl-A"
+        );
         Ok(Some(Terminal { escaped: false }))
+    }
+
+    /// Leaves the terminal as it is, for processes that this one starts and that may be killed.
+    pub fn keep() -> io::Result<Option<Terminal>> {
+        if !isatty(io::stdin()) {
+            return Ok(None);
+        }
+        Terminal::remember()?;
+        Ok(Some(Terminal { escaped: false }))
+    }
+
+    fn remember() -> io::Result<Termios> {
+        let before = tcgetattr(io::stdin())?;
+        give_back_at_the_end();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
+        Ok(before)
     }
 
     /// What of these keys is for the guest. What is for Lockstep is done.
@@ -119,6 +136,10 @@ mod tests {
         assert_eq!(passed(&[b"a\x01\x01b"]), b"a\x01b");
         assert_eq!(passed(&[b"a\x01qb"]), b"ab");
         assert_eq!(passed(&[b"a\x01", b"\x01b"]), b"a\x01b", "in two reads");
-        assert_eq!(passed(&[b"a\x03\x04\x1a"]), b"a\x03\x04\x1a", "for the guest");
+        assert_eq!(
+            passed(&[b"a\x03\x04\x1a"]),
+            b"a\x03\x04\x1a",
+            "for the guest"
+        );
     }
 }

@@ -282,6 +282,8 @@ fn go_live(mut machine: Machine, follower: &Follower<Feed, HeldOutputs>, mut pro
         None
     };
     let live = promotion.live.continued(now_ns);
-    let live = live.with_early(promotion.early).with_line(machine.has_line());
+    let live = live
+        .with_early(promotion.early)
+        .with_line(machine.has_line());
     promotion.seat.drive(machine, live, first);
 }

@@ -141,8 +141,12 @@ fn layout(vmlinux: &[u8]) -> Result<Layout, NotBootable> {
         }
         let (address, len) = (program.p_paddr(endian), program.p_memsz(endian));
         let (offset, filed) = (program.p_offset(endian), program.p_filesz(endian));
-        let file_end = offset.checked_add(filed).filter(|e| *e <= vmlinux.len() as u64);
-        let memory_end = address.checked_add(len).filter(|_| filed <= len && address >= LOWEST);
+        let file_end = offset
+            .checked_add(filed)
+            .filter(|e| *e <= vmlinux.len() as u64);
+        let memory_end = address
+            .checked_add(len)
+            .filter(|_| filed <= len && address >= LOWEST);
         let (Some(file_end), Some(memory_end)) = (file_end, memory_end) else {
             return Err(NotBootable::Segment(address));
         };

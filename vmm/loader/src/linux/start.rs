@@ -71,9 +71,15 @@ impl BootParams {
         for (index, (start, end, kind)) in map.into_iter().enumerate() {
             let at = offset_of!(boot_params, e820_table) + index * size_of::<boot_e820_entry>();
             let size: u64 = end - start;
-            self.put(at + offset_of!(boot_e820_entry, addr), &u64::to_le_bytes(start));
+            self.put(
+                at + offset_of!(boot_e820_entry, addr),
+                &u64::to_le_bytes(start),
+            );
             self.put(at + offset_of!(boot_e820_entry, size), &size.to_le_bytes());
-            self.put(at + offset_of!(boot_e820_entry, r#type), &u32::to_le_bytes(kind));
+            self.put(
+                at + offset_of!(boot_e820_entry, r#type),
+                &u32::to_le_bytes(kind),
+            );
         }
     }
 }
@@ -105,7 +111,9 @@ pub(crate) fn prepare(
 /// The end of RAM, or of what the kernel reaches early.
 fn place_of_initrd(ram: &Ram, kernel: &Kernel, name: &str, len: usize) -> Result<u64, ImageError> {
     let top = (ram.len() as u64).min(INITRD_MAX);
-    let place = top.checked_sub(len as u64).map(|place| place & !(PAGE as u64 - 1));
+    let place = top
+        .checked_sub(len as u64)
+        .map(|place| place & !(PAGE as u64 - 1));
     match place.filter(|place| *place >= kernel.end) {
         Some(place) => Ok(place),
         None => Err(ImageError::TooSmall {
@@ -119,7 +127,15 @@ fn place_of_initrd(ram: &Ram, kernel: &Kernel, name: &str, len: usize) -> Result
 /// Long mode, interrupts off, RSI at the parameters.
 fn state_at(entry: u64, tables: u64) -> CpuState {
     let mut state = start_state(entry);
-    let selectors = [memory::CODE, memory::DATA, memory::DATA, memory::DATA, memory::DATA, memory::DATA, memory::TASK];
+    let selectors = [
+        memory::CODE,
+        memory::DATA,
+        memory::DATA,
+        memory::DATA,
+        memory::DATA,
+        memory::DATA,
+        memory::TASK,
+    ];
     for (segment, selector) in state.system.segments.iter_mut().zip(selectors) {
         segment.selector = selector;
     }

@@ -8,13 +8,19 @@ pub const MAX_UNPACKED: usize = 256 << 20;
 
 /// A way of packing, by how packed data begins.
 const WAYS: [(&[u8], &str, Unpacker); 4] = [
-    (&[0x1f, 0x8b], "gzip", |data| Ok(Box::new(flate2::read::GzDecoder::new(data)))),
-    (b"\xfd7zXZ\0", "xz", |data| Ok(Box::new(liblzma::read::XzDecoder::new(data)))),
+    (&[0x1f, 0x8b], "gzip", |data| {
+        Ok(Box::new(flate2::read::GzDecoder::new(data)))
+    }),
+    (b"\xfd7zXZ\0", "xz", |data| {
+        Ok(Box::new(liblzma::read::XzDecoder::new(data)))
+    }),
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", |data| {
         let decoder = ruzstd::decoding::StreamingDecoder::new(data);
         Ok(Box::new(decoder.map_err(|e| e.to_string())?))
     }),
-    (&LZ4_LEGACY, "lz4", |data| Ok(Box::new(Lz4::new(&data[LZ4_LEGACY.len()..])))),
+    (&LZ4_LEGACY, "lz4", |data| {
+        Ok(Box::new(Lz4::new(&data[LZ4_LEGACY.len()..])))
+    }),
 ];
 
 type Unpacker = for<'a> fn(&'a [u8]) -> Result<Box<dyn Read + 'a>, String>;
@@ -26,6 +32,11 @@ const LZ4_BLOCK: usize = 8 << 20;
 
 /// Unpacks the payload of a bzImage. At its end there may be the length of what was packed.
 pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, NotBootable> {
+    unpack_up_to(payload, MAX_UNPACKED)
+}
+
+/// The same with this limit.
+pub(super) fn unpack_up_to(payload: &[u8], most: usize) -> Result<Vec<u8>, NotBootable> {
     let known = WAYS.iter().find(|(magic, ..)| payload.starts_with(magic));
     let Some((_, name, unpacker)) = known else {
         let head = &payload[..payload.len().min(4)];
@@ -34,9 +45,9 @@ pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, NotBootable> {
     let damaged = |why| NotBootable::Damaged(name, why);
     let mut unpacked = Vec::new();
     let data = unpacker(payload).map_err(damaged)?;
-    let read = data.take(MAX_UNPACKED as u64 + 1).read_to_end(&mut unpacked);
+    let read = data.take(most as u64 + 1).read_to_end(&mut unpacked);
     read.map_err(|e| damaged(e.to_string()))?;
-    match unpacked.len() > MAX_UNPACKED {
+    match unpacked.len() > most {
         true => Err(NotBootable::UnpacksTooLarge),
         false => Ok(unpacked),
     }
