@@ -140,7 +140,7 @@ impl Bus {
 
     /// Gives input to the last device in the list that takes its kind, and lets all devices work as
     /// [`Bus::process`] does. Console input goes to virtio-console when its driver is up, and to the 16550
-    /// before that; of Linux always to the 16550, which is last there.
+    /// before that.
     pub fn take_in(&mut self, kind: InputKind, data: &[u8], ram: &Ram, outputs: &mut Outputs) {
         let takes = |slot: &Slot| slot.device.room(kind).is_some();
         let target = self.slots.iter().rposition(takes);
