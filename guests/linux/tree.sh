@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 
 # Modules for the devices of Lockstep's machine.
-drivers=(virtio_mmio virtio_net virtio_console virtio-rng)
+drivers=(virtio_mmio virtio_net virtio-rng)
 # Programs of the closure of redis-server that the guest gets, with their libraries only.
 programs=(usr/bin/redis-check-rdb usr/bin/redis-cli usr/bin/redis-benchmark)
 # What a package has and a guest does not need.

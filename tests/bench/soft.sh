@@ -21,4 +21,10 @@ seconds() {
 plain=$(seconds) recorded=$(seconds --record "$scratch/NUMBER")
 echo "$plain $recorded" | awk '{ printf "recording: %.2f s without, %.2f s with, %.1f %% on top\n", $1, $2, 100 * ($2 / $1 - 1) }'
 
-"$lockstep" run latency-plain </dev/null 2>/dev/null | grep ' ns p50 '
+# The thread of the vCPU: its processor time, and how long it waited for a processor.
+"$lockstep" run latency-plain --cpu soft </dev/null >"$scratch/out" 2>/dev/null &
+while for thread in /proc/$!/task/*; do
+    [ "$(cat "$thread/comm" 2>/dev/null)" != vcpu ] || cp "$thread/schedstat" "$scratch/vcpu" 2>/dev/null || true
+done && kill -0 $! 2>/dev/null; do sleep 0.1; done
+grep ' ns p50 ' "$scratch/out"
+awk '{ printf "its vCPU ran for %.2f s and waited %.2f s for a processor\n", $1 / 1e9, $2 / 1e9 }' "$scratch/vcpu"

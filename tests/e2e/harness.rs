@@ -130,6 +130,12 @@ impl Process {
         Process::spawn(command.stdin(Stdio::piped()))
     }
 
+    /// Starts it with this as its standard input.
+    #[track_caller]
+    pub fn with_stdin(command: &mut Command, stdin: impl Into<Stdio>) -> Process {
+        Process::spawn(command.stdin(stdin))
+    }
+
     #[track_caller]
     fn spawn(command: &mut Command) -> Process {
         let what = format!("{command:?}");

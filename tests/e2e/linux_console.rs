@@ -29,9 +29,8 @@ fn programs_of_debians_packages_compute_what_they_should() {
         .run("python3 -c 'print(sum(range(10**6)))'")
         .says("499999500000");
     console
-        .run("cat /usr/lib/x86_64-linux-gnu/*.so* | head -c 10000000 >/tmp/f")
+        .run("cat /usr/lib/x86_64-linux-gnu/*.so* >/tmp/f; truncate -s 10000000 /tmp/f")
         .good();
-    console.run("wc -c </tmp/f").says("10000000");
     console.run("gzip -1 -c /tmp/f >/tmp/f.gz").good();
     console.run("gunzip -c /tmp/f.gz | cmp - /tmp/f").good();
     console

@@ -33,6 +33,7 @@ mod join;
 mod kv;
 mod layers;
 mod linux;
+mod linux_boot;
 mod linux_console;
 mod log_tools;
 mod member;

@@ -85,6 +85,8 @@ pub enum DeviceConfig {
     VirtioNet(NetConfig),
     /// The battery-backed clock.
     Cmos,
+    /// The high precision event timer, which can replace the 8254.
+    Hpet,
     /// The 8042, without a keyboard.
     Keyboard,
     /// The registers that say how the 8259 pair's lines are triggered.
@@ -116,6 +118,7 @@ impl DeviceConfig {
             DeviceConfig::VirtioRng => "virtio-rng",
             DeviceConfig::VirtioNet(_) => "virtio-net",
             DeviceConfig::Cmos => "CMOS clock",
+            DeviceConfig::Hpet => "HPET",
             DeviceConfig::Keyboard => "8042",
             DeviceConfig::Triggers => "ELCR",
             DeviceConfig::Power => "ACPI",
@@ -156,12 +159,19 @@ impl MachineConfig {
         self.boot = boot;
         match boot {
             BootProtocol::LockstepAbi => {}
-            BootProtocol::Linux => self.devices.extend([
-                DeviceConfig::Cmos,
-                DeviceConfig::Keyboard,
-                DeviceConfig::Triggers,
-                DeviceConfig::Power,
-            ]),
+            BootProtocol::Linux => {
+                self.devices.extend([
+                    DeviceConfig::Cmos,
+                    DeviceConfig::Hpet,
+                    DeviceConfig::Keyboard,
+                    DeviceConfig::Triggers,
+                    DeviceConfig::Power,
+                ]);
+                // The last that can take the console's input gets it. A shell is on the serial port also
+                // where a driver of virtio-console was loaded.
+                self.devices.retain(|device| *device != DeviceConfig::Uart);
+                self.devices.push(DeviceConfig::Uart);
+            }
         }
         self
     }
@@ -201,6 +211,7 @@ impl MachineConfig {
             | DeviceConfig::VirtioConsole
             | DeviceConfig::VirtioRng
             | DeviceConfig::Cmos
+            | DeviceConfig::Hpet
             | DeviceConfig::Keyboard
             | DeviceConfig::Triggers
             | DeviceConfig::Power => None,
@@ -253,6 +264,9 @@ mod tests {
         let nobodys = sound.clone().on(CpuKind::Kvm, Counts::Instructions);
         let why = nobodys.refusal("the log").unwrap();
         assert!(why.contains("on KVM"), "{why}");
+        let uncounted = sound.clone().for_boot(BootProtocol::Linux);
+        let why = uncounted.refusal("the log").unwrap();
+        assert!(why.contains("which Linux does not"), "{why}");
         let mut twice = sound;
         twice.devices.push(DeviceConfig::Pit);
         let why = twice.refusal("the log").unwrap();

@@ -115,6 +115,8 @@ pub const MMIO_NET: u64 = MMIO_BASE;
 pub const MMIO_CONSOLE: u64 = MMIO_BASE + MMIO_STRIDE;
 /// Window of virtio-rng.
 pub const MMIO_RNG: u64 = MMIO_BASE + 3 * MMIO_STRIDE;
+/// The HPET's window, in a machine for Linux: where PCs have it.
+pub const MMIO_HPET: u64 = 0xfed0_0000;
 /// RAM must end here or below: the addresses from here on are kept for devices.
 pub const RAM_MAX: u64 = 0xc000_0000;
 

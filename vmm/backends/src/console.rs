@@ -4,8 +4,7 @@ mod hurry;
 mod terminal;
 
 pub use hurry::Hurry;
-
-use terminal::Terminal;
+pub use terminal::Terminal;
 
 use lockstep_out as out;
 use lockstep_out::{Queue, Target};

@@ -4,6 +4,7 @@
 use crate::clock::Clock;
 use crate::cmos::Cmos;
 use crate::edges::EdgeCounter;
+use crate::hpet::Hpet;
 use crate::keyboard::Keyboard;
 use crate::pit::Pit;
 use crate::power::Power;
@@ -55,6 +56,17 @@ const SUBJECTS: &[Subject] = &[
         },
         golden: 0x471a_3a3b_0b42_f4f3,
         ports: Some(2),
+    },
+    Subject {
+        make: || Box::new(Hpet::default()),
+        busy: |rig| {
+            for (offset, value) in [(0x100, 4u32), (0x108, 100_000_000), (0x120, 8), (0x10, 3)] {
+                rig.write(offset, &value.to_le_bytes());
+            }
+            rig.advance(NOW_NS);
+        },
+        golden: 0x2b40_b7c1_d946_0dc3,
+        ports: None,
     },
     Subject {
         make: || Box::new(Keyboard::default()),

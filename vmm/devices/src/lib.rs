@@ -7,6 +7,7 @@ pub mod clock;
 pub mod cmos;
 pub mod device;
 pub mod edges;
+pub mod hpet;
 pub mod keyboard;
 pub mod outputs;
 pub mod pic;

@@ -1,5 +1,5 @@
 //! Makes a guest write into its memory while something else is the subject: `kv` by a command of its own,
-//! a real Redis by scripts that it is sent.
+//! a real Redis by commands that it is sent.
 
 use std::net::SocketAddrV4;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -10,8 +10,9 @@ use redis::{Connection, RedisError};
 
 use super::client::{Connected, connect};
 
-/// Writes a value of one MiB, which the server makes itself.
-const SCRIPT: &str = "redis.call('SET', KEYS[1], string.rep(ARGV[1], 1048576))";
+/// A value of one MiB, which the server inverts into others: few instructions for many bytes.
+const SOURCE: &str = "lockstep:churn";
+const LAST_BYTE: u32 = (1 << 20) - 1;
 
 /// Has `kv` write `rate` MiB a second into `pool` MiB of its memory, from now on.
 pub(super) fn of_kv(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<(), RedisError> {
@@ -33,6 +34,9 @@ impl Churn {
     pub(super) fn of_redis(guest: SocketAddrV4, rate: u32, pool: u32) -> Result<Self, RedisError> {
         let Connected(mut connection) = connect(guest)?;
         // What the guest refuses at once is an error of the drill.
+        let mut source = redis::cmd("SETRANGE");
+        source.arg(SOURCE).arg(LAST_BYTE).arg("a");
+        source.exec(&mut connection)?;
         write(&mut connection, 0)?;
         let (stop, stopped) = mpsc::channel();
         let work = move || {
@@ -57,13 +61,9 @@ impl Churn {
 }
 
 fn write(connection: &mut Connection, key: u32) -> Result<(), RedisError> {
-    let mut command = redis::cmd("EVAL");
-    let letter = ["a", "b", "c"][key as usize % 3];
-    command
-        .arg(SCRIPT)
-        .arg(1)
-        .arg(format!("lockstep:churn:{key}"));
-    command.arg(letter).exec(connection)
+    let key = format!("{SOURCE}:{key}");
+    let mut command = redis::cmd("BITOP");
+    command.arg("NOT").arg(key).arg(SOURCE).exec(connection)
 }
 
 impl Drop for Churn {

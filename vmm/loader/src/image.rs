@@ -30,7 +30,7 @@ pub enum ImageError {
     },
     /// Linux is no program for this machine, but for a PC.
     #[error(
-        "{name} is a Linux kernel, which only a CPU that counts instructions keeps in step: use --cpu soft or auto"
+        "{name} is a Linux kernel, which runs on the software CPU only: use --cpu soft or auto"
     )]
     NeedsCount {
         /// Name or path.

@@ -157,3 +157,6 @@ impl Linux {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

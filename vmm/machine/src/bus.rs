@@ -169,12 +169,11 @@ impl Bus {
     pub fn needs_time(&mut self, exit: &Exit) -> bool {
         let first = match exit {
             Exit::PioOut { port, .. } | Exit::PioIn { port, .. } => *port,
-            Exit::MmioWrite { .. }
-            | Exit::MmioRead { .. }
-            | Exit::Hlt
-            | Exit::Shutdown
-            | Exit::Steps
-            | Exit::Interruptible => {
+            Exit::MmioWrite { addr, .. } | Exit::MmioRead { addr, .. } => {
+                let at = self.at_address(*addr);
+                return at.is_some_and(|(slot, _)| slot.device.needs_time());
+            }
+            Exit::Hlt | Exit::Shutdown | Exit::Steps | Exit::Interruptible => {
                 return false;
             }
         };

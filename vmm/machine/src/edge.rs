@@ -59,6 +59,9 @@ pub struct View {
     pub now_ns: u64,
     /// Guest time of the 8254's next edge, nanoseconds.
     pub next_edge_ns: Option<u64>,
+    /// The guest reads or writes a device, and its time goes on by itself: a jump of its clock here would come
+    /// between accesses that a driver makes together.
+    pub accesses: bool,
     /// Frames that virtio-net can take now.
     pub net_room: usize,
     /// Bytes that the console can take now.

@@ -86,6 +86,8 @@ pub struct Machine {
     settled: bool,
     waiting: Waiting,
     ended: Option<EndReason>,
+    /// As in the view.
+    accesses: bool,
     /// An exit that cannot be handled before the source gives the time.
     unhandled: Option<Exit>,
     ram_digest: RamDigest,
@@ -121,6 +123,7 @@ impl Machine {
             settled: false,
             waiting: Waiting::No,
             ended: None,
+            accesses: false,
             unhandled: None,
             // The memory was all zeros when it was mapped: only pages that were written since must be
             // read.
@@ -158,6 +161,7 @@ impl Machine {
             settled: true,
             waiting: state.waiting,
             ended: None,
+            accesses: false,
             unhandled: None,
             ram_digest: digest,
             dirty: cpu.dirty_pages().reader_from_now()?,
@@ -225,6 +229,7 @@ impl Machine {
             ended: self.ended,
             now_ns: self.bus.clock.now_ns(),
             next_edge_ns: self.bus.next_edge_ns(),
+            accesses: self.accesses,
             net_room: self.bus.room(InputKind::Frame),
             console_room: self.bus.room(InputKind::Console),
             entropy_wanted: self.bus.room(InputKind::Entropy),

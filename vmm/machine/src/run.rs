@@ -152,6 +152,7 @@ impl Machine {
                 self.bus.set_time(now_ns, &self.ram);
             }
         }
+        self.accesses = self.counts == Counts::Instructions && exit.is_access();
         self.handle(exit);
     }
 

@@ -9,6 +9,7 @@ use super::member::runtime;
 use super::options::NetArg;
 use clap::Args;
 use ft_protocol::arbiter::check_vm_name;
+use lockstep_backends::console::Terminal;
 use member::Place;
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub struct PairArgs {
     /// Name of the VM: what `lockstep stop` and `lockstep switchover` are told.
     #[arg(long, value_name = "NAME", default_value = "pair")]
     vm: String,
-    /// Memory, MiB (64 unless told).
+    /// Memory, MiB (64 unless told, 512 for Linux).
     #[arg(long, value_name = "MIB")]
     mem: Option<u32>,
     /// The CPU: this host's KVM, the one in software, or KVM where it can be used and suits the guest.
@@ -67,6 +68,8 @@ pub fn run(args: PairArgs) -> Result<ExitCode, CliError> {
              in the directory for sockets or for temporary files"
         ))
     })?;
+    // A member that has the terminal may be killed.
+    let _as_it_is = Terminal::keep();
     runtime()?.block_on(async {
         let failed = |e: io::Error| CliError::failed(format!("cannot run the pair ({e})"));
         let mut pair = Pair::start(args, nets, place).map_err(failed)?;

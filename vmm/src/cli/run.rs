@@ -100,7 +100,7 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         if begins.recv().is_ok() {
             let driven = drive(&mut machine, &mut recorder);
             // The main thread waits for it.
-            let _asked = end.send((driven, recorder.close()));
+            let _asked = end.send((driven, recorder.close(), machine.moment()));
         }
     });
     let cannot = |e| CliError::failed(format!("cannot start a thread for the vCPU ({e})"));
@@ -113,12 +113,13 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
         watch,
     })?;
     let _begun = begin.send(());
-    let (driven, closed) = ended.recv().expect("the vCPU's thread tells of its end");
+    let (driven, closed, moment) = ended.recv().expect("the vCPU's thread tells of its end");
     drop(running);
     let written = writer.map_or(Ok(()), LogDirWriter::finish);
     let driven = driven?;
     closed.and(written).map_err(CliError::failed)?;
-    let status = report(driven);
+    let (at, rip) = (moment.at, moment.check.rip);
+    let status = report_at(driven, &format!(" at position {at}, RIP {rip:#x}"));
     if let (Driven::Ended(EndReason::Dead | EndReason::Reset), Some(dir)) = (driven, &args.record) {
         out::say(format_args!(
             "lockstep: gdb opens there: lockstep debug {} -- -ex continue",
@@ -155,6 +156,11 @@ fn new(args: &RunArgs) -> Result<Started, CliError> {
 
 /// Says how the guest ended. The guest's status decides the command's.
 pub(super) fn report(driven: Driven) -> Status {
+    report_at(driven, "")
+}
+
+/// The same, with the place if there is one to tell.
+fn report_at(driven: Driven, place: &str) -> Status {
     match driven {
         Driven::Ended(EndReason::Exited { status: 0 }) => Status::Done,
         Driven::Ended(EndReason::Exited { status }) => {
@@ -162,13 +168,15 @@ pub(super) fn report(driven: Driven) -> Status {
             Status::Failed
         }
         Driven::Ended(EndReason::Dead) => {
-            out::tell("the guest died: it halted with interrupts off or its CPU shut down");
+            out::tell(format_args!(
+                "the guest died{place}: it halted with interrupts off or its CPU shut down"
+            ));
             Status::Failed
         }
         Driven::Ended(EndReason::Reset) => {
-            out::tell(
-                "the guest reset its machine, which ends here: a panic or a reboot, as its console says",
-            );
+            out::tell(format_args!(
+                "the guest reset its machine{place}, which ends it: a panic or a reboot, as its console says"
+            ));
             Status::Failed
         }
         Driven::Ended(EndReason::Stopped) => {

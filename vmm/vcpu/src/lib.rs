@@ -87,6 +87,19 @@ pub enum Exit {
     Interruptible,
 }
 
+impl Exit {
+    /// Does the guest read or write a device?
+    pub fn is_access(&self) -> bool {
+        match self {
+            Exit::PioOut { .. }
+            | Exit::PioIn { .. }
+            | Exit::MmioWrite { .. }
+            | Exit::MmioRead { .. } => true,
+            Exit::Hlt | Exit::Shutdown | Exit::Steps | Exit::Interruptible => false,
+        }
+    }
+}
+
 /// Where the CPU makes an exit by itself, besides those that the guest causes. Only a CPU that counts
 /// instructions can do so, at the same place every time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -381,7 +381,7 @@ mod tests {
             ("events", 0x4e2e_8180_9e1a_2a43),
             ("debug registers", 0x1366_68b7_51c0_1102),
             ("MSRs", 0xe55e_506f_92d2_2134),
-            ("counters", 0x3ba7_5fed_4406_9b3e),
+            ("counters", 0x83f7_fea2_4d7e_3aab),
         ];
         assert_eq!(
             motley().components(),

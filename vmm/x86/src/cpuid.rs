@@ -1,5 +1,5 @@
-//! What CPUID tells: the same on every host. The model has a version in its name, which a change of these
-//! answers must change.
+//! What CPUID answers, the same on every host. The model's name has a version in it: a change of these answers
+//! must change that too.
 
 use crate::paging::PHYSICAL_BITS;
 
@@ -41,6 +41,8 @@ const TSC_MHZ: u32 = TSC_HZ / 1_000_000;
 const INVARIANT_TSC: u32 = 1 << 8;
 /// IA32_TSC_ADJUST.
 const TSC_ADJUST: u32 = 1 << 1;
+/// IA32_ARCH_CAPABILITIES is there.
+const ARCH_CAPABILITIES: u32 = 1 << 29;
 
 const HIGHEST: u32 = 0x16;
 const HIGHEST_EXTENDED: u32 = 0x8000_0008;
@@ -60,7 +62,7 @@ pub fn leaf(number: u32) -> [u32; 4] {
             [HIGHEST, vendor[0], vendor[2], vendor[1]]
         }
         1 => [SIGNATURE, CLFLUSH_LINE, 0, FEATURES],
-        7 => [0, TSC_ADJUST, 0, 0],
+        7 => [0, TSC_ADJUST, 0, ARCH_CAPABILITIES],
         // The counter's rate is the crystal's, and the processor's.
         0x15 => [1, 1, TSC_HZ, 0],
         HIGHEST => [TSC_MHZ, TSC_MHZ, 0, 0],

@@ -18,9 +18,9 @@ pub struct Exception {
 pub enum Kind {
     /// The instruction did not complete and can be tried again.
     Fault,
-    /// It did complete.
+    /// The instruction completed.
     Trap,
-    /// An iteration of one that repeats did, and there are more.
+    /// An iteration of an instruction that repeats completed, and more follow.
     Between,
     /// INT n, INT3, INTO: a trap that the descriptor's privilege must allow.
     Software,

@@ -31,7 +31,7 @@ impl Cpu {
         self.sound_code(descriptor, reachable)
     }
 
-    /// The one that a selector on the stack names, for a return to it.
+    /// The code segment that a selector on the stack names, for a return to it.
     fn return_segment(&mut self, selector: u16) -> Done<Descriptor> {
         if selector & !3 == 0 {
             return self.except(GP0);
@@ -58,7 +58,7 @@ impl Cpu {
         Ok(descriptor)
     }
 
-    /// Where control goes in such a segment.
+    /// Checks where control goes in such a segment.
     fn far_target(&mut self, descriptor: &Descriptor, rip: u64) -> Done<u64> {
         match descriptor.is_long() {
             true if !canonical(rip) => self.except(GP0),

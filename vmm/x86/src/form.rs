@@ -4,12 +4,12 @@ use crate::operand::Shape;
 use crate::state::Mode;
 use iced_x86::{Instruction, OpKind, Register};
 
-/// An instruction, as those look at it that choose its handler.
+/// An instruction, as the functions see it that choose its handler.
 #[derive(Debug)]
 pub struct Form<'a> {
     /// The instruction.
     pub instruction: &'a Instruction,
-    /// What instructions mean where it stands.
+    /// The mode of the code that it is part of.
     pub mode: Mode,
 }
 

@@ -10,7 +10,7 @@ const TS: u64 = 1 << 3;
 /// CR4.OSFXSR.
 const OSFXSR: u64 = 1 << 9;
 
-/// Nobody has looked yet: as if the host's modes were others.
+/// The host's modes are not known yet: no quick way may be taken.
 const UNKNOWN: u32 = 3 << 13;
 
 /// x87 and SSE state.
@@ -34,8 +34,8 @@ pub struct Fpu {
     pub ip: u64,
     /// The last operand's address.
     pub dp: u64,
-    /// The host's modes, where MXCSR has them. No part of the state: they decide which way leads to a result,
-    /// not what the result is.
+    /// The host's modes, in MXCSR's places. They are no part of the state: they decide how a result is computed,
+    /// not what it is.
     pub host_modes: u32,
 }
 

@@ -15,9 +15,9 @@ use lockstep_vcpu::Exit;
 struct Delivery {
     vector: u8,
     code: Option<u32>,
-    /// INT n and its like, which the gate's privilege must allow.
+    /// It comes from INT n, INT3 or INTO, which the gate's privilege must allow.
     software: bool,
-    /// It returns to an instruction that was begun: RF is set in the flags that are pushed.
+    /// Its handler returns to an instruction that had begun: RF is set in the flags that are pushed.
     resumes: bool,
 }
 
@@ -160,7 +160,7 @@ fn doubles(first: u8, second: u8) -> bool {
 }
 
 impl Engine {
-    /// Delivers an exception to the guest. An event: the guest did not survive that.
+    /// Delivers an exception to the guest. It returns an event if the guest did not survive the delivery.
     pub fn deliver_exception(&mut self, exception: Exception) -> Option<Event> {
         self.note(exception);
         let delivery = Delivery {

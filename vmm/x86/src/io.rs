@@ -1,8 +1,9 @@
 //! What one instruction exchanges with devices.
 //!
 //! An instruction that reaches a device is run alone. What it writes leaves as exits when it has
-//! completed. When it reads what it has no answer for yet, it stops with [`Stop::Asks`], and is run again
-//! from its beginning with one answer more: so it may do several accesses, and needs no code for it.
+//! completed. At a read without an answer yet it stops with [`Stop::Asks`], and is run again from its
+//! beginning with one answer more. So an instruction may make several accesses, and its handler needs no
+//! code for that.
 
 use crate::op::Done;
 use crate::state::{Cpu, Stop};

@@ -18,7 +18,8 @@
 //! - Call gates and task gates: #GP. Segment limits, and null segments in compatibility mode: not checked.
 //! - A guest whose exception handlers fault at their first instruction, each time again, shuts down after 65,536
 //!   deliveries in a row: a real processor would go on for ever.
-//! - Breakpoints in debug registers: kept, not looked for. RF: pushed, not heeded. Alignment checks (AC): none.
+//! - Breakpoints in debug registers: kept, not looked for; only DR7.GD is heeded. RF: pushed, not heeded.
+//!   Alignment checks (AC): none.
 //! - An instruction of more than 15 bytes is #UD, not #GP.
 //! - Page tables that hold decoded code: accessed bits that a walk sets there do not drop it.
 //! - No translation is older than the page tables (`tables`): INVLPG and a new CR3 have nothing to flush, and a

@@ -1,5 +1,5 @@
-//! MMX instructions that take their operands otherwise than those on XMM registers; the rest is done by
-//! [`packed`](crate::sse::packed) on either.
+//! MMX instructions whose operands are not like those of the same instruction on XMM registers. All others
+//! are in [`packed`](crate::sse::packed), for both kinds of registers.
 
 use crate::form::Form;
 use crate::op::{Done, Flow, Handler, Op};

@@ -1,4 +1,4 @@
-//! What an instruction becomes when it is decoded, and what running it comes back with.
+//! What an instruction becomes when it is decoded, and what its handler returns.
 
 use crate::state::Cpu;
 
@@ -14,7 +14,7 @@ pub type Handler = fn(&mut Cpu, &Op) -> Done<Flow>;
 #[derive(Debug)]
 pub struct Raised;
 
-/// What a handler, and what it calls, comes back with.
+/// What a handler, and a function that it calls, returns.
 pub type Done<T = ()> = Result<T, Raised>;
 
 /// Where an instruction that completed leaves the CPU.

@@ -137,7 +137,7 @@ macro_rules! register {
 register!(Dst, dst);
 register!(Src, src);
 
-/// Which operands a form has, immediates that only some read aside.
+/// Which operands a form has, without an immediate that only some handlers read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Two registers.

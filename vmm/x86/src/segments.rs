@@ -168,7 +168,7 @@ impl Cpu {
         self.read(&span, data)
     }
 
-    /// Reads 8 bytes so.
+    /// Reads 8 bytes in the same way.
     pub fn system_read_u64(&mut self, address: u64) -> Done<u64> {
         let known = self.memory.tlb.known(address, 8, Access::Read, false);
         if let Some(physical) = known {

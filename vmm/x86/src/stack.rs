@@ -153,8 +153,8 @@ pub fn pick_pusha(form: &Form) -> Handler {
     }
 }
 
-/// All of them but ESP. Those that were read before one faults are written already, as on Intel's
-/// processors; ESP is not, so that the instruction can begin again.
+/// All of them but ESP. Where a read faults, the registers that were read before it are written already, as on
+/// Intel's processors. ESP is not, so that the instruction can begin again.
 fn pop_all<const S: u8>(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
     let sp = cpu.sp();
     for (index, number) in (0..8).rev().enumerate() {
@@ -272,7 +272,7 @@ pub fn pick_enter(form: &Form) -> Handler {
     }
 }
 
-/// Refuses what only the supervisor may do.
+/// Refuses a user what only the supervisor may do.
 pub fn supervisor(cpu: &mut Cpu) -> Done {
     match cpu.cpl {
         0 => Ok(()),

@@ -1,6 +1,8 @@
-//! String instructions. With a REP prefix each iteration is a step of its own: the budget may end between
-//! two, a fault leaves the registers as the iterations before it left them, and in both cases RIP stays at
-//! the instruction and the flags are those from before it (SDM vol. 2B, REP).
+//! String instructions.
+//!
+//! With a REP prefix each iteration is a step of its own. The budget may end between two iterations. A fault
+//! leaves the registers as the iterations before it left them. In both cases RIP stays at the instruction,
+//! and the flags are those from before it (SDM vol. 2B, REP).
 
 use crate::flags::{DF, Flags};
 use crate::form::Form;
@@ -14,11 +16,11 @@ use crate::state::{Cpu, gpr, seg};
 pub trait StringOp {
     /// Does REPE or REPNE look at ZF?
     const COMPARES: bool = false;
-    /// Refuses it to those who may not do it, even no times.
+    /// Refuses the instruction to a guest that may not do it, even where it repeats zero times.
     fn allowed<const S: u8>(_: &mut Cpu) -> Done {
         Ok(())
     }
-    /// Does one. It fails without having changed a register.
+    /// Does one iteration. If it fails, no register has changed.
     fn once<const S: u8>(cpu: &mut Cpu, op: &Op) -> Done;
 }
 

@@ -176,7 +176,7 @@ fn plant_code(ram: &Ram, random: &mut Random, forms: &[iced_x86::Code], pool: &P
     }
 }
 
-/// Machines that are tried. Each is told by its seed, the first of which `LOCKSTEP_SEED` gives.
+/// Machines that are tried. Each has a seed of its own; `LOCKSTEP_SEED` gives the first.
 const MACHINES: u64 = 2000;
 
 /// Random bytes and random instructions as code, at each privilege and in both modes, with tables that make

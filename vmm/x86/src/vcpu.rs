@@ -19,13 +19,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// After so many steps at most a kick is noticed: some milliseconds.
+/// A kick is noticed after at most this many steps: some milliseconds.
 const SLICE: u64 = 1 << 20;
-/// No CPU has made more steps than this: aeons of them.
+/// More steps than any CPU has made. A state that says so is damaged.
 const MOST_STEPS: u64 = 1 << 62;
 
-/// A guest whose handlers fault at their first instruction would have exceptions delivered for ever. After so
-/// many in a row it shuts down, as at a triple fault.
+/// A guest whose handlers fault at their first instruction would have exceptions delivered for ever. After this
+/// many in a row the guest shuts down, as at a triple fault.
 const MOST_DELIVERIES: u32 = 1 << 16;
 
 /// The numbers of the general registers in the order of [`Registers::general`].
@@ -324,7 +324,7 @@ impl SoftVcpu {
     }
 }
 
-/// Puts the CPU into this state, which may have come from anybody.
+/// Puts the CPU into this state. It may come from a file or a peer that is not to be trusted.
 fn load(engine: &mut Engine, state: &CpuState) -> Result<(), CpuError> {
     let cpu = &mut engine.cpu;
     let [cr0, cr2, cr3, cr4, cr8, efer] = state.system.control;

@@ -30,7 +30,7 @@ impl Terminal {
         if !isatty(&stdin) {
             return Ok(None);
         }
-        let before = tcgetattr(&stdin)?;
+        let before = Terminal::remember()?;
         let mut raw = before.clone();
         raw.input_modes -= InputModes::BRKINT
             | InputModes::PARMRK
@@ -46,13 +46,27 @@ impl Terminal {
             | LocalModes::IEXTEN;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
         raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-        give_back_at_the_end();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         tracing::info!(
             "the terminal is the guest's: Ctrl-A x stops it, Ctrl-A Ctrl-A sends a Ctrl-A"
         );
         Ok(Some(Terminal { escaped: false }))
+    }
+
+    /// Leaves the terminal as it is, for processes that this one starts and that may be killed.
+    pub fn keep() -> io::Result<Option<Terminal>> {
+        if !isatty(io::stdin()) {
+            return Ok(None);
+        }
+        Terminal::remember()?;
+        Ok(Some(Terminal { escaped: false }))
+    }
+
+    fn remember() -> io::Result<Termios> {
+        let before = tcgetattr(io::stdin())?;
+        give_back_at_the_end();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before.clone());
+        Ok(before)
     }
 
     /// What of these keys is for the guest. What is for Lockstep is done.

@@ -9,7 +9,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::sdt::Sdt;
 use acpi_tables::xsdt::XSDT;
 use ft_protocol::log::{DeviceConfig, MachineConfig};
-use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
+use lockstep_abi::{MMIO_CONSOLE, MMIO_HPET, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 
 const OEM: [u8; 6] = *b"LOCKST";
 const OEM_TABLE: [u8; 8] = *b"LOCKSTEP";
@@ -34,8 +34,10 @@ pub fn tables(config: &MachineConfig, address: u64) -> Vec<u8> {
     let facs = add(&FACS::new());
     let dsdt = add(&dsdt(config));
     let fadt = add(&fadt(facs as u32, dsdt));
+    let hpet = add(&hpet());
     let mut root = XSDT::new(OEM, OEM_TABLE, OEM_REVISION);
     root.add_entry(fadt);
+    root.add_entry(hpet);
     let root = add(&root);
     let mut pointer = Vec::new();
     Rsdp::new(OEM, root).to_aml_bytes(&mut pointer);
@@ -81,6 +83,31 @@ fn fadt(facs: u32, dsdt: u64) -> acpi_tables::fadt::FADT {
     fadt.finalize()
 }
 
+/// Where the HPET is (IA-PC HPET specification 1.0a, section 3.2.4).
+fn hpet() -> Sdt {
+    let mut table = Sdt::new(*b"HPET", 36, 1, OEM, OEM_TABLE, OEM_REVISION);
+    table.append(HPET_BLOCK);
+    let at = GAS::new(
+        AddressSpace::SystemMemory,
+        64,
+        0,
+        AccessSize::Undefined,
+        MMIO_HPET,
+    );
+    let mut bytes = Vec::new();
+    at.to_aml_bytes(&mut bytes);
+    table.append_slice(&bytes);
+    // Its number; the shortest period in ticks; no page protection.
+    table.append(0u8);
+    table.append(HPET_SHORTEST);
+    table.append(0u8);
+    table
+}
+
+/// The lower half of its capabilities.
+const HPET_BLOCK: u32 = 0x8086_8201;
+const HPET_SHORTEST: u16 = 128;
+
 /// Power-off, and what cannot be found otherwise.
 fn dsdt(config: &MachineConfig) -> Sdt {
     let mut code = Vec::new();
@@ -110,6 +137,7 @@ fn virtio(device: &DeviceConfig) -> Option<(&'static str, u8, u64, u8)> {
         DeviceConfig::Pit
         | DeviceConfig::Uart
         | DeviceConfig::Cmos
+        | DeviceConfig::Hpet
         | DeviceConfig::Keyboard
         | DeviceConfig::Triggers
         | DeviceConfig::Power => None,

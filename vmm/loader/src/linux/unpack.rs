@@ -32,6 +32,11 @@ const LZ4_BLOCK: usize = 8 << 20;
 
 /// Unpacks the payload of a bzImage. At its end there may be the length of what was packed.
 pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, NotBootable> {
+    unpack_up_to(payload, MAX_UNPACKED)
+}
+
+/// The same with this limit.
+pub(super) fn unpack_up_to(payload: &[u8], most: usize) -> Result<Vec<u8>, NotBootable> {
     let known = WAYS.iter().find(|(magic, ..)| payload.starts_with(magic));
     let Some((_, name, unpacker)) = known else {
         let head = &payload[..payload.len().min(4)];
@@ -40,11 +45,9 @@ pub fn unpack(payload: &[u8]) -> Result<Vec<u8>, NotBootable> {
     let damaged = |why| NotBootable::Damaged(name, why);
     let mut unpacked = Vec::new();
     let data = unpacker(payload).map_err(damaged)?;
-    let read = data
-        .take(MAX_UNPACKED as u64 + 1)
-        .read_to_end(&mut unpacked);
+    let read = data.take(most as u64 + 1).read_to_end(&mut unpacked);
     read.map_err(|e| damaged(e.to_string()))?;
-    match unpacked.len() > MAX_UNPACKED {
+    match unpacked.len() > most {
         true => Err(NotBootable::UnpacksTooLarge),
         false => Ok(unpacked),
     }

@@ -1,8 +1,9 @@
 //! The one list of devices: each with its place and its interrupt line.
 
 use ft_protocol::log::{DeviceConfig, MachineConfig};
-use lockstep_abi::{MMIO_CONSOLE, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
+use lockstep_abi::{MMIO_CONSOLE, MMIO_HPET, MMIO_NET, MMIO_RNG, MMIO_STRIDE, irq, port};
 use lockstep_devices::cmos::Cmos;
+use lockstep_devices::hpet::Hpet;
 use lockstep_devices::keyboard::Keyboard;
 use lockstep_devices::pit::Pit;
 use lockstep_devices::power::Power;
@@ -86,8 +87,10 @@ fn slot(device: &DeviceConfig, config: &MachineConfig) -> Slot {
     match device {
         DeviceConfig::Pit => Slot::new(Pit::default(), Place::Ports(&PIT), irq::PIT),
         DeviceConfig::Uart => Slot::new(Uart::default(), Place::Ports(&COM1), irq::COM1),
-        // The next three make no interrupts.
+        // It makes no interrupts, as the last three.
         DeviceConfig::Cmos => Slot::new(Cmos::new(config.wall_ns), Place::Ports(&CMOS), irq::POWER),
+        // It takes the 8254's line.
+        DeviceConfig::Hpet => Slot::new(Hpet::default(), Place::Window(MMIO_HPET), irq::PIT),
         DeviceConfig::Keyboard => {
             Slot::new(Keyboard::default(), Place::Ports(&KEYBOARD), irq::POWER)
         }

@@ -101,7 +101,7 @@ impl Generator<'_> {
             let form = self.form(forms, code.len() + 1 == len);
             let restored = |i: &Instruction| i.code() == Code::Fxrstor64_m512byte;
             if form == Code::Fxsave64_m512byte && code.iter().any(restored) {
-                // It would tell how wide the host's addresses are.
+                // It would show how wide the host's addresses are.
                 continue;
             }
             if goes_anywhere(form) {

@@ -380,7 +380,7 @@ impl Native {
 impl Drop for Native {
     fn drop(&mut self) {
         for area in &self.areas {
-            // SAFETY: it is a mapping of ours, and nobody has a reference into it any more.
+            // SAFETY: it is a mapping of ours, and no reference into it is left.
             unsafe { libc::munmap(area.at as *mut libc::c_void, area.len) };
         }
     }

@@ -1,4 +1,4 @@
-//! Addition, subtraction, logic, comparison, and what exchanges while it does so.
+//! Addition, subtraction, logic and comparison, and the exchanges XCHG, XADD and CMPXCHG.
 
 use crate::flags::{Flags, ZF};
 use crate::form::Form;

@@ -1,4 +1,4 @@
-//! Integer instructions that go on to the next one.
+//! Integer instructions that do not branch.
 
 pub mod alu;
 pub mod bits;

@@ -15,7 +15,7 @@ const DX: u8 = gpr::DX as u8;
 /// AH.
 const AH: u8 = AX | HIGH;
 
-/// The register for the upper half of what a product or dividend of `S` bytes has.
+/// The register that holds the upper half of a product or a dividend, for operands of `S` bytes.
 const fn upper(size: u8) -> u8 {
     if size == 1 { AH } else { DX }
 }

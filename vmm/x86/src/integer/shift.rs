@@ -1,8 +1,9 @@
 //! Shifts and rotations.
 //!
-//! The manual leaves OF undefined for counts above one, and AF for all shifts. Here AF is clear after a
-//! shift, and OF is what a shift by one would have made of it; a rotation of a register by an immediate
-//! other than one, and one through carry that comes back to where it began, leaves OF alone. That is what Intel's processors do.
+//! The manual leaves OF undefined for counts above one, and AF for all shifts. Here it is as Intel's
+//! processors do it. AF is clear after a shift. OF is what a shift by one would have made of it. Two kinds of
+//! rotation leave OF alone: of a register by an immediate other than one, and through carry by a count that
+//! comes back to where it began.
 
 use crate::flags::Flags;
 use crate::form::Form;

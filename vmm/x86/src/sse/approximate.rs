@@ -109,7 +109,7 @@ approximations! {
 mod tests {
     use super::*;
 
-    /// Every positive normal number but each so manieth.
+    /// Positive normal numbers, at equal distances.
     fn numbers() -> impl Iterator<Item = u32> {
         (0x80_0000..INFINITE).step_by(997)
     }

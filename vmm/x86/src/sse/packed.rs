@@ -39,7 +39,7 @@ on_xmm! {
     packssdw packuswb
 }
 
-/// Instructions on either; MMX registers are the lower half of what `host`'s see.
+/// Instructions on both kinds of registers. `host` sees an MMX register as the lower half of one.
 macro_rules! on_both {
     ($($name:ident)*) => {$(
         /// The instruction of that name.

@@ -1,7 +1,8 @@
-//! Arithmetic without a look at MXCSR, which takes longer than the arithmetic: for numbers that are neither
-//! denormal nor infinite nor NaNs and results of which the same holds. They raise nothing but PE, and while
-//! that is set and masked already, and both the guest and the host round to nearest, MXCSR has no other
-//! part in it. Whatever else there is goes the long way.
+//! Arithmetic without loading MXCSR, which takes longer than the arithmetic.
+//!
+//! It is for operands and results that are neither denormal nor infinite nor NaNs. These raise nothing but PE.
+//! While PE is set and masked already, and both the guest and the host round to nearest, MXCSR has no other
+//! part in it. Everything else goes the long way.
 
 use super::host;
 use crate::fpu::Fpu;

@@ -53,7 +53,7 @@ impl Lanes {
             return number;
         }
         let (exponent, significand) = match self.scale {
-            // The other operand is large. What is so small only matters for not being zero.
+            // The other operand is large: of one so small it only matters that it is not zero.
             Scale::Alike if exponent <= 4 => (1, significand),
             Scale::Alike => (exponent - 4, significand),
             Scale::ToOne if exponent != 0 => (self.bias(), significand),

@@ -1,4 +1,4 @@
-//! Adding, multiplying, and what else gives a number for one or two.
+//! Arithmetic: a number from one or two.
 
 use super::host::{Job, Operation, arithmetic as host};
 use super::memory::{F32, F64, I16, I32, Source, by_source};

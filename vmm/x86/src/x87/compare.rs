@@ -123,7 +123,7 @@ pub fn pick_test(_: &Form) -> Handler {
     test
 }
 
-/// What a register holds, as FXAM tells it.
+/// What a register holds, as FXAM reports it.
 fn class(value: u128) -> u16 {
     let (exponent, significand) = (value >> 64 & 0x7fff, value as u64);
     let whole = significand >> 63 == 1;

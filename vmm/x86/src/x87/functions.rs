@@ -64,7 +64,7 @@ pub fn sin_cos(x: Wide) -> (Wide, Wide) {
 /// The tangent of an angle below 2^63.
 pub fn tan(x: Wide) -> Wide {
     if x.exponent < -64 {
-        // It is a little more, and no less: directed rounding sees it.
+        // It is a little more than the angle, never less: directed rounding depends on it.
         return Wide {
             significand: x.significand | 1,
             ..x
