@@ -174,6 +174,14 @@ impl Image {
         }
     }
 
+    /// Address of a program's entry point; a kernel's is known when it is unpacked.
+    pub fn entry(&self) -> Option<u64> {
+        match &self.content {
+            Content::Program(program) => Some(program.entry()),
+            Content::Linux(_) => None,
+        }
+    }
+
     /// Its name or path, as the user gave it.
     pub fn name(&self) -> &str {
         &self.name
