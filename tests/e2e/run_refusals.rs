@@ -2,6 +2,7 @@
 
 use crate::harness::{Scratch, run};
 use lockstep_images::HELLO;
+use lockstep_loader::Image;
 use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
