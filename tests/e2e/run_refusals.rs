@@ -72,7 +72,7 @@ fn a_truncated_elf_file_is_refused_wherever_it_is_cut() {
 fn an_instruction_outside_the_allowlist_is_refused_by_name_and_place() {
     let scratch = Scratch::new();
     let entry = Image::parse("hello", HELLO.to_vec()).expect("it ships");
-    let entry = entry.entry();
+    let entry = entry.entry().expect("a program");
     let at = offset_in_file(HELLO, entry);
     let planted: [(&str, &[u8]); 12] = [
         ("rdtsc", &[0x0f, 0x31]),

@@ -61,7 +61,7 @@ impl Cmos {
 
 /// Two digits.
 fn bcd(value: u64) -> u8 {
-    (value / 10 % 10 << 4 | value % 10) as u8
+    ((value / 10 % 10) << 4) as u8 | (value % 10) as u8
 }
 
 /// A date of the Gregorian calendar, UTC.

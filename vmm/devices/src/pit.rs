@@ -286,7 +286,7 @@ impl Pit {
 
     /// The gate does not stop counter 2: software opens it before it loads a count.
     fn read_speaker(&self, now_ns: u64) -> u8 {
-        let refresh = if now_ns / REFRESH_NS & 1 == 1 {
+        let refresh = if (now_ns / REFRESH_NS) & 1 == 1 {
             REFRESH
         } else {
             0

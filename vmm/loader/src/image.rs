@@ -30,7 +30,7 @@ pub enum ImageError {
     },
     /// Linux is no program for this machine, but for a PC.
     #[error(
-        "{name} is a Linux kernel, which only a CPU that counts instructions keeps in step: use --cpu soft or auto"
+        "{name} is a Linux kernel, which runs on the software CPU only: use --cpu soft or auto"
     )]
     NeedsCount {
         /// Name or path.
@@ -171,6 +171,14 @@ impl Image {
         match &self.content {
             Content::Program(program) => program.counts_edges(&self.bytes),
             Content::Linux(_) => false,
+        }
+    }
+
+    /// Address of a program's entry point; a kernel's is known when it is unpacked.
+    pub fn entry(&self) -> Option<u64> {
+        match &self.content {
+            Content::Program(program) => Some(program.entry()),
+            Content::Linux(_) => None,
         }
     }
 

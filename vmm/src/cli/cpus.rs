@@ -2,7 +2,7 @@
 
 use super::CliError;
 use clap::ValueEnum;
-use ft_protocol::log::{Counts, CpuKind, Header, HostPrint};
+use ft_protocol::log::{BootProtocol, Counts, CpuKind, Header, HostPrint};
 use lockstep_kvm::Kvm;
 use lockstep_loader::Image;
 use lockstep_machine::host_print;
@@ -70,7 +70,9 @@ pub fn for_guest(cpus: Cpus, image: &Image) -> Result<(&'static dyn CpuBackend, 
         Ok(()) if image.counts_edges() => return Ok((cpus.branch_edges, Counts::BranchEdges)),
         Ok(()) => format!("{} does not count its branch edges", image.name()),
     };
-    if cpus.branch_edges.kind() == CpuKind::Kvm {
+    // There is no choice for Linux that its user would have to be told of.
+    let chosen = image.boot() == BootProtocol::LockstepAbi;
+    if chosen && cpus.branch_edges.kind() == CpuKind::Kvm {
         tracing::info!("the guest runs on the software CPU: {why}");
     }
     Ok((instructions, Counts::Instructions))

@@ -146,5 +146,5 @@ fn a_changed_processor_has_a_new_model() {
     );
 }
 
-/// Of model 1.
-const GOLDEN: u64 = 0x2549_a442_ad4b_9773;
+/// Of model 2.
+const GOLDEN: u64 = 0x000d_cc52_9687_59c7;

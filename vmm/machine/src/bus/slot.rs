@@ -11,13 +11,12 @@ use lockstep_devices::triggers::Triggers;
 use lockstep_devices::uart::Uart;
 use lockstep_devices::virtio::{Console, Mmio, Net, Rng};
 use lockstep_devices::{Device, Line, Pic};
-use std::ops::Range;
 
 /// Where a device is accessed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// I/O ports: one or two ranges, which follow each other in the device.
-    Ports(&'static [Range<u16>]),
+    /// I/O ports: the first and how many, once or twice. They follow each other in the device.
+    Ports(&'static [(u16, u16)]),
     /// A window of [`MMIO_STRIDE`] bytes from this guest-physical address.
     Window(u64),
 }
@@ -43,11 +42,11 @@ impl Slot {
         match &self.place {
             Place::Ports(ranges) => {
                 let mut before = 0;
-                for range in *ranges {
-                    if range.contains(&port) {
-                        return Some(u64::from(before + port - range.start));
+                for &(first, count) in *ranges {
+                    if (first..first + count).contains(&port) {
+                        return Some(u64::from(before + port - first));
                     }
-                    before += range.end - range.start;
+                    before += count;
                 }
                 None
             }
@@ -73,15 +72,12 @@ pub(super) fn all(config: &MachineConfig) -> Vec<Slot> {
     devices.map(|device| slot(device, config)).collect()
 }
 
-const PIT: [Range<u16>; 2] = [port::PIT..port::PIT + 4, port::SPEAKER..port::SPEAKER + 1];
-const COM1: [Range<u16>; 1] = [port::COM1..port::COM1 + 8];
-const CMOS: [Range<u16>; 1] = [port::CMOS..port::CMOS + 2];
-const KEYBOARD: [Range<u16>; 2] = [
-    port::KEYBOARD..port::KEYBOARD + 1,
-    port::KEYBOARD_COMMAND..port::KEYBOARD_COMMAND + 1,
-];
-const TRIGGERS: [Range<u16>; 1] = [port::TRIGGERS..port::TRIGGERS + 2];
-const POWER: [Range<u16>; 1] = [port::POWER..port::POWER + port::POWER_LEN];
+const PIT: [(u16, u16); 2] = [(port::PIT, 4), (port::SPEAKER, 1)];
+const COM1: [(u16, u16); 1] = [(port::COM1, 8)];
+const CMOS: [(u16, u16); 1] = [(port::CMOS, 2)];
+const KEYBOARD: [(u16, u16); 2] = [(port::KEYBOARD, 1), (port::KEYBOARD_COMMAND, 1)];
+const TRIGGERS: [(u16, u16); 1] = [(port::TRIGGERS, 2)];
+const POWER: [(u16, u16); 1] = [(port::POWER, port::POWER_LEN)];
 
 fn slot(device: &DeviceConfig, config: &MachineConfig) -> Slot {
     match device {
