@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -84,7 +85,7 @@ impl Done {
 
 /// The text that a process has printed so far; a thread reads it.
 #[derive(Clone, Debug, Default)]
-struct Printed(Arc<(Mutex<Vec<u8>>, Condvar)>);
+struct Printed(Arc<(Mutex<Vec<u8>>, Condvar)>, Arc<AtomicBool>);
 
 impl Printed {
     fn read(&self, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
@@ -95,6 +96,10 @@ impl Printed {
                 this.bytes().extend_from_slice(&chunk[..length]);
                 this.0.1.notify_all();
             }
+            // With the lock, so that nobody looks at it and then misses the news.
+            let _bytes = this.bytes();
+            this.1.store(true, Ordering::Relaxed);
+            this.0.1.notify_all();
         })
     }
 
@@ -224,13 +229,16 @@ impl Process {
         what: &str,
         wanted: impl Fn(&str) -> bool,
     ) {
-        let unsatisfied = |bytes: &mut Vec<u8>| !wanted(&String::from_utf8_lossy(bytes));
+        let satisfied = |bytes: &[u8]| wanted(&String::from_utf8_lossy(bytes));
+        let over = || printed.1.load(Ordering::Relaxed);
         let (bytes, changed) = (printed.bytes(), &printed.0.1);
-        let waited = changed.wait_timeout_while(bytes, limit, unsatisfied);
-        let late = waited.expect("nobody panics with it").1.timed_out();
+        let waited = changed.wait_timeout_while(bytes, limit, |bytes| !satisfied(bytes) && !over());
+        let (bytes, _) = waited.expect("nobody panics with it");
+        let met = satisfied(&bytes);
+        drop(bytes);
         assert!(
-            !late,
-            "{what}: not within {limit:?}; {} printed {:?} and {:?}",
+            met,
+            "{what}: not within {limit:?} or before its end; {} printed {:?} and {:?}",
             self.what,
             self.stdout.text(),
             self.stderr.text()

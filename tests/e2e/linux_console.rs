@@ -56,7 +56,7 @@ fn a_debian_interrupts_what_computes_and_is_recorded() {
     assert!(name.contains("Linux guest 6."), "{name}");
     let interrupts = console.run("cat /proc/interrupts").good();
     assert!(interrupts.contains("ttyS0"), "{interrupts}");
-    console.run("while :; do :; done &").good();
+    console.run("{ while :; do :; done & }").good();
     console
         .run("echo the shell still answers")
         .says("the shell still answers");

@@ -10,13 +10,14 @@
 )]
 
 use lockstep_memory::Ram;
-use lockstep_vcpu::{CpuBackend, CpuState, Exit, Run, Until, Vcpu};
+use lockstep_vcpu::{CpuBackend, CpuError, CpuState, Exit, Run, Until, Vcpu};
 use lockstep_x86::Soft;
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{Endianness, Object as _, ObjectSymbol as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::process::ExitCode;
+use thiserror::Error;
 
 /// What a test can use of memory, MiB.
 const MIB: u32 = 256;
@@ -214,8 +215,21 @@ impl Outside {
     }
 }
 
-/// Runs it to its end, in words if that is not the one it should have.
-fn run(cpu: &mut dyn Vcpu) -> Result<u32, String> {
+/// Why a test did not come to the end that it should have.
+#[derive(Debug, Error)]
+enum NoEnd {
+    #[error(transparent)]
+    Cpu(#[from] CpuError),
+    #[error("it halted for ever")]
+    Halted,
+    #[error("it shut down: a triple fault")]
+    ShutDown,
+    #[error("it made too many steps")]
+    Endless,
+}
+
+/// Runs it to its end.
+fn run(cpu: &mut dyn Vcpu) -> Result<u32, NoEnd> {
     let mut outside = Outside {
         apic: Apic::default(),
         memory: vec![0; DEVICE_BYTES as usize],
@@ -231,22 +245,22 @@ fn run(cpu: &mut dyn Vcpu) -> Result<u32, String> {
             && cpu.ready()
         {
             outside.apic.take(vector);
-            cpu.deliver(vector).map_err(|error| error.to_string())?;
+            cpu.deliver(vector)?;
         }
         let until = Until {
             steps: MOST_STEPS,
             interruptible: outside.apic.next().is_some(),
         };
-        match cpu.run(until).map_err(|error| error.to_string())? {
+        match cpu.run(until)? {
             Run::Kicked | Run::Exit(Exit::Interruptible) => {}
             Run::Exit(Exit::PioOut { port, data, .. }) => outside.out(port, data),
             Run::Exit(Exit::PioIn { port, len }) => cpu.answer(&outside.input(port, len)),
             Run::Exit(Exit::MmioWrite { addr, data, len }) => outside.mmio_write(addr, data, len),
             Run::Exit(Exit::MmioRead { addr, len }) => cpu.answer(&outside.mmio_read(addr, len)),
             Run::Exit(Exit::Hlt) if outside.apic.halted() => {}
-            Run::Exit(Exit::Hlt) => return Err("it halted for ever".into()),
-            Run::Exit(Exit::Shutdown) => return Err("it shut down: a triple fault".into()),
-            Run::Exit(Exit::Steps) => return Err("it made too many steps".into()),
+            Run::Exit(Exit::Hlt) => return Err(NoEnd::Halted),
+            Run::Exit(Exit::Shutdown) => return Err(NoEnd::ShutDown),
+            Run::Exit(Exit::Steps) => return Err(NoEnd::Endless),
         }
     }
 }

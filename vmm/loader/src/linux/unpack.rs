@@ -1,7 +1,7 @@
 //! Unpacking a kernel's payload.
 
 use super::NotBootable;
-use std::io::Read;
+use std::io::{self, Read};
 
 /// Most bytes of an unpacked kernel.
 pub const MAX_UNPACKED: usize = 256 << 20;
@@ -16,14 +16,14 @@ const WAYS: [(&[u8], &str, Unpacker); 4] = [
     }),
     (&[0x28, 0xb5, 0x2f, 0xfd], "zstd", |data| {
         let decoder = ruzstd::decoding::StreamingDecoder::new(data);
-        Ok(Box::new(decoder.map_err(|e| e.to_string())?))
+        Ok(Box::new(decoder.map_err(io::Error::other)?))
     }),
     (&LZ4_LEGACY, "lz4", |data| {
         Ok(Box::new(Lz4::new(&data[LZ4_LEGACY.len()..])))
     }),
 ];
 
-type Unpacker = for<'a> fn(&'a [u8]) -> Result<Box<dyn Read + 'a>, String>;
+type Unpacker = for<'a> fn(&'a [u8]) -> io::Result<Box<dyn Read + 'a>>;
 
 /// The magic number of the lz4 format that kernels are packed in: no frame, only blocks with their lengths.
 const LZ4_LEGACY: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
@@ -42,11 +42,11 @@ pub(super) fn unpack_up_to(payload: &[u8], most: usize) -> Result<Vec<u8>, NotBo
         let head = &payload[..payload.len().min(4)];
         return Err(NotBootable::Packing(format!("it begins with {head:02x?}")));
     };
-    let damaged = |why| NotBootable::Damaged(name, why);
+    let damaged = |why: io::Error| NotBootable::Damaged(name, why.to_string());
     let mut unpacked = Vec::new();
     let data = unpacker(payload).map_err(damaged)?;
     let read = data.take(most as u64 + 1).read_to_end(&mut unpacked);
-    read.map_err(|e| damaged(e.to_string()))?;
+    read.map_err(damaged)?;
     match unpacked.len() > most {
         true => Err(NotBootable::UnpacksTooLarge),
         false => Ok(unpacked),
@@ -71,7 +71,7 @@ impl<'a> Lz4<'a> {
     }
 
     /// The next block; false at the end.
-    fn next(&mut self) -> Result<bool, String> {
+    fn next(&mut self) -> io::Result<bool> {
         let Some((len, rest)) = self.left.split_first_chunk::<4>() else {
             return Ok(false);
         };
@@ -80,17 +80,19 @@ impl<'a> Lz4<'a> {
         if rest.is_empty() {
             return Ok(false);
         }
-        let (packed, rest) = rest.split_at_checked(len).ok_or("it is cut")?;
-        self.block = lz4_flex::block::decompress(packed, LZ4_BLOCK).map_err(|e| e.to_string())?;
+        let Some((packed, rest)) = rest.split_at_checked(len) else {
+            return Err(io::Error::other("it is cut"));
+        };
+        self.block = lz4_flex::block::decompress(packed, LZ4_BLOCK).map_err(io::Error::other)?;
         (self.left, self.read) = (rest, 0);
         Ok(true)
     }
 }
 
 impl Read for Lz4<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.read == self.block.len() {
-            if !self.next().map_err(std::io::Error::other)? {
+            if !self.next()? {
                 return Ok(0);
             }
         }
