@@ -16,8 +16,8 @@ use std::collections::{HashMap, VecDeque};
 const MOST_OPS: usize = 32;
 /// Bytes of an instruction, at most.
 const LONGEST: usize = 15;
-/// Blocks that are kept, at most.
-const MOST_BLOCKS: usize = 1 << 17;
+/// Blocks that are kept, at most: some 300 bytes each. Few in tests, which have little code.
+const MOST_BLOCKS: usize = if cfg!(test) { 6 } else { 1 << 17 };
 /// Entries of the table that is asked first.
 const RECENT: usize = 1 << 13;
 /// Address spaces whose links are kept.

@@ -193,11 +193,13 @@ impl Engine {
     /// Runs blocks, one after the other, until something happens, or the situation changes.
     fn run_blocks(&mut self) -> Option<Event> {
         (self.stepping, self.shadowed) = (false, false);
-        let mut context = self.cache.context(&self.cpu);
+        let context = self.cache.context(&self.cpu);
         let Ok(mut number) = self.cache.find(&mut self.cpu, context) else {
             self.began = self.cpu.rip;
             return self.stopped();
         };
+        // Finding it may have dropped blocks, and no way from before then leads to a block.
+        let mut context = self.cache.context(&self.cpu);
         loop {
             let cpu = &mut self.cpu;
             let block = self.cache.block(number);

@@ -210,6 +210,8 @@ const TSC: u32 = 0x10;
 const TSC_ADJUST: u32 = 0x3b;
 /// IA32_BIOS_SIGN_ID: there is no microcode, whose revision would be here.
 const MICROCODE: u32 = 0x8b;
+/// IA32_PLATFORM_ID: Linux's microcode driver reads it on a processor of this family.
+const PLATFORM_ID: u32 = 0x17;
 const ARCH_CAPABILITIES: u32 = 0x10a;
 /// Nothing is executed on speculation, so that none of the leaks is there for which kernels do extra work at each
 /// system call and interrupt: RDCL, what VM entries leave in L1, SSB, MDS, what changed page sizes leave, TAA,
@@ -234,7 +236,7 @@ fn read_msr(cpu: &mut Cpu, _: &Op) -> Done<Flow> {
         }
         (TSC_ADJUST, _) => cpu.tsc_adjust,
         (MISC_ENABLE, _) => MISC,
-        (MICROCODE, _) => 0,
+        (MICROCODE | PLATFORM_ID, _) => 0,
         (ARCH_CAPABILITIES, _) => LEAKS_NOTHING,
         (EFER, _) => cpu.control.efer,
         (FS_BASE, _) => cpu.segments[usize::from(seg::FS)].base,
