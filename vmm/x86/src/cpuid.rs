@@ -75,7 +75,7 @@ pub fn leaf(number: u32) -> [u32; 4] {
         }
         0x8000_0007 => [0, 0, 0, INVARIANT_TSC],
         HIGHEST_EXTENDED => [48 << 8 | PHYSICAL_BITS, 0, 0, 0],
-        0..HIGHEST => [0; 4],
+        _ if number < HIGHEST => [0; 4],
         // Beyond the highest, the answer is the highest basic leaf's.
         _ if !(0x8000_0000..=HIGHEST_EXTENDED).contains(&number) => leaf(HIGHEST),
         _ => [0; 4],
