@@ -259,6 +259,9 @@ fn memory_copied_while_the_guest_runs_is_the_machines_at_the_stop() {
     }
 }
 
+/// Copies at most so often while the guest runs.
+const MOST_ROUNDS: u32 = 2000;
+
 fn copy_while_running(dir: &Path, exits: usize) {
     let (header, machine, mut edge) = following(dir);
     let (reader, ram) = (machine.dirty_pages(), machine.ram().clone());
@@ -269,8 +272,12 @@ fn copy_while_running(dir: &Path, exits: usize) {
             let mut sender = PageSender::new(&ram);
             let mut receiver = PageReceiver::new(Ram::new((ram.len() >> 20) as u32).expect("room"));
             let mut rounds = 0;
-            // A round that begins after the machine stopped is the last one.
+            // A round that begins after the machine stopped is the last one. Each round has KVM protect the pages
+            // that it copies: with no end of rounds the guest would hardly get on.
             loop {
+                while rounds >= MOST_ROUNDS && !stopped.load(Ordering::Acquire) {
+                    thread::park();
+                }
                 let last = stopped.load(Ordering::Acquire);
                 transfer(&reader.take().expect("read"), &mut sender, &mut receiver);
                 rounds += 1;
@@ -281,6 +288,7 @@ fn copy_while_running(dir: &Path, exits: usize) {
         });
         let captured = capture(machine, &mut edge, exits);
         stopped.store(true, Ordering::Release);
+        copier.thread().unpark();
         (copier.join().expect("it only copies"), captured)
     });
     assert!(rounds > 1, "{rounds}");

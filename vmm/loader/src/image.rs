@@ -127,7 +127,7 @@ impl Image {
     pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Image, ImageError> {
         let content = match Linux::parse(&bytes) {
             Some(Ok(linux)) => Content::Linux(linux),
-            Some(Err(why)) => return Err(NotBootable::Container(why).of(name)),
+            Some(Err(why)) => return Err(why.of(name)),
             None => {
                 Content::Program(Program::parse(&bytes).map_err(|why| ImageError::NotAGuest {
                     name: name.to_owned(),

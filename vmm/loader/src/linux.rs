@@ -118,22 +118,23 @@ pub(crate) struct Linux {
 
 impl Linux {
     /// Looks at an image, which may come from a peer or a file. None: it is of another kind.
-    pub(crate) fn parse(bytes: &[u8]) -> Option<Result<Linux, &'static str>> {
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Result<Linux, NotBootable>> {
         let rest = bytes.strip_prefix(MAGIC)?;
         Some(Linux::parse_rest(bytes, rest))
     }
 
-    fn parse_rest(bytes: &[u8], rest: &[u8]) -> Result<Linux, &'static str> {
+    fn parse_rest(bytes: &[u8], rest: &[u8]) -> Result<Linux, NotBootable> {
+        const CUT: NotBootable = NotBootable::Container("it is cut");
         let (words, _) = rest.as_chunks::<8>();
         let mut at = HEAD;
         let mut lengths = words.iter().map(|word| u64::from_le_bytes(*word));
         let mut part = || {
-            let len = lengths.next().ok_or("it is cut")?;
+            let len = lengths.next().ok_or(CUT)?;
             let end = usize::try_from(len)
                 .ok()
                 .and_then(|len| at.checked_add(len));
-            let end = end.filter(|end| *end <= bytes.len()).ok_or("it is cut")?;
-            Ok(std::mem::replace(&mut at, end)..end)
+            let end = end.filter(|end| *end <= bytes.len()).ok_or(CUT)?;
+            Ok::<_, NotBootable>(std::mem::replace(&mut at, end)..end)
         };
         let linux = Linux {
             kernel: part()?,
@@ -141,10 +142,8 @@ impl Linux {
             command_line: part()?,
         };
         match at == bytes.len() {
-            false => Err("something follows it"),
-            true if linux.command_line.len() > MAX_COMMAND_LINE => {
-                Err("its command line is too long")
-            }
+            false => Err(NotBootable::Container("something follows it")),
+            true if linux.command_line.len() > MAX_COMMAND_LINE => Err(NotBootable::CommandLine),
             true => Ok(linux),
         }
     }
