@@ -10,10 +10,8 @@ fn symbol(console: &mut Console, name: &str) -> String {
     let said = console
         .run(&format!("grep ' {name}$' /proc/kallsyms"))
         .good();
-    let lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let found = lines
-        .filter(|words| words.len() == 3 && words[2] == name)
-        .last();
+    let mut lines = said.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let found = lines.rfind(|words| words.len() == 3 && words[2] == name);
     format!("0x{}", found.expect("the kernel has it")[0])
 }
 

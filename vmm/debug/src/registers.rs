@@ -143,6 +143,35 @@ impl Arch for X86 {
     type RegId = ();
 }
 
+/// RFLAGS, by bit.
+const FLAGS: [(&str, u8); 16] = [
+    ("CF", 0),
+    ("PF", 2),
+    ("AF", 4),
+    ("ZF", 6),
+    ("SF", 7),
+    ("TF", 8),
+    ("IF", 9),
+    ("DF", 10),
+    ("OF", 11),
+    ("NT", 14),
+    ("RF", 16),
+    ("VM", 17),
+    ("AC", 18),
+    ("VIF", 19),
+    ("VIP", 20),
+    ("ID", 21),
+];
+/// The general registers, in gdb's order.
+const GENERAL: [&str; 16] = [
+    "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12", "r13",
+    "r14", "r15",
+];
+/// What the x87 has beside its stack.
+const CONTROL: [&str; 8] = [
+    "fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop",
+];
+
 /// gdb's target description of it.
 pub fn description() -> String {
     let mut text = String::from(concat!(
@@ -151,36 +180,14 @@ pub fn description() -> String {
         r#"<feature name="org.gnu.gdb.i386.core">"#,
         r#"<flags id="i386_eflags" size="4">"#,
     ));
-    let flags = [
-        ("CF", 0),
-        ("PF", 2),
-        ("AF", 4),
-        ("ZF", 6),
-        ("SF", 7),
-        ("TF", 8),
-        ("IF", 9),
-        ("DF", 10),
-        ("OF", 11),
-        ("NT", 14),
-        ("RF", 16),
-        ("VM", 17),
-        ("AC", 18),
-        ("VIF", 19),
-        ("VIP", 20),
-        ("ID", 21),
-    ];
-    for (name, bit) in flags {
+    for (name, bit) in FLAGS {
         text += &format!(r#"<field name="{name}" start="{bit}" end="{bit}"/>"#);
     }
     text += "</flags>";
     let register = |text: &mut String, name: &str, bits: u32, more: &str| {
         *text += &format!(r#"<reg name="{name}" bitsize="{bits}" {more}/>"#);
     };
-    let general = [
-        "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "rsp", "r8", "r9", "r10", "r11", "r12",
-        "r13", "r14", "r15",
-    ];
-    for name in general {
+    for name in GENERAL {
         let kind = match name {
             "rbp" | "rsp" => r#"type="data_ptr""#,
             _ => r#"type="int64""#,
@@ -195,9 +202,7 @@ pub fn description() -> String {
     for number in 0..8 {
         register(&mut text, &format!("st{number}"), 80, r#"type="i387_ext""#);
     }
-    for name in [
-        "fctrl", "fstat", "ftag", "fiseg", "fioff", "foseg", "fooff", "fop",
-    ] {
+    for name in CONTROL {
         register(&mut text, name, 32, r#"type="int" group="float""#);
     }
     text += VECTORS;

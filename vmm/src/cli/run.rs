@@ -11,15 +11,15 @@ use ft_protocol::log::{EndReason, Header, LogStart};
 use lockstep_backends::Waker;
 use lockstep_backends::console::Hurry;
 use lockstep_loader::Image;
-use lockstep_machine::Machine;
 use lockstep_machine::drive::{Driven, drive};
+use lockstep_machine::{Machine, Moment};
 use lockstep_out as out;
 use lockstep_pulse::{Pulse, PulseWatch, install_kick};
 use lockstep_replay::journal::Journal;
 use lockstep_replay::record::{Controls, Recorder};
-use lockstep_replay::{Fork, IfSlow, LogDirWriter, LogQueue};
+use lockstep_replay::{Fork, IfSlow, LogDirError, LogDirWriter, LogQueue};
 use lockstep_signals::Hangup;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
@@ -56,24 +56,16 @@ pub struct RunArgs {
 /// Runs it.
 pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let backends = Backends::open(&args.machine)?;
-    let Started {
-        mut machine,
-        header,
-        image,
-        fork,
-    } = match &args.from {
+    let started = match &args.from {
         Some(from) => from::fork(from, &args.machine)?,
         None => new(&args)?,
     };
-    backends.filter_for(header.machine.net());
-    let writer = args.record.as_deref().map(|dir| match &fork {
-        None => LogDirWriter::create(dir, &header, &image),
-        Some(Fork { state, start }) => {
-            let machine = (state, machine.ram());
-            LogDirWriter::create_at(dir, &header, &image, *start, machine, &|| ())
-        }
-    });
+    backends.filter_for(started.header.machine.net());
+    let writer = args.record.as_deref().map(|dir| started.recorded_in(dir));
     let writer = writer.transpose()?;
+    let Started {
+        mut machine, fork, ..
+    } = started;
     let start = fork.as_ref().map_or(LogStart::default(), |fork| fork.start);
     let consumers = writer
         .iter()
@@ -118,15 +110,20 @@ pub fn run(args: RunArgs) -> Result<Status, CliError> {
     let written = writer.map_or(Ok(()), LogDirWriter::finish);
     let driven = driven?;
     closed.and(written).map_err(CliError::failed)?;
+    Ok(report_end(driven, moment, args.record.as_deref()))
+}
+
+/// Says how the guest ended and where, and how its user looks into that.
+fn report_end(driven: Driven, moment: Moment, recording: Option<&Path>) -> Status {
     let (at, rip) = (moment.at, moment.check.rip);
     let status = report_at(driven, &format!(" at position {at}, RIP {rip:#x}"));
-    if let (Driven::Ended(EndReason::Dead | EndReason::Reset), Some(dir)) = (driven, &args.record) {
+    if let (Driven::Ended(EndReason::Dead | EndReason::Reset), Some(dir)) = (driven, recording) {
         out::say(format_args!(
             "lockstep: gdb opens there: lockstep debug {} -- -ex continue",
             dir.display()
         ));
     }
-    Ok(status)
+    status
 }
 
 /// A machine that is about to run.
@@ -136,6 +133,20 @@ struct Started {
     image: Image,
     /// Where it left a recording.
     fork: Option<Fork>,
+}
+
+impl Started {
+    /// Has it recorded in this new directory.
+    fn recorded_in(&self, dir: &Path) -> Result<LogDirWriter, LogDirError> {
+        let (header, image) = (&self.header, &self.image);
+        match &self.fork {
+            None => LogDirWriter::create(dir, header, image),
+            Some(Fork { state, start }) => {
+                let machine = (state, self.machine.ram());
+                LogDirWriter::create_at(dir, header, image, *start, machine, &|| ())
+            }
+        }
+    }
 }
 
 /// A new machine with a guest.

@@ -75,8 +75,9 @@ fn lz4(data: &[u8]) -> Vec<u8> {
     [&[0x02, 0x21, 0x4c, 0x18], &len[..], &block].concat()
 }
 
-const PACKERS: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
-    [("gzip", gzip), ("xz", xz), ("zstd", zstd), ("lz4", lz4)];
+type Packer = fn(&[u8]) -> Vec<u8>;
+
+const PACKERS: [(&str, Packer); 4] = [("gzip", gzip), ("xz", xz), ("zstd", zstd), ("lz4", lz4)];
 
 /// A bzImage with this payload, at the end of which its build adds what it unpacks to.
 fn bzimage(payload: &[u8], unpacked: usize) -> Vec<u8> {
