@@ -410,7 +410,8 @@ fn a_recording_cannot_be_changed() {
             "p *(long*)0x7fff00000000",
         ],
     );
-    assert!(out.contains("a recording cannot be changed"), "{out}");
+    // The sentence why is on a pipe that gdb does not always read before it ends.
+    assert!(out.contains("Could not write registers"), "{out}");
     assert_eq!(printed(&out), [0, 0], "{out}");
     assert_eq!(out.matches("Cannot access memory").count(), 2, "{out}");
 }
